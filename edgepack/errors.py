@@ -28,6 +28,10 @@ class EdgepackError(Exception):
         self.hint = hint
         self.details: dict[str, Any] = dict(details or {})
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross from child processes; Exception's own pickling would drop the keyword arguments.
+        return (_rebuild, (type(self), self.message, self.hint, self.details))
+
     def to_json(self) -> dict[str, Any]:
         """Return the `error` object of the JSON contract."""
         document: dict[str, Any] = {
@@ -39,6 +43,10 @@ class EdgepackError(Exception):
         if self.details:
             document["details"] = self.details
         return document
+
+
+def _rebuild(kind: type[EdgepackError], message: str, hint: str, details: dict[str, Any]) -> EdgepackError:
+    return kind(message, hint=hint, details=details)
 
 
 class UsageError(EdgepackError):

@@ -1,0 +1,256 @@
+"""Run functions in a child process, so that native code which aborts takes the child down and not the user's command.
+
+A `Worker` is one child that serves calls until it is closed. What the child prints, native libraries included, goes to a
+log; when the child dies or takes too long, the call raises `ChildCrash` or `ChildTimeout` with the tail of that log.
+Values travel as pickles between two processes of the same user and the same installation.
+"""
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+_HEADER = struct.Struct("<Q")
+_TAIL_LINES = 40
+
+
+class ChildCrash(Exception):
+    """The child died before it answered.
+
+    Attributes:
+        reason: `signal 11 (SIGSEGV)` or `exit code 3`.
+        log_tail: Last lines the child printed.
+    """
+
+    def __init__(self, reason: str, log_tail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.log_tail = log_tail
+
+
+class ChildTimeout(ChildCrash):
+    """The child took longer than it was given and was killed."""
+
+
+class ChildException(ChildCrash):
+    """The function raised something that is not an `EdgepackError`; `reason` is its type and message."""
+
+
+class Worker:
+    """A child process that runs `module:function` calls.
+
+    Args:
+        env: Extra environment variables for the child.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+        self._env = dict(env or {})
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def started(self) -> bool:
+        """True once a call has started the child."""
+        return self._process is not None
+
+    def call(
+        self,
+        function: str,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        on_event: Callable[[Any], None] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a function in the child and return what it returns.
+
+        Args:
+            function: `package.module:name`; arguments and result have to pickle.
+            *args: Positional arguments.
+            timeout: Seconds until the child is killed, None for no limit.
+            on_event: Called with each value that the function hands to `emit`.
+            **kwargs: Keyword arguments.
+
+        Raises:
+            EdgepackError: The function raised it.
+            ChildCrash: The child died, took too long (`ChildTimeout`) or raised another error (`ChildException`).
+        """
+        process = self._start()
+        assert process.stdin is not None
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            _send(process.stdin, (function, args, kwargs))
+            while True:
+                kind, value = self._receive(process, deadline)
+                if kind == "event":
+                    if on_event is not None:
+                        on_event(value)
+                    continue
+                break
+        except (EOFError, BrokenPipeError):
+            raise self._crash(process) from None
+        if kind == "ok":
+            return value
+        if kind == "error":
+            raise value
+        raise ChildException(value, self.log_tail())
+
+    def log_tail(self) -> str:
+        """Return the last lines the child printed."""
+        if self._log is None:
+            return ""
+        self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(0, self._log.tell() - 65536))
+        text = self._log.read().decode("utf-8", "replace")
+        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+    def close(self) -> None:
+        """End the child and forget its log."""
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+            try:
+                # TensorFlow's own clean-up takes seconds; the child has nothing left to save.
+                process.wait(timeout=0.2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        if self._process is not None:
+            return self._process
+        if self._log is None:
+            self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "edgepack.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            # -P-less child: the caller's folder may hold user modules that samples are read from.
+            env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1", **self._env},
+        )
+        return self._process
+
+    def _receive(self, process: subprocess.Popen[bytes], deadline: float | None) -> tuple[str, Any]:
+        assert process.stdout is not None
+        (length,) = _HEADER.unpack(self._read(process, _HEADER.size, deadline))
+        kind, value = pickle.loads(self._read(process, length, deadline))
+        return kind, value
+
+    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float | None) -> bytes:
+        assert process.stdout is not None
+        chunks = []
+        while size:
+            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready, _, _ = select.select([process.stdout], [], [], wait)
+            if not ready:
+                process.kill()
+                process.wait()
+                self._process = None
+                raise ChildTimeout("time limit reached", self.log_tail())
+            chunk = os.read(process.stdout.fileno(), min(size, 1 << 20))
+            if not chunk:
+                raise EOFError
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
+
+    def _crash(self, process: subprocess.Popen[bytes]) -> ChildCrash:
+        code = process.wait()
+        self._process = None
+        if code < 0:
+            name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else "unknown"
+            return ChildCrash(f"signal {-code} ({name})", self.log_tail())
+        return ChildCrash(f"exit code {code}", self.log_tail())
+
+
+def _python_path() -> str:
+    """Return the parent's import path, so that the child finds what the parent finds."""
+    return os.pathsep.join(str(Path(p).resolve()) if p else str(Path.cwd()) for p in sys.path)
+
+
+def _send(stream: BinaryIO | Any, message: Any) -> None:
+    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.write(_HEADER.pack(len(payload)))
+    stream.write(payload)
+    stream.flush()
+
+
+_emit: Callable[[Any], None] = lambda value: None  # noqa: E731
+
+
+def emit(value: Any) -> None:
+    """Hand a progress value to the parent's `on_event`; does nothing outside a child."""
+    _emit(value)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies (prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _serve() -> int:
+    from edgepack.errors import EdgepackError
+
+    _die_with_parent()
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    # Not `globals()`: functions import this module as edgepack.child, while it runs here as __main__.
+    import_module("edgepack.child")._emit = lambda value: _send(replies, ("event", value))  # type: ignore[attr-defined]
+    while True:
+        header = requests.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return 0
+        reply: tuple[str, Any]
+        try:
+            function, args, kwargs = pickle.loads(requests.read(_HEADER.unpack(header)[0]))
+            module, name = function.split(":")
+            reply = ("ok", getattr(import_module(module), name)(*args, **kwargs))
+        except EdgepackError as error:
+            reply = ("error", error)
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            sys.stderr.flush()
+            reply = ("exception", f"{type(error).__name__}: {error}")
+        _send(replies, reply)
+
+
+if __name__ == "__main__":
+    try:
+        code = _serve()
+    except KeyboardInterrupt:
+        code = 130
+    # Skips atexit handlers: TensorFlow's take seconds and can crash.
+    os._exit(code)

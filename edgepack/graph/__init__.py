@@ -1,0 +1,16 @@
+"""A .tflite as plain data: read it, look at it, edit it. Needs no TensorFlow."""
+
+from edgepack.graph.model import FLOAT_DTYPES, NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
+from edgepack.graph.read import read_model
+
+__all__ = [
+    "FLOAT_DTYPES",
+    "NUMPY_DTYPES",
+    "Graph",
+    "Model",
+    "Op",
+    "Quantization",
+    "Signature",
+    "Tensor",
+    "read_model",
+]

@@ -1,0 +1,289 @@
+"""Read a .tflite into plain data. A broken file gives one `ModelFileError`, whatever its bytes are."""
+
+import re
+import struct
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.errors import ModelFileError
+from edgepack.graph.model import Graph, Model, Op, Quantization, Signature, Tensor
+
+#: More dimensions than any TFLite kernel takes; a larger number means a corrupt file.
+_MAX_RANK = 32
+
+#: Fields of builtin options that hold an enum, with the enum's class in the schema.
+_ENUM_FIELDS = {
+    "fused_activation_function": "ActivationFunctionType",
+    "padding": "Padding",
+    "weights_format": "FullyConnectedOptionsWeightsFormat",
+    "mode": "MirrorPadMode",
+    "in_data_type": "TensorType",
+    "out_data_type": "TensorType",
+    "output_type": "TensorType",
+    "kernel_type": "LSTMKernelType",
+}
+
+#: Names that snake case would spoil or that are longer than the field's own word.
+_RENAMED = {
+    "fused_activation_function": "fused_activation",
+    "dilation_wfactor": "dilation_w",
+    "dilation_hfactor": "dilation_h",
+}
+
+
+@cache
+def schema() -> ModuleType:
+    """Return the generated TFLite schema (imported on first use: it costs 0.1 s)."""
+    from ai_edge_litert import schema_py_generated
+
+    return schema_py_generated  # type: ignore[no-any-return]
+
+
+@cache
+def enum_names(enum: str) -> dict[int, str]:
+    """Return value -> name of an enum class of the schema."""
+    return {value: name for name, value in vars(getattr(schema(), enum)).items() if isinstance(value, int)}
+
+
+def read_model(source: bytes | bytearray | memoryview | Path | str) -> Model:
+    """Read a .tflite file or its bytes.
+
+    Args:
+        source: A path, or the file's bytes.
+
+    Returns:
+        The model as plain data. Constant tensors are views on the bytes, not copies.
+
+    Raises:
+        ModelFileError: The file does not exist, is not a TFLite flatbuffer or is corrupt.
+    """
+    where = "the model"
+    if isinstance(source, str | Path):
+        where = f"'{source}'"
+        try:
+            source = Path(source).read_bytes()
+        except OSError as error:
+            raise ModelFileError(f"cannot read {where}: {error.strerror or error}") from error
+    data = source if isinstance(source, bytes) else bytes(source)
+    if len(data) < 8 or data[4:8] != b"TFL3":
+        raise ModelFileError(
+            f"{where} is not a .tflite file: expected the identifier 'TFL3' at byte 4, got {data[4:8]!r}",
+            hint="give a .tflite, a .keras, an .h5 or a SavedModel folder",
+        )
+    try:
+        return _Reader(data).model()
+    except ModelFileError as error:
+        raise ModelFileError(f"{where} is corrupt: {error.message}", hint=error.hint) from None
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, AttributeError, MemoryError) as error:
+        raise ModelFileError(
+            f"{where} is corrupt: an offset or a length points outside the file ({type(error).__name__})",
+            hint="copy or export the file again and compare its size and sha256 with the original",
+        ) from error
+
+
+def snake_case(name: str) -> str:
+    """Return `stride_w` for `strideW`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+class _Reader:
+    """Walks one flatbuffer; every length is held against the file's size before it is used."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._bytes = np.frombuffer(data, np.uint8)
+        self._root = schema().Model.GetRootAsModel(data, 0)
+        self._buffers: dict[int, npt.NDArray[np.uint8] | None] = {}
+
+    def _length(self, length: int, what: str) -> int:
+        if length < 0 or length * 4 > len(self._data):
+            raise ModelFileError(f"{what} claims {length} entries in a file of {len(self._data)} bytes")
+        return length
+
+    def model(self) -> Model:
+        root = self._root
+        codes = [root.OperatorCodes(i) for i in range(self._length(root.OperatorCodesLength(), "operator code table"))]
+        builtin = enum_names("BuiltinOperator")
+        # Old files hold the code in a byte; new codes (above 126) stand in a second field.
+        names = [
+            builtin.get(max(c.BuiltinCode(), c.DeprecatedBuiltinCode()), f"BUILTIN_{c.BuiltinCode()}") for c in codes
+        ]
+        customs = [(c.CustomCode() or b"").decode("utf-8", "replace") for c in codes]
+        versions = [c.Version() for c in codes]
+        count = self._length(root.SubgraphsLength(), "subgraph table")
+        if count == 0:
+            raise ModelFileError("it has no subgraph")
+        graphs = tuple(self._graph(root.Subgraphs(i), names, customs, versions) for i in range(count))
+        return Model(
+            graphs=graphs,
+            signatures=tuple(self._signatures(graphs)),
+            description=(root.Description() or b"").decode("utf-8", "replace"),
+            metadata=self._metadata(),
+            size=len(self._data),
+        )
+
+    def _buffer(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """Return the bytes of a buffer, None for the empty buffer of an activation."""
+        if index in self._buffers:
+            return self._buffers[index]
+        if not 0 <= index < self._length(self._root.BuffersLength(), "buffer table"):
+            raise ModelFileError(f"tensor buffer {index} does not exist")
+        buffer = self._root.Buffers(index)
+        found: npt.NDArray[np.uint8] | None = None
+        if buffer.Offset() > 1:
+            # Files above 2 GB keep their weights behind the flatbuffer.
+            start, size = int(buffer.Offset()), int(buffer.Size())
+            if start + size > len(self._data):
+                raise ModelFileError(f"buffer {index} ends at byte {start + size} of {len(self._data)}")
+            found = self._bytes[start : start + size]
+        elif not buffer.DataIsNone() and buffer.DataLength() > 0:
+            if buffer.DataLength() > len(self._data):
+                raise ModelFileError(f"buffer {index} claims {buffer.DataLength()} bytes")
+            found = buffer.DataAsNumpy()
+        self._buffers[index] = found
+        return found
+
+    def _graph(self, graph: Any, names: list[str], customs: list[str], versions: list[int]) -> Graph:
+        tensors = tuple(
+            self._tensor(graph.Tensors(i), i) for i in range(self._length(graph.TensorsLength(), "tensor table"))
+        )
+        ops = tuple(
+            self._op(graph.Operators(i), i, len(tensors), names, customs, versions)
+            for i in range(self._length(graph.OperatorsLength(), "operator table"))
+        )
+        return Graph(
+            name=(graph.Name() or b"").decode("utf-8", "replace"),
+            tensors=tensors,
+            ops=ops,
+            inputs=self._indices(graph, "Inputs", len(tensors), "graph inputs"),
+            outputs=self._indices(graph, "Outputs", len(tensors), "graph outputs"),
+        )
+
+    def _ints(self, table: Any, name: str, what: str) -> tuple[int, ...]:
+        if getattr(table, f"{name}IsNone")():
+            return ()
+        self._length(getattr(table, f"{name}Length")(), what)
+        return tuple(getattr(table, f"{name}AsNumpy")().tolist())
+
+    def _indices(self, table: Any, name: str, tensors: int, what: str) -> tuple[int, ...]:
+        found = self._ints(table, name, what)
+        for index in found:
+            if not -1 <= index < tensors:
+                raise ModelFileError(f"{what} name tensor {index}, but there are {tensors}")
+        return found
+
+    def _tensor(self, tensor: Any, index: int) -> Tensor:
+        shape = self._ints(tensor, "Shape", f"shape of tensor {index}")
+        signature = self._ints(tensor, "ShapeSignature", f"shape signature of tensor {index}")
+        if len(shape) > _MAX_RANK or any(size < 0 for size in shape):
+            raise ModelFileError(f"tensor {index} has the shape {list(shape)}")
+        raw = self._buffer(tensor.Buffer())
+        kind = enum_names("TensorType").get(tensor.Type(), f"TYPE_{tensor.Type()}")
+        return Tensor(
+            index=index,
+            name=(tensor.Name() or b"").decode("utf-8", "replace"),
+            shape=shape,
+            shape_signature=signature if len(signature) == len(shape) else shape,
+            dtype=kind,
+            buffer=tensor.Buffer(),
+            raw=raw,
+            quantization=self._quantization(tensor.Quantization()),
+            is_variable=bool(tensor.IsVariable()),
+            has_sparsity=tensor.Sparsity() is not None,
+            has_rank=bool(tensor.HasRank()) or bool(shape),
+        )
+
+    def _quantization(self, parameters: Any) -> Quantization | None:
+        if parameters is None:
+            return None
+        blockwise = parameters.DetailsType() == schema().QuantizationDetails.BlockwiseQuantization
+        if parameters.ScaleIsNone() or parameters.ScaleLength() == 0:
+            empty = np.zeros(0, np.float32)
+            return Quantization(empty, np.zeros(0, np.int64), 0, blockwise=True) if blockwise else None
+        self._length(parameters.ScaleLength(), "quantization scales")
+        scale = parameters.ScaleAsNumpy()
+        if parameters.ZeroPointIsNone() or parameters.ZeroPointLength() != scale.size:
+            zero_point = np.zeros(scale.size, np.int64)
+        else:
+            zero_point = parameters.ZeroPointAsNumpy()
+        return Quantization(scale, zero_point, int(parameters.QuantizedDimension()), blockwise)
+
+    def _op(
+        self, operator: Any, index: int, tensors: int, names: list[str], customs: list[str], versions: list[int]
+    ) -> Op:
+        code = operator.OpcodeIndex()
+        if code >= len(names):
+            raise ModelFileError(f"operator {index} names operator code {code}, but there are {len(names)}")
+        return Op(
+            index=index,
+            name=names[code],
+            custom_code=customs[code],
+            version=versions[code],
+            inputs=self._indices(operator, "Inputs", tensors, f"inputs of operator {index}"),
+            outputs=self._indices(operator, "Outputs", tensors, f"outputs of operator {index}"),
+            options=self._options(operator),
+        )
+
+    def _options(self, operator: Any) -> dict[str, Any]:
+        for union, table, kind in (
+            ("BuiltinOptions", operator.BuiltinOptions(), operator.BuiltinOptionsType()),
+            ("BuiltinOptions2", operator.BuiltinOptions2(), operator.BuiltinOptions2Type()),
+        ):
+            name = enum_names(union).get(kind, "NONE")
+            if table is None or name == "NONE":
+                continue
+            reader = getattr(schema(), name)()
+            reader.Init(table.Bytes, table.Pos)
+            for field in dir(reader):
+                if field.endswith("Length"):
+                    self._length(getattr(reader, field)(), f"{name}.{field[:-6]}")
+            return _plain_options(vars(getattr(schema(), f"{name}T").InitFromObj(reader)))
+        return {}
+
+    def _metadata(self) -> dict[str, bytes]:
+        found: dict[str, bytes] = {}
+        for i in range(self._length(self._root.MetadataLength(), "metadata table")):
+            entry = self._root.Metadata(i)
+            raw = self._buffer(entry.Buffer())
+            found[(entry.Name() or b"").decode("utf-8", "replace")] = b"" if raw is None else raw.tobytes()
+        return found
+
+    def _signatures(self, graphs: tuple[Graph, ...]) -> list[Signature]:
+        found = []
+        for i in range(self._length(self._root.SignatureDefsLength(), "signature table")):
+            signature = self._root.SignatureDefs(i)
+            graph = signature.SubgraphIndex()
+            if graph >= len(graphs):
+                raise ModelFileError(f"signature {i} names subgraph {graph}, but there are {len(graphs)}")
+            tensors = len(graphs[graph].tensors)
+            maps = []
+            for kind in ("Inputs", "Outputs"):
+                count = self._length(getattr(signature, f"{kind}Length")(), f"signature {kind.lower()}")
+                entries = [getattr(signature, kind)(j) for j in range(count)]
+                named = {(e.Name() or b"").decode("utf-8", "replace"): int(e.TensorIndex()) for e in entries}
+                if any(index >= tensors for index in named.values()):
+                    raise ModelFileError(f"signature {i} names a tensor that does not exist")
+                maps.append(named)
+            key = (signature.SignatureKey() or b"").decode("utf-8", "replace")
+            found.append(Signature(key, graph, maps[0], maps[1]))
+        return found
+
+
+def _plain_options(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return builtin options with snake-case names, enums as names and arrays as lists."""
+    plain: dict[str, Any] = {}
+    for field, value in fields.items():
+        name = snake_case(field)
+        if name in _ENUM_FIELDS and isinstance(value, int):
+            value = enum_names(_ENUM_FIELDS[name]).get(value, value)
+        elif isinstance(value, np.ndarray):
+            value = value.tolist()
+        elif isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        plain[_RENAMED.get(name, name)] = value
+    return plain
