@@ -58,6 +58,7 @@ class Worker:
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
+        self._log_start = 0
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +94,8 @@ class Worker:
             ChildCrash: The child died, took too long (`ChildTimeout`) or raised another error (`ChildException`).
         """
         process = self._start()
-        assert process.stdin is not None
+        assert process.stdin is not None and self._log is not None
+        self._log_start = self._log.seek(0, os.SEEK_END)
         deadline = None if timeout is None else time.monotonic() + timeout
         try:
             _send(process.stdin, (function, args, kwargs))
@@ -113,11 +115,11 @@ class Worker:
         raise ChildException(value, self.log_tail())
 
     def log_tail(self) -> str:
-        """Return the last lines the child printed."""
+        """Return the last lines the child printed during the last call."""
         if self._log is None:
             return ""
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - 65536))
+        end = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(self._log_start, end - 65536))
         text = self._log.read().decode("utf-8", "replace")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
