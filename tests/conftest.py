@@ -1,0 +1,31 @@
+"""Fixtures that every room's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def find_shared_models() -> Path | None:
+    """Return the folder of real test models, None when it is not on this machine."""
+    for candidate in (os.environ.get("EDGEPACK_TEST_MODELS"), str(REPOSITORY.parent / "shared" / "models")):
+        if candidate and Path(candidate).is_dir():
+            return Path(candidate)
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder with coral/ and mlperf-tiny/; skips where the models are not at hand."""
+    found = find_shared_models()
+    if found is None:
+        pytest.skip("real test models not found: set EDGEPACK_TEST_MODELS to the folder that holds coral/ and mlperf-tiny/")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test away from the user's cache."""
+    monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
