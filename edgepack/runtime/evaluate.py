@@ -1,0 +1,93 @@
+"""Measure several converted models against one float model in a single pass over the samples.
+
+These functions run in a child process: arguments and results pickle.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.runtime.metrics import Quality, QualityMeter, class_output
+from edgepack.runtime.runner import Runner, TensorInfo, quantize
+from edgepack.samples.source import SampleSet
+
+Array = npt.NDArray[Any]
+
+
+def evaluate(
+    reference: bytes, candidates: Mapping[str, bytes], samples: SampleSet, *, threads: int = 2
+) -> dict[str, Quality]:
+    """Return what each candidate lost against the reference.
+
+    Args:
+        reference: The float .tflite (or any .tflite that takes the same inputs).
+        candidates: Converted .tflite files by a key of the caller's choice.
+        samples: Samples with the reference's input names; labels are used when they are there.
+        threads: Threads of the runtime.
+
+    Raises:
+        UnfitModelError: A model does not load or run here.
+        SamplesError: A sample cannot be read or does not fit.
+    """
+    base = Runner(reference, threads=threads)
+    runners = {key: Runner(data, threads=threads) for key, data in candidates.items()}
+    labels = samples.labels
+    highest = int(labels.max()) if labels is not None and labels.size else None
+    classes = class_output([info.shape for info in base.outputs], highest)
+    names = [info.name for info in base.outputs]
+    meters = {key: QualityMeter(names, classes) for key in runners}
+    for position in range(len(samples)):
+        arrays = ordered(base.inputs, samples.sample(position))
+        want = base.run_real(arrays)
+        label = None if labels is None else int(labels[position])
+        for key, runner in runners.items():
+            meters[key].add(want, runner.run_real(arrays), label)
+    return {key: meter.result() for key, meter in meters.items()}
+
+
+def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array]:
+    """Return a sample's arrays in the order of the model's inputs."""
+    return [sample[info.name] for info in inputs]
+
+
+def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tuple[list[Array], list[Array]]]:
+    """Return, for each sample of real values, the raw inputs the model is given and the raw outputs it gives.
+
+    Runs with one thread, so that the same file on the same kind of machine gives the same bytes.
+    """
+    runner = Runner(tflite, threads=1)
+    cases = []
+    for sample in samples:
+        arrays = [quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)]
+        cases.append((arrays, runner.run(arrays)))
+    return cases
+
+
+def synthetic_samples(inputs: list[TensorInfo], count: int, *, seed: int = 20) -> list[dict[str, Array]]:
+    """Return random samples for a model without data: uniform over what the input's dtype or scale can hold.
+
+    Float inputs get values in [0, 1), quantized ones values over their whole range, booleans both, integers 0 and 1 (safe as
+    indices).
+
+    Args:
+        inputs: The model's inputs.
+        count: How many.
+        seed: Seed of the generator; the same seed gives the same bytes.
+    """
+    generator = np.random.default_rng(seed)
+    samples = []
+    for _ in range(count):
+        sample: dict[str, Array] = {}
+        for info in inputs:
+            if info.quantized:
+                limits = np.iinfo(info.dtype)
+                raw = generator.integers(limits.min, limits.max, info.shape, endpoint=True)
+                sample[info.name] = ((raw - info.zero_point) * np.float64(info.scale)).astype(np.float32)
+            elif info.dtype.kind == "f":
+                sample[info.name] = generator.random(info.shape).astype(info.dtype)
+            else:
+                sample[info.name] = generator.integers(0, 2, info.shape).astype(info.dtype)
+        samples.append(sample)
+    return samples

@@ -1,0 +1,182 @@
+"""The LiteRT interpreter behind arrays in, arrays out.
+
+Quantization parameters are read from the flatbuffer: after allocation the interpreter reports some per-tensor weights as
+per-channel ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.errors import UnfitModelError
+from edgepack.graph import NUMPY_DTYPES, Model, Tensor, read_model
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a model.
+
+    Attributes:
+        name: The signature's name, else the tensor's.
+        tensor_name: Name of the tensor in the file.
+        index: Tensor index in the main graph.
+        shape: Static shape, dynamic dimensions as 1.
+        shape_signature: Shape with -1 for dynamic dimensions.
+        tflite_dtype: `INT8`, `FLOAT32`, ...
+        dtype: The same for NumPy.
+        scale: 0.0 for a tensor without quantization.
+        zero_point: 0 for a tensor without quantization.
+    """
+
+    name: str
+    tensor_name: str
+    index: int
+    shape: tuple[int, ...]
+    shape_signature: tuple[int, ...]
+    tflite_dtype: str
+    dtype: np.dtype[Any]
+    scale: float
+    zero_point: int
+
+    @property
+    def quantized(self) -> bool:
+        """True when values are integers that stand for real numbers."""
+        return self.scale != 0.0
+
+
+def _info(name: str, tensor: Tensor) -> TensorInfo:
+    dtype = NUMPY_DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise UnfitModelError(
+            f"input or output '{name}' has the type {tensor.dtype}, which has no NumPy form",
+            hint="give the model inputs and outputs of float, integer or bool type",
+        )
+    quantization = tensor.quantization
+    known = quantization is not None and quantization.scale.size == 1
+    return TensorInfo(
+        name=name,
+        tensor_name=tensor.name,
+        index=tensor.index,
+        shape=tensor.shape,
+        shape_signature=tensor.shape_signature,
+        tflite_dtype=tensor.dtype,
+        dtype=dtype,
+        scale=float(quantization.scale[0]) if quantization is not None and known else 0.0,
+        zero_point=int(quantization.zero_point[0]) if quantization is not None and known else 0,
+    )
+
+
+def model_inputs(model: Model) -> list[TensorInfo]:
+    """Return the inputs of a model's main graph, in file order."""
+    return [_info(n, model.main.tensors[i]) for n, i in zip(model.input_names(), model.main.inputs, strict=True)]
+
+
+def model_outputs(model: Model) -> list[TensorInfo]:
+    """Return the outputs of a model's main graph, in file order."""
+    return [_info(n, model.main.tensors[i]) for n, i in zip(model.output_names(), model.main.outputs, strict=True)]
+
+
+class Runner:
+    """One loaded model.
+
+    Args:
+        tflite: The file's bytes.
+        threads: Threads of the runtime; results of integer models do not depend on it.
+
+    Attributes:
+        inputs: The main graph's inputs in file order.
+        outputs: The main graph's outputs in file order.
+
+    Raises:
+        ModelFileError: The bytes are no .tflite.
+        UnfitModelError: The runtime of this machine cannot load the model (custom ops, an Edge TPU file).
+    """
+
+    def __init__(self, tflite: bytes, *, threads: int = 1) -> None:
+        model = read_model(tflite)
+        self.inputs = model_inputs(model)
+        self.outputs = model_outputs(model)
+        customs = sorted({op.custom_code for graph in model.graphs for op in graph.ops if op.name == "CUSTOM"})
+        if customs == ["edgetpu-custom-op"]:
+            raise UnfitModelError(
+                "the model was compiled for the Edge TPU and does not run on this machine",
+                hint="run the uncompiled host model of the same bundle",
+            )
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            self._interpreter = Interpreter(model_content=tflite, num_threads=threads)
+            self._interpreter.allocate_tensors()
+        except (RuntimeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise UnfitModelError(
+                f"the runtime of this machine cannot load the model: {first}",
+                hint=f"it needs the custom ops {', '.join(customs)}" if customs else "",
+            ) from error
+        self._shapes = [info.shape for info in self.inputs]
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """Run the model once.
+
+        Args:
+            arrays: One array per input in file order, in the file's own dtype, with the batch dimension.
+
+        Returns:
+            One array per output, in the file's own dtype.
+
+        Raises:
+            UnfitModelError: The runtime failed while running, the shapes do not match.
+        """
+        try:
+            for position, (info, array) in enumerate(zip(self.inputs, arrays, strict=True)):
+                if array.shape != self._shapes[position]:
+                    self._interpreter.resize_tensor_input(info.index, array.shape, strict=True)
+                    self._interpreter.allocate_tensors()
+                    self._shapes[position] = array.shape
+            for info, array in zip(self.inputs, arrays, strict=True):
+                self._interpreter.set_tensor(info.index, np.ascontiguousarray(array))
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(info.index) for info in self.outputs]
+        except (RuntimeError, ValueError) as error:
+            raise UnfitModelError(f"the model failed while running: {str(error).strip().splitlines()[0]}") from error
+
+    def run_real(self, arrays: Sequence[Array]) -> list[npt.NDArray[np.float64]]:
+        """Run the model once on real values: quantizes inputs and dequantizes outputs where the file is quantized.
+
+        Args:
+            arrays: One array of real values per input.
+
+        Returns:
+            One float64 array per output.
+        """
+        raw = self.run([quantize(info, array) for info, array in zip(self.inputs, arrays, strict=True)])
+        return [dequantize(info, array) for info, array in zip(self.outputs, raw, strict=True)]
+
+
+def quantize(info: TensorInfo, real: Array) -> Array:
+    """Return real values in the tensor's own dtype: round(real / scale) + zero_point, saturated.
+
+    Rounds halves away from zero, as TFLite's QUANTIZE kernel does (`TfLiteRound`). Computed in float32 like the kernel.
+
+    Args:
+        info: The tensor.
+        real: Real values of any numeric dtype.
+    """
+    if not info.quantized:
+        return np.ascontiguousarray(real, dtype=info.dtype)
+    limits = np.iinfo(info.dtype)
+    scaled = np.asarray(real, np.float32) / np.float32(info.scale)
+    rounded = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled)
+    return np.clip(rounded + info.zero_point, limits.min, limits.max).astype(info.dtype)
+
+
+def dequantize(info: TensorInfo, raw: Array) -> npt.NDArray[np.float64]:
+    """Return the real values (float64) that a tensor's own values stand for: scale * (raw - zero_point)."""
+    if not info.quantized:
+        return np.asarray(raw, np.float64)
+    return (raw.astype(np.float64) - info.zero_point) * info.scale

@@ -1,0 +1,253 @@
+"""Read samples from what a user has: .npz, .npy, a folder of images, or a function."""
+
+import importlib
+import sys
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.cache import hash_path, sha256
+from edgepack.errors import SamplesError
+from edgepack.samples.source import Preprocess, SampleSet
+
+Array = npt.NDArray[Any]
+
+#: Names under which an .npz may hold labels.
+_LABEL_NAMES = ("y", "labels", "label")
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+_FORMS = "give .npz (arrays named as the inputs, or x and y), .npy, a folder of images, or module:function"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What samples have to match: one input of the model.
+
+    Attributes:
+        name: Input name.
+        shape: Shape with the batch dimension; -1 where any size will do.
+        dtype: NumPy dtype of the model's input.
+        scale: Scale of a quantized input, 0.0 otherwise.
+        zero_point: Zero point of a quantized input.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def sample_dtype(self) -> np.dtype[Any]:
+        """Dtype of the real values that samples hold."""
+        return np.dtype(np.float32) if self.scale else self.dtype
+
+    def describe(self) -> str:
+        """Return `'image' [1, 96, 96, 3] float32`."""
+        return f"'{self.name}' {list(self.shape)} {self.sample_dtype}"
+
+
+def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Preprocess | None = None) -> SampleSet:
+    """Read samples and match them to a model's inputs.
+
+    Args:
+        source: Path of an .npz, .npy or folder of images, or `module:function` (the function takes nothing and yields samples:
+            an array, a dict of arrays by input name, or a pair of one of these and a label).
+        inputs: The model's inputs.
+        preprocess: How pixels become values; images only.
+
+    Raises:
+        SamplesError: The source does not exist, cannot be read or does not match the inputs.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return _from_images(path, inputs, preprocess)
+    if path.suffix == ".npz" or path.suffix == ".npy" or path.is_file():
+        return _from_file(path, inputs)
+    module, separator, function = source.partition(":")
+    if separator and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        return _from_function(module, function, inputs)
+    raise SamplesError(f"samples '{source}' do not exist", hint=_FORMS)
+
+
+def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
+    try:
+        digest = hash_path(path)
+        if path.suffix not in {".npz", ".npy"}:
+            raise SamplesError(f"samples '{path.name}' have an unknown form", hint=_FORMS)
+        loaded = np.load(path, allow_pickle=False)
+        arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise SamplesError(f"cannot read samples '{path.name}': {why}", hint=_FORMS) from error
+    labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
+    return _from_arrays(path.name, digest, arrays, labels, inputs)
+
+
+def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> SampleSet:
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        generate = getattr(importlib.import_module(module), function)
+        items = list(_items(generate(), inputs))
+    except SamplesError:
+        raise
+    except Exception as error:
+        raise SamplesError(
+            f"samples '{module}:{function}' failed: {type(error).__name__}: {error}",
+            hint="the function takes no argument and yields arrays, dicts of arrays by input name, or (sample, label)",
+        ) from error
+    finally:
+        sys.path.pop(0)
+    if not items:
+        raise SamplesError(f"samples '{module}:{function}' yielded nothing")
+    arrays = {
+        spec.name: np.stack([_without_batch(np.asarray(item[0][spec.name]), spec) for item in items]) for spec in inputs
+    }
+    labels = None if any(item[1] is None for item in items) else np.asarray([item[1] for item in items])
+    digest = sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)) + (b"" if labels is None else labels.tobytes()))
+    return _from_arrays(f"{module}:{function}", digest, arrays, labels, inputs)
+
+
+def _items(yielded: Iterable[Any], inputs: Sequence[InputSpec]) -> Iterable[tuple[dict[str, Any], Any]]:
+    """Bring whatever a function yields to (arrays by input name, label or None)."""
+    for item in yielded:
+        label = None
+        if isinstance(item, tuple) and len(item) == 2 and np.ndim(item[1]) == 0 and len(inputs) != 2:
+            item, label = item
+        if isinstance(item, dict):
+            missing = [name for name in _names(inputs) if name not in item]
+            if missing:
+                raise SamplesError(f"a sample lacks the input '{missing[0]}'; it has {', '.join(map(str, item))}")
+            yield item, label
+        elif len(inputs) == 1:
+            yield {inputs[0].name: item}, label
+        elif isinstance(item, list | tuple) and len(item) == len(inputs):
+            yield dict(zip(_names(inputs), item, strict=True)), label
+        else:
+            raise SamplesError(f"the model has {len(inputs)} inputs: yield a dict with {', '.join(_names(inputs))}")
+
+
+def _without_batch(array: Array, spec: InputSpec) -> Array:
+    return array[0] if array.ndim == len(spec.shape) and array.ndim > 0 and array.shape[0] == 1 else array
+
+
+def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None) -> SampleSet:
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
+    if not files:
+        raise SamplesError(f"the folder '{path.name}' holds no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}")
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[3] not in {1, 3} or min(inputs[0].shape[1:3]) < 1:
+        raise SamplesError(
+            "images need a model with one input of shape [1, height, width, 1 or 3]; this one has "
+            + "; ".join(spec.describe() for spec in inputs),
+            hint="write the samples to an .npz with arrays named as the inputs",
+        )
+    spec = inputs[0]
+    folders = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
+    labelled = bool(folders) and all(len(p.relative_to(path).parts) > 1 for p in files)
+    notes = []
+    if spec.scale:
+        # Pixels go into a quantized input as they are; the reader works in real values, so undo the input's own scale.
+        shift = 128 if spec.dtype == np.int8 else 0
+        preprocess = Preprocess(mean=spec.zero_point + shift, std=1.0 / spec.scale)
+        notes.append("pixels are given to the quantized input as they are")
+    elif preprocess is None:
+        preprocess = Preprocess()
+        if spec.dtype.kind == "f":
+            notes.append("pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained otherwise")
+    return SampleSet(
+        source=path.name,
+        digest=hash_path(path) + f"/{preprocess.mean}/{preprocess.std}",
+        arrays={},
+        images=tuple(files),
+        shapes={spec.name: (1, *spec.shape[1:])},
+        dtypes={spec.name: spec.sample_dtype},
+        labels=np.asarray([folders.index(p.relative_to(path).parts[0]) for p in files], np.int64) if labelled else None,
+        label_names=tuple(folders) if labelled else (),
+        preprocess=preprocess,
+        notes=tuple(notes),
+    )
+
+
+def _names(inputs: Sequence[InputSpec]) -> list[str]:
+    return [spec.name for spec in inputs]
+
+
+def _from_arrays(
+    source: str, digest: str, arrays: dict[str, Array], labels: Array | None, inputs: Sequence[InputSpec]
+) -> SampleSet:
+    if len(inputs) == 1 and inputs[0].name not in arrays and len(arrays) == 1:
+        # One input, one array: the name does not matter (x, or the name of a layer).
+        arrays = {inputs[0].name: next(iter(arrays.values()))}
+    elif len(inputs) == 1 and inputs[0].name not in arrays and "x" in arrays:
+        arrays = {inputs[0].name: arrays["x"]}
+    missing = [name for name in _names(inputs) if name not in arrays]
+    if missing:
+        raise SamplesError(
+            f"samples '{source}' lack the input '{missing[0]}': expected {'; '.join(s.describe() for s in inputs)}, "
+            f"got {', '.join(f'{name!r} {list(a.shape)}' for name, a in arrays.items()) or 'no arrays'}",
+            hint="name the arrays as the model's inputs (edgepack inspect MODEL shows them)",
+        )
+    fitted = {spec.name: _fit(source, arrays[spec.name], spec) for spec in inputs}
+    counts = {name: len(array) for name, array in fitted.items()}
+    if len(set(counts.values())) > 1:
+        raise SamplesError(f"samples '{source}' have different lengths: {counts}")
+    count = next(iter(counts.values()))
+    if count == 0:
+        raise SamplesError(f"samples '{source}' are empty")
+    return SampleSet(
+        source=source,
+        digest=digest,
+        arrays=fitted,
+        shapes={spec.name: (1, *fitted[spec.name].shape[1:]) for spec in inputs},
+        dtypes={spec.name: spec.sample_dtype for spec in inputs},
+        labels=None if labels is None else _labels(source, labels, count),
+    )
+
+
+def _fit(source: str, array: Array, spec: InputSpec) -> Array:
+    """Return `array` with shape (samples, *input shape without batch) and real values, or say what does not fit."""
+    wanted = spec.shape[1:]
+    # A stack of whole inputs (samples, 1, ...) is as good as a stack of samples.
+    if array.ndim == len(spec.shape) + 1 and array.shape[1] == 1:
+        array = array.reshape(array.shape[0], *array.shape[2:])
+    if array.dtype.kind not in "fiub":
+        raise SamplesError(f"samples '{source}': input '{spec.name}' has the type {array.dtype}, expected numbers")
+    fits = array.ndim == len(spec.shape) and all(
+        size in (-1, have) for size, have in zip(wanted, array.shape[1:], strict=True)
+    )
+    if not fits:
+        hint = "the first dimension counts the samples"
+        if len(wanted) == 3 and array.ndim == 4 and array.shape[1:] == (wanted[2], wanted[0], wanted[1]):
+            hint = "the samples have channels first (NCHW): transpose them with x.transpose(0, 2, 3, 1)"
+        elif array.shape == wanted:
+            hint = "this is one sample: add the dimension that counts samples, x[None]"
+        raise SamplesError(
+            f"samples '{source}': input '{spec.name}' expected shape [samples, {', '.join(map(str, wanted))}], "
+            f"got {list(array.shape)}",
+            hint=hint,
+        )
+    if spec.scale and array.dtype == spec.dtype:
+        # Integers of the input's own type are raw values of the quantized input.
+        return ((array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)).astype(np.float32)
+    return array
+
+
+def _labels(source: str, labels: Array, count: int) -> npt.NDArray[np.int64]:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 2:
+        labels = labels.argmax(axis=1)  # one-hot
+    if labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "fiub":
+        raise SamplesError(
+            f"samples '{source}': labels have shape {list(labels.shape)}, expected [{count}]",
+            hint="give one class index per sample, or one-hot rows",
+        )
+    if labels.dtype.kind == "f" and not np.array_equal(labels, np.floor(labels)):
+        raise SamplesError(f"samples '{source}': labels are not whole numbers", hint="give class indices 0, 1, 2, ...")
+    if labels.size and labels.min() < 0:
+        raise SamplesError(f"samples '{source}': a label is {int(labels.min())}; class indices start at 0")
+    return labels.astype(np.int64)

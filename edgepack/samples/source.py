@@ -1,0 +1,135 @@
+"""A set of samples that gives them one by one, so that a folder of images never stands in memory whole."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.errors import SamplesError
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels become input values: (pixel - mean) / std, pixel in 0..255.
+
+    Attributes:
+        mean: Subtracted from each pixel.
+        std: Divided by; the default of 0 and 255 gives 0..1.
+    """
+
+    mean: float = 0.0
+    std: float = 255.0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `MEAN,STD`.
+
+        Raises:
+            SamplesError: Not two numbers, or a std of zero.
+        """
+        try:
+            mean, std = (float(part) for part in text.split(","))
+            if std == 0 or not np.isfinite([mean, std]).all():
+                raise ValueError
+        except ValueError:
+            raise SamplesError(
+                f"--preprocess: expected MEAN,STD such as 127.5,127.5, got '{text}'",
+                hint="an input value is (pixel - MEAN) / STD with pixels in 0..255",
+            ) from None
+        return cls(mean, std)
+
+    def to_json(self) -> dict[str, float]:
+        """Return the `preprocessing` object of the manifest."""
+        return {"mean": self.mean, "std": self.std}
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples of one model.
+
+    Either `arrays` (all samples stacked) or `images` holds the data.
+
+    Attributes:
+        source: What the user named, without folders above the last one; for messages and manifests.
+        digest: SHA-256 of the content, for cache keys.
+        arrays: Input name -> array of shape (samples, ...) without the batch dimension of 1.
+        images: Image files of the single input, in order.
+        shapes: Input name -> shape with the batch dimension of 1 that `sample` gives.
+        dtypes: Input name -> NumPy dtype that `sample` gives.
+        labels: int64 class index of each sample, or None.
+        label_names: Names of the classes where the source has them (folders of images).
+        preprocess: How pixels become values; only for images.
+        notes: What was assumed while reading, for people.
+    """
+
+    source: str
+    digest: str
+    arrays: dict[str, Array]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, np.dtype[Any]]
+    images: tuple[Path, ...] = ()
+    labels: npt.NDArray[np.int64] | None = None
+    label_names: tuple[str, ...] = ()
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images) if self.images else len(next(iter(self.arrays.values())))
+
+    def sample(self, index: int) -> dict[str, Array]:
+        """Return one sample: input name -> array with the batch dimension of 1 (as in `shapes`).
+
+        Raises:
+            SamplesError: An image cannot be read.
+        """
+        if self.images:
+            (name,) = self.shapes
+            return {name: read_image(self.images[index], self.shapes[name], self.dtypes[name], self.preprocess)}
+        return {
+            name: np.ascontiguousarray(array[index], dtype=self.dtypes[name]).reshape(self.shapes[name])
+            for name, array in self.arrays.items()
+        }
+
+    def limited(self, most: int) -> "SampleSet":
+        """Return at most `most` samples, evenly spaced, so that a sorted source keeps all its classes."""
+        if len(self) <= most:
+            return self
+        return self.take([int(i) for i in np.linspace(0, len(self) - 1, most)])
+
+    def take(self, indices: Sequence[int]) -> "SampleSet":
+        """Return the samples at `indices`."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            digest=f"{self.digest}[{','.join(map(str, indices))}]",
+            arrays={name: array[chosen] for name, array in self.arrays.items()},
+            images=tuple(self.images[i] for i in indices) if self.images else (),
+            labels=None if self.labels is None else self.labels[chosen],
+        )
+
+
+def read_image(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preprocess: Preprocess) -> Array:
+    """Read an image into an input of shape (1, height, width, 1 or 3).
+
+    Resizes with a bilinear filter without keeping the aspect ratio; an integer input gets the pixels as they are.
+
+    Raises:
+        SamplesError: The file is no image that Pillow reads.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    _, height, width, channels = shape
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SamplesError(f"cannot read the image '{path.name}': {type(error).__name__}") from error
+    pixels = np.asarray(image, np.uint8).reshape(shape)
+    if dtype.kind != "f":
+        return pixels.astype(dtype)
+    return ((pixels.astype(np.float32) - np.float32(preprocess.mean)) / np.float32(preprocess.std)).astype(dtype)
