@@ -1,0 +1,204 @@
+"""A vendor's program is found, run within its time and never left behind. Real programs: small shell scripts."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgepack import tools
+from edgepack.errors import CompilerError, ToolMissingError
+
+TOOL = tools.Tool(
+    name="Sample Compiler",
+    program="sample_compiler",
+    variable="EDGEPACK_SAMPLE_COMPILER",
+    install="install the sample compiler",
+    version_pattern=r"version (\S+)",
+)
+
+
+def script(path: Path, body: str, mode: int = 0o755) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(mode)
+    return path
+
+
+def gone(pid: int, within: float = 5.0) -> bool:
+    """Wait until no such process runs; a zombie that waits for init counts as gone."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def wait_for(path: Path, within: float = 10.0) -> str:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if path.is_file() and (text := path.read_text().strip()):
+            return text
+        time.sleep(0.02)
+    raise AssertionError(f"{path} was never written")
+
+
+@pytest.fixture
+def no_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty folder as the whole PATH, and no variable."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv(TOOL.variable, raising=False)
+    return folder
+
+
+def test_missing_tool_is_reported_with_both_places_and_what_to_do(no_tool: Path) -> None:
+    """A missing program says where it was looked for and how to get it, and raises nothing."""
+    info = tools.find(TOOL)
+    assert not info.found
+    assert (info.path, info.version) == ("", "")
+    assert "sample_compiler" in info.problem
+    assert TOOL.variable in info.problem
+    assert info.install == "install the sample compiler"
+    assert tools.locate(TOOL) is None
+
+
+def test_found_on_path_with_its_version(no_tool: Path) -> None:
+    """A program on PATH is found and asked its version."""
+    path = script(no_tool / "sample_compiler", 'echo "Sample version 1.2.3-rc"')
+    info = tools.find(TOOL)
+    assert info == tools.ToolInfo("Sample Compiler", str(path), "1.2.3-rc", True, "", "install the sample compiler")
+
+
+def test_variable_wins_over_path(no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program named by the variable is taken, whatever PATH holds."""
+    script(no_tool / "sample_compiler", 'echo "version 1"')
+    mine = script(tmp_path / "mine", 'echo "version 2"')
+    monkeypatch.setenv(TOOL.variable, str(mine))
+    assert tools.locate(TOOL) == mine
+    assert tools.find(TOOL).version == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("absent", "does not exist"), ("folder", "is a folder"), ("plain", "executable")]
+)
+def test_wrong_variable_is_an_error_that_names_it(
+    no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+) -> None:
+    """A variable that points nowhere is never passed over in favour of PATH."""
+    script(no_tool / "sample_compiler", 'echo "version 1"')
+    target = tmp_path / "wrong"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "plain":
+        script(target, "exit 0", mode=0o644)
+    monkeypatch.setenv(TOOL.variable, str(target))
+    with pytest.raises(ToolMissingError) as caught:
+        tools.locate(TOOL)
+    assert TOOL.variable in caught.value.message
+    assert words in caught.value.message
+    assert caught.value.hint
+    info = tools.find(TOOL)
+    assert not info.found
+    assert info.problem == caught.value.message
+
+
+def test_tool_that_says_no_version_is_found_with_a_problem(no_tool: Path) -> None:
+    """A program that prints no version can still be run; doctor shows what is odd."""
+    script(no_tool / "sample_compiler", "echo hello")
+    info = tools.find(TOOL)
+    assert info.found
+    assert info.version == ""
+    assert "--version" in info.problem
+
+
+def test_tool_that_hangs_on_its_version_is_a_problem(no_tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Doctor does not hang on a program that does."""
+    monkeypatch.setattr(tools, "_VERSION_TIMEOUT", 0.3)
+    script(no_tool / "sample_compiler", "exec /bin/sleep 60")
+    started = time.monotonic()
+    info = tools.find(TOOL)
+    assert time.monotonic() - started < 5
+    assert not info.found
+    assert "0.3 s" in info.problem
+
+
+def test_file_of_another_machine_is_a_missing_tool(no_tool: Path) -> None:
+    """A program that the kernel refuses to load is explained, not a traceback."""
+    binary = no_tool / "sample_compiler"
+    binary.write_bytes(b"\x7fELF not for here")
+    binary.chmod(0o755)
+    info = tools.find(TOOL)
+    assert not info.found
+    assert "not a program of this machine" in info.problem
+    with pytest.raises(ToolMissingError):
+        tools.run([str(binary)])
+
+
+def test_run_returns_streams_and_exit_code(tmp_path: Path) -> None:
+    """Both streams and the exit code come back apart, from the folder that was asked for."""
+    program = script(tmp_path / "program", 'pwd; echo "oops $WORD" >&2; exit 3')
+    work = tmp_path / "work"
+    work.mkdir()
+    done = tools.run([str(program)], cwd=work, env={"WORD": "word"})
+    assert done == tools.Completed(3, f"{work}\n", "oops word\n")
+    assert done.output == f"{work}\noops word"
+    assert done.signal_name == ""
+
+
+@pytest.mark.parametrize("body", ["kill -SEGV $$", "exit 139"])
+def test_death_by_signal_has_a_name(tmp_path: Path, body: str) -> None:
+    """A crash is named, also when a wrapper script turned it into an exit code."""
+    assert tools.run([str(script(tmp_path / "program", body))]).signal_name == "SIGSEGV"
+
+
+def test_run_of_nothing_is_a_missing_tool(tmp_path: Path) -> None:
+    """A program that vanished is a missing tool."""
+    with pytest.raises(ToolMissingError, match="No such file"):
+        tools.run([str(tmp_path / "none")])
+
+
+def test_time_limit_kills_the_program_and_its_children(tmp_path: Path) -> None:
+    """After the time limit nothing that the program started runs on, and its last words are kept."""
+    pids = tmp_path / "pids"
+    program = script(tmp_path / "program", f"/bin/sleep 60 & echo $! $$ > {pids}; echo working; wait")
+    started = time.monotonic()
+    with pytest.raises(CompilerError) as caught:
+        tools.run([str(program)], timeout=1, name="Sample Compiler")
+    assert time.monotonic() - started < 8
+    assert "Sample Compiler took longer than 1 s" in caught.value.message
+    assert caught.value.details == {"timeout_seconds": 1, "log_tail": "working"}
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+def test_interrupt_kills_the_program_and_its_children(tmp_path: Path) -> None:
+    """Ctrl-C ends the program and everything it started before the user has the prompt back."""
+    pids = tmp_path / "pids"
+    program = script(tmp_path / "program", f"/bin/sleep 60 & echo $! $$ > {pids}; wait")
+    code = f"from edgepack import tools; tools.run([{str(program)!r}])"
+    root = str(Path(tools.__file__).parents[1])
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": root},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    children = [int(pid) for pid in wait_for(pids).split()]
+    parent.send_signal(signal.SIGINT)
+    _, stderr = parent.communicate(timeout=10)
+    assert b"KeyboardInterrupt" in stderr
+    assert len(children) == 2
+    assert all(gone(pid) for pid in children)
+
+
+def test_tail_keeps_the_end() -> None:
+    """A log's tail is its last lines."""
+    assert tools.tail("\n".join(str(i) for i in range(100)), 3) == "97\n98\n99"
