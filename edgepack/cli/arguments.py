@@ -1,0 +1,71 @@
+"""Arguments and options that several commands share, and how their words become values."""
+
+from pathlib import Path
+
+import typer
+
+from edgepack.errors import UsageError
+from edgepack.pipeline.options import ModelOptions, TargetOptions
+
+MODEL = typer.Argument(..., help="A .keras, .h5 or .tflite file, or a SavedModel folder.", show_default=False)
+TARGET = typer.Option([], "-t", "--target", help="Target id, or all; may be given several times.", show_default=False)
+JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
+REQUIRE_FULL = typer.Option(False, "--require-full", help="Fail (exit 3) when an op stays on the host.")
+INPUT_SHAPE = typer.Option(
+    [], "--input-shape", help="NAME=1,224,224,3 for an input with open dimensions; repeatable.", show_default=False
+)
+ALLOW_CODE = typer.Option(False, "--allow-code", help="Run Lambda layers and custom code of the model.")
+SIGNATURE = typer.Option("", "--signature", help="Signature of a SavedModel.", show_default=False)
+VARIANT = typer.Option("", "--variant", help="Variant of the target (see edgepack targets show).", show_default=False)
+SOC = typer.Option([], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False)
+RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
+NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
+TIMEOUT = typer.Option(900.0, "--timeout", help="Seconds that the conversion may take.", min=1.0)
+
+
+def model_options(
+    input_shape: list[str], signature: str, allow_code: bool, timeout: float, no_cache: bool
+) -> ModelOptions:
+    """Return the model options that the words mean.
+
+    Raises:
+        UsageError: An --input-shape that is not NAME=1,2,3.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in input_shape:
+        name, separator, sizes = text.rpartition("=")
+        try:
+            shape = tuple(int(size) for size in sizes.split(","))
+        except ValueError:
+            shape = ()
+        if not separator or not name or not shape or min(shape) < 1:
+            raise UsageError(f"--input-shape: expected NAME=1,224,224,3, got '{text}'")
+        shapes[name] = shape
+    return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache)
+
+
+def target_options(variant: str, soc: list[str], runtime_version: int, require_full: bool) -> TargetOptions:
+    """Return the target options that the words mean."""
+    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full)
+
+
+def need_targets(targets: list[str]) -> list[str]:
+    """Return the targets.
+
+    Raises:
+        UsageError: None was given.
+    """
+    if not targets:
+        raise UsageError("no target given", hint="add -t TARGET, or -t all; `edgepack targets list` shows them")
+    return targets
+
+
+def need_path(path: Path) -> Path:
+    """Return a path that exists.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if not path.exists():
+        raise UsageError(f"'{path}' does not exist")
+    return path

@@ -1,0 +1,133 @@
+"""`edgepack build`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from edgepack.cli import arguments, output
+
+if TYPE_CHECKING:
+    from edgepack.pipeline.results import BuildResult, TargetResult
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("build")(build)
+
+
+def build(
+    model: Path = arguments.MODEL,
+    target: list[str] = arguments.TARGET,
+    out: Path = typer.Option(Path(), "-o", "--out", help="Folder the bundles go to.", show_default="the current folder"),
+    name: str = typer.Option("", "--name", help="Name of the bundles.", show_default="the model's"),
+    scheme: str = typer.Option("auto", "--scheme", help="Quantization scheme, or auto."),
+    samples: str = typer.Option("", "--samples", help="Representative samples: .npz, .npy, a folder of images, module:function.", show_default=False),
+    evaluation: str = typer.Option("", "--eval", help="Samples with labels to measure accuracy on, in the same forms.", show_default=False),
+    labels: Path | None = typer.Option(None, "--labels", help="Text file with one class name per line.", show_default=False),
+    preprocess: str = typer.Option("", "--preprocess", help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.", show_default="0,255"),
+    max_drop: float | None = typer.Option(None, "--max-drop", help="Percentage points of accuracy that may be lost; more is exit 8.", min=0.0, show_default=False),
+    compile_: str = typer.Option("auto", "--compile", help="auto, require or never: the vendor's compiler."),
+    compile_timeout: float = typer.Option(600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0),
+    ranges: str = typer.Option("", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"),
+    random_calibration: bool = typer.Option(False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."),
+    calibration_samples: int = typer.Option(500, "--calibration-samples", help="Calibrate on at most so many samples.", min=1),
+    package: str = typer.Option("", "--package", help="Package of the Android code, com.example.app.", show_default=False),
+    require_full: bool = arguments.REQUIRE_FULL,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing bundle."),
+    input_shape: list[str] = arguments.INPUT_SHAPE,
+    signature: str = arguments.SIGNATURE,
+    allow_code: bool = arguments.ALLOW_CODE,
+    variant: str = arguments.VARIANT,
+    soc: list[str] = arguments.SOC,
+    runtime_version: int = arguments.RUNTIME_VERSION,
+    timeout: float = arguments.TIMEOUT,
+    no_cache: bool = arguments.NO_CACHE,
+    json_: bool = arguments.JSON,
+) -> int:
+    """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
+    from edgepack.pipeline import BuildOptions, build
+
+    options = BuildOptions(
+        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        target=arguments.target_options(variant, soc, runtime_version, require_full),
+        out=out,
+        name=name,
+        scheme=scheme,
+        samples=samples,
+        eval=evaluation,
+        labels=labels,
+        preprocess=preprocess,
+        random_calibration=random_calibration,
+        calibration_samples=calibration_samples,
+        method=ranges,
+        max_drop=max_drop,
+        compile=compile_,
+        compile_timeout=compile_timeout,
+        package=package,
+        dry_run=dry_run,
+        force=force,
+    )
+    result = build(
+        arguments.need_path(model), arguments.need_targets(target), options, output.progress if not json_ else lambda _: None
+    )
+    if json_:
+        output.document("build", [r.to_json() for r in result.results], result.error, notes=result.notes, source=result.source)
+    else:
+        _print(result, dry_run)
+    return result.error.exit_code if result.error else 0
+
+
+def _print(result: "BuildResult", dry_run: bool) -> None:
+    output.out(_table(result.results))
+    for entry in result.results:
+        if entry.error is None:
+            output.out()
+            output.out(output.wrap(f"{entry.target}: {entry.reason}"))
+            if entry.bundle is not None:
+                output.out(f"  {entry.bundle}")
+            elif dry_run:
+                output.out("  dry run: nothing written")
+    for note in result.notes:
+        output.warn(note)
+    for entry in result.results:
+        for warning in entry.warnings:
+            output.warn(f"{entry.target}: {warning}")
+    for entry in result.results:
+        if entry.error is not None:
+            output.err(f"{entry.target}:")
+            output.error(entry.error)
+
+
+def _table(results: Sequence["TargetResult"]) -> str:
+    rows = [
+        (
+            entry.target,
+            entry.scheme or "-",
+            "failed" if entry.error else "built",
+            output.size(entry.float_bytes) if entry.float_bytes else "-",
+            output.size(len(entry.model)) if entry.model is not None else "-",
+            "-" if entry.report is None else f"{entry.report.summary['accelerator']}/{entry.report.summary['total']}",
+            *_accuracy(entry),
+        )
+        for entry in results
+    ]
+    header = ("target", "scheme", "", "float", "file", "accel. ops", "top-1 float", "top-1", "SNR dB")
+    return output.table(header, rows, right=(3, 4, 5, 6, 7, 8))
+
+
+def _accuracy(entry: "TargetResult") -> tuple[str, str, str]:
+    quality = entry.quality
+    if quality is None:
+        return "-", "-", "-"
+    return (
+        "-" if quality.top1_float is None else f"{quality.top1_float:.2f}",
+        "-" if quality.top1 is None else f"{quality.top1:.2f}",
+        "equal" if quality.snr_db is None and quality.agreement is not None else _figure(quality.snr_db),
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"

@@ -1,0 +1,109 @@
+"""`edgepack check`."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+import typer
+
+from edgepack.cli import arguments, output
+from edgepack.findings import OpFinding, Placement, Report
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("check")(check)
+
+
+def check(
+    model: Path = arguments.MODEL,
+    target: list[str] = arguments.TARGET,
+    require_full: bool = arguments.REQUIRE_FULL,
+    scheme: str = typer.Option("auto", "--scheme", help="Scheme that a float model would be built with."),
+    every: bool = typer.Option(False, "--all", help="List every op."),
+    input_shape: list[str] = arguments.INPUT_SHAPE,
+    signature: str = arguments.SIGNATURE,
+    allow_code: bool = arguments.ALLOW_CODE,
+    variant: str = arguments.VARIANT,
+    soc: list[str] = arguments.SOC,
+    runtime_version: int = arguments.RUNTIME_VERSION,
+    timeout: float = arguments.TIMEOUT,
+    no_cache: bool = arguments.NO_CACHE,
+    json_: bool = arguments.JSON,
+) -> int:
+    """Say op by op what a target's accelerator takes, what not, why, and what to do. Writes nothing."""
+    from edgepack.pipeline.checking import check as run
+
+    result = run(
+        arguments.need_path(model),
+        arguments.need_targets(target),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        arguments.target_options(variant, soc, runtime_version, require_full),
+        scheme=scheme,
+        progress=output.progress if not json_ else lambda _: None,
+    )
+    if json_:
+        output.document("check", [entry.to_json() for entry in result.results], result.error)
+    else:
+        for position, entry in enumerate(result.results):
+            if position:
+                output.out()
+            if entry.report is not None:
+                _print(entry.report, entry.planned, every)
+            if entry.error is not None:
+                output.error(entry.error)
+    return result.error.exit_code if result.error else 0
+
+
+def _print(report: Report, planned: str, every: bool) -> None:
+    summary = report.summary
+    title = report.target + (f" ({report.variant})" if report.variant else "")
+    verdict = output.style("fits", "green") if report.compatible else output.style("does not fit", "red")
+    output.out(
+        output.wrap(
+            f"{title}: {verdict}; {summary['accelerator']} of {summary['total']} ops on the accelerator in "
+            f"{summary['partitions']} part{'' if summary['partitions'] == 1 else 's'}, {summary['host']} on the host, "
+            f"{summary['unsupported']} unsupported"
+        )
+    )
+    if planned:
+        output.out(output.wrap(f"  planned: what the file would be as {planned}; `edgepack build` makes it"))
+    if every:
+        _print_every(report.ops)
+    else:
+        _print_grouped(report)
+    for reason in report.model_reasons:
+        output.out(output.wrap(f"  model: {reason.message} [{reason.code}]", "    "))
+        output.out(output.wrap(f"    fix: {reason.fix}", "      "))
+    for note in report.notes:
+        output.out(output.wrap(f"  note: {note}", "    "))
+
+
+def _print_every(ops: Iterable[OpFinding]) -> None:
+    for finding in ops:
+        output.out(output.wrap(f"  {finding.index:4d}  {str(finding.placement):<12} {finding.op} v{finding.version}  {finding.output}", "        "))
+        _print_reasons(finding, "          ")
+
+
+def _print_grouped(report: Report) -> None:
+    taken: dict[str, int] = {}
+    for finding in report.ops:
+        if finding.placement is Placement.ACCELERATOR:
+            taken[finding.op] = taken.get(finding.op, 0) + 1
+    if taken:
+        listed = ", ".join(f"{op} x{count}" for op, count in sorted(taken.items(), key=lambda item: (-item[1], item[0])))
+        output.out(output.wrap(f"  accelerator: {listed}", "    "))
+    rest = [f for f in report.ops if f.placement is not Placement.ACCELERATOR]
+    # A run of ops that are out for the same reason is one line: 300 ops stay readable.
+    for (placement, op, codes), run in groupby(rest, key=lambda f: (f.placement, f.op, tuple(r.code for r in f.reasons))):
+        found = list(run)
+        where = f"op {found[0].index}" if len(found) == 1 else f"ops {found[0].index}-{found[-1].index}, x{len(found)}"
+        output.out(f"  {placement}: {op} ({where})")
+        if codes:
+            _print_reasons(found[0], "    ")
+
+
+def _print_reasons(finding: OpFinding, indent: str) -> None:
+    for reason in finding.reasons:
+        output.out(output.wrap(f"{indent}{reason.message} [{reason.code}]", indent + "  "))
+        output.out(output.wrap(f"{indent}fix: {reason.fix}", indent + "  "))

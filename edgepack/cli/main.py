@@ -1,0 +1,100 @@
+"""The entry point: registers the commands and turns every failure into the documented exit code."""
+
+import json
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+import typer
+
+from edgepack.cli import output
+from edgepack.errors import EdgepackError, UsageError
+
+app = typer.Typer(
+    name="edgepack",
+    help="From a trained TensorFlow model to a bundle that runs on edge hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from edgepack._version import __version__
+
+        output.out(f"edgepack {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and end."),
+) -> None:
+    """From a trained TensorFlow model to a bundle that runs on edge hardware."""
+
+
+def _register() -> None:
+    from edgepack.cli import build, cache, check, doctor, inspect, targets, verify
+
+    for module in (build, check, verify, inspect, targets, doctor, cache):
+        module.register(app)
+
+
+def main() -> None:
+    """Run the command line and exit with the documented code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command.
+
+    Args:
+        arguments: The words after `edgepack`.
+
+    Returns:
+        The exit code of docs/exit-codes.md. A bug's traceback goes to stderr and gives 1.
+    """
+    as_json = "--json" in arguments
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _register()
+        result = typer.main.get_command(app).main(arguments, prog_name="edgepack", standalone_mode=False)
+    except EdgepackError as error:
+        return _fail(error, as_json, command)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message(), hint=f"see edgepack {command} --help".replace("  ", " ")), as_json, command)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        output.err("interrupted")
+        return 130
+    except BrokenPipeError:
+        # `edgepack ... | head`: the reader has enough; keep Python's own flush at exit quiet.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        output.err("this is a bug in edgepack; please report it with the lines above")
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: EdgepackError, as_json: bool, command: str) -> int:
+    if as_json:
+        document = {"schema": 1, "command": command, "ok": False, "error": error.to_json(), "results": []}
+        output.out(json.dumps(document, indent=2))
+    else:
+        output.error(error)
+    return error.exit_code

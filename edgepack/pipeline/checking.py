@@ -1,0 +1,129 @@
+"""Check a model against targets without writing anything; a float model is checked as what it would become."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgepack.errors import EdgepackError, UnfitModelError
+from edgepack.findings import Report
+from edgepack.graph import Model, read_model
+from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
+from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.registry import resolve_targets
+
+
+@dataclass
+class CheckedTarget:
+    """The check of one target.
+
+    Attributes:
+        target: Target id.
+        report: Placements, None when the check could not be made.
+        planned: Scheme that was planned for a float model, empty for a file checked as it is.
+        error: Why the model is refused, None when it is not.
+    """
+
+    target: str
+    report: Report | None = None
+    planned: str = ""
+    error: EdgepackError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one entry of `results` of `check --json`."""
+        document = {"target": self.target, "compatible": False} if self.report is None else self.report.to_json()
+        document["planned"] = self.planned
+        if self.error is not None:
+            document["error"] = self.error.to_json()
+        return document
+
+
+@dataclass
+class CheckResult:
+    """A whole check."""
+
+    results: list[CheckedTarget]
+
+    @property
+    def error(self) -> EdgepackError | None:
+        """The first refusal, None when every target takes the model."""
+        return next((result.error for result in self.results if result.error is not None), None)
+
+
+def check(
+    path: Path,
+    targets: Sequence[str],
+    model_options: ModelOptions | None = None,
+    target_options: TargetOptions | None = None,
+    *,
+    scheme: str = "auto",
+    progress: Progress = silent,
+) -> CheckResult:
+    """Check a model against targets.
+
+    Args:
+        path: .keras, .h5, a SavedModel folder or .tflite; only the last needs no TensorFlow.
+        targets: Target ids, or `all`.
+        model_options: How the model is read.
+        target_options: How targets are understood.
+        scheme: Scheme that a float model is planned with; `auto` is each target's first choice.
+        progress: Told what is being done.
+
+    Raises:
+        EdgepackError: An unknown target, a model that cannot be read.
+    """
+    profiles = resolve_targets(targets)
+    model = read_model(_tflite(path, model_options or ModelOptions(), progress))
+    wish = target_options or TargetOptions()
+    return CheckResult([_one(model, profile, wish, scheme) for profile in profiles])
+
+
+def _tflite(path: Path, options: ModelOptions, progress: Progress) -> bytes | Path:
+    if path.is_file() and path.suffix == ".tflite":
+        return path
+    from edgepack.pipeline.session import Session
+
+    with Session(options, progress) as session:
+        return session.float_model(path)[0].tflite
+
+
+def _one(model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str) -> CheckedTarget:
+    from edgepack.compat import check as run
+    from edgepack.compat import resolve_variant
+
+    found = CheckedTarget(profile.id)
+    try:
+        variant = resolve_variant(profile, variant=wish.variant, soc=wish.soc)
+        chosen = replace(profile, schemes=variant.schemes or profile.schemes)
+        subject = model
+        if model.is_float:
+            rule = _rule(chosen, scheme)
+            from edgepack.quantize.plan import plan
+
+            subject = plan(model, rule)
+            found.planned = rule.scheme
+        found.report = run(subject, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
+        if not found.report.compatible or (wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)):
+            found.error = _refusal(found.report)
+    except EdgepackError as error:
+        found.error = error
+    return found
+
+
+def _rule(profile: TargetProfile, scheme: str) -> SchemeRule:
+    """Return the rule a float model is planned with: the one asked for, else the target's first choice."""
+    from edgepack.quantize.select import select
+    from edgepack.schemes import Needs
+
+    return select(profile, {Needs.NOTHING, Needs.SAMPLES}, scheme).rule
+
+
+def _refusal(report: Report) -> UnfitModelError:
+    summary = report.summary
+    if report.compatible:
+        return UnfitModelError(
+            f"--require-full: {summary['host'] + summary['unsupported']} of {summary['total']} ops of {report.target} are not "
+            "on the accelerator",
+            hint="each op above has its reason and its fix",
+        )
+    return UnfitModelError(f"the model does not fit {report.target}", hint="each op above has its reason and its fix")

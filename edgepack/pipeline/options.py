@@ -1,0 +1,98 @@
+"""What a user can ask of a build or a check."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+#: Called with one sentence about what is being done; the command line shows it on stderr.
+Progress = Callable[[str], None]
+
+
+def silent(message: str) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How the model is read.
+
+    Attributes:
+        input_shapes: Shapes for inputs whose dimensions are open, by input name.
+        signature: Signature of a SavedModel; empty for `serving_default`.
+        allow_code: Run Lambda layers, custom classes and file-touching ops of the model.
+        timeout: Seconds the conversion may take.
+        cache: Use and fill the cache.
+    """
+
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    signature: str = ""
+    allow_code: bool = False
+    timeout: float = 900.0
+    cache: bool = True
+
+
+@dataclass(frozen=True)
+class TargetOptions:
+    """How a target is understood.
+
+    Attributes:
+        variant: Variant of the profile; empty for its default.
+        socs: Chips to compile for; the first one selects the variant.
+        runtime_version: Runtime version the op table is held against, None for the newest.
+        require_full: Refuse a model of which an op stays on the host.
+    """
+
+    variant: str = ""
+    socs: tuple[str, ...] = ()
+    runtime_version: int | None = None
+    require_full: bool = False
+
+    @property
+    def soc(self) -> str:
+        """The chip that selects the variant, empty for none."""
+        return self.socs[0] if self.socs else ""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Everything `build` can be asked.
+
+    Attributes:
+        model: How the model is read.
+        target: How targets are understood.
+        out: Folder the bundles go to.
+        name: Name of the bundles; empty for the model's own.
+        scheme: Scheme id or `auto`.
+        samples: Source of representative samples, empty for none.
+        eval: Source of (labelled) evaluation samples, empty for none.
+        labels: File with one class name per line.
+        preprocess: `MEAN,STD` of pixels; empty for the default.
+        random_calibration: Calibrate on random numbers when there are no samples; the manifest says so.
+        calibration_samples: At most so many samples are calibrated on.
+        method: How ranges are chosen; empty for the default.
+        max_drop: Percentage points of accuracy that may be lost, None for any.
+        compile: `auto`, `require` or `never`.
+        compile_timeout: Seconds the vendor's compiler may take.
+        package: Package name of Android code; empty for one made from the name.
+        dry_run: Do everything but write bundles.
+        force: Replace an existing bundle.
+    """
+
+    model: ModelOptions = field(default_factory=ModelOptions)
+    target: TargetOptions = field(default_factory=TargetOptions)
+    out: Path = Path()
+    name: str = ""
+    scheme: str = "auto"
+    samples: str = ""
+    eval: str = ""
+    labels: Path | None = None
+    preprocess: str = ""
+    random_calibration: bool = False
+    calibration_samples: int = 500
+    method: str = ""
+    max_drop: float | None = None
+    compile: str = "auto"
+    compile_timeout: float = 600.0
+    package: str = ""
+    dry_run: bool = False
+    force: bool = False

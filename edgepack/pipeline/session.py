@@ -1,0 +1,236 @@
+"""The steps that several targets and several builds share: each computed once, kept by content hash, run in a child."""
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from edgepack._version import __version__
+from edgepack.cache import Cache, hash_path, key_of, sha256
+from edgepack.child import ChildCrash, Worker
+from edgepack.convert import ConvertOptions, FloatModel, convert
+from edgepack.errors import EdgepackError, QuantizationError, UnfitModelError
+from edgepack.pipeline.options import ModelOptions, Progress, silent
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.refused import QuantizationRefused
+from edgepack.runtime.metrics import Quality
+from edgepack.samples import SampleSet
+
+_COMPONENTS = ("tensorflow", "tf-keras", "ai-edge-litert", "ai-edge-quantizer", "numpy")
+
+
+class Session:
+    """Owner of the cache and of the child processes of one build.
+
+    Args:
+        options: How the model is read.
+        progress: Told what is being done.
+    """
+
+    def __init__(self, options: ModelOptions, progress: Progress = silent) -> None:
+        self.options = options
+        self.progress = progress
+        self.cache = Cache(enabled=options.cache)
+        self.threads = max(1, min(4, os.cpu_count() or 1))
+        self._tensorflow = Worker()
+        self._native = Worker()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._tensorflow.close()
+        self._native.close()
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions that results depend on: edgepack's code and the packages it computes with."""
+        found = {"edgepack": __version__, "code": _code_digest()}
+        for name in _COMPONENTS:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:
+                found[name] = ""
+        return found
+
+    def float_model(self, path: Path) -> tuple[FloatModel, dict[str, Any]]:
+        """Convert the user's model, or take a .tflite as it is.
+
+        Returns:
+            The float model and `{format, bytes, sha256}` of the user's file.
+
+        Raises:
+            EdgepackError: The model cannot be read or converted.
+        """
+        options = ConvertOptions(
+            input_shapes=dict(self.options.input_shapes),
+            allow_code=self.options.allow_code,
+            signature=self.options.signature,
+        )
+        digest = hash_path(path) if path.exists() else ""
+        key = key_of("convert", {"model": digest, "options": _plain(options), "versions": self.versions})
+        files = self.cache.get(key)
+        if files is None:
+            if path.suffix != ".tflite":
+                self.progress(f"converting {path.name} (TensorFlow, in a child process)")
+            model = convert(
+                path, worker=self._tensorflow, options=options, timeout=self.options.timeout, log_dir=self.cache.root / "logs"
+            )
+            meta = asdict(model)
+            del meta["tflite"]
+            self.cache.put(key, {"model.tflite": model.tflite, "meta.json": _json(meta)})
+        else:
+            meta = json.loads(files["meta.json"])
+            model = FloatModel(tflite=files["model.tflite"], **{**meta, "notes": tuple(meta["notes"])})
+        size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+        return model, {"format": model.source_format, "bytes": size, "sha256": digest}
+
+    def calibration(self, tflite: bytes, samples: SampleSet | int) -> bytes:
+        """Return what the activations of a float model look like on the samples (or on so many random ones)."""
+        what = {"random": samples} if isinstance(samples, int) else {"samples": samples.digest}
+        key = key_of("calibrate", {"model": sha256(tflite), **what, "versions": self.versions})
+
+        def compute() -> dict[str, bytes]:
+            count = samples if isinstance(samples, int) else len(samples)
+            self.progress(f"calibrating on {count} {'random ' if isinstance(samples, int) else ''}samples")
+            return {"calibration.npz": self._run("calibrate", tflite, samples, self.threads)}
+
+        return self._cached(key, compute)["calibration.npz"]
+
+    def quantized(
+        self, tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str
+    ) -> tuple[bytes, str, tuple[str, ...]]:
+        """Return (file of the scheme, tool that wrote it, notes).
+
+        TFLiteConverter's quantizer takes over where ai-edge-quantizer refuses the model.
+        """
+        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected}
+        parts = {
+            "model": sha256(tflite),
+            "rule": wish,
+            "calibration": None if calibration is None else sha256(calibration),
+            "method": method,
+            "versions": self.versions,
+        }
+
+        def compute() -> dict[str, bytes]:
+            self.progress(f"quantizing to {rule.scheme}")
+            try:
+                data, tool, notes = self._run("quantize", tflite, rule, calibration, method)
+            except QuantizationRefused as refused:
+                if calibration is None:
+                    raise
+                data, tool, notes = self._fall_back(tflite, rule, calibration, method, refused)
+            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes})}
+
+        files = self._cached(key_of("quantize", parts), compute)
+        meta = json.loads(files["meta.json"])
+        return files["model.tflite"], meta["tool"], tuple(meta["notes"])
+
+    def qualities(self, reference: bytes, candidates: Mapping[str, bytes], samples: SampleSet) -> dict[str, Quality]:
+        """Return what each candidate lost against the reference on the samples."""
+        parts = {
+            "reference": sha256(reference),
+            "candidates": {name: sha256(data) for name, data in candidates.items()},
+            "samples": samples.digest,
+            "versions": self.versions,
+        }
+
+        def compute() -> dict[str, bytes]:
+            self.progress(f"measuring {', '.join(candidates)} on {len(samples)} samples")
+            found = self._run("evaluate", reference, dict(candidates), samples, module="edgepack.runtime.evaluate")
+            return {"quality.json": _json({name: asdict(quality) for name, quality in found.items()})}
+
+        stored = json.loads(self._cached(key_of("measure", parts), compute)["quality.json"])
+        return {name: Quality(**{**fields, "collapsed": tuple(fields["collapsed"])}) for name, fields in stored.items()}
+
+    def golden(self, tflite: bytes, samples: list[dict[str, Any]]) -> list[tuple[list[Any], list[Any]]]:
+        """Return raw (inputs, outputs) of a model for each sample of real values."""
+        import numpy as np
+
+        digest = sha256(b"".join(s[name].tobytes() for s in samples for name in sorted(s)))
+        key = key_of("golden", {"model": sha256(tflite), "samples": digest, "versions": self.versions})
+
+        def compute() -> dict[str, bytes]:
+            cases = self._run("golden_vectors", tflite, samples, module="edgepack.runtime.evaluate")
+            stream = io.BytesIO()
+            arrays = {
+                f"{c:03d}_{kind}_{i:03d}": array
+                for c, case in enumerate(cases)
+                for kind, arrays in zip(("in", "out"), case, strict=True)
+                for i, array in enumerate(arrays)
+            }
+            np.savez(stream, **arrays)
+            return {"golden.npz": stream.getvalue()}
+
+        loaded = np.load(io.BytesIO(self._cached(key, compute)["golden.npz"]))
+        cases: list[tuple[list[Any], list[Any]]] = [([], []) for _ in samples]
+        for name in sorted(loaded.files):
+            case, kind, _ = name.split("_")
+            cases[int(case)][kind == "out"].append(loaded[name])
+        return cases
+
+    def _fall_back(
+        self, tflite: bytes, rule: SchemeRule, calibration: bytes, method: str, refused: QuantizationRefused
+    ) -> tuple[bytes, str, tuple[str, ...]]:
+        """Quantize with TFLiteConverter's own quantizer, fed with our ranges."""
+        from edgepack.graph.edit import set_ranges
+
+        self.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
+        chosen = self._run("ranges", tflite, calibration, method)
+        try:
+            data = self._tensorflow.call(
+                "edgepack.convert.mlir_quantize:mlir_quantize",
+                set_ranges(tflite, chosen),
+                io=rule.io,
+                fully_connected=rule.fully_connected,
+                activations="INT16" if rule.scheme == "int16x8" else "INT8",
+                timeout=self.options.timeout,
+            )
+        except ChildCrash as crash:
+            raise QuantizationError(
+                f"neither quantizer takes the model. ai-edge-quantizer: {refused.message}. TFLiteConverter: {crash.reason}",
+                hint=refused.hint,
+                details={"log_tail": crash.log_tail},
+            ) from crash
+        return data, "TFLiteConverter", (f"quantized by TFLiteConverter: {refused.message}",)
+
+    def _run(self, function: str, *args: Any, module: str = "edgepack.pipeline.native") -> Any:
+        """Run a native step in the child; its death becomes one error."""
+        try:
+            return self._native.call(f"{module}:{function}", *args)
+        except ChildCrash as crash:
+            kind: type[EdgepackError] = QuantizationError if function in {"quantize", "calibrate"} else UnfitModelError
+            raise kind(
+                f"the runtime failed in the step '{function}': {crash.reason}",
+                hint="run `edgepack inspect` on the model; if it is sound, report this with the log below",
+                details={"log_tail": crash.log_tail},
+            ) from crash
+
+    def _cached(self, key: str, compute: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+        files = self.cache.get(key)
+        if files is None:
+            files = compute()
+            self.cache.put(key, files)
+        return files
+
+
+def _plain(options: ConvertOptions) -> dict[str, Any]:
+    return {**asdict(options), "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())}}
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _code_digest() -> str:
+    """Return a digest of edgepack's own code, so that a changed rule never meets a stale result."""
+    package = Path(__file__).resolve().parent.parent
+    rooms = ("convert", "quantize", "graph", "runtime", "samples", "pipeline")
+    return sha256(b"".join(file.read_bytes() for room in rooms for file in sorted((package / room).glob("*.py"))))[:16]
