@@ -79,11 +79,13 @@ class PartitionRule:
             groups) or `every` (each supported op, kernel by kernel, as a CPU or a whole-graph compiler does).
         max_partitions: How many groups may be delegated; 0 means no limit.
         min_ops: Smallest group that is delegated.
+        cut: What a cut graph costs, one sentence; shown when ops stay behind on the host.
     """
 
     strategy: str = "first"
     max_partitions: int = 1
     min_ops: int = 1
+    cut: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,33 @@ class OpRule:
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`.
-        constraints: Constraint id -> argument, as in ops.toml; each id is a documented function of `edgepack.compat.rules`.
+        constraints: Constraint id -> argument, as in ops.toml; each id stands in `edgepack.profiles.vocabulary` and is a
+            documented function of `edgepack.compat`.
         source: Where the row comes from: id of a `[[sources]]` entry.
     """
 
     op: str
     constraints: Mapping[str, Any]
     source: str
+
+
+@dataclass(frozen=True)
+class FileRule:
+    """What the vendor's compiler demands of the whole file; a file that breaks it is not compiled at all.
+
+    Attributes:
+        source: Where the rule comes from: id of a `[[sources]]` entry.
+        max_versions: Highest version of each op that the compiler's parser knows, by op name.
+        max_builtin_code: Highest builtin operator code that the parser knows, 0 for no limit.
+        static_shapes: True when one dynamic tensor makes the compiler refuse the file.
+        max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files made for that parser; only a hint.
+    """
+
+    source: str
+    max_versions: Mapping[str, int] = field(default_factory=dict)
+    max_builtin_code: int = 0
+    static_shapes: bool = False
+    max_runtime_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,11 +131,13 @@ class OpTable:
         defaults: Constraints that hold for every op of the table unless its row says otherwise.
         ops: Rows by op name.
         refused: Ops known to be refused, with the reason's sentence.
+        file: What is demanded of the whole file, None when there is no such demand.
     """
 
     defaults: Mapping[str, Any]
     ops: Mapping[str, OpRule]
     refused: Mapping[str, str] = field(default_factory=dict)
+    file: FileRule | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +149,7 @@ class Variant:
         title: Name for people.
         ops: Its op table.
         partition: Its partition rule.
-        socs: SoC models (`SM8550`) that select it; empty for variants not chosen by chip.
+        socs: SoC models (`SM8550`) that select it, sorted; empty for variants not chosen by chip.
         schemes: Its schemes in order of preference.
     """
 

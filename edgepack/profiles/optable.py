@@ -1,0 +1,99 @@
+"""ops.toml -> OpTable. A row is `[[row]]` with `ops`, `source` and constraints of `edgepack.profiles.vocabulary`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgepack.profiles.faults import Faults
+from edgepack.profiles.model import FileRule, OpRule, OpTable
+from edgepack.profiles.table import Table
+from edgepack.profiles.vocabulary import CONSTRAINTS, validate_constraints
+
+
+def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: Faults) -> OpTable:
+    """Turn the contents of an op table file into values.
+
+    Args:
+        data: The file's contents.
+        source_ids: Ids of the profile's sources; every row has to name one.
+        faults: Where faults are added.
+
+    Returns:
+        The table; incomplete when faults were added.
+    """
+    top = Table(data, "", faults)
+    defaults = top.free("defaults")
+    validate_constraints(defaults, "[defaults]", faults, may_cancel=False)
+    max_versions = top.integers_by_name("max_version")
+    min_runtimes = top.integers_by_name("min_runtime")
+    rules: dict[str, OpRule] = {}
+    for row in top.tables("row"):
+        ops = row.strings("ops")
+        source = _source(row, source_ids, faults)
+        constraints = row.rest()
+        validate_constraints(constraints, row.path, faults)
+        if not ops:
+            faults.add(f"{row.path}.ops", "expected at least one op name")
+        for op in ops:
+            if not re.fullmatch(r"[A-Z][A-Z0-9_]*|CUSTOM:.+", op):
+                faults.expected(f"{row.path}.ops", "a TFLite builtin name or CUSTOM:name", op)
+            if op in rules:
+                faults.add(f"{row.path}.ops", f"{op} stands in an earlier row")
+            own: dict[str, Any] = dict(constraints)
+            if op in max_versions:
+                own.setdefault("max-version", max_versions[op])
+            if op in min_runtimes:
+                own.setdefault("min-runtime", min_runtimes[op])
+            rules[op] = OpRule(op, overlay(defaults, own), source)
+    for name, table in (("max_version", max_versions), ("min_runtime", min_runtimes)):
+        for op in table:
+            if op not in rules:
+                faults.add(f"[{name}].{op}", "no row names this op")
+    refused = top.texts_by_name("refused")
+    for op in refused:
+        if op in rules:
+            faults.add(f"[refused].{op}", "a row takes this op")
+    file_rule = _file_rule(top.table("file", optional=True), source_ids, faults)
+    top.done()
+    if not rules:
+        faults.add("[[row]]", "an op table needs at least one row")
+    return OpTable(defaults=defaults, ops=dict(sorted(rules.items())), refused=refused, file=file_rule)
+
+
+def overlay(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row's constraints laid over the table's defaults.
+
+    A row's argument replaces the default's; tables of the constraints that merge are laid over key by key; `false` cancels.
+    """
+    merged: dict[str, Any] = dict(defaults)
+    for key, argument in own.items():
+        if argument is False:
+            merged.pop(key, None)
+        elif key in CONSTRAINTS and CONSTRAINTS[key].merges and isinstance(merged.get(key), dict):
+            merged[key] = {**merged[key], **argument}
+        else:
+            merged[key] = argument
+    return dict(sorted(merged.items()))
+
+
+def _source(table: Table, source_ids: frozenset[str], faults: Faults) -> str:
+    source = table.text("source")
+    if source and source not in source_ids:
+        faults.add(f"{table.path}.source", f"no [[sources]] entry of profile.toml has the id '{source}'")
+    return source
+
+
+def _file_rule(table: Table, source_ids: frozenset[str], faults: Faults) -> FileRule | None:
+    if not table.present:
+        return None
+    rule = FileRule(
+        source=_source(table, source_ids, faults),
+        max_versions=table.integers_by_name("max_versions"),
+        max_builtin_code=table.integer("max_builtin_code", 0, lowest=0),
+        static_shapes=table.boolean("static_shapes", False),
+        max_runtime_version=table.text("max_runtime_version", ""),
+    )
+    if rule.max_runtime_version and not re.fullmatch(r"\d+(\.\d+)*", rule.max_runtime_version):
+        faults.expected(f"{table.path}.max_runtime_version", "a version such as '2.6'", rule.max_runtime_version)
+    table.done()
+    return rule
