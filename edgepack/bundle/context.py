@@ -1,0 +1,203 @@
+"""What templates see: the spec's values under legal names. All logic of a bundle's text is here."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgepack.bundle import names
+from edgepack.bundle.golden import TOLERANCES
+from edgepack.bundle.spec import BundleSpec, TensorSpec, element_count
+from edgepack.errors import BundleError
+from edgepack.graph import NUMPY_DTYPES
+
+#: Versions that the generated projects ask for. Highest ones whose classes the loaders were compiled against.
+VERSIONS = {
+    "agp": "8.7.3",
+    "kotlin": "2.0.21",
+    "compile_sdk": "35",
+    "min_sdk": "24",
+    "tensorflow_lite": "2.16.1",
+    # The GPU delegate's options class lives in an artifact of its own, which was last published as 2.14.0.
+    "tensorflow_lite_gpu_api": "2.14.0",
+    "qnn": "2.42.0",
+}
+
+#: Kotlin array type of a tensor whose values stand for themselves.
+_KOTLIN_ARRAYS = {
+    "FLOAT32": "FloatArray",
+    "INT8": "ByteArray",
+    "UINT8": "ByteArray",
+    "INT16": "ShortArray",
+    "INT32": "IntArray",
+    "INT64": "LongArray",
+    "BOOL": "BooleanArray",
+}
+_KOTLIN_QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """A tensor as templates see it.
+
+    Attributes:
+        index: Position among the inputs or outputs.
+        name: The author's name, any text: only through an escaping filter.
+        tensor_name: Name in the file, any text.
+        python: Legal Python identifier.
+        kotlin: Legal Kotlin identifier.
+        shape: Static shape.
+        dtype: TFLite type.
+        numpy: NumPy dtype name.
+        elements: Number of values.
+        bytes: Size of the raw tensor.
+        quantized: True when values stand for real numbers.
+        scale: float32 value.
+        zero_point: Integer.
+        labels_file: Name of the labels' file in the data folder, empty without labels.
+        label_count: How many labels.
+        preprocessing: As in the spec.
+    """
+
+    index: int
+    name: str
+    tensor_name: str
+    python: str
+    kotlin: str
+    shape: tuple[int, ...]
+    dtype: str
+    numpy: str
+    elements: int
+    bytes: int
+    quantized: bool
+    scale: float
+    zero_point: int
+    labels_file: str
+    label_count: int
+    preprocessing: Mapping[str, Any] | None
+
+    @property
+    def kotlin_type(self) -> str:
+        """Kotlin array type of the loader's parameter or property.
+
+        Raises:
+            BundleError: The Android runtime's Java classes have no such type.
+        """
+        if self.quantized and self.dtype in _KOTLIN_QUANTIZED:
+            return "FloatArray"
+        if not self.quantized and self.dtype in _KOTLIN_ARRAYS:
+            return _KOTLIN_ARRAYS[self.dtype]
+        raise BundleError(
+            f"the Android loader cannot hold '{self.name}': expected {', '.join(_KOTLIN_ARRAYS)}, got {self.dtype}",
+            hint="give the model inputs and outputs of one of these types",
+        )
+
+
+def _views(tensors: tuple[TensorSpec, ...], fallback: str, kind: str) -> list[TensorView]:
+    texts = [tensor.name for tensor in tensors]
+    python = names.python_identifiers(texts, fallback)
+    kotlin = names.kotlin_identifiers(texts, fallback)
+    views = []
+    for index, tensor in enumerate(tensors):
+        dtype = NUMPY_DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise BundleError(
+                f"the {kind} '{tensor.name}' has the type {tensor.dtype}, which no loader can hold",
+                hint=f"give the model {kind}s of one of {', '.join(sorted(NUMPY_DTYPES))}",
+            )
+        elements = element_count(tensor.shape)
+        views.append(
+            TensorView(
+                index=index,
+                name=tensor.name,
+                tensor_name=tensor.tensor_name,
+                python=python[index],
+                kotlin=kotlin[index],
+                shape=tensor.shape,
+                dtype=tensor.dtype,
+                numpy=dtype.name,
+                elements=elements,
+                bytes=elements * dtype.itemsize,
+                quantized=tensor.quantized,
+                scale=tensor.scale,
+                zero_point=tensor.zero_point,
+                labels_file=f"labels_{index}.txt" if tensor.labels else "",
+                label_count=len(tensor.labels),
+                preprocessing=tensor.preprocessing,
+            )
+        )
+    return views
+
+
+def label_lines(labels: tuple[str, ...]) -> bytes:
+    """Return labels as a text file, one a line; line breaks inside a label become spaces."""
+    lines = (" ".join(label.splitlines()) for label in labels)
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+
+
+def placeholders(spec: BundleSpec) -> dict[str, str]:
+    """Return the words that template paths may contain, with what they stand for."""
+    return {
+        "__package__": names.python_package(spec.name),
+        "__module__": names.gradle_module(spec.name),
+        "__asset__": names.snake(spec.name),
+        "__package_path__": names.jvm_package(spec.android_package, spec.name).replace(".", "/"),
+        "__class__": names.class_name(spec.name),
+    }
+
+
+def make_context(spec: BundleSpec) -> dict[str, Any]:
+    """Return the variables of the templates.
+
+    Raises:
+        BundleError: A tensor's type has no form in a loader.
+    """
+    inputs = _views(spec.inputs, "input", "input")
+    outputs = _views(spec.outputs, "output", "output")
+    compiled = spec.compiled
+    # The model's bytes decide: an installer takes a new model for a new version.
+    digest = hashlib.sha256(b"".join(model.data for model in spec.models)).hexdigest()
+    return {
+        "spec": spec,
+        "target": spec.profile,
+        "delegate": spec.profile.bundle.delegate,
+        "options": dict(spec.profile.bundle.options),
+        "versions": VERSIONS | {k: str(v) for k, v in spec.profile.bundle.options.items() if k in VERSIONS},
+        "title": spec.name,
+        "python_package": names.python_package(spec.name),
+        "distribution": names.distribution(spec.name),
+        "model_version": f"1.0.0+{digest[:12]}",
+        "class_name": names.class_name(spec.name),
+        "kotlin_package": names.jvm_package(spec.android_package, spec.name),
+        "gradle_module": names.gradle_module(spec.name),
+        "asset": names.snake(spec.name),
+        "inputs": inputs,
+        "outputs": outputs,
+        "labelled": [view for view in outputs if view.labels_file],
+        "host_file": spec.host.filename,
+        "compiled_file": compiled.filename if compiled is not None else "",
+        "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],
+        # A file whose activations are integers runs quantized on an NPU; any other one in half precision.
+        "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},
+        "cases": len(spec.golden.cases),
+        "golden": spec.golden,
+        "tolerances": TOLERANCES,
+        "warnings": plain_warnings(spec),
+    }
+
+
+def plain_warnings(spec: BundleSpec) -> list[str]:
+    """Return what the README says first: nothing compiled, random calibration, and the build's own warnings."""
+    found = []
+    compiler = spec.profile.compiler
+    if compiler is not None and spec.compile.status != "compiled":
+        reason = f": {spec.compile.reason.rstrip('.')}" if spec.compile.reason else ""
+        found.append(
+            f"This model is NOT compiled for {spec.profile.title}{reason}. It runs on the CPU until it is."
+            if spec.profile.bundle.delegate == "edgetpu"
+            else f"Nothing was compiled ahead of time for {spec.profile.title}{reason}. "
+            "The device prepares the model when it loads it."
+        )
+    if spec.calibration is not None and spec.calibration.random:
+        found.append("Calibrated on RANDOM numbers: the results are not to be trusted. Build again with real samples.")
+    return [*found, *(warning for warning in spec.warnings if warning not in found)]

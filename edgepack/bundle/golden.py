@@ -1,0 +1,176 @@
+"""Golden vectors: made with the real runtime, stored as raw little-endian numbers, compared with a stated tolerance.
+
+Tolerances (`golden/index.json` carries them, so that loaders and `verify` agree):
+
+- `same`: the processor kind and runtime version that made the vectors. Integer kernels are deterministic there, so
+  integers are equal; floats may differ by 1e-5 of the largest magnitude expected, what the order of additions costs.
+- `other`: another processor or runtime version, on its CPU. Kernels round the last requantization differently: 1 step
+  of the output's scale, 1e-4 for floats.
+- `accelerator`: a delegate. A GPU computes in half precision and an NPU with its own rounding: 5 steps (2 % of the
+  8-bit range), 2e-2 for floats.
+
+Integers without a scale (an arg-max, say) count things and have to be equal everywhere.
+"""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.bundle.spec import Golden, TensorSpec
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a result may be from the golden one.
+
+    Attributes:
+        steps: Allowed difference of quantized integers, in steps of the scale.
+        relative: Allowed difference of floats, as a part of the largest magnitude expected.
+    """
+
+    steps: int
+    relative: float
+
+
+TOLERANCES = {
+    "same": Tolerance(0, 1e-5),
+    "other": Tolerance(1, 1e-4),
+    "accelerator": Tolerance(5, 2e-2),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output of one case, compared.
+
+    Attributes:
+        case: Number of the golden case.
+        output: Number of the output.
+        largest: Largest absolute difference: steps for integers, absolute for floats.
+        allowed: What the tolerance allows, in the same unit.
+    """
+
+    case: int
+    output: int
+    largest: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        """True when the difference is within the tolerance; NaN is not."""
+        return self.largest <= self.allowed
+
+
+def runtime_name() -> str:
+    """Return the name and version of the runtime on this machine."""
+    return f"ai-edge-litert {metadata.version('ai-edge-litert')}"
+
+
+def machine_name() -> str:
+    """Return the processor kind of this machine."""
+    return platform.machine()
+
+
+def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Array]]:
+    """Run a model on raw inputs; a plain function of plain values, so that it can run in a child.
+
+    A stateful model starts every case afresh.
+
+    Args:
+        tflite: The file; not a compiled one.
+        cases: Inputs of each case, in file order, in the file's own dtype.
+
+    Returns:
+        Outputs of each case, in file order.
+
+    Raises:
+        EdgepackError: The file cannot be read or run here.
+    """
+    from edgepack.graph import read_model
+    from edgepack.runtime import Runner
+
+    stateful = any(tensor.is_variable for graph in read_model(tflite).graphs for tensor in graph.tensors)
+    runner = Runner(tflite)
+    results = []
+    for number, inputs in enumerate(cases):
+        if stateful and number:
+            runner = Runner(tflite)
+        results.append([np.array(output, copy=True) for output in runner.run(list(inputs))])
+    return results
+
+
+def compare(
+    expected: Array, actual: Array, *, quantized: bool, tolerance: Tolerance, case: int, output: int
+) -> Difference:
+    """Return how far a raw output is from the golden one.
+
+    Args:
+        expected: The golden output.
+        actual: The output to judge; another shape or dtype counts as infinitely far.
+        quantized: True when integers stand for real numbers.
+        tolerance: What is allowed.
+        case: Number of the case, for the result.
+        output: Number of the output, for the result.
+    """
+    if expected.shape != actual.shape or expected.dtype != actual.dtype:
+        return Difference(case, output, float("inf"), 0.0)
+    if expected.dtype.kind == "f":
+        wide, other = expected.astype(np.float64), actual.astype(np.float64)
+        # Equal infinities and NaNs in the same place are no difference; subtraction would make them one.
+        same = (wide == other) | (np.isnan(wide) & np.isnan(other))
+        with np.errstate(invalid="ignore"):
+            distance = np.where(same, 0.0, np.abs(wide - other))
+        finite = np.abs(wide[np.isfinite(wide)])
+        allowed = tolerance.relative * float(finite.max(initial=0.0))
+        largest = float(distance.max(initial=0.0))
+        return Difference(case, output, float("inf") if np.isnan(largest) else largest, allowed)
+    # Python's integers: a difference of two 64-bit numbers need not fit into 64 bits.
+    distances = expected.astype(object) - actual.astype(object)
+    largest = float(max((abs(int(value)) for value in distances.flat), default=0))
+    return Difference(case, output, largest, float(tolerance.steps) if quantized else 0.0)
+
+
+def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> dict[str, bytes]:
+    """Return the files of golden/: raw little-endian arrays and index.json.
+
+    Args:
+        golden: The vectors.
+        outputs: The model's outputs, for their quantization.
+        model: Path of the model that made them, relative to the bundle.
+    """
+    from edgepack.bundle.manifest import to_json_bytes
+
+    files: dict[str, bytes] = {}
+
+    def store(path: str, array: Array) -> dict[str, Any]:
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        files[path] = little.tobytes()
+        return {"file": path, "dtype": array.dtype.name, "shape": [int(size) for size in array.shape]}
+
+    cases = [
+        {
+            "inputs": [store(f"case_{n}/input_{i}.bin", array) for i, array in enumerate(case.inputs)],
+            "outputs": [store(f"case_{n}/output_{i}.bin", array) for i, array in enumerate(case.outputs)],
+        }
+        for n, case in enumerate(golden.cases)
+    ]
+    index = {
+        "schema": 1,
+        "model": model,
+        "machine": golden.machine,
+        "runtime": golden.runtime,
+        "quantized_outputs": [tensor.quantized for tensor in outputs],
+        "tolerance": {
+            name: {"steps": tolerance.steps, "relative": tolerance.relative} for name, tolerance in TOLERANCES.items()
+        },
+        "cases": cases,
+    }
+    files["index.json"] = to_json_bytes(index)
+    return files

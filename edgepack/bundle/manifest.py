@@ -1,0 +1,106 @@
+"""manifest.json: what is in a bundle and how it was made. Sorted keys, no clock, no host name, no absolute path."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgepack.bundle.spec import BundleSpec, TensorSpec
+from edgepack.cache import sha256
+
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: tuples as lists, NumPy numbers as numbers, infinities and NaN as null.
+
+    Raises:
+        TypeError: The value is nothing JSON can hold.
+    """
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    raise TypeError(f"a manifest cannot hold a {type(value).__name__}")
+
+
+def to_json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return a document as UTF-8 JSON with sorted keys; the same document gives the same bytes."""
+    text = json.dumps(plain(document), sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii") + b"\n"
+
+
+def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
+    """Return the manifest's entry of an input or output."""
+    return {
+        "name": tensor.name,
+        "tensor": tensor.tensor_name,
+        "shape": list(tensor.shape),
+        "dtype": tensor.dtype,
+        "scale": tensor.scale if tensor.quantized else None,
+        "zero_point": tensor.zero_point if tensor.quantized else None,
+        "labels": list(tensor.labels) or None,
+        "preprocessing": tensor.preprocessing,
+    }
+
+
+def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the manifest of a bundle.
+
+    Args:
+        spec: The bundle's values.
+        files: Every file of the bundle but manifest.json itself, by path relative to the bundle.
+    """
+    return {
+        "schema": SCHEMA,
+        "edgepack": spec.version,
+        "name": spec.name,
+        "source": {"format": spec.source.format, "sha256": spec.source.sha256, "bytes": spec.source.bytes},
+        "target": {"id": spec.profile.id, "title": spec.profile.title, "profile_sha256": spec.profile.sha256},
+        "scheme": {"id": spec.scheme, "reason": spec.scheme_reason},
+        "model": {
+            "runs": f"model/{spec.runs}",
+            "host": f"model/{spec.host.filename}",
+            "files": [
+                {
+                    "path": f"model/{model.filename}",
+                    "role": model.role,
+                    "bytes": len(model.data),
+                    "sha256": sha256(model.data),
+                }
+                for model in spec.models
+            ],
+        },
+        "inputs": [tensor_entry(tensor) for tensor in spec.inputs],
+        "outputs": [tensor_entry(tensor) for tensor in spec.outputs],
+        "compile": {
+            "status": spec.compile.status,
+            "tool": spec.compile.tool or None,
+            "version": spec.compile.version or None,
+            "reason": spec.compile.reason or None,
+        },
+        "quality": spec.quality,
+        "placement": spec.placement,
+        "calibration": None
+        if spec.calibration is None
+        else {
+            "samples": spec.calibration.samples,
+            "random": spec.calibration.random,
+            "method": spec.calibration.method,
+        },
+        "golden": {"index": "golden/index.json", "cases": len(spec.golden.cases)},
+        "warnings": list(spec.warnings),
+        "notes": list(spec.notes),
+        "files": {path: sha256(data) for path, data in files.items()},
+    }

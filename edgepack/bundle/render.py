@@ -1,0 +1,137 @@
+"""A bundle's files from its spec: pure, and the same bytes for the same spec."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from edgepack.bundle import names
+from edgepack.bundle.context import label_lines, make_context, placeholders
+from edgepack.bundle.golden import golden_files
+from edgepack.bundle.manifest import FILE_NAME, make_manifest, to_json_bytes
+from edgepack.bundle.spec import BundleSpec
+from edgepack.errors import BundleError
+from edgepack.profiles.model import TargetProfile
+from edgepack.resources import templates_dir
+
+#: Marks the folder of a template that gets the model, labels and golden vectors which the loader reads.
+_DATA_MARK = "__data__"
+#: Endings of editors' and interpreters' droppings that may lie in a template folder.
+_IGNORED = (".pyc", "~", ".swp", ".DS_Store")
+
+FILTERS = {
+    "py": names.python_string,
+    "kt": names.kotlin_string,
+    "toml": names.toml_string,
+    "xml": names.xml_text,
+    "md": names.markdown_text,
+    "mdcode": names.markdown_code,
+    "comment": names.comment_text,
+    "ktfloat": names.kotlin_float,
+}
+
+
+def template_roots(profile: TargetProfile) -> list[Path]:
+    """Return the folders that hold templates: the target's own first, then the built-in ones."""
+    return [root for root in (profile.folder / "templates", templates_dir()) if root.is_dir()]
+
+
+def render(spec: BundleSpec) -> dict[str, bytes]:
+    """Return every file of a bundle, manifest.json included.
+
+    Args:
+        spec: The bundle's values.
+
+    Returns:
+        Map from path relative to the bundle, with forward slashes, to contents.
+
+    Raises:
+        BundleError: The target's template does not exist or does not render, a model file's name is not a plain name,
+            or a tensor has a type that the loader cannot hold.
+    """
+    files: dict[str, bytes] = {}
+    for model in spec.models:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", model.filename) or f"model/{model.filename}" in files:
+            raise BundleError(
+                f"'{model.filename}' is no name for a model file: expected letters, digits, '.', '_', '-', no name twice"
+            )
+        files[f"model/{model.filename}"] = model.data
+    golden = golden_files(spec.golden, spec.outputs, f"model/{spec.host.filename}")
+    files.update({f"golden/{path}": data for path, data in golden.items()})
+    files.update(_render_templates(spec, _payload(spec, golden)))
+    files[FILE_NAME] = to_json_bytes(make_manifest(spec, files))
+    return dict(sorted(files.items()))
+
+
+def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what a loader reads at run time, by path relative to its data folder."""
+    # Only libedgetpu takes a compiled .tflite through the interpreter; other compiled files have loaders of their own.
+    wanted = {"main", "host", "compiled"} if spec.profile.bundle.delegate == "edgetpu" else {"main", "host"}
+    files = {model.filename: model.data for model in spec.models if model.role in wanted}
+    files |= {f"golden/{path}": data for path, data in golden.items()}
+    files |= {f"labels_{n}.txt": label_lines(tensor.labels) for n, tensor in enumerate(spec.outputs) if tensor.labels}
+    return files
+
+
+def _template_files(folder: Path) -> list[PurePosixPath]:
+    return sorted(
+        PurePosixPath(path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.endswith(_IGNORED)
+    )
+
+
+def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[str, bytes]:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
+
+    template = spec.profile.bundle.template
+    roots = template_roots(spec.profile)
+    folder = next((root / template for root in roots if (root / template).is_dir()), None)
+    if folder is None or PurePosixPath(template).name != template:
+        raise BundleError(
+            f"target '{spec.profile.id}' asks for the bundle template '{template}', which does not exist",
+            hint="[bundle] template names a folder of the target's own templates/, or edgepack's 'android' or 'linux'",
+        )
+    environment = Environment(
+        loader=FileSystemLoader(roots, encoding="utf-8"),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        newline_sequence="\n",
+    )
+    environment.filters.update(FILTERS)
+    context = make_context(spec)
+    words = placeholders(spec)
+    files: dict[str, bytes] = {}
+    for path in _template_files(folder):
+        place = _fill(path.as_posix(), words)
+        if path.name == _DATA_MARK:
+            parent = place.removesuffix(_DATA_MARK)
+            files.update({parent + name: data for name, data in payload.items()})
+        elif path.suffix == ".j2":
+            try:
+                text = environment.get_template(f"{template}/{path}").render(context)
+            except TemplateError as error:
+                raise _template_fault(spec, path, error) from error
+            if text.strip():
+                files[place.removesuffix(".j2")] = text.encode("utf-8", "replace")
+        else:
+            files[place] = (folder / path).read_bytes()
+    return files
+
+
+def _fill(path: str, words: Mapping[str, str]) -> str:
+    """Return a template's path with its placeholders filled; `__init__` and the like are none."""
+    for word, value in words.items():
+        path = path.replace(word, value)
+    return path
+
+
+def _template_fault(spec: BundleSpec, path: PurePosixPath, error: Any) -> BundleError:
+    line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
+    return BundleError(
+        f"template '{spec.profile.bundle.template}/{path}' of '{spec.profile.id}' does not render{line}: {error}",
+        hint="correct the template; it may use the variables and filters of docs/bundles.md only",
+    )

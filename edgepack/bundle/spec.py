@@ -1,0 +1,207 @@
+"""What a bundle is made from, as values. Everything a bundle says is in here; rendering adds nothing of its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.profiles.model import TargetProfile
+from edgepack.runtime import TensorInfo
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """The user's model.
+
+    Attributes:
+        format: `keras`, `h5`, `saved_model` or `tflite`.
+        sha256: Hash of the file, or of the folder's names and contents.
+        bytes: Size.
+    """
+
+    format: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of the model file.
+
+    Attributes:
+        name: The author's name (signature), any text.
+        tensor_name: Name in the file, any text.
+        shape: Static shape.
+        dtype: TFLite type, `INT8` say.
+        scale: real = scale * (value - zero_point); 0.0 for a tensor without quantization.
+        zero_point: 0 for a tensor without quantization.
+        labels: One text per value of the last dimension; empty when there are none.
+        preprocessing: JSON-serializable description of how the author's pipeline made the values.
+    """
+
+    name: str
+    tensor_name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float = 0.0
+    zero_point: int = 0
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """True when the values are integers that stand for real numbers."""
+        return self.scale != 0.0
+
+
+def tensor_spec(
+    info: TensorInfo, *, labels: tuple[str, ...] = (), preprocessing: Mapping[str, Any] | None = None
+) -> TensorSpec:
+    """Return the spec of a tensor that the runtime described."""
+    return TensorSpec(
+        name=info.name,
+        tensor_name=info.tensor_name,
+        shape=tuple(info.shape),
+        dtype=info.tflite_dtype,
+        scale=info.scale,
+        zero_point=info.zero_point,
+        labels=labels,
+        preprocessing=preprocessing,
+    )
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file of the bundle's model/ folder.
+
+    Attributes:
+        role: `main` (runs anywhere, nothing was compiled), `host` (the fallback of a compiled file) or `compiled`.
+        filename: Name without folder, made of letters, digits, dot, dash and underscore.
+        data: The file.
+    """
+
+    role: str
+    filename: str
+    data: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class GoldenCase:
+    """One input and what the host model makes of it.
+
+    Attributes:
+        inputs: One array per input in file order, in the file's own dtype and shape.
+        outputs: The same for outputs.
+    """
+
+    inputs: tuple[npt.NDArray[Any], ...]
+    outputs: tuple[npt.NDArray[Any], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Golden:
+    """Golden vectors and where they were made: integer results are only exact on the same kind of machine and runtime.
+
+    Attributes:
+        machine: Processor kind, `x86_64` say.
+        runtime: `ai-edge-litert 2.3.1` say.
+        cases: The vectors.
+    """
+
+    machine: str
+    runtime: str
+    cases: tuple[GoldenCase, ...]
+
+
+@dataclass(frozen=True)
+class CompileSpec:
+    """What the vendor's compiler did.
+
+    Attributes:
+        status: `compiled`, `skipped`, `failed` or `none` (the target has no compiler).
+        tool: Name of the program, empty when there is none.
+        version: Its version.
+        reason: Why nothing was compiled, one sentence.
+    """
+
+    status: str = "none"
+    tool: str = ""
+    version: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class CalibrationSpec:
+    """What the ranges were measured on.
+
+    Attributes:
+        samples: How many samples.
+        random: True when they were random numbers.
+        method: `min-max`, `percentile`, ...
+    """
+
+    samples: int
+    random: bool
+    method: str
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """A bundle.
+
+    Attributes:
+        name: The model's name as the user gave it, any text.
+        version: edgepack's version.
+        profile: The target.
+        scheme: Scheme id.
+        scheme_reason: One sentence that says why this scheme.
+        source: The user's model.
+        inputs: In file order.
+        outputs: In file order.
+        models: The files of model/; exactly one has the role `main` or `host`.
+        runs: Filename of the file that runs by default.
+        golden: Vectors made with the `main` or `host` file.
+        compile: What the compiler did.
+        quality: Measured figures, None when nothing was measured.
+        placement: `total`, `accelerator`, `host`, `unsupported`, `partitions`.
+        calibration: None for schemes that need no samples.
+        warnings: Sentences that the user of the bundle has to know.
+        notes: Sentences worth knowing.
+        android_package: Prefix of the Kotlin package; the model's name is added to it.
+    """
+
+    name: str
+    version: str
+    profile: TargetProfile
+    scheme: str
+    scheme_reason: str
+    source: SourceSpec
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    models: tuple[ModelFile, ...]
+    runs: str
+    golden: Golden
+    compile: CompileSpec = CompileSpec()
+    quality: Mapping[str, Any] | None = None
+    placement: Mapping[str, Any] | None = None
+    calibration: CalibrationSpec | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    android_package: str = "com.example"
+
+    @property
+    def host(self) -> ModelFile:
+        """The file that runs without an accelerator."""
+        return next(model for model in self.models if model.role in {"main", "host"})
+
+    @property
+    def compiled(self) -> ModelFile | None:
+        """The first compiled file, None when nothing was compiled."""
+        return next((model for model in self.models if model.role == "compiled"), None)
+
+
+def element_count(shape: tuple[int, ...]) -> int:
+    """Return how many values a shape holds, 1 for a scalar."""
+    return int(np.prod(shape, dtype=np.int64))
