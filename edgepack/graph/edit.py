@@ -1,0 +1,310 @@
+"""Edit a .tflite: bytes in, bytes out. The same bytes and the same edit give the same bytes.
+
+Tensors are keyed by `tensor_keys`: the tensor's name where that is unique, so that files with empty or repeated
+names can be edited like any other.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgepack.errors import ModelFileError
+from edgepack.graph.model import Graph, Model
+from edgepack.graph.read import enum_names, read_model, schema
+from edgepack.graph.runtime_versions import min_runtime_version
+from edgepack.graph.versions import file_versions
+
+#: schema.fbs gives `Buffer.data` force_align 16: kernels map weights straight from the file.
+_ALIGNMENT = 16
+
+#: TFLiteConverter reserves this many bytes for the metadata `min_runtime_version`, padded with zeros.
+_VERSION_BYTES = 16
+
+
+def tensor_keys(graph: Graph) -> tuple[str, ...]:
+    """Return one unique, deterministic key for each tensor of a graph, by tensor index.
+
+    A unique name is its own key; an empty one becomes `tensor_7`, a repeated one `name#7` (7 the tensor's index).
+    """
+    count = Counter(tensor.name for tensor in graph.tensors)
+    taken = {name for name, times in count.items() if times == 1 and name}
+    keys = []
+    for tensor in graph.tensors:
+        key = tensor.name
+        if key not in taken:
+            key = f"{tensor.name}#{tensor.index}" if tensor.name else f"tensor_{tensor.index}"
+            while key in taken:
+                key += "_"
+            taken.add(key)
+        keys.append(key)
+    return tuple(keys)
+
+
+def unpack(tflite: bytes) -> Any:
+    """Return the schema's mutable `ModelT` of a file.
+
+    Buffers that stand behind the flatbuffer (`Buffer.offset`, as some writers lay out large files) are brought inside,
+    because older runtimes and vendors' compilers read only the flatbuffer.
+
+    Raises:
+        ModelFileError: The bytes are not a readable .tflite.
+    """
+    try:
+        model = schema().ModelT.InitFromPackedBuf(tflite, 0)
+    except Exception as error:
+        raise ModelFileError(f"the model cannot be edited: {type(error).__name__} while it was unpacked") from error
+    for buffer in model.buffers or []:
+        if buffer.offset > 1:
+            buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
+        buffer.offset = buffer.size = 0
+    return model
+
+
+def pack(model: Any) -> bytes:
+    """Return the bytes of a `ModelT`, every buffer inside the flatbuffer and aligned to 16 bytes."""
+    import flatbuffers
+
+    size = sum(len(buffer.data) for buffer in model.buffers or [] if buffer.data is not None)
+    builder = flatbuffers.Builder(size + (1 << 16))
+    packed = copy.copy(model)
+    packed.buffers = [_aligned(buffer) for buffer in model.buffers or []]
+    builder.Finish(packed.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def expose_activations(tflite: bytes) -> bytes:
+    """Make every float32 activation of the main graph a graph output.
+
+    The original outputs stay first, in order; the rest follow by tensor index. Signatures are dropped, because a
+    signature has to name every output. Graph inputs are not repeated as outputs: the caller has them.
+
+    Returns:
+        The edited file, for measuring only.
+    """
+    source = read_model(tflite)
+    model = unpack(tflite)
+    graph = model.subgraphs[0]
+    outputs = list(source.main.outputs)
+    outputs += [index for index in float_activations(source.main) if index not in {*outputs, *source.main.inputs}]
+    graph.outputs = np.array(outputs, np.int32)
+    model.signatureDefs = None
+    return pack(model)
+
+
+def float_activations(graph: Graph) -> tuple[int, ...]:
+    """Return the indices of the float32 tensors that hold values at run time: inputs and results of ops."""
+    produced = {*graph.inputs, *graph.producers}
+    return tuple(
+        tensor.index
+        for tensor in graph.tensors
+        if tensor.dtype == "FLOAT32" and tensor.index in produced and not tensor.is_constant
+    )
+
+
+def set_op_versions(tflite: bytes, versions: Mapping[int, int]) -> bytes:
+    """Set the version of ops of the main graph, keyed by op index.
+
+    Ops share operator codes, so codes are added as needed, unused ones dropped, and the table ordered by first use.
+    """
+    model = unpack(tflite)
+    _set_versions(model, {(0, index): version for index, version in versions.items()})
+    return pack(model)
+
+
+def set_min_runtime_version(tflite: bytes, version: str) -> bytes:
+    """Write the metadata `min_runtime_version`, such as `2.3.0`."""
+    model = unpack(tflite)
+    _set_metadata(model, version)
+    return pack(model)
+
+
+def write_true_versions(tflite: bytes) -> bytes:
+    """Write the op versions TFLiteConverter would write, and the `min_runtime_version` that follows from them.
+
+    For producers that leave every version at 1, which old runtimes and delegates misread.
+    """
+    source = read_model(tflite)
+    versions = file_versions(source)
+    model = unpack(tflite)
+    _set_versions(model, versions)
+    found = min_runtime_version(
+        (op.name, versions[number, op.index]) for number, graph in enumerate(source.graphs) for op in graph.ops
+    )
+    if found:
+        _set_metadata(model, found)
+    return pack(model)
+
+
+def set_ranges(tflite: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
+    """Write (minimum, maximum) into float tensors of the main graph, keyed by `tensor_keys`.
+
+    This is how TFLiteConverter's calibrator hands its ranges to the converter's quantizer.
+    """
+    keys = tensor_keys(read_model(tflite).main)
+    model = unpack(tflite)
+    for key, tensor in zip(keys, model.subgraphs[0].tensors, strict=True):
+        if key in ranges:
+            tensor.quantization = schema().QuantizationParametersT()
+            tensor.quantization.min = np.array([ranges[key][0]], np.float32)
+            tensor.quantization.max = np.array([ranges[key][1]], np.float32)
+    return pack(model)
+
+
+def set_tensor_names(tflite: bytes, names: Mapping[int, str]) -> bytes:
+    """Rename tensors of the main graph, keyed by tensor index."""
+    model = unpack(tflite)
+    for index, name in names.items():
+        model.subgraphs[0].tensors[index].name = name.encode()
+    return pack(model)
+
+
+def unique_names(tflite: bytes) -> bytes:
+    """Rename the main graph's tensors to their `tensor_keys`; returns the same bytes when nothing changes."""
+    graph = read_model(tflite).main
+    changed = {i: key for i, key in enumerate(tensor_keys(graph)) if key != graph.tensors[i].name}
+    return set_tensor_names(tflite, changed) if changed else tflite
+
+
+def restore_interface(tflite: bytes, original: Model) -> bytes:
+    """Give a rewritten file the interface of the file it came from.
+
+    Inputs and outputs are matched by position: their tensor names, the main graph's signature (key, names, order) and
+    the description become the original's. Signatures of other subgraphs are left as they are.
+
+    Raises:
+        ModelFileError: The file has another number of inputs or outputs.
+    """
+    model = unpack(tflite)
+    graph = model.subgraphs[0]
+    mine: dict[int, int] = {}
+    for kind in ("inputs", "outputs"):
+        before, after = getattr(original.main, kind), [int(i) for i in getattr(graph, kind)]
+        if len(before) != len(after):
+            raise ModelFileError(f"the rewritten model has {len(after)} {kind}, expected {len(before)}")
+        mine.update(zip(before, after, strict=True))
+    wanted = {new: original.main.tensors[old].name for old, new in mine.items()}
+    _move_names_away(graph, wanted)
+    for index, name in wanted.items():
+        graph.tensors[index].name = name.encode()
+    kept = [s for s in model.signatureDefs or [] if s.subgraphIndex != 0]
+    own = [_signature(s.key, s.inputs, s.outputs, mine) for s in original.signatures if s.graph == 0]
+    model.signatureDefs = [*own, *kept] or None
+    model.description = original.description.encode()
+    return pack(model)
+
+
+def set_batch(tflite: bytes, size: int = 1) -> bytes:
+    """Fix the dynamic dimensions of inputs and activations that stand first in their shape.
+
+    Only dimensions the file leaves open (-1 in `shape_signature`) change; shapes computed by RESHAPE constants are
+    already relative in such files.
+    """
+    model = unpack(tflite)
+    for tensor in model.subgraphs[0].tensors:
+        signature = tensor.shapeSignature
+        if signature is None or len(signature) == 0 or signature[0] != -1:
+            continue
+        shape = np.array(tensor.shape, np.int32)
+        shape[0] = size
+        tensor.shape = shape
+        rest = np.array(signature, np.int32)
+        rest[0] = size
+        tensor.shapeSignature = rest if (rest < 0).any() else None
+    return pack(model)
+
+
+def _move_names_away(graph: Any, wanted: Mapping[int, str]) -> None:
+    """Rename inner tensors that would share a name with an input or output."""
+    names = {name.encode() for name in wanted.values()}
+    for index, tensor in enumerate(graph.tensors):
+        if index not in wanted and tensor.name in names:
+            tensor.name = tensor.name + f"#{index}".encode()
+
+
+def _signature(key: str, inputs: Mapping[str, int], outputs: Mapping[str, int], moved: Mapping[int, int]) -> Any:
+    signature = schema().SignatureDefT()
+    signature.signatureKey = key.encode()
+    signature.subgraphIndex = 0
+    signature.inputs = [_tensor_map(name, moved[index]) for name, index in inputs.items()]
+    signature.outputs = [_tensor_map(name, moved[index]) for name, index in outputs.items()]
+    return signature
+
+
+def _tensor_map(name: str, index: int) -> Any:
+    entry = schema().TensorMapT()
+    entry.name = name.encode()
+    entry.tensorIndex = index
+    return entry
+
+
+def _set_versions(model: Any, versions: Mapping[tuple[int, int], int]) -> None:
+    """Rebuild the operator code table; `versions` is keyed by (subgraph, op index)."""
+    codes: list[Any] = []
+    places: dict[tuple[int, bytes, int], int] = {}
+    old = model.operatorCodes
+    for number, graph in enumerate(model.subgraphs):
+        for index, op in enumerate(graph.operators or []):
+            source = old[op.opcodeIndex]
+            builtin = max(source.builtinCode, source.deprecatedBuiltinCode)
+            custom = source.customCode or b""
+            version = versions.get((number, index), source.version)
+            place = places.setdefault((builtin, custom, version), len(codes))
+            if place == len(codes):
+                code = copy.copy(source)
+                code.builtinCode = builtin
+                # Runtimes before 2.4 read only this byte; 127 stands for "look at builtin_code".
+                code.deprecatedBuiltinCode = min(builtin, 127)
+                code.version = version
+                codes.append(code)
+            op.opcodeIndex = place
+    model.operatorCodes = codes
+
+
+def _set_metadata(model: Any, version: str) -> None:
+    data = np.zeros(_VERSION_BYTES, np.uint8)
+    text = version.encode("ascii")[: _VERSION_BYTES - 1]
+    data[: len(text)] = np.frombuffer(text, np.uint8)
+    model.metadata = list(model.metadata or [])
+    for entry in model.metadata:
+        if entry.name == b"min_runtime_version":
+            model.buffers[entry.buffer].data = data
+            return
+    buffer = schema().BufferT()
+    buffer.data = data
+    model.buffers.append(buffer)
+    entry = schema().MetadataT()
+    entry.name = b"min_runtime_version"
+    entry.buffer = len(model.buffers) - 1
+    model.metadata.append(entry)
+
+
+def builtin_code(name: str) -> int:
+    """Return the schema's number of a builtin operator name such as `DEQUANTIZE`."""
+    return next(code for code, known in enum_names("BuiltinOperator").items() if known == name)
+
+
+class _AlignedBuffer:
+    """Packs one buffer with the alignment that the generated Python classes leave out."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = None if data is None else np.ascontiguousarray(data, np.uint8)
+
+    def Pack(self, builder: Any) -> int:  # the generated classes' name
+        offset = None
+        if self._data is not None and self._data.size:
+            count = self._data.size
+            builder.StartVector(1, count, _ALIGNMENT)
+            builder.head -= count
+            builder.Bytes[builder.head : builder.head + count] = self._data.tobytes()
+            offset = builder.EndVector()
+        schema().BufferStart(builder)
+        if offset is not None:
+            schema().BufferAddData(builder, offset)
+        return int(schema().BufferEnd(builder))
+
+
+def _aligned(buffer: Any) -> _AlignedBuffer:
+    return _AlignedBuffer(buffer.data)
