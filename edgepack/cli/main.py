@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import sys
+import warnings
 from types import FrameType
 
-import click
 import typer
 
 from edgepack.cli import output
@@ -62,16 +62,19 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
     signal.signal(signal.SIGTERM, _interrupt)
+    warnings.showwarning = _warn
     try:
         _register()
         result = typer.main.get_command(app).main(arguments, prog_name="edgepack", standalone_mode=False)
     except EdgepackError as error:
         return _fail(error, as_json, command)
-    except click.exceptions.Exit as end:
+    except typer.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
-        return _fail(UsageError(error.format_message(), hint=f"see edgepack {command} --help".replace("  ", " ")), as_json, command)
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except typer.TyperException as error:
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        known = command in {name.name for name in (*app.registered_commands, *app.registered_groups)}
+        return _fail(UsageError(text, hint=f"see `edgepack {command + ' ' if known else ''}--help`"), as_json, command)
+    except (KeyboardInterrupt, typer.Abort):
         output.err("interrupted")
         return 130
     except BrokenPipeError:
@@ -89,6 +92,10 @@ def run(arguments: list[str]) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    output.warn(str(message))
 
 
 def _fail(error: EdgepackError, as_json: bool, command: str) -> int:

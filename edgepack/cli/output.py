@@ -8,19 +8,20 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import click
+
+import typer
 
 from edgepack.errors import EdgepackError
 
 
 def out(text: str = "") -> None:
     """Print data on stdout."""
-    click.echo(text)
+    typer.echo(text)
 
 
 def err(text: str) -> None:
     """Print talk on stderr."""
-    click.echo(text, err=True)
+    typer.echo(text, err=True)
 
 
 def width() -> int:
@@ -32,7 +33,7 @@ def style(text: str, color: str) -> str:
     """Colour text when stdout is a terminal and NO_COLOR is not set; the words alone carry the meaning."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
-    return click.style(text, fg=color)
+    return typer.style(text, fg=color)
 
 
 def error(problem: EdgepackError) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgepack.bundle.names import file_stem
 from edgepack.cache import sha256
 from edgepack.convert import FloatModel
 from edgepack.errors import AccuracyError, EdgepackError, QuantizationError, ToolMissingError, UnfitModelError, UsageError
@@ -15,7 +16,7 @@ from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.profiles.registry import resolve_targets
+from edgepack.pipeline.choice import resolve_targets
 from edgepack.quantize.select import Selection, select
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.runner import model_inputs
@@ -127,7 +128,7 @@ class _Build:
         rule = self._scheme(profile, result)
         assert result.model is not None
         result.model_sha256 = sha256(result.model)
-        result.model_name = f"{self.name}.tflite"
+        result.model_name = f"{file_stem(self.name)}.tflite"
         model = read_model(result.model)
         with watch.step("check"):
             result.report = check(
@@ -230,28 +231,21 @@ class _Build:
         self.progress(f"compiling for {profile.id}")
         request = CompileRequest(
             model=result.model,
-            name=self.name,
+            name=file_stem(self.name),
             scheme=rule.scheme,
             options=dict(wanted.options),
             socs=self.options.target.socs,
         )
         done = get_compiler(wanted.id).compile(request, timeout=self.options.compile_timeout)
-        result.compile = {
-            "status": done.status,
-            "tool": done.tool,
-            "version": done.version,
-            "reason": done.reason,
-            "figures": dict(done.figures),
-            "differences": [],
-        }
+        result.compile = {**done.to_json(), "differences": []}
         if done.status == "skipped":
             if self.options.compile == "require" or wanted.policy == "required":
                 raise ToolMissingError(f"{profile.id}: {done.reason}", hint=done.hint)
             result.warnings.append(f"not compiled: {done.reason}")
         if done.placements is not None:
-            differences = compare_placements(result.report, done)
-            result.compile["differences"] = list(differences)
-            result.warnings.extend(differences)
+            differences = compare_placements(result.report.ops, done.placements)
+            result.compile["differences"] = [difference.to_json() for difference in differences]
+            result.warnings.extend(difference.message for difference in differences)
         result.warnings.extend(done.warnings)
         return dict(done.files)
 
@@ -321,7 +315,7 @@ class _Build:
         )
         if self.options.dry_run:
             return
-        destination = self.options.out / f"{self.name}-{profile.id}"
+        destination = self.options.out / f"{file_stem(self.name)}-{profile.id}"
         write(files, destination, force=self.options.force)
         result.bundle = destination
 

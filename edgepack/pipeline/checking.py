@@ -10,7 +10,7 @@ from edgepack.findings import Report
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.profiles.registry import resolve_targets
+from edgepack.pipeline.choice import resolve_targets
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""`edgepack inspect`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from edgepack.cli import arguments, output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    model: Path = typer.Argument(..., help="A model file, a SavedModel folder or a bundle.", show_default=False),
+    every: bool = typer.Option(False, "--all", help="List every op and every tensor."),
+    input_shape: list[str] = arguments.INPUT_SHAPE,
+    signature: str = arguments.SIGNATURE,
+    allow_code: bool = arguments.ALLOW_CODE,
+    timeout: float = arguments.TIMEOUT,
+    no_cache: bool = arguments.NO_CACHE,
+    json_: bool = arguments.JSON,
+) -> int:
+    """Show a model's inputs, outputs, ops, quantization and sizes."""
+    from edgepack.pipeline.inspecting import inspect as run
+
+    document = run(
+        arguments.need_path(model),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        output.progress if not json_ else lambda _: None,
+    )
+    if json_:
+        output.document("inspect", [document])
+    else:
+        _print(document, every)
+    return 0
+
+
+def _print(document: dict[str, Any], every: bool) -> None:
+    output.out(
+        output.wrap(
+            f"{document['file']}: {output.size(document['bytes'])}, {document['scheme']}, {len(document['ops'])} ops, "
+            f"{output.size(document['constant_bytes'])} of constants"
+        )
+    )
+    for key in ("source_format", "min_runtime_version", "description"):
+        if document[key]:
+            output.out(f"  {key.replace('_', ' ')}: {document[key]}")
+    for kind in ("inputs", "outputs"):
+        output.out(f"{kind}:")
+        for tensor in document[kind]:
+            scale = f", scale {tensor['scale']:.8g}, zero point {tensor['zero_point']}" if tensor["scale"] else ""
+            output.out(output.wrap(f"  {tensor['name']}  {tensor['dtype']} {json.dumps(tensor['shape'])}{scale}", "    "))
+    output.out("ops:")
+    if every:
+        for op in document["ops"]:
+            output.out(output.wrap(f"  {op['index']:4d}  {op['op']} v{op['version']}  {op['output']}", "        "))
+        output.out("tensors:")
+        for tensor in document["tensors"]:
+            kind = "constant" if tensor["constant"] else "activation"
+            scale = f" scale {tensor['scale']:.6g}" if tensor["scale"] else ""
+            scale = f" {tensor['channels']} scales" if tensor["channels"] > 1 else scale
+            output.out(
+                output.wrap(f"  {tensor['index']:4d}  {tensor['dtype']} {json.dumps(tensor['shape'])} {kind}{scale}  {tensor['name']}", "        ")
+            )
+    else:
+        output.out(output.wrap("  " + ", ".join(f"{op} x{count}" for op, count in document["op_counts"].items()), "    "))
+    for signature in document["signatures"]:
+        output.out(
+            output.wrap(f"signature {signature['key']}: {', '.join(signature['inputs'])} -> {', '.join(signature['outputs'])}")
+        )

@@ -1,0 +1,109 @@
+"""`edgepack targets list | show | lint`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from edgepack.cli import arguments, output
+
+if TYPE_CHECKING:
+    from edgepack.profiles.model import TargetProfile
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group."""
+    group = typer.Typer(help="Targets: list, show one, check a profile of your own.", no_args_is_help=True, rich_markup_mode=None)
+    group.command("list")(list_)
+    group.command("show")(show)
+    group.command("lint")(lint)
+    app.add_typer(group, name="targets")
+
+
+def list_(json_: bool = arguments.JSON) -> int:
+    """List the installed targets and the schemes each takes."""
+    from edgepack.profiles.registry import all_targets, warnings
+
+    profiles = all_targets()
+    if json_:
+        output.document("targets list", [_short(p) for p in profiles.values()], warnings=list(warnings()))
+        return 0
+    rows = [(p.id, p.title, ", ".join(rule.scheme for rule in p.schemes)) for p in profiles.values()]
+    output.out(output.table(("target", "hardware", "schemes in order of preference"), rows))
+    for text in warnings():
+        output.warn(text)
+    return 0
+
+
+def show(target: str = typer.Argument(..., help="Target id.", show_default=False), json_: bool = arguments.JSON) -> int:
+    """Show one target: schemes, variants, compiler, ops, sources."""
+    from edgepack.profiles.registry import get_target
+
+    profile = get_target(target)
+    if json_:
+        output.document("targets show", [_long(profile)])
+    else:
+        _print(profile)
+    return 0
+
+
+def lint(file: Path = typer.Argument(..., help="A profile.toml, or its folder.", show_default=False), json_: bool = arguments.JSON) -> int:
+    """Check a profile and report every fault at once."""
+    from edgepack.profiles.load import load_profile
+
+    profile = load_profile(arguments.need_path(file))
+    if json_:
+        output.document("targets lint", [_short(profile)])
+    else:
+        output.out(f"{profile.id}: sound; {len(profile.ops.ops)} ops, {len(profile.sources)} sources")
+    return 0
+
+
+def _short(profile: "TargetProfile") -> dict[str, Any]:
+    return {
+        "target": profile.id,
+        "title": profile.title,
+        "summary": profile.summary,
+        "schemes": [rule.scheme for rule in profile.schemes],
+        "variants": [variant.id for variant in profile.variants],
+        "compiler": None if profile.compiler is None else profile.compiler.id,
+        "sha256": profile.sha256,
+    }
+
+
+def _long(profile: "TargetProfile") -> dict[str, Any]:
+    return {
+        **_short(profile),
+        "rules": [
+            {"scheme": r.scheme, "io": r.io, "fully_connected": r.fully_connected, "why": r.why} for r in profile.schemes
+        ],
+        "batch": profile.batch,
+        "fallback": profile.fallback,
+        "socs": {soc: dict(facts) for soc, facts in sorted(profile.socs.items())},
+        "ops": {op: dict(rule.constraints) for op, rule in sorted(profile.ops.ops.items())},
+        "refused": dict(sorted(profile.ops.refused.items())),
+        "sources": [{"id": s.id, "url": s.url, "fact": s.fact, "level": s.level} for s in profile.sources],
+    }
+
+
+def _print(profile: "TargetProfile") -> None:
+    from edgepack.schemes import SCHEMES
+
+    output.out(output.wrap(f"{profile.id}: {profile.title}"))
+    output.out(output.wrap(f"  {profile.summary}", "  "))
+    output.out("schemes, in order of preference:")
+    for rule in profile.schemes:
+        scheme = SCHEMES[rule.scheme]
+        output.out(output.wrap(f"  {rule.scheme}: inputs and outputs {rule.io}; needs {scheme.need_text}", "    "))
+    if len(profile.variants) > 1:
+        output.out("variants (--variant):")
+        for variant in profile.variants:
+            output.out(output.wrap(f"  {variant.id}: {variant.title}", "    "))
+    if profile.socs:
+        output.out(output.wrap(f"chips (--soc): {', '.join(sorted(profile.socs))}"))
+    if profile.compiler is not None:
+        output.out(f"compiler: {profile.compiler.id} ({profile.compiler.policy})")
+    output.out(output.wrap(f"ops: {', '.join(sorted(profile.ops.ops))}"))
+    output.out("sources:")
+    for source in profile.sources:
+        output.out(output.wrap(f"  {source.id} [{source.level}]: {source.fact} {source.url}".rstrip(), "    "))

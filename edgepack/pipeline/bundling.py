@@ -1,0 +1,157 @@
+"""Gather what a bundle says from what the build found."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from edgepack._version import __version__
+from edgepack.bundle.names import file_stem
+from edgepack.bundle.render import render
+from edgepack.bundle.spec import (
+    BundleSpec,
+    CalibrationSpec,
+    CompileSpec,
+    Golden,
+    GoldenCase,
+    ModelFile,
+    SourceSpec,
+    TensorSpec,
+    tensor_spec,
+)
+from edgepack.errors import UnfitModelError, UsageError
+from edgepack.graph import Model
+from edgepack.pipeline.options import BuildOptions
+from edgepack.pipeline.results import TargetResult
+from edgepack.pipeline.session import Session
+from edgepack.profiles.model import TargetProfile
+from edgepack.runtime.evaluate import synthetic_samples
+from edgepack.runtime.metrics import class_output
+from edgepack.runtime.runner import model_inputs, model_outputs
+from edgepack.samples import SampleSet
+
+#: Golden vectors in a bundle: enough to see a wrong layout or scale, small enough to ship.
+GOLDEN_CASES = 3
+
+
+def bundle_files(
+    *,
+    session: Session,
+    options: BuildOptions,
+    profile: TargetProfile,
+    name: str,
+    source: Mapping[str, Any],
+    model: Model,
+    compiled: Mapping[str, bytes],
+    result: TargetResult,
+    samples: SampleSet | None,
+    calibration: Mapping[str, Any] | None,
+    labels: tuple[str, ...],
+    notes: Sequence[str],
+) -> dict[str, bytes]:
+    """Return every file of the bundle by its path inside the bundle.
+
+    Raises:
+        UsageError: The labels do not match the model's outputs.
+        BundleError: The bundle cannot be rendered.
+    """
+    assert result.model is not None
+    main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
+    models = (main, *(ModelFile("compiled", filename, data) for filename, data in sorted(compiled.items())))
+    inputs, outputs = _tensors(model, samples, labels)
+    spec = BundleSpec(
+        name=name,
+        version=__version__,
+        profile=profile,
+        scheme=result.scheme,
+        scheme_reason=result.reason,
+        source=SourceSpec(source["format"], source["sha256"], source["bytes"]),
+        inputs=inputs,
+        outputs=outputs,
+        models=models,
+        runs=models[1].filename if compiled else main.filename,
+        golden=_golden(session, model, result, samples),
+        compile=CompileSpec(
+            "none" if profile.compiler is None else result.compile["status"],
+            result.compile["tool"],
+            result.compile["version"],
+            result.compile["reason"],
+        ),
+        quality=None if result.quality is None else result.quality.to_json(),
+        placement=None if result.report is None else result.report.summary,
+        calibration=None
+        if calibration is None
+        else CalibrationSpec(calibration["samples"], calibration["random"], calibration["method"]),
+        warnings=tuple(result.warnings),
+        notes=tuple(notes),
+        **({"android_package": options.package} if options.package else {}),
+    )
+    result.model_name = f"model/{main.filename}"
+    return render(spec)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the class names of a file with one name per line; blank lines at the end do not count.
+
+    Raises:
+        UsageError: The file cannot be read, is empty or holds no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels: cannot read '{path}' as UTF-8 text: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise UsageError(f"--labels: '{path}' holds no names", hint="write one class name per line")
+    return tuple(line.strip() for line in lines)
+
+
+def _tensors(
+    model: Model, samples: SampleSet | None, labels: tuple[str, ...]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    outputs = model_outputs(model)
+    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
+    if labels and (classes is None or outputs[classes].shape[-1] != len(labels)):
+        sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
+        raise UsageError(
+            f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
+            hint="give one label per class, in the order of the output",
+        )
+    preprocessing = samples.preprocess.to_json() if samples is not None and samples.images else None
+    return (
+        tuple(tensor_spec(info, preprocessing=preprocessing) for info in model_inputs(model)),
+        tuple(
+            tensor_spec(info, labels=labels if position == classes else ()) for position, info in enumerate(outputs)
+        ),
+    )
+
+
+def _golden(session: Session, model: Model, result: TargetResult, samples: SampleSet | None) -> Golden:
+    assert result.model is not None
+    if samples is None:
+        chosen = synthetic_samples(model_inputs(model), GOLDEN_CASES)
+    else:
+        chosen = [samples.sample(i) for i in range(min(GOLDEN_CASES, len(samples)))]
+    # The model's own names are the float model's: quantizing keeps them, in the same order.
+    names = [info.name for info in model_inputs(model)]
+    chosen = [dict(zip(names, sample.values(), strict=True)) if set(sample) != set(names) else sample for sample in chosen]
+    try:
+        cases = session.golden(result.model, chosen)
+    except UnfitModelError as error:
+        # The model needs an op that only the user's app has: the bundle ships without vectors and says so.
+        result.warnings.append(f"no golden vectors: {error.message}")
+        cases = []
+    return Golden(
+        machine=platform.machine(),
+        runtime=f"ai-edge-litert {_version('ai-edge-litert')}",
+        cases=tuple(GoldenCase(tuple(inputs), tuple(outputs)) for inputs, outputs in cases),
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
