@@ -1,0 +1,27 @@
+"""One wrapper per vendor's compiler: find it, run it, believe it only when all signs agree, translate its failures."""
+
+from edgepack.compilers.base import (
+    CompiledOp,
+    Compiler,
+    CompileRequest,
+    CompileResult,
+    Difference,
+    check_options,
+    compare_placements,
+    placements_from_files,
+)
+from edgepack.compilers.registry import all_compilers, compiler_ids, get_compiler
+
+__all__ = [
+    "CompileRequest",
+    "CompileResult",
+    "CompiledOp",
+    "Compiler",
+    "Difference",
+    "all_compilers",
+    "check_options",
+    "compare_placements",
+    "compiler_ids",
+    "get_compiler",
+    "placements_from_files",
+]

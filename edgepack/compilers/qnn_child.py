@@ -1,0 +1,50 @@
+"""The program that `edgepack.compilers.qnn` runs: model.tflite of the current folder, compiled for the chips given.
+
+Writes report.json: chip -> {"file", "stats"} or {"error"}. Paths are relative to the folder.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main(socs: list[str]) -> int:
+    """Compile for each chip and report; exit code 0 whatever the compiler's outcome."""
+    from ai_edge_litert.aot.aot_compile import aot_compile
+    from ai_edge_litert.aot.vendors.qualcomm.target import SocModel, Target
+
+    report: dict[str, dict[str, Any]] = {}
+    for soc in socs:
+        # One chip at a time: one that fails in an unforeseen way must not take the others with it.
+        folder = Path("out") / soc
+        try:
+            result = aot_compile("model.tflite", output_dir=folder, target=[Target(SocModel(soc))])
+        except Exception as error:
+            report[soc] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        report[soc] = _outcome(result, folder)
+    Path("report.json").write_text(json.dumps(report))
+    return 0
+
+
+def _outcome(result: Any, folder: Path) -> dict[str, Any]:
+    if not result.models_with_backend:
+        return {
+            "error": "; ".join(text for _, text in result.failed_backends) or "it compiled nothing and says nothing"
+        }
+    _, model = result.models_with_backend[0]
+    file = folder / "compiled.tflite"
+    model.save(file, export_only=True)
+    stats = getattr(model.partition_stats, "subgraph_stats", None) or []
+    return {
+        "file": str(file),
+        "stats": [
+            {"offloaded": s.num_ops_offloaded, "total": s.num_total_ops, "partitions": s.num_partitions_offloaded}
+            for s in stats
+        ],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

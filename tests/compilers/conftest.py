@@ -1,0 +1,17 @@
+"""The stand-in for the Edge TPU compiler, for the tests of this room."""
+
+from pathlib import Path
+
+import edgetpu_standin
+import pytest
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in as EDGEPACK_EDGETPU_COMPILER; returns the file that holds one line per compilation."""
+    state = tmp_path / "runs"
+    monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", str(edgetpu_standin.install(tmp_path)))
+    monkeypatch.setenv("EDGETPU_STANDIN_STATE", str(state))
+    for name in ("EDGETPU_STANDIN_SCENARIO", "EDGETPU_STANDIN_EXIT"):
+        monkeypatch.delenv(name, raising=False)
+    return state

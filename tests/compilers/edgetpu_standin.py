@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""A stand-in for Google's `edgetpu_compiler`, which cannot be had on every build machine.
+
+It follows the recorded contract of version 16.0.384591198: command line, files, standard output, operation log and
+the failures that users have met. It compiles nothing. For an input that is one of Coral's published originals (found
+through EDGEPACK_TEST_MODELS or `../shared/models` beside the checkout) it writes the file that the real compiler made
+of it and logs the ops that the real compiler mapped. For any other quantized model it writes a file with one
+`edgetpu-custom-op` in place of the leading ops and the rest copied, so that file and log agree; such a file does not
+run on an Edge TPU.
+
+Run by itself it needs a `python3` that has edgepack's packages; `install(folder)` makes a program that always works:
+
+    EDGEPACK_EDGETPU_COMPILER=<that program> edgepack build ...
+
+Environment:
+    EDGETPU_STANDIN_SCENARIO  what happens, one of SCENARIOS (default `success`)
+    EDGETPU_STANDIN_EXIT      exit code of failures that print a message (default 1; the real ones are undocumented)
+    EDGETPU_STANDIN_STATE     file to which every compilation appends its arguments; `...-once` scenarios need it
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+VERSION = "16.0.384591198"
+
+#: Scenario -> text of a failure. `%` is the model's file name.
+FAILURES = {
+    "not-quantized": "ERROR: Invalid model: %\nModel not quantized",
+    "not-parsed": "ERROR: Invalid model: %\nModel could not be parsed",
+    "op-version": "ERROR: Didn't find op for builtin opcode 'CONV_2D' version '6'. An older version of this builtin "
+    "might be supported.\nERROR: Registration failed.\nInvalid model: %\nModel could not be parsed",
+    "op-code": "ERROR: Op builtin_code out of range: 150. Are you using old TFLite binary with newer model?\n"
+    "ERROR: Registration failed.\nInvalid model: %\nModel could not be parsed",
+    "dynamic": "ERROR: Attempting to use a delegate that only supports static-sized tensors with a graph that has "
+    "dynamic-sized tensors.",
+    "large-activations": "Compilation failed due to large activation tensors in model.",
+    "internal-error": "Internal compiler error. Aborting!",
+    "out-of-range": "terminate called after throwing an instance of 'std::out_of_range'\n"
+    "  what():  std::out_of_range: vector",
+    "unheard-of": "something nobody has recorded",
+}
+SCENARIOS = (
+    "success",
+    "partial",
+    "zero-ops",
+    *FAILURES,
+    "internal-error-once",
+    "segfault",
+    "segfault-once",
+    "hang",
+    "no-file",
+    "empty-file",
+    "no-success-line",
+    "half-success",
+    "nonzero-with-file",
+)
+
+#: Ops that the compiler is known not to map.
+_HOST_OPS = {
+    "ARG_MAX", "ARG_MIN", "GATHER", "GATHER_ND", "UNPACK", "DIV", "SQRT", "EXP", "LOG", "ABS", "NEG", "FLOOR", "CAST",
+    "DEQUANTIZE", "LEAKY_RELU", "HARD_SWISH", "ELU", "GELU", "BATCH_MATMUL", "DEPTH_TO_SPACE", "SPLIT_V", "PADV2",
+    "MIRROR_PAD", "TOPK_V2", "SELECT", "SELECT_V2", "BROADCAST_TO", "CONV_3D", "SHAPE", "CUSTOM",
+}  # fmt: skip
+
+
+def install(folder: Path) -> Path:
+    """Write `edgetpu_compiler` into `folder`: this file, run by the Python that runs the tests; return its path."""
+    program = folder / "edgetpu_compiler"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="edgetpu_compiler")
+    parser.add_argument("-o", "--out_dir", default=".")
+    parser.add_argument("-s", "--show_operations", action="store_true")
+    parser.add_argument("-i", "--intermediate_tensors")
+    parser.add_argument("-m", "--min_runtime_version", type=int, default=14, choices=range(10, 15))
+    parser.add_argument("-n", "--num_segments", type=int, default=1)
+    parser.add_argument("-d", "--search_delegate", action="store_true")
+    parser.add_argument("-k", "--delegate_search_step", type=int, default=1)
+    parser.add_argument("-t", "--timeout_sec", type=int, default=180)
+    parser.add_argument("-a", "--enable_multiple_subgraphs", action="store_true")
+    parser.add_argument("-v", "--version", action="store_true")
+    parser.add_argument("models", nargs="*", type=Path)
+    return parser.parse_args()
+
+
+def _coral() -> Path | None:
+    for place in (os.environ.get("EDGEPACK_TEST_MODELS"), str(_ROOT.parent / "shared" / "models")):
+        if place and (Path(place) / "coral" / "expected.json").is_file():
+            return Path(place) / "coral"
+    return None
+
+
+def _published(data: bytes) -> tuple[bytes, list[dict]] | None:
+    """Return the real compiler's file and the ops it left to the host, None when the input is not one of Coral's."""
+    coral = _coral()
+    if coral is None:
+        return None
+    for name, facts in json.loads((coral / "expected.json").read_text()).items():
+        original = coral / name
+        if original.stat().st_size == len(data) and original.read_bytes() == data:
+            return (coral / facts["compiled"]).read_bytes(), facts["host_ops"]
+    return None
+
+
+def _rows(ops: list[str], host: dict[int, str]) -> list[tuple[str, int, str]]:
+    counted = Counter((op.partition(":")[0], host.get(i, "Mapped to Edge TPU")) for i, op in enumerate(ops))
+    return [(op, count, status) for (op, status), count in counted.items()]
+
+
+def cut(data: bytes, mapped: int) -> bytes:
+    """Return the model with its first `mapped` ops replaced by one edgetpu-custom-op."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    graph = model.subgraphs[0]
+    front, rest = graph.operators[:mapped], graph.operators[mapped:]
+    if front:
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.deprecatedBuiltinCode = 32
+        code.customCode, code.version = "edgetpu-custom-op", 1
+        model.operatorCodes.append(code)
+        made = {int(t) for op in front for t in op.outputs}
+        read = {int(t) for op in front for t in op.inputs if t >= 0}
+        wanted = {int(t) for op in rest for t in op.inputs} | {int(t) for t in graph.outputs}
+        op = schema.OperatorT()
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        op.inputs = [int(t) for t in graph.inputs if int(t) in read]
+        op.outputs = sorted(made & wanted)
+        op.customOptions = list(b"stand-in")
+        graph.operators = [op, *rest]
+        # The real compiler keeps no weights of mapped ops outside its custom op.
+        used = {graph.tensors[int(t)].buffer for other in rest for t in other.inputs if t >= 0}
+        for tensor in graph.tensors:
+            if tensor.buffer not in used:
+                model.buffers[tensor.buffer].data = None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _compile(data: bytes, scenario: str) -> tuple[bytes, list[tuple[str, int, str]]]:
+    sys.path.insert(0, str(_ROOT))
+    from edgepack.graph import read_model
+
+    ops = [op.label for op in read_model(data).main.ops]
+    if scenario == "zero-ops":
+        return cut(data, 0), _rows(ops, dict.fromkeys(range(len(ops)), "Operation not supported"))
+    published = _published(data) if scenario != "partial" else None
+    if published is not None:
+        compiled, left = published
+        unspecified = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
+        words = {"ARG_MAX": "Operation not supported", "RESIZE_BILINEAR": unspecified}
+        words |= {op["op"]: "Operation is working on an unsupported data type" for op in left if ":" in op["op"]}
+        host = {op["idx"]: words.get(op["op"], "More than one subgraph is not supported") for op in left}
+        return compiled, _rows(ops, host)
+    mapped = next((i for i, op in enumerate(ops) if op.partition(":")[0] in _HOST_OPS), len(ops))
+    if scenario == "partial":
+        mapped = min(mapped, len(ops) - 1)
+    host = dict.fromkeys(range(mapped, len(ops)), "More than one subgraph is not supported")
+    if mapped < len(ops):
+        host[mapped] = "Operation not supported"
+    return cut(data, mapped), _rows(ops, host)
+
+
+def _size(count: int) -> str:
+    for unit, step in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= step:
+            return f"{count / step:.2f}{unit}"
+    return f"{count:.2f}B"
+
+
+def main() -> int:
+    arguments = _arguments()
+    print(f"Edge TPU Compiler version {VERSION}")
+    if arguments.version:
+        return 0
+    if len(arguments.models) != 1:
+        print("Need at least one input model")
+        return 1
+    (path,) = arguments.models
+    scenario = os.environ.get("EDGETPU_STANDIN_SCENARIO", "success")
+    if scenario not in SCENARIOS:
+        print(f"stand-in: unknown scenario {scenario}")
+        return 1
+    runs = 1
+    if state := os.environ.get("EDGETPU_STANDIN_STATE"):
+        with Path(state).open("a") as stream:
+            stream.write(" ".join(sys.argv[1:]) + "\n")
+        runs = len(Path(state).read_text().splitlines())
+    if scenario.endswith("-once"):
+        scenario = scenario.removesuffix("-once") if runs == 1 else "success"
+    print(f"Started a compilation timeout timer of {arguments.timeout_sec} seconds.\n", flush=True)
+    if scenario == "hang":
+        time.sleep(600)
+    if scenario == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    data = path.read_bytes()
+    if data[4:8] != b"TFL3":
+        scenario = "not-parsed"
+    elif scenario == "success":
+        sys.path.insert(0, str(_ROOT))
+        from edgepack.graph import read_model
+
+        if not read_model(data).is_quantized:
+            scenario = "not-quantized"
+    if scenario in FAILURES:
+        sys.stdout.flush()
+        print(FAILURES[scenario].replace("%", path.name), file=sys.stderr)
+        return int(os.environ.get("EDGETPU_STANDIN_EXIT", "1"))
+    compiled, rows = _compile(data, scenario)
+    stem = Path(arguments.out_dir) / path.stem
+    made, log = Path(f"{stem}_edgetpu.tflite"), Path(f"{stem}_edgetpu.log")
+    if scenario != "no-file":
+        made.write_bytes(b"" if scenario == "empty-file" else compiled)
+    head = f"Edge TPU Compiler version {VERSION}\nInput: {path.name}\nOutput: {made.name}\n\n"
+    table = "".join(f"{op:<31}{count:<11}{status}\n" for op, count, status in reversed(rows))
+    log.write_text(f"{head}{'Operator':<31}{'Count':<11}Status\n\n{table}")
+    on_tpu = sum(count for _, count, status in rows if status == "Mapped to Edge TPU")
+    total = sum(count for _, count, _ in rows)
+    if scenario == "no-success-line":
+        return 0
+    print("Model compiled successfully in 1857 ms.\n")
+    print(f"Input model: {path.name}\nInput size: {_size(len(data))}")
+    print(f"Output model: {made.name}\nOutput size: {_size(len(compiled))}")
+    print(f"On-chip memory used for caching model parameters: {_size(len(compiled))}")
+    print("On-chip memory remaining for caching model parameters: 1.02MiB")
+    print("Off-chip memory used for streaming uncached model parameters: 0.00B")
+    print(f"Number of Edge TPU subgraphs: {int(on_tpu > 0)}\nTotal number of operations: {total}")
+    print(f"Operation log: {log.name}")
+    if on_tpu < total:
+        print("Model successfully compiled but not all operations are supported by the Edge TPU. (...)")
+        print(f"Number of operations that will run on Edge TPU: {on_tpu}")
+        print(f"Number of operations that will run on CPU: {total - on_tpu}")
+    print("See the operation log file for individual operation details.")
+    if scenario == "half-success":
+        return 0
+    print("Compilation child process completed within timeout period.\nCompilation succeeded!")
+    return 1 if scenario == "nonzero-with-file" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
