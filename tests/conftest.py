@@ -29,3 +29,8 @@ def shared_models() -> Path:
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test away from the user's cache."""
     monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run fast tests first: a broken import should show in seconds."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

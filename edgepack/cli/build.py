@@ -76,20 +76,16 @@ def build(
     if json_:
         output.document("build", [r.to_json() for r in result.results], result.error, notes=result.notes, source=result.source)
     else:
-        _print(result, dry_run)
+        _print(result)
     return result.error.exit_code if result.error else 0
 
 
-def _print(result: "BuildResult", dry_run: bool) -> None:
+def _print(result: "BuildResult") -> None:
     output.out(_table(result.results))
+    output.out()
     for entry in result.results:
-        if entry.error is None:
-            output.out()
+        if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
-            if entry.bundle is not None:
-                output.out(f"  {entry.bundle}")
-            elif dry_run:
-                output.out("  dry run: nothing written")
     for note in result.notes:
         output.warn(note)
     for entry in result.results:
@@ -102,20 +98,32 @@ def _print(result: "BuildResult", dry_run: bool) -> None:
 
 
 def _table(results: Sequence["TargetResult"]) -> str:
-    rows = [
-        (
-            entry.target,
-            entry.scheme or "-",
-            "failed" if entry.error else "built",
-            output.size(entry.float_bytes) if entry.float_bytes else "-",
-            output.size(len(entry.model)) if entry.model is not None else "-",
-            "-" if entry.report is None else f"{entry.report.summary['accelerator']}/{entry.report.summary['total']}",
-            *_accuracy(entry),
-        )
-        for entry in results
-    ]
-    header = ("target", "scheme", "", "float", "file", "accel. ops", "top-1 float", "top-1", "SNR dB")
-    return output.table(header, rows, right=(3, 4, 5, 6, 7, 8))
+    """Return the table of a build; each bundle's path stands under its row, because paths are long."""
+    header = ("target", "scheme", "float", "file", "accelerator", "host", "top-1 float", "top-1", "SNR dB")
+    lines = output.table(header, [_row(entry) for entry in results], right=(2, 3, 4, 5, 6, 7, 8)).splitlines()
+    text = lines[:2]
+    for entry, line in zip(results, lines[2:], strict=True):
+        text.append(line)
+        if entry.error is not None:
+            text.append(f"  failed: {entry.error.kind}, exit code {entry.error.exit_code} (see below)")
+        elif entry.bundle is not None:
+            text.append(f"  {entry.bundle}")
+        else:
+            text.append("  dry run: nothing written")
+    return "\n".join(text)
+
+
+def _row(entry: "TargetResult") -> tuple[str, ...]:
+    summary = None if entry.report is None else entry.report.summary
+    return (
+        entry.target,
+        entry.scheme or "-",
+        output.size(entry.float_bytes) if entry.float_bytes else "-",
+        output.size(len(entry.model)) if entry.model is not None else "-",
+        "-" if summary is None else str(summary["accelerator"]),
+        "-" if summary is None else str(summary["host"] + summary["unsupported"]),
+        *_accuracy(entry),
+    )
 
 
 def _accuracy(entry: "TargetResult") -> tuple[str, str, str]:
@@ -125,7 +133,7 @@ def _accuracy(entry: "TargetResult") -> tuple[str, str, str]:
     return (
         "-" if quality.top1_float is None else f"{quality.top1_float:.2f}",
         "-" if quality.top1 is None else f"{quality.top1:.2f}",
-        "equal" if quality.snr_db is None and quality.agreement is not None else _figure(quality.snr_db),
+        "equal" if quality.snr_db is None and quality.top1_float == quality.top1 else _figure(quality.snr_db),
     )
 
 
