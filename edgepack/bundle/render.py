@@ -53,7 +53,7 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
     for model in spec.models:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", model.filename) or f"model/{model.filename}" in files:
             raise BundleError(
-                f"'{model.filename}' is no name for a model file: expected letters, digits, '.', '_', '-', no name twice"
+                f"'{model.filename}' is no name for a model file: expected letters, digits, '.', '_', '-', none twice"
             )
         files[f"model/{model.filename}"] = model.data
     golden = golden_files(spec.golden, spec.outputs, f"model/{spec.host.filename}")

@@ -1,0 +1,125 @@
+"""Bundle specs for tests: made from real model files with the real runtime, or from a tiny model written here."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepack.bundle.golden import run_golden
+from edgepack.bundle.spec import (
+    BundleSpec,
+    CalibrationSpec,
+    CompileSpec,
+    Golden,
+    GoldenCase,
+    ModelFile,
+    SourceSpec,
+    TensorSpec,
+    tensor_spec,
+)
+from edgepack.graph import NUMPY_DTYPES, read_model
+from edgepack.profiles.model import BundleRule, CompilerRule, OpTable, PartitionRule, SchemeRule, TargetProfile
+from edgepack.runtime.runner import model_inputs, model_outputs
+
+TEMPLATES = {
+    "cpu": BundleRule("linux", "none"),
+    "edgetpu": BundleRule("linux", "edgetpu"),
+    "android-gpu": BundleRule("android", "gpu"),
+    "hexagon": BundleRule("android", "qnn"),
+}
+TITLES = {"cpu": "CPU", "edgetpu": "Coral Edge TPU", "android-gpu": "Android GPU", "hexagon": "Qualcomm Hexagon"}
+
+
+def profile_of(target: str, **changes: Any) -> TargetProfile:
+    """Return a small profile with a target's bundle rule: what a bundle says must not depend on op tables."""
+    compiler = {"edgetpu": CompilerRule("edgetpu"), "hexagon": CompilerRule("qnn")}.get(target)
+    profile = TargetProfile(
+        id=target,
+        title=TITLES[target],
+        summary="",
+        folder=Path("no-such-folder"),
+        schemes=(SchemeRule("int8", "INT8"),),
+        batch=1,
+        fallback="host",
+        partition=PartitionRule(),
+        ops=OpTable({}, {}),
+        compiler=compiler,
+        memory=None,
+        bundle=TEMPLATES[target],
+        variants=(),
+        socs={},
+        sources=(),
+        sha256="0" * 64,
+    )
+    return replace(profile, **changes)
+
+
+def random_cases(inputs: tuple[TensorSpec, ...], count: int, seed: int = 0) -> list[list[np.ndarray]]:
+    """Return raw inputs over the whole range of each type."""
+    generator = np.random.default_rng(seed)
+
+    def one(tensor: TensorSpec) -> np.ndarray:
+        dtype = NUMPY_DTYPES[tensor.dtype]
+        if dtype.kind == "f":
+            return generator.uniform(-1, 1, tensor.shape).astype(dtype)
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max, tensor.shape, dtype=dtype, endpoint=True)
+
+    return [[one(tensor) for tensor in inputs] for _ in range(count)]
+
+
+def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = None, **changes: Any) -> BundleSpec:
+    """Return the spec of a model's bytes, golden outputs made by the real runtime."""
+    model = read_model(data)
+    inputs = tuple(tensor_spec(info) for info in model_inputs(model))
+    outputs = tuple(tensor_spec(info) for info in model_outputs(model))
+    cases = random_cases(inputs, 2)
+    results = run_golden(data, cases)
+    host = ModelFile("main" if compiled is None else "host", "model.tflite", data)
+    models = (host,) if compiled is None else (host, ModelFile("compiled", "model_edgetpu.tflite", compiled))
+    spec = BundleSpec(
+        name=name,
+        version="0.1.0",
+        profile=profile_of(target),
+        scheme="int8",
+        scheme_reason="it runs everywhere",
+        source=SourceSpec("tflite", hashlib.sha256(data).hexdigest(), len(data)),
+        inputs=inputs,
+        outputs=outputs,
+        models=models,
+        runs=models[-1].filename,
+        golden=Golden(
+            platform.machine(),
+            f"ai-edge-litert {metadata.version('ai-edge-litert')}",
+            tuple(GoldenCase(tuple(i), tuple(o)) for i, o in zip(cases, results, strict=True)),
+        ),
+        compile=CompileSpec("compiled", "edgetpu_compiler", "16.0") if compiled else CompileSpec("none"),
+        quality={"snr_db": 30.5, "samples": 20},
+        placement={"total": 4, "accelerator": 3, "host": 1, "unsupported": 0, "partitions": 1},
+        calibration=CalibrationSpec(100, False, "min-max"),
+    )
+    return replace(spec, **changes)
+
+
+def spec_of_file(path: Path, target: str, **changes: Any) -> BundleSpec:
+    """Return the spec of a model file, with the file that the real Edge TPU compiler made of it where there is one."""
+    compiled = path.with_name(f"{path.stem}_edgetpu.tflite")
+    changes.setdefault("name", path.stem)
+    name = changes.pop("name")
+    if target == "edgetpu" and compiled.is_file():
+        changes.setdefault("compiled", compiled.read_bytes())
+    return spec_of(path.read_bytes(), name, target, **changes)
+
+
+def write_tree(files: Mapping[str, bytes], folder: Path) -> Path:
+    """Write rendered files plainly and return the folder."""
+    for path, data in files.items():
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    return folder
