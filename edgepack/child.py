@@ -171,8 +171,7 @@ class Worker:
             ready, _, _ = select.select([process.stdout], [], [], wait)
             if not ready:
                 process.kill()
-                process.wait()
-                self._process = None
+                self._forget(process)
                 raise ChildTimeout("time limit reached", self.log_tail())
             chunk = os.read(process.stdout.fileno(), min(size, 1 << 20))
             if not chunk:
@@ -181,9 +180,18 @@ class Worker:
             size -= len(chunk)
         return b"".join(chunks)
 
-    def _crash(self, process: subprocess.Popen[bytes]) -> ChildCrash:
+    def _forget(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait for a dead child, close its pipes and return its exit code; the next call starts a new one."""
         code = process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._process = None
+        return code
+
+    def _crash(self, process: subprocess.Popen[bytes]) -> ChildCrash:
+        code = self._forget(process)
         if code < 0:
             name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else "unknown"
             return ChildCrash(f"signal {-code} ({name})", self.log_tail())
