@@ -1,0 +1,87 @@
+"""The user's model inside the child: what it takes, what it gives, and how to call it."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OpenInput:
+    """An input as the model declares it.
+
+    Attributes:
+        name: The author's name.
+        shape: None for dynamic dimensions; None as a whole when the rank is open.
+        dtype: TensorFlow's name of the type, `float32`.
+    """
+
+    name: str
+    shape: tuple[int | None, ...] | None
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Original:
+    """A loaded model.
+
+    Attributes:
+        inputs: In the model's own order.
+        call: Flat tensors in that order to (name, tensor) pairs of the outputs in the model's own order.
+        documented: Returns TFLiteConverter made by the documented call for this kind of model.
+        signature: Key the .tflite's signature gets.
+        keep: Objects that have to live as long as `call` is used.
+    """
+
+    inputs: tuple[OpenInput, ...]
+    call: Callable[[Sequence[Any]], list[tuple[str, Any]]]
+    documented: Callable[[], Any]
+    signature: str = "serving_default"
+    keep: tuple[Any, ...] = field(default=(), repr=False)
+
+
+def named_leaves(structure: Any, name: str = "") -> list[tuple[str, Any]]:
+    """Return (name, leaf) of nested dicts, lists and tuples, in their own order.
+
+    A leaf's name is the path to it joined with `_`: `{"boxes": [a, b]}` gives `boxes_0`, `boxes_1`. A leaf
+    outside any dict has a name of digits only, or none.
+    """
+    if isinstance(structure, dict):
+        pairs = [(str(key), value) for key, value in structure.items()]
+    elif isinstance(structure, list | tuple):
+        pairs = [(str(position), value) for position, value in enumerate(structure)]
+    else:
+        return [(name, structure)]
+    return [leaf for key, value in pairs for leaf in named_leaves(value, f"{name}_{key}" if name else key)]
+
+
+def rebuilt(structure: Any, leaves: Sequence[Any]) -> Any:
+    """Return `structure` with its leaves replaced, in the order of `named_leaves`."""
+    rest = iter(leaves)
+
+    def build(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {key: build(value) for key, value in part.items()}
+        if isinstance(part, list | tuple):
+            return [build(value) for value in part]
+        return next(rest)
+
+    return build(structure)
+
+
+def is_positional(name: str) -> bool:
+    """True when a name from `named_leaves` says only a position."""
+    return re.fullmatch(r"[0-9_]*", name) is not None
+
+
+def unique(names: Sequence[str]) -> list[str]:
+    """Return the names with `_1`, `_2` added where one repeats."""
+    taken = set(names)
+    found: list[str] = []
+    for name in names:
+        free, number = name, 0
+        while free in found or (number and free in taken):
+            number += 1
+            free = f"{name}_{number}"
+        found.append(free)
+    return found
