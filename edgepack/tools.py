@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Tool:
         install: What a user without it should do, one sentence.
         version_args: Arguments that make it print its version and end.
         version_pattern: Regular expression whose first group is the version in what it prints.
+        from_pip: True for a program that pip installs: it stands beside the Python that runs edgepack, and is found
+            there when PATH does not have it (a virtual environment that is used without being activated).
     """
 
     name: str
@@ -41,6 +44,7 @@ class Tool:
     install: str
     version_args: tuple[str, ...] = ("--version",)
     version_pattern: str = r"(\d+(?:\.\d+)+)"
+    from_pip: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ def locate(tool: Tool) -> Path | None:
             hint=f"correct {tool.variable}, or unset it to search PATH",
         )
     found = shutil.which(tool.program)
+    if found is None and tool.from_pip:
+        found = shutil.which(tool.program, path=str(Path(sys.executable).parent))
     return Path(found).absolute() if found else None
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,20 @@ def test_variable_wins_over_path(no_tool: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv(TOOL.variable, str(mine))
     assert tools.locate(TOOL) == mine
     assert tools.find(TOOL).version == "2"
+
+
+def test_program_beside_python_is_found_when_pip_installs_it(
+    no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool from pip works in a virtual environment that is not activated; PATH still comes first."""
+    (tmp_path / "venv").mkdir()
+    script(tmp_path / "venv" / "sample_compiler", 'echo "version 3"')
+    monkeypatch.setattr("sys.executable", str(tmp_path / "venv" / "python"))
+    assert tools.locate(TOOL) is None
+    packaged = replace(TOOL, from_pip=True)
+    assert tools.find(packaged).version == "3"
+    script(no_tool / "sample_compiler", 'echo "version 1"')
+    assert tools.find(packaged).version == "1"
 
 
 @pytest.mark.parametrize(

@@ -34,13 +34,13 @@ _TOOL = tools.Tool(
 
 #: Options of [compiler.options] and their types, with the compiler's flag.
 _OPTIONS: dict[str, type] = {
-    "min_runtime_version": int,
+    "runtime_version": int,
     "search_delegate": bool,
     "delegate_search_step": int,
     "multiple_subgraphs": bool,
 }
 _FLAGS = {
-    "min_runtime_version": "-m",
+    "runtime_version": "-m",
     "search_delegate": "-d",
     "delegate_search_step": "-k",
     "multiple_subgraphs": "-a",

@@ -25,13 +25,13 @@ _COUNTS = {
     "host_ops": "Number of operations that will run on CPU",
 }
 
-#: Status of a row in the operation log -> reason code. Empty: on the accelerator.
+#: Status of a row in the operation log -> reason code, the check's own where it has one. Empty: on the accelerator.
 STATUS_CODES = {
     "Mapped to Edge TPU": "",
     "More than one subgraph is not supported": "outside-partition",
     "Operation not supported": "op-not-supported",
-    "Operation version not supported": "max-version",
-    "Operation is working on an unsupported data type": "dtypes",
+    "Operation version not supported": "version",
+    "Operation is working on an unsupported data type": "dtype",
     "Operation is otherwise supported, but not mapped due to some unspecified limitation": "unspecified-limitation",
     "Tensor has unsupported rank (up to 3 innermost dimensions mapped)": "rank-above-3",
     "Filter, bias, or other param is not constant at compile-time": "not-constant",
@@ -80,14 +80,14 @@ def failure_of(output: str, exit_code: int, signal_name: str) -> Failure:
         op, version = match.groups()
         more = _NEWER_OPS.get(op, "'edgepack check -t edgetpu' lists every op with the versions it reads")
         return Failure(
-            "max-version",
+            "parser-version",
             f"the Edge TPU compiler does not read {op} version {version}: its TFLite is of July 2021",
             f"express the layer with older ops; {more}",
         )
     if match := re.search(r"Op builtin_code out of range: (\d+)", output):
         name = {"150": "GELU (code 150)"}.get(match.group(1), f"code {match.group(1)}")
         return Failure(
-            "op-not-supported",
+            "builtin-code",
             f"the model has an op that is newer than the Edge TPU compiler: {name}",
             "replace the layer (gelu by relu6, say); 'edgepack check -t edgetpu' names the op",
         )
@@ -130,7 +130,7 @@ _FAILURES = (
     (
         r"static-sized tensors with a graph that has dynamic-sized tensors",
         Failure(
-            "static-shapes",
+            "dynamic-shape",
             "the model has tensors whose size is only known at run time, the Edge TPU needs fixed sizes",
             "fix the batch to 1 and give the other sizes with --input-shape NAME=1,224,224,3",
         ),

@@ -65,7 +65,8 @@ class QnnAotCompiler:
         """Compile a model for each chip of `request.socs`.
 
         Args:
-            request: The model and the chips. Without chips nothing can be compiled ahead of time.
+            request: The model and the chips. Without chips nothing can be compiled ahead of time. The option `socs` is the
+                profile's list of chips that the compiler takes.
             timeout: Seconds for all chips together.
 
         Returns:
@@ -77,10 +78,11 @@ class QnnAotCompiler:
             UsageError: A chip that LiteRT does not know, or an unknown option.
             CompilerError: The SDK is there and a chip failed, or time ran out.
         """
-        check_options(request.options, {}, self.id)
+        check_options(request.options, {"socs": list}, self.id)
         socs = tuple(dict.fromkeys(request.socs))
         version = _litert_version()
-        known = known_socs()
+        listed = request.options.get("socs")
+        known = tuple(soc for soc in known_socs() if listed is None or soc in listed)
         if unknown := [soc for soc in socs if known and soc not in known]:
             raise UsageError(
                 f"LiteRT does not compile for {', '.join(unknown)}", hint=f"chips it compiles for: {', '.join(known)}"

@@ -14,7 +14,7 @@ import pytest
 
 from edgepack.compilers import CompiledOp, CompileRequest, CompileResult, compare_placements, get_compiler
 from edgepack.compilers.edgetpu import ACCELERATOR_OP, EdgeTpuCompiler
-from edgepack.compilers.edgetpu_log import STATUS_CODES, figures_in, placements_in, succeeded, version_in
+from edgepack.compilers.edgetpu_log import STATUS_CODES, failure_of, figures_in, placements_in, succeeded, version_in
 from edgepack.errors import CompilerError, ToolMissingError, UsageError
 from edgepack.findings import OpFinding, Placement
 from edgepack.graph import read_model
@@ -88,6 +88,16 @@ def test_success_needs_every_line_the_version_prints() -> None:
     assert not succeeded(RECORDED.replace("Model compiled successfully", "Model"))
     assert succeeded("Edge TPU Compiler version 15.0.340273435\n\nModel compiled successfully in 12 ms.\n")
     assert not succeeded("Model successfully compiled but not all operations are supported by the Edge TPU.")
+
+
+def test_codes_are_the_checks_own() -> None:
+    """A script that reads reason codes finds the same ones from the check and from the compiler."""
+    from edgepack.compat.reasons import REASONS
+
+    codes = {code.replace("above-3", "above-N") for code in STATUS_CODES.values() if code}
+    assert codes - set(REASONS) == {"unspecified-limitation"}
+    causes = {failure_of(edgetpu_standin.FAILURES[name], 1, "").cause for name in ("op-version", "op-code", "dynamic")}
+    assert causes <= set(REASONS)
 
 
 @pytest.mark.parametrize("status", STATUS_CODES)
@@ -194,9 +204,9 @@ def test_result_is_the_same_twice_and_names_no_folder(small: bytes, standin: Pat
     [
         ("not-quantized", "not-quantized", "float tensors", "--scheme int8"),
         ("not-parsed", "not-parsed", "cannot parse", "inspect"),
-        ("op-version", "max-version", "CONV_2D version 6", "grouped convolution"),
-        ("op-code", "op-not-supported", "GELU (code 150)", "replace"),
-        ("dynamic", "static-shapes", "run time", "--input-shape"),
+        ("op-version", "parser-version", "CONV_2D version 6", "grouped convolution"),
+        ("op-code", "builtin-code", "GELU (code 150)", "replace"),
+        ("dynamic", "dynamic-shape", "run time", "--input-shape"),
         ("large-activations", "large-activations", "too large", "smaller input"),
         ("internal-error", "internal-error", "internal error", "search_delegate"),
         ("out-of-range", "out-of-range", "out_of_range", "search_delegate"),
@@ -291,7 +301,7 @@ def test_time_limit(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch
 def test_options_become_flags(small: bytes, standin: Path) -> None:
     """Options of the profile reach the command line; what the user called the model does not."""
     options = {
-        "min_runtime_version": 13,
+        "runtime_version": 13,
         "search_delegate": True,
         "delegate_search_step": 2,
         "multiple_subgraphs": False,
@@ -307,7 +317,7 @@ def test_unknown_options_are_all_named(small: bytes, standin: Path) -> None:
         compile_(small, options={"min_runtime": 13, "search_delegate": "yes"})
     assert "min_runtime'" in caught.value.message
     assert "expected bool, got 'yes'" in caught.value.message
-    assert "min_runtime_version" in caught.value.hint
+    assert "runtime_version" in caught.value.hint
     assert not standin.exists()
 
 
