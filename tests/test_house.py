@@ -48,7 +48,8 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             yield from ((alias.name, node not in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            yield str(node.module), node not in inside
+            names = [f"edgepack.{alias.name}" for alias in node.names] if node.module == "edgepack" else [str(node.module)]
+            yield from ((name, node not in inside) for name in names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))

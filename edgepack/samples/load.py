@@ -79,8 +79,9 @@ def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
         digest = hash_path(path)
         if path.suffix not in {".npz", ".npy"}:
             raise SamplesError(f"samples '{path.name}' have an unknown form", hint=_FORMS)
-        loaded = np.load(path, allow_pickle=False)
-        arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
         raise SamplesError(f"cannot read samples '{path.name}': {why}", hint=_FORMS) from error

@@ -1,0 +1,98 @@
+"""Models run as on the device: names, quantization and figures are the file's own."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepack.errors import ModelFileError, UnfitModelError
+from edgepack.runtime import QualityMeter, Runner, TensorInfo, dequantize, quantize
+from edgepack.runtime.evaluate import evaluate, golden_vectors, synthetic_samples
+from edgepack.runtime.metrics import class_output
+from edgepack.samples import InputSpec, load_samples
+
+
+def info(scale: float, zero_point: int, dtype: str = "int8") -> TensorInfo:
+    return TensorInfo("x", "x", 0, (1,), (1,), dtype.upper(), np.dtype(dtype), scale, zero_point)
+
+
+def test_quantize_rounds_half_away_from_zero_and_saturates() -> None:
+    """TFLite's QUANTIZE rounds halves away from zero; NumPy's rint would not."""
+    got = quantize(info(1.0, 0), np.array([0.5, -0.5, 1.5, 2.5, -2.5, 300, -300, 0.49]))
+    assert got.tolist() == [1, -1, 2, 3, -3, 127, -128, 0]
+
+
+def test_quantize_agrees_with_the_runtime(shared_models: Path) -> None:
+    """Our quantization equals the QUANTIZE kernel's on a real file's own parameters, up to XNNPACK's ties."""
+    runner = Runner((shared_models / "mlperf-tiny/kws_reference_int8.tflite").read_bytes())
+    tensor = runner.inputs[0]
+    real = np.linspace(-200, 50, 490, dtype=np.float32).reshape(tensor.shape)
+    back = dequantize(tensor, quantize(tensor, real))
+    inside = (real > (-128 - tensor.zero_point) * tensor.scale) & (real < (127 - tensor.zero_point) * tensor.scale)
+    assert np.abs(back - real)[inside].max() <= tensor.scale * 0.5001
+
+
+def test_real_accuracy_of_a_published_model(shared_models: Path) -> None:
+    """MLPerf Tiny's int8 keyword spotter reaches its published 90 % on half of its test set."""
+    data = (shared_models / "mlperf-tiny/kws_reference_int8.tflite").read_bytes()
+    tensor = Runner(data).inputs[0]
+    spec = InputSpec(tensor.name, tensor.shape, tensor.dtype, tensor.scale, tensor.zero_point)
+    samples = load_samples(str(shared_models / "mlperf-tiny/kws_samples.npz"), [spec])
+    quality = evaluate(data, {"same": data}, samples)["same"]
+    assert quality.top1 is not None
+    assert 89.5 < quality.top1 < 91.5
+    assert (quality.snr_db, quality.agreement, quality.collapsed) == (None, 100.0, ())
+
+
+def test_several_inputs_and_outputs(shared_models: Path) -> None:
+    """Names follow the file; golden vectors repeat exactly."""
+    data = (shared_models / "coral/split_concat.tflite").read_bytes()
+    runner = Runner(data)
+    assert [i.name for i in runner.inputs] == ["input1", "inputs/rnn1", "inputs/rnn2"]
+    samples = synthetic_samples(runner.inputs, 2)
+    first, second = golden_vectors(data, samples), golden_vectors(data, samples)
+    for (inputs, outputs), (inputs2, outputs2) in zip(first, second, strict=True):
+        for a, b in zip([*inputs, *outputs], [*inputs2, *outputs2], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(first[0][1]) == 5
+
+
+def test_a_compiled_edge_tpu_file_is_refused(shared_models: Path) -> None:
+    """An _edgetpu.tflite does not run here; the message says what does."""
+    with pytest.raises(UnfitModelError, match="Edge TPU") as caught:
+        Runner((shared_models / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite").read_bytes())
+    assert "host model" in caught.value.hint
+
+
+def test_no_model_is_one_error() -> None:
+    """Bytes that are no flatbuffer are a ModelFileError."""
+    with pytest.raises(ModelFileError):
+        Runner(b"nothing")
+
+
+def test_figures_of_known_errors() -> None:
+    """SNR, cosine, largest error and top-1 are what the formulas say."""
+    meter = QualityMeter(["out"], 0)
+    meter.add([np.array([[1.0, 0.0]])], [np.array([[0.9, 0.0]])], 0)
+    meter.add([np.array([[0.0, 1.0]])], [np.array([[0.6, 0.5]])], 1)
+    quality = meter.result()
+    assert quality.snr_db == pytest.approx(10 * np.log10(2 / (0.01 + 0.36 + 0.25)))
+    assert quality.max_error == pytest.approx(0.6)
+    assert (quality.top1_float, quality.top1, quality.agreement, quality.drop) == (100.0, 50.0, 50.0, 50.0)
+
+
+def test_a_collapsed_output_is_named() -> None:
+    """An output with one value on all samples, where the float model's varies, is reported."""
+    meter = QualityMeter(["a", "b"], None)
+    for value in (0.1, 0.2):
+        meter.add([np.array([value]), np.array([value])], [np.array([0.0]), np.array([value])])
+    assert meter.result().collapsed == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "label", "expected"),
+    [([(1, 10)], 9, 0), ([(1, 4), (1, 10)], 9, 1), ([(1, 1)], None, None), ([(1, 5, 5, 2)], None, None), ([(1, 10)], 12, None)],
+)
+def test_which_output_holds_classes(shapes: list[tuple[int, ...]], label: int | None, expected: int | None) -> None:
+    """Class scores are one vector long enough for the labels."""
+    assert class_output(shapes, label) == expected
