@@ -131,9 +131,11 @@ def compare(
         allowed = tolerance.relative * float(finite.max(initial=0.0))
         largest = float(distance.max(initial=0.0))
         return Difference(case, output, float("inf") if np.isnan(largest) else largest, allowed)
-    # Python's integers: a difference of two 64-bit numbers need not fit into 64 bits.
-    distances = expected.astype(object) - actual.astype(object)
-    largest = float(max((abs(int(value)) for value in distances.flat), default=0))
+    if expected.dtype.itemsize == 8:
+        # Python's integers: a difference of two 64-bit numbers need not fit into 64 bits.
+        largest = float(max((abs(int(a) - int(b)) for a, b in zip(expected.flat, actual.flat, strict=True)), default=0))
+    else:
+        largest = float(np.abs(expected.astype(np.int64) - actual.astype(np.int64)).max(initial=0))
     return Difference(case, output, largest, float(tolerance.steps) if quantized else 0.0)
 
 

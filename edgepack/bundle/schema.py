@@ -1,0 +1,175 @@
+"""The shape of manifest.json and golden/index.json, as a small table, and the check that reports every fault."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Field:
+    """What a value must be.
+
+    Attributes:
+        kind: `text`, `integer`, `number`, `flag`, `object`, `list`, `sha256` or `path`.
+        optional: True when null is allowed too.
+        choices: Texts that are allowed; empty for any.
+        items: What each item of a list or each value of an object must be; None for anything.
+        fields: Keys that an object must have; None for a free object.
+    """
+
+    kind: str
+    optional: bool = False
+    choices: tuple[str, ...] = ()
+    items: "Field | None" = None
+    fields: "Mapping[str, Field] | None" = None
+
+
+TEXT, INTEGER, NUMBER, FLAG, SHA, PATH = (
+    Field(kind) for kind in ("text", "integer", "number", "flag", "sha256", "path")
+)
+_SHAPE = Field("list", items=INTEGER)
+_TENSOR = Field(
+    "object",
+    fields={
+        "name": TEXT,
+        "tensor": TEXT,
+        "shape": _SHAPE,
+        "dtype": TEXT,
+        "scale": Field("number", optional=True),
+        "zero_point": Field("integer", optional=True),
+        "labels": Field("list", optional=True, items=TEXT),
+        "preprocessing": Field("object", optional=True),
+    },
+)
+
+MANIFEST = Field(
+    "object",
+    fields={
+        "schema": INTEGER,
+        "edgepack": TEXT,
+        "name": TEXT,
+        "source": Field("object", fields={"format": TEXT, "sha256": SHA, "bytes": INTEGER}),
+        "target": Field("object", fields={"id": TEXT, "title": TEXT, "profile_sha256": TEXT}),
+        "scheme": Field("object", fields={"id": TEXT, "reason": TEXT}),
+        "model": Field(
+            "object",
+            fields={
+                "runs": PATH,
+                "host": PATH,
+                "files": Field(
+                    "list",
+                    items=Field(
+                        "object",
+                        fields={
+                            "path": PATH,
+                            "role": Field("text", choices=("main", "host", "compiled")),
+                            "bytes": INTEGER,
+                            "sha256": SHA,
+                        },
+                    ),
+                ),
+            },
+        ),
+        "inputs": Field("list", items=_TENSOR),
+        "outputs": Field("list", items=_TENSOR),
+        "compile": Field(
+            "object",
+            fields={
+                "status": Field("text", choices=("compiled", "skipped", "failed", "none")),
+                "tool": Field("text", optional=True),
+                "version": Field("text", optional=True),
+                "reason": Field("text", optional=True),
+            },
+        ),
+        "quality": Field("object", optional=True),
+        "placement": Field("object", optional=True),
+        "calibration": Field("object", optional=True, fields={"samples": INTEGER, "random": FLAG, "method": TEXT}),
+        "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
+        "warnings": Field("list", items=TEXT),
+        "notes": Field("list", items=TEXT),
+        "files": Field("object", items=SHA),
+    },
+)
+
+_ARRAY = Field("object", fields={"file": PATH, "dtype": TEXT, "shape": _SHAPE})
+_ARRAYS = Field("list", items=_ARRAY)
+_TOLERANCE = Field("object", fields={"steps": INTEGER, "relative": NUMBER})
+GOLDEN_INDEX = Field(
+    "object",
+    fields={
+        "schema": INTEGER,
+        "model": PATH,
+        "machine": TEXT,
+        "runtime": TEXT,
+        "quantized_outputs": Field("list", items=FLAG),
+        "tolerance": Field("object", fields={"same": _TOLERANCE, "other": _TOLERANCE, "accelerator": _TOLERANCE}),
+        "cases": Field("list", items=Field("object", fields={"inputs": _ARRAYS, "outputs": _ARRAYS})),
+    },
+)
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "sha256": (str,),
+    "path": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "flag": (bool,),
+    "object": (dict,),
+    "list": (list,),
+}
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a path stays inside the folder it is relative to: no root, no drive, no `..`, no backslash."""
+    parts = path.split("/")
+    return bool(path) and not any(part in {"", ".", ".."} for part in parts) and not set(path) & set("\\:\0")
+
+
+def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
+    """Yield a sentence for each place where a value is not what it must be.
+
+    Args:
+        value: A decoded JSON value.
+        field: What it must be.
+        where: Dotted place of the value, empty at the top.
+    """
+    place = where or "the document"
+    if value is None and field.optional:
+        return
+    # bool is an int for Python, not for JSON.
+    fits = isinstance(value, _TYPES[field.kind]) and isinstance(value, bool) == (field.kind == "flag")
+    if not fits:
+        yield f"{place}: expected {field.kind}{' or null' if field.optional else ''}, got {_kind_of(value)}"
+        return
+    if field.kind == "sha256" and not _SHA256.fullmatch(value):
+        yield f"{place}: expected 64 hexadecimal digits, got '{value[:80]}'"
+    if field.kind == "path" and not is_inside(value):
+        yield f"{place}: expected a path inside the bundle, got '{value[:80]}'"
+    if field.choices and value not in field.choices:
+        yield f"{place}: expected one of {', '.join(field.choices)}, got '{str(value)[:80]}'"
+    dot = f"{where}." if where else ""
+    if field.fields is not None:
+        for key, inner in field.fields.items():
+            if key not in value:
+                yield f"{dot}{key}: missing"
+            else:
+                yield from faults(value[key], inner, f"{dot}{key}")
+        for key in sorted(set(value) - set(field.fields)):
+            yield f"{dot}{key[:80]}: unknown key"
+    if field.items is not None:
+        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, item in entries:
+            yield from faults(item, field.items, f"{dot}{str(key)[:80]}")
+
+
+def _kind_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "flag"
+    return {str: "text", int: "integer", float: "number", list: "list", dict: "object"}.get(
+        type(value), "something else"
+    )

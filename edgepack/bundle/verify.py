@@ -1,0 +1,366 @@
+"""Is a bundle what its manifest says, and does its model still give the numbers it gave when it was built?
+
+A bundle may come from anywhere, so nothing in it is trusted: links are never followed, paths must stay inside, sizes
+are held against the files before memory is taken, and the model runs in a child process.
+"""
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepack.bundle.golden import (
+    TOLERANCES,
+    Array,
+    Difference,
+    Tolerance,
+    compare,
+    machine_name,
+    runtime_name,
+)
+from edgepack.bundle.manifest import FILE_NAME, SCHEMA
+from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
+from edgepack.cache import hash_path
+from edgepack.child import ChildCrash, ChildTimeout, Worker
+from edgepack.errors import BundleError, EdgepackError
+from edgepack.graph import NUMPY_DTYPES, Model, read_model
+from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
+
+#: A manifest is some kilobytes; more than this is no manifest and must not fill the memory.
+_LARGEST_JSON = 64 << 20
+_DTYPES = frozenset(dtype.name for dtype in NUMPY_DTYPES.values() if dtype.kind != "c")
+#: NumPy's own limit of a dimension; larger ones are made up.
+_LARGEST_DIMENSION = 2**31 - 1
+_BUILD_AGAIN = "build the bundle again, or copy it again from where it was built"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        path: File or place in the manifest, relative to the bundle.
+        what: What was expected and what was found.
+        fix: What to do.
+    """
+
+    path: str
+    what: str
+    fix: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return the problem as JSON has it."""
+        return {"path": self.path, "what": self.what, "fix": self.fix}
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """What was found.
+
+    Attributes:
+        problems: Everything that is wrong; empty for a sound bundle.
+        golden: One entry per output of each golden case.
+        tolerance: `same` or `other`: which tolerance applied; empty when nothing ran.
+        notes: Sentences for people: what was not checked, and why.
+        files: How many files were hashed.
+        manifest: The manifest; empty when it cannot be read.
+    """
+
+    problems: tuple[Problem, ...]
+    golden: tuple[Difference, ...] = ()
+    tolerance: str = ""
+    notes: tuple[str, ...] = ()
+    files: int = 0
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """True when nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON has it."""
+        return {
+            "ok": self.ok,
+            "files": self.files,
+            "tolerance": self.tolerance or None,
+            "problems": [problem.to_json() for problem in self.problems],
+            "golden": [
+                {
+                    "case": difference.case,
+                    "output": difference.output,
+                    "largest": difference.largest if math.isfinite(difference.largest) else None,
+                    "allowed": difference.allowed,
+                    "ok": difference.ok,
+                }
+                for difference in self.golden
+            ],
+            "notes": list(self.notes),
+        }
+
+
+def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) -> VerifyResult:
+    """Check a bundle: manifest, every file's hash, the model's tensors and its golden vectors.
+
+    Args:
+        path: The bundle's folder.
+        worker: Child process to run the model in; None starts one for this call.
+        timeout: Seconds that the golden vectors may take.
+
+    Raises:
+        BundleError: There is no folder, or it has no manifest.
+    """
+    if not path.is_dir():
+        raise BundleError(f"'{path}' is no folder: expected a bundle", hint="give the folder that edgepack build wrote")
+    if not os.path.lexists(path / FILE_NAME):
+        raise BundleError(f"'{path}' has no {FILE_NAME}", hint="give the folder that edgepack build wrote")
+    check = _Check(path)
+    check.run(worker, timeout)
+    return VerifyResult(
+        problems=tuple(check.problems),
+        golden=tuple(check.golden),
+        tolerance=check.tolerance,
+        notes=tuple(check.notes),
+        files=check.hashed,
+        manifest=check.manifest,
+    )
+
+
+class _Check:
+    """One pass over one bundle; collects what it finds."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.problems: list[Problem] = []
+        self.golden: list[Difference] = []
+        self.tolerance = ""
+        self.notes: list[str] = []
+        self.hashed = 0
+        self.manifest: dict[str, Any] = {}
+
+    def run(self, worker: Worker | None, timeout: float) -> None:
+        manifest = self._document(FILE_NAME, MANIFEST)
+        if manifest is None:
+            return
+        self.manifest = manifest
+        self._files(manifest["files"])
+        model = self._model(manifest)
+        if model is not None:
+            self._golden(manifest, model, worker, timeout)
+
+    def _problem(self, path: str, what: str, fix: str = _BUILD_AGAIN) -> None:
+        self.problems.append(Problem(path, what, fix))
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def _regular(self, path: str) -> Path | None:
+        """Return a file of the bundle; None, with the problem noted, when it is missing, a link or no plain file."""
+        place = self.root
+        for part in path.split("/"):
+            place = place / part
+            try:
+                mode = place.lstat().st_mode
+            except OSError:
+                self._problem(path, "missing")
+                return None
+            if stat.S_ISLNK(mode):
+                self._problem(path, "is a symbolic link: expected a plain file", "replace the link with the file")
+                return None
+        if not stat.S_ISREG(mode):
+            self._problem(path, "expected a plain file, got something else")
+            return None
+        return place
+
+    def _document(self, path: str, shape: Any) -> dict[str, Any] | None:
+        """Return a JSON document that has the right shape; None, with every fault noted, otherwise."""
+        place = self._regular(path)
+        if place is None:
+            return None
+        if place.stat().st_size > _LARGEST_JSON:
+            self._problem(path, f"expected at most {_LARGEST_JSON} bytes, got {place.stat().st_size}")
+            return None
+        try:
+            document = json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_number)
+        except (OSError, ValueError, RecursionError) as error:
+            self._problem(path, f"cannot be read as JSON: {type(error).__name__}")
+            return None
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if isinstance(schema, int) and schema > SCHEMA:
+            self._problem(path, f"expected schema {SCHEMA}, got {schema}", "install a newer edgepack")
+            return None
+        found = list(faults(document, shape))
+        for fault in found:
+            self._problem(path, fault)
+        return None if found else document
+
+    def _files(self, listed: Mapping[str, str]) -> None:
+        present = set()
+        for folder, folders, files in os.walk(self.root):
+            for name in [*folders, *files]:
+                place = Path(folder) / name
+                if name in files or place.is_symlink():
+                    present.add(place.relative_to(self.root).as_posix())
+        for path in sorted(present - set(listed) - {FILE_NAME}):
+            self._problem(path, "is not in the manifest", "remove it: the manifest vouches for every file of a bundle")
+        for path, digest in sorted(listed.items()):
+            if not is_inside(path):
+                self._problem(FILE_NAME, f"files: expected paths inside the bundle, got '{path[:80]}'")
+                continue
+            file = self._regular(path)
+            if file is None:
+                continue
+            self.hashed += 1
+            actual = hash_path(file)
+            if actual != digest:
+                self._problem(path, f"was changed: expected sha256 {digest[:12]}..., got {actual[:12]}...")
+
+    # -- model ---------------------------------------------------------------------------------------------------------
+
+    def _model(self, manifest: Mapping[str, Any]) -> bytes | None:
+        """Return the host file's bytes when it is readable and has the manifest's tensors."""
+        entries = {entry["path"]: entry for entry in manifest["model"]["files"]}
+        for path, entry in entries.items():
+            if manifest["files"].get(path) != entry["sha256"]:
+                self._problem(FILE_NAME, f"model.files: '{path}' and files: expected one sha256, got two")
+        for key in ("runs", "host"):
+            if manifest["model"][key] not in entries:
+                self._problem(FILE_NAME, f"model.{key}: expected one of model.files, got '{manifest['model'][key]}'")
+                return None
+        data = None
+        for path in entries:
+            file = self._regular(path)
+            if file is None:
+                continue
+            content = file.read_bytes()
+            try:
+                self._tensors(path, read_model(content), manifest)
+            except EdgepackError as error:
+                if not path.endswith(".tflite"):
+                    continue
+                self._problem(path, error.message)
+                continue
+            if path == manifest["model"]["host"]:
+                data = content
+        return data
+
+    def _tensors(self, path: str, model: Model, manifest: Mapping[str, Any]) -> None:
+        host = path == manifest["model"]["host"]
+        for kind, found in (("inputs", model_inputs(model)), ("outputs", model_outputs(model))):
+            listed = manifest[kind]
+            if len(listed) != len(found):
+                self._problem(path, f"{kind}: the manifest lists {len(listed)}, the model has {len(found)}")
+                continue
+            for entry, info in zip(listed, found, strict=True):
+                for key, value in _facts(info).items():
+                    # A compiler keeps what the tensors are and may rename them.
+                    if entry[key] != value and (host or key not in {"name", "tensor"}):
+                        self._problem(
+                            path, f"{kind} '{info.name}': the manifest says {key} {entry[key]}, the model {value}"
+                        )
+
+    # -- golden vectors ------------------------------------------------------------------------------------------------
+
+    def _golden(self, manifest: Mapping[str, Any], data: bytes, worker: Worker | None, timeout: float) -> None:
+        path = manifest["golden"]["index"]
+        index = self._document(path, GOLDEN_INDEX)
+        if index is None:
+            return
+        folder = path.rpartition("/")[0]
+        if index["model"] != manifest["model"]["host"]:
+            self._problem(path, f"model: expected {manifest['model']['host']}, got {index['model']}")
+            return
+        if len(index["cases"]) != manifest["golden"]["cases"]:
+            self._problem(path, f"expected {manifest['golden']['cases']} cases, got {len(index['cases'])}")
+        if len(index["quantized_outputs"]) != len(manifest["outputs"]):
+            self._problem(path, "quantized_outputs: expected one flag per output")
+            return
+        if not index["cases"]:
+            self.notes.append("the bundle ships no golden vectors: the model was not run")
+            return
+        cases = [
+            {kind: [self._array(folder, entry) for entry in case[kind]] for kind in ("inputs", "outputs")}
+            for case in index["cases"]
+        ]
+        if any(array is None for case in cases for arrays in case.values() for array in arrays):
+            return
+        same = (index["machine"], index["runtime"]) == (machine_name(), runtime_name())
+        self.tolerance = "same" if same else "other"
+        stated, ours = index["tolerance"][self.tolerance], TOLERANCES[self.tolerance]
+        # A bundle may ask for less than is usual, not excuse itself from more.
+        allowed = Tolerance(min(stated["steps"], ours.steps), min(stated["relative"], ours.relative))
+        results = self._run(manifest["model"]["host"], data, [case["inputs"] for case in cases], worker, timeout)
+        for number, (case, outputs) in enumerate(zip(cases, results, strict=False)):
+            if len(case["outputs"]) != len(outputs):
+                self._problem(path, f"case {number}: expected {len(case['outputs'])} outputs, got {len(outputs)}")
+                continue
+            for position, (expected, actual) in enumerate(zip(case["outputs"], outputs, strict=True)):
+                assert expected is not None
+                quantized = index["quantized_outputs"][position]
+                found = compare(expected, actual, quantized=quantized, tolerance=allowed, case=number, output=position)
+                self.golden.append(found)
+                if not found.ok:
+                    name = manifest["outputs"][position]["name"]
+                    self._problem(
+                        f"{folder}/case_{number}",
+                        f"output '{name}': expected a difference of at most {found.allowed:g}, got {found.largest:g}",
+                        "the model does not give the numbers it gave when it was built: build the bundle again",
+                    )
+
+    def _array(self, folder: str, entry: Mapping[str, Any]) -> Array | None:
+        path = f"{folder}/{entry['file']}" if folder else entry["file"]
+        shape = entry["shape"]
+        if entry["dtype"] not in _DTYPES or any(not 0 <= size <= _LARGEST_DIMENSION for size in shape):
+            self._problem(path, f"expected an array, got dtype '{entry['dtype'][:40]}' and shape {shape[:8]}")
+            return None
+        place = self._regular(path)
+        if place is None:
+            return None
+        dtype = np.dtype(entry["dtype"])
+        size = math.prod(shape) * dtype.itemsize
+        if place.stat().st_size != size:
+            self._problem(path, f"expected {size} bytes for {dtype.name} {shape}, got {place.stat().st_size}")
+            return None
+        raw = np.frombuffer(place.read_bytes(), dtype.newbyteorder("<"))
+        return raw.astype(dtype).reshape(shape)
+
+    def _run(
+        self, path: str, data: bytes, cases: list[Any], worker: Worker | None, timeout: float
+    ) -> list[list[Array]]:
+        """Return the outputs of each case, empty with the problem noted when the model does not run."""
+        own = Worker() if worker is None else worker
+        try:
+            results: list[list[Array]] = own.call("edgepack.bundle.golden:run_golden", data, cases, timeout=timeout)
+            return results
+        except ChildTimeout:
+            self._problem(path, f"did not answer the golden vectors within {timeout:g} s", "try on a faster machine")
+        except ChildCrash as crash:
+            self._problem(
+                path, f"the runtime died on it: {crash.reason}", "the file is corrupt: build the bundle again"
+            )
+        except EdgepackError as error:
+            self._problem(path, error.message, error.hint or _BUILD_AGAIN)
+        finally:
+            if worker is None:
+                own.close()
+        return []
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number in JSON")
+
+
+def _facts(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "tensor": info.tensor_name,
+        "shape": list(info.shape),
+        "dtype": info.tflite_dtype,
+        "scale": info.scale if info.quantized else None,
+        "zero_point": info.zero_point if info.quantized else None,
+    }
