@@ -65,8 +65,8 @@ class QnnAotCompiler:
         """Compile a model for each chip of `request.socs`.
 
         Args:
-            request: The model and the chips. Without chips nothing can be compiled ahead of time. The option `socs` is the
-                profile's list of chips that the compiler takes.
+            request: The model and the chips. Without chips nothing can be compiled ahead of time. The option `socs`
+                is the profile's list of chips that the compiler takes.
             timeout: Seconds for all chips together.
 
         Returns:
