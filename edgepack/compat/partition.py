@@ -1,0 +1,114 @@
+"""Groups of ops for the accelerator, by data dependency and not by file order, as TFLite's delegate partitioner makes them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edgepack.graph import Graph
+from edgepack.profiles.model import PartitionRule
+
+
+@dataclass(frozen=True)
+class Group:
+    """Ops that are gathered together.
+
+    Attributes:
+        supported: Whether the accelerator takes them.
+        ops: Operator indices in file order.
+    """
+
+    supported: bool
+    ops: tuple[int, ...]
+
+
+def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
+    """Split a graph into groups that alternate between supported and not supported.
+
+    A group takes ready ops of one kind until none is left, then the other kind's turn comes. The first op in file order that
+    is ready when a group begins decides its kind, so a graph whose only source op is not supported begins with a host group.
+
+    Args:
+        graph: The graph.
+        supported: For each op, whether the accelerator takes it.
+
+    Returns:
+        Groups in order of execution. Ops that never become ready (a cyclic file) are in none.
+    """
+    groups, _ = _gather(graph, supported)
+    return groups
+
+
+def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[int]]:
+    """Return the groups and the order in which ops became ready and were taken."""
+    order: list[int] = []
+    waiting: list[int] = [0] * len(graph.ops)
+    readers: dict[int, list[int]] = {}
+    for op in graph.ops:
+        for tensor in {t for t in op.inputs if t in graph.producers}:
+            waiting[op.index] += 1
+            readers.setdefault(tensor, []).append(op.index)
+    ready: tuple[set[int], set[int]] = (set(), set())
+    for op in graph.ops:
+        if waiting[op.index] == 0:
+            ready[supported[op.index]].add(op.index)
+    groups = []
+    while ready[0] or ready[1]:
+        kind = supported[min(ready[0] | ready[1])]
+        members: list[int] = []
+        pool = ready[kind]
+        while pool:
+            index = pool.pop()
+            members.append(index)
+            order.append(index)
+            for tensor in dict.fromkeys(graph.ops[index].outputs):
+                if graph.producers.get(tensor) != index:
+                    continue
+                for reader in readers.get(tensor, ()):
+                    waiting[reader] -= 1
+                    if waiting[reader] == 0:
+                        ready[supported[reader]].add(reader)
+        groups.append(Group(kind, tuple(sorted(members))))
+    return groups, order
+
+
+def choose(groups: Sequence[Group], rule: PartitionRule) -> list[Group]:
+    """Return the supported groups that the accelerator gets, in order of execution."""
+    candidates = [group for group in groups if group.supported and len(group.ops) >= rule.min_ops]
+    if rule.strategy == "every":
+        return candidates
+    limit = rule.max_partitions or len(candidates)
+    if rule.strategy == "largest":
+        chosen = sorted(candidates, key=lambda group: -len(group.ops))[:limit]
+        return [group for group in candidates if group in chosen]
+    return candidates[:limit]
+
+
+def cutters(graph: Graph, supported: Sequence[bool]) -> list[int | None]:
+    """Return, for each op, the op not supported that stands nearest and cuts it off: above it, or else below it.
+
+    None where the graph has no such op above or below.
+    """
+    _, order = _gather(graph, [True] * len(graph.ops))
+    above = _nearest(
+        order, supported, lambda i: [graph.producers[t] for t in graph.ops[i].inputs if t in graph.producers]
+    )
+    below = _nearest(
+        order[::-1],
+        supported,
+        lambda i: [reader for t in graph.ops[i].outputs for reader in graph.consumers.get(t, ())],
+    )
+    return [above[i] if above[i] is not None else below[i] for i in range(len(graph.ops))]
+
+
+def _nearest(order: Sequence[int], supported: Sequence[bool], near: Callable[[int], list[int]]) -> list[int | None]:
+    """Return the nearest op not supported over `near` edges, by one pass in an order that visits neighbours first."""
+    found: list[tuple[int, int] | None] = [None] * len(supported)
+    for index in order:
+        candidates = []
+        for neighbour in near(index):
+            behind = found[neighbour]
+            if not supported[neighbour]:
+                candidates.append((1, neighbour))
+            elif behind is not None:
+                candidates.append((behind[0] + 1, behind[1]))
+        found[index] = min(candidates, default=None)
+    return [None if entry is None else entry[1] for entry in found]

@@ -1,0 +1,80 @@
+"""The rules: one function per constraint of the vocabulary. A function's docstring is the rule in the documentation.
+
+Each takes (context, op, argument) and returns the reasons why the op is refused, none when it is accepted.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgepack.compat import rules_shapes, rules_types, rules_values
+from edgepack.compat.context import Context
+from edgepack.findings import Reason
+from edgepack.graph import Op
+
+Rule = Callable[[Context, Op, Any], list[Reason]]
+
+
+def when(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Reason]:
+    """If all constraints under `if` hold, those under `then` must hold as well."""
+    found: list[Reason] = []
+    for branch in argument:
+        if not broken(context, op, branch["if"]):
+            found.extend(broken(context, op, branch["then"]))
+    return found
+
+
+def any_of(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Reason]:
+    """At least one of the tables of constraints must hold; otherwise the reasons of the nearest one are given."""
+    nearest: list[Reason] | None = None
+    for table in argument:
+        found = broken(context, op, table)
+        if not found:
+            return []
+        if nearest is None or len(found) < len(nearest):
+            nearest = found
+    return nearest or []
+
+
+#: Exactly the vocabulary of `edgepack.profiles.vocabulary`; a test compares them.
+RULES: Mapping[str, Rule] = {
+    "any-of": any_of,
+    "axes-within": rules_values.axes_within,
+    "broadcast": rules_shapes.broadcast,
+    "constant-inputs": rules_values.constant_inputs,
+    "consumers": rules_values.consumers,
+    "dense-weights": rules_types.dense_weights,
+    "dtype-pairs": rules_types.dtype_pairs,
+    "dtypes": rules_types.dtypes,
+    "equal-quantities": rules_values.equal_quantities,
+    "exact-version": rules_values.exact_version,
+    "forbidden-axes": rules_values.forbidden_axes,
+    "fused-activation": rules_values.fused_activation,
+    "max-effective-rank": rules_shapes.max_effective_rank,
+    "max-rank": rules_shapes.max_rank,
+    "max-version": rules_values.max_version,
+    "min-runtime": rules_values.min_runtime,
+    "multiple-of": rules_values.multiple_of,
+    "one-dimensional": rules_shapes.one_dimensional,
+    "options": rules_values.options,
+    "per-tensor-data": rules_types.per_tensor_data,
+    "per-tensor-weights": rules_types.per_tensor_weights,
+    "permutations": rules_shapes.permutations,
+    "producers": rules_values.producers,
+    "range": rules_values.in_range,
+    "runtime-inputs-only": rules_values.runtime_inputs_only,
+    "same-dtype": rules_types.same_dtype,
+    "same-quantization": rules_types.same_quantization,
+    "same-shape": rules_shapes.same_shape,
+    "static-shapes": rules_shapes.static_shapes,
+    "when": when,
+    "zero-constants": rules_values.zero_constants,
+}
+
+
+def broken(context: Context, op: Op, constraints: Mapping[str, Any]) -> list[Reason]:
+    """Return the reasons of all constraints that the op breaks, each code and message once, in the table's order."""
+    found: dict[tuple[str, str], Reason] = {}
+    for constraint, argument in constraints.items():
+        for reason in RULES[constraint](context, op, argument):
+            found.setdefault((reason.code, reason.message), reason)
+    return list(found.values())

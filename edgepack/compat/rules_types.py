@@ -1,0 +1,120 @@
+"""Rules on data types and quantization parameters."""
+
+from typing import Any
+
+import numpy as np
+
+from edgepack.compat.context import Context, data_input, first_output, inputs, named, tensors
+from edgepack.compat.reasons import reason
+from edgepack.findings import Reason
+from edgepack.graph import FLOAT_DTYPES, Op, Tensor
+
+_CODES = {"weights": "weights-dtype", "bias": "bias-dtype", "parameter": "parameter-dtype"}
+
+
+def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Reason]:
+    """Tensors must have one of the data types given for their role.
+
+    `inputN` wins over `input` and `output`, these win over `data`; roles without types are not looked at.
+    """
+    found: dict[str, Reason] = {}
+    everything: list[tuple[str, Tensor, list[str] | None, str]] = []
+    for position, part, tensor in inputs(context.graph, op):
+        allowed = argument.get(f"input{position}") or (argument.get("input") if part == "data" else None)
+        label = part if part in {"weights", "bias"} else f"input {position}"
+        everything.append((named(tensor, label), tensor, allowed or argument.get(part), _CODES.get(part, "dtype")))
+    for position, tensor in enumerate(context.graph.op_outputs(op)):
+        allowed = argument.get("output") or argument.get("data")
+        everything.append((named(tensor, f"output {position}"), tensor, allowed, "dtype"))
+    for label, tensor, allowed, code in everything:
+        if allowed is None or tensor.dtype in allowed:
+            continue
+        if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
+            code = "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
+        # One sentence per kind of fault is enough: the next tensor says the same.
+        found.setdefault(code, reason(code, f"expected {_either(allowed)} for {label}, got {tensor.dtype}"))
+    return list(found.values())
+
+
+def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Reason]:
+    """The types of the first data input and the first output must be one of the pairs."""
+    data, output = data_input(context.graph, op), first_output(context.graph, op)
+    if data is None or output is None or [data.dtype, output.dtype] in argument:
+        return []
+    pairs = ", ".join(f"{before} to {after}" for before, after in argument)
+    return [reason("dtype-pair", f"expected one of {pairs}, got {data.dtype} to {output.dtype}")]
+
+
+def same_dtype(context: Context, op: Op, argument: list[str]) -> list[Reason]:
+    """All tensors of the roles given must have one data type."""
+    found = [entry for wanted in argument for entry in tensors(context.graph, op, wanted)]
+    for label, tensor in found[1:]:
+        if tensor.dtype != found[0][1].dtype:
+            message = f"expected {label} to be {found[0][1].dtype} as {found[0][0]} is, got {tensor.dtype}"
+            return [reason("dtype-mismatch", message)]
+    return []
+
+
+def dense_weights(context: Context, op: Op, argument: bool) -> list[Reason]:
+    """No input may be stored sparse."""
+    for position, _, tensor in inputs(context.graph, op):
+        if tensor.has_sparsity:
+            return [
+                reason(
+                    "sparse-weights", f"expected dense values for {named(tensor, f'input {position}')}, got sparse ones"
+                )
+            ]
+    return []
+
+
+def per_tensor_weights(context: Context, op: Op, argument: bool) -> list[Reason]:
+    """Weights must have one scale for the whole tensor."""
+    for _, tensor in tensors(context.graph, op, "weights"):
+        quantization = tensor.quantization
+        if quantization is not None and (quantization.per_channel or quantization.blockwise):
+            got = "block-wise scales" if quantization.blockwise else f"{quantization.scale.size} scales"
+            return [reason("per-channel-weights", f"expected one scale for {named(tensor, 'weights')}, got {got}")]
+    return []
+
+
+def per_tensor_data(context: Context, op: Op, argument: bool) -> list[Reason]:
+    """Activations must have one scale for the whole tensor; constants may have one per channel."""
+    for label, tensor in tensors(context.graph, op, "data"):
+        quantization = tensor.quantization
+        if context.is_constant(tensor) or quantization is None:
+            continue
+        if quantization.per_channel or quantization.blockwise:
+            return [reason("per-channel-data", f"expected one scale for {label}, got {quantization.scale.size}")]
+    return []
+
+
+def same_quantization(context: Context, op: Op, argument: bool) -> list[Reason]:
+    """Data inputs and outputs must share one scale and zero point."""
+    first: tuple[str, Any] | None = None
+    for label, tensor in tensors(context.graph, op, "data"):
+        quantization = tensor.quantization
+        if quantization is None:
+            continue
+        if first is None:
+            first = (label, quantization)
+        elif not (
+            np.array_equal(first[1].scale, quantization.scale)
+            and np.array_equal(first[1].zero_point, quantization.zero_point)
+        ):
+            return [
+                reason(
+                    "requantizes",
+                    f"expected {label} to have {_scale(first[1])} as {first[0]} has, got {_scale(quantization)}",
+                )
+            ]
+    return []
+
+
+def _scale(quantization: Any) -> str:
+    if quantization.scale.size != 1:
+        return f"{quantization.scale.size} scales"
+    return f"scale {float(quantization.scale[0]):.6g}, zero point {int(quantization.zero_point[0])}"
+
+
+def _either(types: list[str]) -> str:
+    return types[0] if len(types) == 1 else f"{', '.join(types[:-1])} or {types[-1]}"
