@@ -1,7 +1,6 @@
 """`edgepack check`."""
 
 from collections.abc import Iterable
-from itertools import groupby
 from pathlib import Path
 
 import typer
@@ -93,14 +92,41 @@ def _print_grouped(report: Report) -> None:
     if taken:
         listed = ", ".join(f"{op} x{count}" for op, count in sorted(taken.items(), key=lambda item: (-item[1], item[0])))
         output.out(output.wrap(f"  accelerator: {listed}", "    "))
-    rest = [f for f in report.ops if f.placement is not Placement.ACCELERATOR]
-    # A run of ops that are out for the same reason is one line: 300 ops stay readable.
-    for (placement, op, codes), run in groupby(rest, key=lambda f: (f.placement, f.op, tuple(r.code for r in f.reasons))):
-        found = list(run)
-        where = f"op {found[0].index}" if len(found) == 1 else f"ops {found[0].index}-{found[-1].index}, x{len(found)}"
-        output.out(f"  {placement}: {op} ({where})")
-        if codes:
-            _print_reasons(found[0], "    ")
+    # Ops that are out for the same reason are one entry, so that 300 ops stay readable.
+    groups: dict[tuple[str, ...], list[OpFinding]] = {}
+    for finding in report.ops:
+        if finding.placement is not Placement.ACCELERATOR:
+            groups.setdefault(_group(finding), []).append(finding)
+    for found in groups.values():
+        listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(found).items())
+        output.out(output.wrap(f"  {found[0].placement}: {listed}", "    "))
+        _print_reasons(found[0], "    ")
+
+
+def _group(finding: OpFinding) -> tuple[str, ...]:
+    """Return what ops must share to be shown together: the cut that put them out, else the op and its reasons."""
+    codes = tuple(reason.code for reason in finding.reasons)
+    if codes == ("outside-partition",):
+        return (str(finding.placement), finding.reasons[0].message)
+    return (str(finding.placement), finding.op, *codes)
+
+
+def _by_op(findings: list[OpFinding]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for finding in findings:
+        found.setdefault(finding.op, []).append(finding.index)
+    return found
+
+
+def _where(indices: list[int]) -> str:
+    """Return `op 3`, `ops 3-5` or `ops 3, 7 and 12 more`."""
+    if len(indices) == 1:
+        return f"op {indices[0]}"
+    if indices[-1] - indices[0] == len(indices) - 1:
+        return f"ops {indices[0]}-{indices[-1]}"
+    if len(indices) <= 6:
+        return f"ops {', '.join(map(str, indices))}"
+    return f"ops {', '.join(map(str, indices[:4]))} and {len(indices) - 4} more"
 
 
 def _print_reasons(finding: OpFinding, indent: str) -> None:

@@ -41,10 +41,11 @@ def error(problem: EdgepackError) -> None:
     err(wrap(f"error: {problem.message}"))
     if problem.hint:
         err(wrap(f"hint: {problem.hint}"))
-    log = str(problem.details.get("log_tail", "")).strip()
-    if log:
+    tail = problem.details.get("log_tail", "")
+    lines = tail.splitlines() if isinstance(tail, str) else list(tail)
+    if lines:
         err("log:")
-        for line in log.splitlines()[-12:]:
+        for line in lines[-12:]:
             err(f"  {line[: width() - 2]}")
 
 

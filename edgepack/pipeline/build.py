@@ -12,10 +12,12 @@ from edgepack.errors import AccuracyError, EdgepackError, QuantizationError, Too
 from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files, read_labels
+from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.variants import choose_variant
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.quantize.select import Selection, select
 from edgepack.runtime.metrics import Quality
@@ -118,12 +120,12 @@ class _Build:
         return result
 
     def _steps(self, profile: TargetProfile, result: TargetResult) -> None:
-        from edgepack.compat import check, resolve_variant
+        from edgepack.compat import check
 
         watch = result.stopwatch
         result.float_bytes = len(self.float_model.tflite)
         wish = self.options.target
-        variant = resolve_variant(profile, variant=wish.variant, soc=wish.soc)
+        variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
         profile = replace(profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops)
         rule = self._scheme(profile, result)
         assert result.model is not None
@@ -329,18 +331,6 @@ class _Build:
             "random": random,
             "method": self.options.method or "default",
         }
-
-
-def scheme_of(model: Model) -> str:
-    """Return the scheme id that a quantized .tflite has."""
-    graph = model.main
-    if any(t.dtype == "INT16" and t.quantization is not None and not t.is_constant for t in graph.tensors):
-        return "int16x8"
-    if model.is_quantized:
-        return "int8"
-    if any(t.dtype == "FLOAT16" and t.is_constant for t in graph.tensors):
-        return "float16"
-    return "dynamic-range"
 
 
 def _require(report: Report, profile: TargetProfile, *, full: bool) -> None:

@@ -10,6 +10,7 @@ from edgepack.findings import Report
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.variants import choose_variant
 from edgepack.pipeline.choice import resolve_targets
 
 
@@ -89,11 +90,10 @@ def _tflite(path: Path, options: ModelOptions, progress: Progress) -> bytes | Pa
 
 def _one(model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str) -> CheckedTarget:
     from edgepack.compat import check as run
-    from edgepack.compat import resolve_variant
 
     found = CheckedTarget(profile.id)
     try:
-        variant = resolve_variant(profile, variant=wish.variant, soc=wish.soc)
+        variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
         chosen = replace(profile, schemes=variant.schemes or profile.schemes)
         subject = model
         if model.is_float:

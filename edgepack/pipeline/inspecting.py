@@ -7,6 +7,7 @@ from typing import Any
 
 from edgepack.errors import BundleError
 from edgepack.graph import Model, Tensor, read_model
+from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
@@ -34,9 +35,10 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
     if manifest.is_file():
         try:
             document = json.loads(manifest.read_text())
-            files = sorted(name for name in document["files"] if name.startswith("model/") and name.endswith(".tflite"))
-            chosen = path / next(name for name in files if Path(name).name == document["model"]["host"])
-        except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+            chosen = path / str(document["model"]["host"])
+            if not chosen.resolve().is_relative_to(path.resolve()) or not chosen.is_file():
+                raise KeyError("model.host")
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(
                 f"'{path}' has a manifest that names no model", hint=f"run `edgepack verify {path}`"
             ) from error
@@ -50,15 +52,13 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
 
 def describe(model: Model) -> dict[str, Any]:
     """Return what a .tflite holds as JSON values."""
-    from edgepack.pipeline.build import scheme_of
-
     graph = model.main
     # Tensors share buffers: count each once.
     buffers = {t.buffer: int(t.raw.size) for g in model.graphs for t in g.tensors if t.raw is not None}
     counts = Counter(op.label for op in graph.ops)
     return {
         "bytes": model.size,
-        "scheme": "float32" if model.is_float else scheme_of(model),
+        "scheme": scheme_of(model),
         "constant_bytes": sum(buffers.values()),
         "description": model.description,
         "min_runtime_version": model.min_runtime_version,
