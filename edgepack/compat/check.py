@@ -29,8 +29,8 @@ def check(
         runtime_version: Runtime version to compile for; None for the newest.
 
     Returns:
-        The report. `compatible` is False when an op runs nowhere, or when an op is left to the host and the profile denies
-        that.
+        The report. `compatible` is False when an op runs nowhere, or when an op is left to the host and the profile
+        denies that.
 
     Raises:
         UsageError: The profile has no such variant or chip.

@@ -29,11 +29,11 @@ class Context:
 
         Delegates fold these (float16 and sparse weights), so rules treat them as constants.
         """
-        found = set()
+        found: set[int] = set()
         for op in self.graph.ops:
-            if op.name in {"DEQUANTIZE", "DENSIFY"} and op.inputs and op.inputs[0] >= 0:
-                if self.graph.tensors[op.inputs[0]].is_constant:
-                    found.update(op.outputs)
+            source = op.inputs[0] if op.inputs else -1
+            if op.name in {"DEQUANTIZE", "DENSIFY"} and source >= 0 and self.graph.tensors[source].is_constant:
+                found.update(op.outputs)
         return frozenset(found)
 
     def is_constant(self, tensor: Tensor) -> bool:
@@ -52,9 +52,10 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), _TRANSPOSED),
     **dict.fromkeys(
         (
-            "ARG_MAX", "ARG_MIN", "BROADCAST_TO", "CUMSUM", "EXPAND_DIMS", "GATHER", "GATHER_ND", "MEAN", "MIRROR_PAD", "PAD",
-            "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RESHAPE", "RESIZE_BILINEAR",
-            "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "SUM", "TILE", "TOPK_V2", "TRANSPOSE", "STABLEHLO_BROADCAST_IN_DIM",
+            "ARG_MAX", "ARG_MIN", "BROADCAST_TO", "CUMSUM", "EXPAND_DIMS", "GATHER", "GATHER_ND", "MEAN",
+            "MIRROR_PAD", "PAD", "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RESHAPE",
+            "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "STABLEHLO_BROADCAST_IN_DIM", "SUM", "TILE",
+            "TOPK_V2", "TRANSPOSE",
         ),
         _ONE,
     ),

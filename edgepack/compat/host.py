@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edgepack.compat.context import Context, named, tensors
+from edgepack.compat.context import Context, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import Op

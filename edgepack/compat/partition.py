@@ -1,4 +1,7 @@
-"""Groups of ops for the accelerator, by data dependency and not by file order, as TFLite's delegate partitioner makes them."""
+"""Groups of ops for the accelerator.
+
+By data dependency and not by file order, as TFLite's delegate partitioner makes them.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +26,9 @@ class Group:
 def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
     """Split a graph into groups that alternate between supported and not supported.
 
-    A group takes ready ops of one kind until none is left, then the other kind's turn comes. The first op in file order that
-    is ready when a group begins decides its kind, so a graph whose only source op is not supported begins with a host group.
+    A group takes ready ops of one kind until none is left, then the other kind's turn comes. The first op in file order
+    that is ready when a group begins decides its kind, so a graph whose first op is not supported begins with a host
+    group.
 
     Args:
         graph: The graph.

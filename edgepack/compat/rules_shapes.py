@@ -27,7 +27,7 @@ def max_effective_rank(context: Context, op: Op, argument: int) -> list[Reason]:
     """Of data inputs and outputs, only this many innermost dimensions may be larger than 1."""
     for label, tensor in tensors(context.graph, op, "data"):
         if any(size > 1 for size in tensor.shape[: max(0, tensor.rank - argument)]):
-            message = f"expected only the {argument} innermost dimensions of {label} to be larger than 1, got {list(tensor.shape)}"
+            message = f"expected only the {argument} innermost dimensions of {label} above 1, got {list(tensor.shape)}"
             return [reason(f"rank-above-{argument}", message)]
     return []
 
@@ -58,9 +58,9 @@ def same_shape(context: Context, op: Op, argument: list[str]) -> list[Reason]:
 def broadcast(context: Context, op: Op, argument: str) -> list[Reason]:
     """How data inputs of different shapes may be combined.
 
-    `none`: not at all. `numpy`: dimensions compared from the last must be equal or 1. `gpu-legacy`: as `numpy`, and inputs
-    of different ranks above 1 only as [1, h, w, c] with [h, w, c], as [1, h, w, c] with [1, 1], or as [b, h, w, c] with
-    [b, c].
+    `none`: not at all. `numpy`: dimensions compared from the last must be equal or 1. `gpu-legacy`: as `numpy`, and
+    inputs of different ranks above 1 only as [1, h, w, c] with [h, w, c], as [1, h, w, c] with [1, 1], or as
+    [b, h, w, c] with [b, c].
     """
     shapes = [tensor.shape for _, tensor in tensors(context.graph, op, "input")]
     for other in shapes[1:]:

@@ -26,9 +26,10 @@ def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Rea
     for position, tensor in enumerate(context.graph.op_outputs(op)):
         allowed = argument.get("output") or argument.get("data")
         everything.append((named(tensor, f"output {position}"), tensor, allowed, "dtype"))
-    for label, tensor, allowed, code in everything:
+    for label, tensor, allowed, usual in everything:
         if allowed is None or tensor.dtype in allowed:
             continue
+        code = usual
         if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
             code = "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
         # One sentence per kind of fault is enough: the next tensor says the same.

@@ -1,4 +1,7 @@
-"""profile.toml and its op tables -> TargetProfile. Strict: unknown keys are faults, and all faults come in one error."""
+"""profile.toml and its op tables -> TargetProfile.
+
+Strict: unknown keys are faults, and all faults come in one error.
+"""
 
 import hashlib
 import tomllib
@@ -42,8 +45,8 @@ def load_profile(path: Path | str) -> TargetProfile:
         The target as values.
 
     Raises:
-        ProfileError: A file is missing or not TOML, or breaks the schema; the message lists every fault found, each with
-            the file and the key path.
+        ProfileError: A file is missing or not TOML, or breaks the schema; the message lists every fault found, each
+            with the file and the key path.
     """
     path = Path(path)
     if path.is_dir():
@@ -113,7 +116,14 @@ class _Loader:
         memory = self._memory(top.table("memory", optional=True))
         bundle = self._bundle(top.table("bundle"))
         variants = [
-            self._variant(table, default_table, partition, schemes, socs, source_ids)
+            self._variant(
+                table,
+                default_table=default_table,
+                partition=partition,
+                schemes=schemes,
+                socs=socs,
+                source_ids=source_ids,
+            )
             for table in top.tables("variants")
         ]
         self._unique("[[variants]]", "id", [variant.id for variant in variants])
@@ -217,6 +227,7 @@ class _Loader:
     def _variant(
         self,
         table: Table,
+        *,
         default_table: OpTable,
         partition: PartitionRule,
         schemes: tuple[SchemeRule, ...],
@@ -282,7 +293,7 @@ class _Loader:
     def _socs(self, top: Table) -> dict[str, dict[str, Any]]:
         table = top.table("socs", optional=True)
         found: dict[str, dict[str, Any]] = {}
-        for soc in table.keys():
+        for soc in table.names():
             entry = table.table(soc)
             facts: dict[str, Any] = {"arch": entry.text("arch")}
             if entry.has("float16"):

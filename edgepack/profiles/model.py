@@ -75,8 +75,8 @@ class PartitionRule:
     """How ops are grouped for the accelerator.
 
     Attributes:
-        strategy: `first` (only the first supported group goes to the accelerator), `largest` (the `max_partitions` largest
-            groups) or `every` (each supported op, kernel by kernel, as a CPU or a whole-graph compiler does).
+        strategy: `first` (only the first supported group goes to the accelerator), `largest` (the `max_partitions`
+            largest groups) or `every` (each supported op, kernel by kernel, as a CPU or a whole-graph compiler does).
         max_partitions: How many groups may be delegated; 0 means no limit.
         min_ops: Smallest group that is delegated.
         cut: What a cut graph costs, one sentence; shown when ops stay behind on the host.
@@ -94,8 +94,8 @@ class OpRule:
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`.
-        constraints: Constraint id -> argument, as in ops.toml; each id stands in `edgepack.profiles.vocabulary` and is a
-            documented function of `edgepack.compat`.
+        constraints: Constraint id -> argument, defaults of the table included; each id stands in
+            `edgepack.profiles.vocabulary` and is a documented function of `edgepack.compat`.
         source: Where the row comes from: id of a `[[sources]]` entry.
     """
 

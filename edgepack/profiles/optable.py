@@ -63,7 +63,8 @@ def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: F
 def overlay(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row's constraints laid over the table's defaults.
 
-    A row's argument replaces the default's; tables of the constraints that merge are laid over key by key; `false` cancels.
+    A row's argument replaces the default's; tables of the constraints that merge are laid over key by key; `false`
+    cancels.
     """
     merged: dict[str, Any] = dict(defaults)
     for key, argument in own.items():

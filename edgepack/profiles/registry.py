@@ -1,7 +1,7 @@
 """All installed targets, through one door: the entry-point group `edgepack.targets`.
 
-An entry point's name is the target's id. Its object is a package whose folder has `profile.toml`, or a function that takes
-the id and returns that folder. Built-in targets come the same way. A broken plugin is a warning, never a crash.
+An entry point's name is the target's id. Its object is a package whose folder has `profile.toml`, or a function that
+takes the id and returns that folder. Built-in targets come the same way. A broken plugin is a warning, never a crash.
 """
 
 import inspect
@@ -44,7 +44,8 @@ def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
         kept = doors.setdefault(entry.name, entry)
         if kept.value != entry.value:
             warnings.append(
-                f"two packages provide the target '{entry.name}': {kept.value} is used, {entry.value}{_origin(entry)} is left out"
+                f"two packages provide the target '{entry.name}': {kept.value} is used, "
+                f"{entry.value}{_origin(entry)} is left out"
             )
     return Registry(doors, tuple(warnings))
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from edgepack.profiles.faults import Faults, did_you_mean
 
@@ -13,13 +13,12 @@ class _Required:
 
 REQUIRED: Final = _Required()
 
-_T = TypeVar("_T")
-
 
 class Table:
     """One table of a TOML file.
 
-    Every getter returns a value of the promised type even when it adds a fault, so that reading goes on and finds the next.
+    Every getter returns a value of the promised type even when it adds a fault, so that reading goes on and finds the
+    next.
 
     Attributes:
         path: Key path for messages: "" for the whole file, `[quantization]`, `[quantization].schemes[1]`.
@@ -41,7 +40,7 @@ class Table:
     def _key(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
-    def _value(self, key: str, default: Any, kind: type | tuple[type, ...], what: str, empty: _T) -> Any | _T:
+    def _value(self, key: str, default: Any, kind: type | tuple[type, ...], what: str, empty: Any) -> Any:
         self._known.add(key)
         if key not in self._data:
             if default is not REQUIRED:
@@ -59,7 +58,7 @@ class Table:
         """True when the file has the key."""
         return key in self._data
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return the file's keys, sorted, and count them as known."""
         self._known.update(self._data)
         return sorted(self._data)
