@@ -1,0 +1,238 @@
+"""Time `edgepack build -t all` beside four TFLiteConverter scripts that make the same four files.
+
+Whole processes, one after the other in turn, so that a drifting machine drifts for both; medians and their ratio are printed.
+Peak memory is that of the largest process, as the operating system accounts for it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TARGETS = ("cpu", "android-gpu", "edgetpu", "hexagon")
+#: What a script per target would ask TFLiteConverter for: the scheme that edgepack takes by itself for each.
+PEER_SCHEMES = {"cpu": "int8", "android-gpu": "float16", "edgetpu": "int8", "hexagon": "int8"}
+
+#: The script a user would write by TensorFlow's own guide (post-training quantization): one process per file.
+PEER = """
+import sys
+import numpy as np
+import tensorflow as tf
+model, scheme, samples, out = sys.argv[1:]
+if model.endswith(".keras"):
+    converter = tf.lite.TFLiteConverter.from_keras_model(tf.keras.models.load_model(model, compile=False))
+else:
+    converter = tf.lite.TFLiteConverter.from_saved_model(model)
+converter.optimizations = [tf.lite.Optimize.DEFAULT]
+if scheme == "float16":
+    converter.target_spec.supported_types = [tf.float16]
+else:
+    x = np.load(samples)["x"]
+    converter.representative_dataset = lambda: ([x[i:i + 1].astype("float32")] for i in range(len(x)))
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+open(out, "wb").write(converter.convert())
+"""
+
+
+@dataclass
+class Case:
+    """One model with its samples."""
+
+    name: str
+    model: Path
+    calibration: Path
+    evaluation: Path
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
+    """Run a command to its end; return (seconds, peak MiB of its largest process)."""
+    start = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
+    )
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{errors.decode()[-3000:]}")
+    return seconds, usage.ru_maxrss / 1024
+
+
+def mobilenet_v2(folder: Path) -> Case:
+    """MobileNetV2 with random weights of a fixed seed and 100 random samples; no data set is needed for time and size."""
+    model = folder / "mobilenet_v2.keras"
+    code = (
+        "import sys, keras; keras.utils.set_random_seed(1); "
+        "keras.applications.MobileNetV2(weights=None, input_shape=(224, 224, 3)).save(sys.argv[1])"
+    )
+    run([sys.executable, "-c", code, str(model)])
+    x = np.random.default_rng(1).random((100, 224, 224, 3), np.float32)
+    np.savez(folder / "mobilenet_v2.npz", x=x)
+    np.savez(folder / "mobilenet_v2_eval.npz", x=np.random.default_rng(2).random((20, 224, 224, 3), np.float32))
+    return Case("MobileNetV2 224 (.keras)", model, folder / "mobilenet_v2.npz", folder / "mobilenet_v2_eval.npz")
+
+
+def keyword_spotting(folder: Path) -> Case:
+    """MLPerf Tiny's trained keyword spotter: 100 samples calibrate, the other 400 measure."""
+    models = Path(os.environ.get("EDGEPACK_TEST_MODELS", REPOSITORY.parent / "shared" / "models")) / "mlperf-tiny"
+    if not models.is_dir():
+        sys.exit("the keyword-spotting model is not here: set EDGEPACK_TEST_MODELS")
+    data = np.load(models / "kws_samples.npz")
+    np.savez(folder / "kws.npz", x=data["x"][:100])
+    np.savez(folder / "kws_eval.npz", x=data["x"][100:], y=data["y"][100:])
+    return Case("keyword spotting (SavedModel)", models / "kws_saved_model", folder / "kws.npz", folder / "kws_eval.npz")
+
+
+def bench(case: Case, folder: Path, runs: int) -> None:
+    """Fill `case.figures` with times, memory and quality of both sides."""
+    edgepack = shutil.which("edgepack")
+    assert edgepack
+    script = folder / "peer.py"
+    script.write_text(PEER)
+    out = folder / "out"
+    command = [
+        edgepack, "build", str(case.model), *(word for t in TARGETS for word in ("-t", t)), "--samples", str(case.calibration),
+        "--eval", str(case.evaluation), "--name", "bench", "--out", str(out), "--force", "--max-drop", "100",
+    ]  # fmt: skip
+    cold, cached, peers, memory, peer_memory = [], [], [], [], []
+    for _ in range(runs):
+        cache = folder / "cache"
+        shutil.rmtree(cache, ignore_errors=True)
+        environment = {"EDGEPACK_CACHE_DIR": str(cache)}
+        seconds, peak = run(command, environment)
+        cold.append(seconds)
+        memory.append(peak)
+        cached.append(run(command, environment)[0])
+        done = [
+            run([sys.executable, str(script), str(case.model), PEER_SCHEMES[t], str(case.calibration), str(folder / f"{t}.tflite")])
+            for t in TARGETS
+        ]
+        peers.append(sum(seconds for seconds, _ in done))
+        peer_memory.append(max(peak for _, peak in done))
+    case.figures = {
+        "cold": statistics.median(cold),
+        "cached": statistics.median(cached),
+        "peer": statistics.median(peers),
+        "memory": statistics.median(memory),
+        "peer_memory": statistics.median(peer_memory),
+        "check": statistics.median(
+            run([edgepack, "check", str(out / "bench-edgetpu/model/bench.tflite"), "-t", "edgetpu"])[0] for _ in range(3)
+        ),
+        "quality": qualities(case, folder, out),
+    }
+
+
+def qualities(case: Case, folder: Path, out: Path) -> list[dict[str, object]]:
+    """Measure both sides' files with the same code against the same float model."""
+    from edgepack.graph import read_model
+    from edgepack.pipeline.options import ModelOptions
+    from edgepack.pipeline.session import Session
+    from edgepack.runtime.evaluate import evaluate
+    from edgepack.runtime.runner import model_inputs
+    from edgepack.samples import InputSpec, load_samples
+
+    os.environ["EDGEPACK_CACHE_DIR"] = str(folder / "cache")
+    with Session(ModelOptions()) as session:
+        reference = session.float_model(case.model)[0].tflite
+    inputs = [InputSpec(i.name, i.shape, i.dtype) for i in model_inputs(read_model(reference))]
+    samples = load_samples(str(case.evaluation), inputs)
+    rows = []
+    for target in TARGETS:
+        manifest = json.loads((out / f"bench-{target}" / "manifest.json").read_text())
+        ours = (out / f"bench-{target}" / manifest["model"]["host"]).read_bytes()
+        theirs = renamed((folder / f"{target}.tflite").read_bytes(), reference)
+        found = evaluate(reference, {"ours": ours, "theirs": theirs}, samples)
+        rows.append(
+            {
+                "target": target,
+                "scheme": manifest["scheme"]["id"] if isinstance(manifest["scheme"], dict) else manifest["scheme"],
+                "bytes": len(ours),
+                "peer_bytes": len(theirs),
+                "quality": found["ours"].to_json(),
+                "peer_quality": found["theirs"].to_json(),
+            }
+        )
+    return rows
+
+
+def renamed(theirs: bytes, reference: bytes) -> bytes:
+    """Both sides keep the order of inputs and outputs; nothing has to be renamed, but their number must agree."""
+    from edgepack.graph import read_model
+
+    a, b = read_model(theirs).main, read_model(reference).main
+    if (len(a.inputs), len(a.outputs)) != (len(b.inputs), len(b.outputs)):
+        sys.exit("the two sides' models have different inputs or outputs")
+    return theirs
+
+
+def show(case: Case) -> None:
+    """Print one model's table."""
+    f = case.figures
+    print(f"\n{case.name}")
+    print("  whole process, seconds                       median   ratio to TFLiteConverter")
+    print(f"    edgepack build, 4 targets, cold          {f['cold']:8.1f}   {f['peer'] / f['cold']:5.1f} times faster")
+    print(f"    edgepack build, 4 targets, cached        {f['cached']:8.1f}   {f['peer'] / f['cached']:5.1f} times faster")
+    print(f"    four TFLiteConverter scripts             {f['peer']:8.1f}")
+    print(f"    edgepack check, int8 file                {f['check']:8.2f}")
+    print("  peak memory of the largest process, MiB")
+    print(f"    edgepack {f['memory']:.0f}, TFLiteConverter {f['peer_memory']:.0f}, ratio {f['peer_memory'] / f['memory']:.2f}")
+    print("  target       scheme             bytes   SNR dB   top-1 | TFLiteConverter: bytes   SNR dB   top-1")
+    for row in f["quality"]:
+        ours, theirs = row["quality"], row["peer_quality"]
+        print(
+            f"  {row['target']:<12} {row['scheme']:<14} {row['bytes']:>9} {figure(ours['snr_db']):>8} {figure(ours['top1']):>7} "
+            f"|                  {row['peer_bytes']:>9} {figure(theirs['snr_db']):>7} {figure(theirs['top1']):>7}"
+        )
+    best = next((row["quality"]["top1_float"] for row in f["quality"] if row["quality"]["top1_float"] is not None), None)
+    if best is not None:
+        print(f"  float top-1: {best:.2f}")
+
+
+def figure(value: float | None) -> str:
+    """Return a figure or a dash."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3, help="how often each side runs (default 3)")
+    parser.add_argument("--model", choices=["mobilenet_v2", "kws"], action="append", help="default: both")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    arguments = parser.parse_args()
+    makers = {"mobilenet_v2": mobilenet_v2, "kws": keyword_spotting}
+    cases = []
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in arguments.model or list(makers):
+            folder = Path(temporary) / name
+            folder.mkdir()
+            case = makers[name](folder)
+            bench(case, folder, arguments.runs)
+            show(case)
+            cases.append(case)
+    edgepack = shutil.which("edgepack")
+    assert edgepack
+    helps = [run([edgepack, "--help"])[0] for _ in range(5)]
+    print(f"\nedgepack --help: {statistics.median(helps):.2f} s (median of 5)")
+    if arguments.json:
+        document = {case.name: case.figures for case in cases} | {"help": statistics.median(helps)}
+        arguments.json.write_text(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()
