@@ -18,7 +18,7 @@ from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.errors import EdgepackError, QuantizationError, UnfitModelError
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.refused import QuantizationRefused
+from edgepack.quantize.apply import QuantizationRefused
 from edgepack.runtime.metrics import Quality
 from edgepack.samples import SampleSet
 
