@@ -12,6 +12,7 @@ TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, so that 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import frexp
 
 from edgepack.graph.model import Graph, Model, Op, Tensor
 
@@ -136,6 +137,13 @@ def _rescales_by_1_or_more(call: _Call) -> bool:
     return all(scales) and scales[0] * scales[1] / scales[2] >= 1.0
 
 
+def _free_int16_scales(call: _Call) -> bool:
+    # The option's default is true, and producers leave it there: the kernel looks at the scales as well.
+    scales = [_scale(tensor) for tensor in (call.input(0), call.input(1), *call.outputs[:1])]
+    powers_of_two = all(frexp(scale)[0] == 0.5 for scale in scales)
+    return call.type(0) == call.output == "INT16" and not (call.flag("pot_scale_int16") and powers_of_two)
+
+
 def _dilated(call: _Call) -> bool:
     return (call.op.options.get("dilation_w", 1), call.op.options.get("dilation_h", 1)) != (1, 1)
 
@@ -173,7 +181,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
         _is(6, "FLOAT16"),
         _unquantized(5, "INT16"),
         _is(4, "INT64"),
-        _if(lambda call: call.type(0) == call.output == "INT16" and not call.flag("pot_scale_int16"), 3),
+        _if(_free_int16_scales, 3),
         _is(2, "INT8"),
     ),
     "ARG_MAX": _ARG,
@@ -343,7 +351,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
         _is(2, "INT8"),
     ),
     "SUB": (
-        _if(lambda call: call.type(0) == call.output == "INT16" and not call.flag("pot_scale_int16"), 5),
+        _if(_free_int16_scales, 5),
         _is(4, "INT64"),
         _if(_broadcasts_above_4, 3),
         _is(2, "INT8"),

@@ -1,0 +1,208 @@
+"""Apply a scheme to a float .tflite, flatbuffer to flatbuffer, with ranges measured by our own calibrator."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from edgepack.errors import EdgepackError, QuantizationError
+from edgepack.graph import Graph, Model, Op, read_model
+from edgepack.graph.edit import restore_interface, unique_names, write_true_versions
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.float16 import to_float16
+from edgepack.quantize.kinds import DYNAMIC_LEAST, quantized_by
+from edgepack.quantize.ranges import Range
+from edgepack.schemes import get_scheme
+
+
+class QuantizationRefused(QuantizationError):
+    """ai-edge-quantizer cannot do this model as well as TFLiteConverter's own quantizer; try that one.
+
+    `details["ops"]` names the ops that would have stayed float, where that is the reason.
+    """
+
+    kind = "quantization-refused"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized model.
+
+    Attributes:
+        tflite: The file.
+        tool: What made it, with its version.
+        notes: Sentences for people.
+    """
+
+    tflite: bytes
+    tool: str
+    notes: tuple[str, ...] = ()
+
+
+def apply(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = None) -> Quantized:
+    """Return the float model in the rule's scheme.
+
+    Signatures, names and order of inputs and outputs and the description are the float model's; op versions and
+    `min_runtime_version` are the true ones; the result was loaded by the runtime.
+
+    Args:
+        tflite: A float .tflite.
+        rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
+        ranges: (minimum, maximum) of every float activation by `edgepack.graph.edit.tensor_keys` key; for the integer
+            schemes only.
+
+    Raises:
+        QuantizationRefused: ai-edge-quantizer cannot, or leaves float what TFLiteConverter's quantizer would not.
+        QuantizationError: The model is not float, ranges are missing, or the result does not load.
+    """
+    scheme = get_scheme(rule.scheme)
+    source = read_model(tflite)
+    if scheme.id == "int8-qat":
+        raise QuantizationError(
+            "int8-qat is learned in training and cannot be applied to a trained file", hint="use int8 with samples"
+        )
+    if not source.is_float:
+        raise QuantizationError(
+            f"the model is already quantized and cannot be made {scheme.id}",
+            hint="give the float model it was made from",
+        )
+    if scheme.id == "float32":
+        return Quantized(tflite, "none")
+    if scheme.id == "float16":
+        made, tool = to_float16(tflite), "edgepack"
+    else:
+        made, tool = _quantize(tflite, rule, ranges), f"ai-edge-quantizer {version('ai-edge-quantizer')}"
+    made = write_true_versions(restore_interface(made, source))
+    require_loadable(made)
+    return Quantized(made, tool, _notes(read_model(made), _bits(rule)) if scheme.is_integer else ())
+
+
+def require_loadable(tflite: bytes) -> None:
+    """Load a quantized model in the runtime and prepare its ops.
+
+    Raises:
+        QuantizationError: The runtime refuses it.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    try:
+        Interpreter(model_content=tflite, num_threads=1).allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise QuantizationRefused(f"the runtime refuses the quantized model: {reason}") from error
+
+
+def float_ops(graph: Graph) -> Iterator[Op]:
+    """Yield the ops that still compute in float, QUANTIZE and DEQUANTIZE left out."""
+    for op in graph.ops:
+        if op.name in ("QUANTIZE", "DEQUANTIZE"):
+            continue
+        tensors = [*(t for t in graph.op_inputs(op) if t is not None), *graph.op_outputs(op)]
+        if any(tensor.is_float and not tensor.is_constant for tensor in tensors):
+            yield op
+
+
+def _bits(rule: SchemeRule) -> int:
+    return 16 if get_scheme(rule.scheme).activations == "INT16" else 8
+
+
+def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None) -> bytes:
+    scheme = get_scheme(rule.scheme)
+    if scheme.is_integer and ranges is None:
+        raise QuantizationError(f"{scheme.id} needs the ranges of a calibration, got none")
+    with _quiet():
+        from ai_edge_quantizer import quantizer
+
+        try:
+            tool = quantizer.Quantizer(unique_names(tflite), _recipe(rule))
+            measured = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
+            made = bytes(
+                tool.quantize(measured, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            )
+        except EdgepackError:
+            raise
+        # Whatever it raises is a refusal: there is a second quantizer to ask.
+        except Exception as error:
+            reason = str(error).strip().split("\n", 1)[0]
+            raise QuantizationRefused(f"ai-edge-quantizer cannot make this model {scheme.id}: {reason}") from error
+    if scheme.is_integer:
+        able = quantized_by(True, _bits(rule))
+        left = sorted({op.name for op in float_ops(read_model(made).main) if op.name in able})
+        if left:
+            raise QuantizationRefused(
+                f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
+                details={"ops": left},
+            )
+    return made
+
+
+def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
+    """Return the recipe, in ai-edge-quantizer's own JSON form; a later entry overrides an earlier one."""
+    per_tensor = rule.fully_connected == "per-tensor"
+    bits = _bits(rule)
+    activation = None
+    if rule.scheme != "dynamic-range":
+        activation = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": "INT"}
+    # The BATCH_MATMUL kernel reads one scale of its weights, whatever the file says.
+    entries = [_entry("*", activation), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
+    if per_tensor:
+        entries.append(_entry("FULLY_CONNECTED", activation, "TENSORWISE"))
+    if activation is not None:
+        for end in ("INPUT", "OUTPUT"):
+            if rule.io == "FLOAT32":
+                entries.append({"regex": ".*", "operation": end, "algorithm_key": "no_quantize"})
+            elif rule.io == "UINT8":
+                entries.append(_entry(end, {**activation, "dtype": "UINT"}))
+    return entries
+
+
+def _entry(operation: str, activation: Mapping[str, Any] | None, granularity: str = "CHANNELWISE") -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "weight_tensor_config": {"num_bits": 8, "symmetric": True, "granularity": granularity, "dtype": "INT"},
+        "compute_precision": "INTEGER",
+        "explicit_dequantize": False,
+        "min_weight_elements": 0,
+    }
+    if activation is None:
+        config["min_weight_elements"] = DYNAMIC_LEAST
+    else:
+        config["activation_tensor_config"] = dict(activation)
+    return {
+        "regex": ".*",
+        "operation": operation,
+        "algorithm_key": "min_max_uniform_quantize",
+        "op_config": config,
+    }
+
+
+def _as_statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
+    return {
+        key: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+        for key, (low, high) in sorted(ranges.items())
+    }
+
+
+def _notes(made: Model, bits: int) -> tuple[str, ...]:
+    left = sorted({op.label for op in float_ops(made.main)})
+    if not left:
+        return ()
+    return (f"{', '.join(left)} stay in float: no quantizer of TFLite makes them int{bits}",)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ai-edge-quantizer's warnings about its own use of the runtime and its log from the user."""
+    logger = logging.getLogger()
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

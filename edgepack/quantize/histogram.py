@@ -1,0 +1,159 @@
+"""What is kept of a tensor: exact minimum and maximum, per channel too, and a histogram that grows by doubling.
+
+The histogram's bins are `2**exponent` wide and start at a multiple of that width, so doubling the width merges pairs of
+bins exactly. The exponent is the smallest whose bins cover [minimum, maximum] with `BINS` bins, so that the result does
+not depend on the order in which values were seen, and two histograms can be merged without loss.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Counts = npt.NDArray[np.int64]
+
+#: Most bins a histogram has; after a doubling at least half of them are in use.
+BINS = 2048
+
+#: One value in this many goes into the histogram, at a fixed stride: binning costs ten times what the extremes do. The
+#: histogram only places percentiles and weighs errors; minimum, maximum and channels are exact.
+_THIN = 16
+
+#: Fewest and most values of one tensor of one sample in the histogram.
+_FEWEST, _MOST = 256, 4096
+
+#: Rows are folded to about this many values before the per-channel reduction: NumPy's loop over short rows is slow.
+_FOLD = 2048
+
+_EMPTY: Floats = np.zeros(0, np.float32)
+
+
+@dataclass
+class Statistics:
+    """What was seen of one tensor.
+
+    Attributes:
+        count: Values seen.
+        minimum: Smallest value, exact; +inf before the first value.
+        maximum: Largest value, exact; -inf before the first value.
+        exponent: Bins are `2**exponent` wide.
+        start: The first bin begins at `start * 2**exponent`.
+        bins: int64, shape (up to `BINS`,): values per bin, of the subsample.
+        channel_minimum: float32, shape (size of the last dimension,): smallest value of each channel, exact.
+        channel_maximum: The same for the largest.
+    """
+
+    count: int = 0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    exponent: int = 0
+    start: int = 0
+    bins: Counts = field(default_factory=lambda: np.zeros(0, np.int64))
+    channel_minimum: Floats = field(default_factory=lambda: _EMPTY)
+    channel_maximum: Floats = field(default_factory=lambda: _EMPTY)
+
+    @property
+    def is_finite(self) -> bool:
+        """False when a NaN or an infinity was seen."""
+        return math.isfinite(self.minimum) and math.isfinite(self.maximum)
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """Middle of each bin, held inside [minimum, maximum]."""
+        middle = (self.start + np.arange(self.bins.size) + 0.5) * 2.0**self.exponent
+        return np.clip(middle, self.minimum, self.maximum)
+
+    def observe(self, values: Floats, samples: int = 1) -> None:
+        """Add the values of one tensor of one sample, or of several samples stacked; keeps no reference to them.
+
+        A NaN or an infinity shows as such in minimum or maximum afterwards, and leaves the histogram untouched.
+        """
+        if not values.size:
+            return
+        low, high = _channel_extremes(values)
+        minimum, maximum = float(low.min()), float(high.max())
+        self.count += values.size
+        if not (math.isfinite(minimum) and math.isfinite(maximum)):
+            self.minimum, self.maximum = minimum, maximum
+            return
+        self._add_channels(low, high)
+        self._cover(min(minimum, self.minimum), max(maximum, self.maximum))
+        flat = values.reshape(-1)[:: _stride(values.shape, samples)]
+        # Exact: a product with a power of two, and `_exponent` keeps it in the range of normal numbers.
+        index = np.floor(flat * np.float32(2.0**-self.exponent)).astype(np.intp)
+        index -= self.start
+        self.bins += np.bincount(index, minlength=self.bins.size)
+
+    def merge(self, other: "Statistics") -> None:
+        """Add what another calibration saw of the same tensor."""
+        if not other.count:
+            return
+        self.count += other.count
+        self._add_channels(other.channel_minimum, other.channel_maximum)
+        self._cover(min(other.minimum, self.minimum), max(other.maximum, self.maximum))
+        self._add_bins(other.bins, other.start, other.exponent)
+
+    def _add_channels(self, low: Floats, high: Floats) -> None:
+        if not self.channel_minimum.size:
+            self.channel_minimum, self.channel_maximum = low.copy(), high.copy()
+        elif self.channel_minimum.shape == low.shape:
+            np.minimum(self.channel_minimum, low, out=self.channel_minimum)
+            np.maximum(self.channel_maximum, high, out=self.channel_maximum)
+
+    def _cover(self, minimum: float, maximum: float) -> None:
+        """Make the bins reach from `minimum` to `maximum`."""
+        if minimum == self.minimum and maximum == self.maximum:
+            return
+        old_bins, old_start, old_exponent = self.bins, self.start, self.exponent
+        self.minimum, self.maximum = minimum, maximum
+        self.exponent = _exponent(minimum, maximum)
+        self.start = _bin(minimum, self.exponent)
+        self.bins = np.zeros(_bin(maximum, self.exponent) - self.start + 1, np.int64)
+        self._add_bins(old_bins, old_start, old_exponent)
+
+    def _add_bins(self, bins: Counts, start: int, exponent: int) -> None:
+        used = np.flatnonzero(bins)
+        if used.size:
+            # A shift right floors, for negative bins too.
+            np.add.at(self.bins, ((used + start) >> (self.exponent - exponent)) - self.start, bins[used])
+
+
+def _bin(value: float, exponent: int) -> int:
+    return math.floor(math.ldexp(value, -exponent))
+
+
+def _exponent(minimum: float, maximum: float) -> int:
+    largest = max(abs(minimum), abs(maximum))
+    # No finer than float32 can tell apart at this magnitude, which also keeps bin numbers in 32 bits.
+    exponent = max(-120, (math.frexp(largest)[1] if largest else -120) - 28)
+    while _bin(maximum, exponent) - _bin(minimum, exponent) >= BINS:
+        exponent += 1
+    return exponent
+
+
+def _stride(shape: tuple[int, ...], samples: int) -> int:
+    """Return the step through a tensor's values that keeps the share wanted and visits all channels."""
+    each = math.prod(shape) // samples
+    stride = max(1, -(-each // min(max(each // _THIN, _FEWEST), _MOST)))
+    while stride > 1 and math.gcd(stride, shape[-1]) > 1:
+        stride += 1
+    return stride
+
+
+def _channel_extremes(values: Floats) -> tuple[Floats, Floats]:
+    """Return minimum and maximum along the last dimension, each of shape (channels,)."""
+    channels = values.shape[-1] if values.ndim else 1
+    rows = values.reshape(-1, channels)
+    if len(rows) == 1:
+        return rows[0], rows[0]
+    fold = min(len(rows), max(1, _FOLD // channels))
+    whole = len(rows) // fold * fold
+    folded = rows[:whole].reshape(-1, fold * channels)
+    low, high = (reduce(axis=0).reshape(fold, channels) for reduce in (folded.min, folded.max))
+    low, high = low.min(axis=0), high.max(axis=0)
+    if whole < len(rows):
+        low = np.minimum(low, rows[whole:].min(axis=0))
+        high = np.maximum(high, rows[whole:].max(axis=0))
+    return low, high

