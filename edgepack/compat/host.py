@@ -49,6 +49,6 @@ def missing_kernel(context: Context, op: Op) -> Reason | None:
         return reason("missing-kernel", f"expected an op of the TFLite schema, got the operator code {op.name[8:]}")
     for label, tensor in tensors(context.graph, op, "data"):
         if tensor.dtype in _NO_KERNELS and not tensor.is_constant:
-            message = f"expected a type the runtime computes with for {named(tensor, label.split(' ')[0])}, got {tensor.dtype}"
+            message = f"expected a type the runtime computes with for {label}, got {tensor.dtype}"
             return reason("missing-kernel", message)
     return None
