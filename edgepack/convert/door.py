@@ -18,6 +18,9 @@ from edgepack.graph import read_model
 
 LOG_NAME = "edgepack-conversion.log"
 
+#: What the child runs for everything but a .tflite.
+CHILD_FUNCTION = "edgepack.convert.child:convert"
+
 #: Samples of the user that the check runs, beside the ones it makes up.
 _CHECKED_SAMPLES = 4
 
@@ -65,7 +68,7 @@ def convert(
         choose_signature(path, facts.signatures, options.signature)
     few = [dict(sample) for sample in samples[:_CHECKED_SAMPLES]]
     tflite, checked, notes = _call(
-        worker, "edgepack.convert.child:convert", (str(path), source, options, few), path, source, timeout, log_dir
+        worker, CHILD_FUNCTION, (str(path), source, options, few), path, source, timeout, log_dir
     )
     return FloatModel(tflite, source, quantized=False, checked=checked, notes=tuple(notes))
 
@@ -92,6 +95,7 @@ def _call(  # noqa: PLR0917
     timeout: float,
     log_dir: Path | None,
 ) -> Any:
+    known: dict[str, Any] = {}
     try:
         return worker.call(function, *args, timeout=timeout)
     except ChildTimeout as crash:
@@ -110,9 +114,9 @@ def _call(  # noqa: PLR0917
         tail = str(error.details.pop("log", ""))
         if not tail:
             raise
-        message, hint = error.message, error.hint
+        message, hint, known = error.message, error.hint, error.details
     hint, details = _kept(tail, hint, log_dir)
-    raise ConversionError(message, hint=hint, details=details)
+    raise ConversionError(message, hint=hint, details={**known, **details})
 
 
 def _kept(tail: str, hint: str, log_dir: Path | None) -> tuple[str, dict[str, Any]]:

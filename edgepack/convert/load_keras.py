@@ -1,7 +1,9 @@
 """Load .keras and .h5 in the child, with Keras 3 or tf-keras, and say how the model is called."""
 
 import json
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,7 +66,9 @@ def load_keras(path: Path, source: str, options: ConvertOptions) -> Original:
     failures = []
     for load in order:
         try:
-            return _original(*load(path, custom, not options.allow_code), options)
+            with _suffixed(path, source) as named:
+                library, model = load(named, custom, not options.allow_code)
+            return _original(library, model, options)
         except ConversionError:
             raise
         except Exception as error:
@@ -74,6 +78,19 @@ def load_keras(path: Path, source: str, options: ConvertOptions) -> Original:
         hint=_hint(failures, options),
         details={"log": "\n\n".join(failures)},
     )
+
+
+@contextmanager
+def _suffixed(path: Path, source: str) -> Iterator[Path]:
+    """Give the file the suffix Keras expects of its kind, by a link when it has another."""
+    suffix = ".keras" if source == "keras" else ".h5"
+    if path.suffix in {suffix, ".hdf5"}:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"{path.stem or 'model'}{suffix}"
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _with_keras(path: Path, custom: dict[str, Any], safe: bool) -> tuple[Any, Any]:
@@ -113,7 +130,9 @@ def _inputs(model: Any, options: ConvertOptions) -> tuple[tuple[OpenInput, ...],
     try:
         structure = model.input
     except (AttributeError, ValueError):
-        structure = None
+        # Keras 3's Sequential has `inputs` only.
+        flat = list(getattr(model, "inputs", None) or [])
+        structure = flat[0] if len(flat) == 1 else flat or None
     if structure is None:
         # A subclassed model knows its inputs only when it is called.
         if not options.input_shapes:

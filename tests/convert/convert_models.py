@@ -1,0 +1,231 @@
+"""Builds small real models in the child, where TensorFlow is. Each function writes one model."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _keras() -> Any:
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    return keras
+
+
+def two_in_three_out(path: str) -> None:
+    """A dict of two inputs (one with an index) and a nested dict of outputs, one of them given twice."""
+    keras = _keras()
+    image, token = keras.Input((8, 8, 3), name="image"), keras.Input((4,), dtype="int32", name="token")
+    seen = keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image))
+    read = keras.layers.Flatten()(keras.layers.Embedding(10, 6)(token))
+    both = keras.layers.Concatenate()([seen, read])
+    score = keras.layers.Dense(5, name="score")(both)
+    box = keras.layers.Dense(4, name="box")(seen)
+    keras.Model({"image": image, "token": token}, {"where": [box, seen], "score": score}).save(path)
+
+
+def listed(path: str) -> None:
+    """Two inputs in a list whose order is not the alphabet's, two outputs likewise, and an input nothing reads."""
+    keras = _keras()
+    z, a = keras.Input((5,), name="zebra"), keras.Input((3,), name="ant")
+    unused = keras.Input((2,), name="unused")
+    first, second = keras.layers.Dense(2, name="yak")(z), keras.layers.Dense(3, name="bee")(a)
+    keras.Model([z, a, unused], [first, second]).save(path)
+
+
+def lstm(path: str) -> None:
+    keras = _keras()
+    keras.Sequential([keras.Input((None, 5), name="steps"), keras.layers.LSTM(4), keras.layers.Dense(2)]).save(path)
+
+
+def any_size(path: str) -> None:
+    """A fully convolutional network whose height and width are open."""
+    keras = _keras()
+    image = keras.Input((None, None, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(image))
+    keras.Model(image, keras.layers.Dense(2, name="class")(pooled)).save(path)
+
+
+def with_lambda(path: str) -> None:
+    keras = _keras()
+    x = keras.Input((4,), name="x")
+    keras.Model(x, keras.layers.Lambda(lambda t: t * 2.0 + 1.0, name="twice", output_shape=(4,))(x)).save(path)
+
+
+def legacy_lambda(path: str) -> None:
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    x = tf_keras.Input((4,), name="x")
+    tf_keras.Model(x, tf_keras.layers.Lambda(lambda t: t * 2.0, name="twice")(x)).save(path, save_format="h5")
+
+
+def with_custom_layer(path: str, folder: str) -> None:
+    """A layer class of a module in `folder`, as a user's own code would be."""
+    import sys
+
+    keras = _keras()
+    (Path(folder) / "user_layers.py").write_text(
+        "import keras\n\n\nclass Halve(keras.layers.Layer):\n    def call(self, x):\n        return x * 0.5\n"
+    )
+    sys.path.insert(0, folder)
+    try:
+        import user_layers  # type: ignore[import-not-found]
+
+        x = keras.Input((4,), name="x")
+        keras.Model(x, user_layers.Halve(name="halve")(x)).save(path)
+    finally:
+        sys.path.remove(folder)
+
+
+def random_output(path: str) -> None:
+    import tensorflow as tf
+
+    class Noise(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            return {"y": x + tf.random.uniform((1, 4))}
+
+    module = Noise()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def missing_op(path: str) -> None:
+    import tensorflow as tf
+
+    class Special(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            with tf.name_scope("head/special"):
+                return {"y": tf.math.betainc(x, x, x)}
+
+    module = Special()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def writes_a_file(path: str, target: str) -> None:
+    """A SavedModel that writes `target` every time it runs."""
+    import tensorflow as tf
+
+    class Spy(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            tf.io.write_file(target, tf.strings.as_string(tf.reduce_sum(x)))
+            return {"y": x * 2.0}
+
+    module = Spy()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def saves_in_call(path: str, target: str) -> None:
+    """A SavedModel whose signature runs the op that its saver has by right."""
+    import tensorflow as tf
+
+    class Leak(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            tf.raw_ops.SaveV2(prefix=target, tensor_names=["x"], shape_and_slices=[""], tensors=[x])
+            return {"y": x * 2.0}
+
+    module = Leak()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def prints(path: str, stream: str) -> None:
+    import tensorflow as tf
+
+    class Talk(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            tf.print("seen", output_stream=stream)
+            return {"y": x * 2.0}
+
+    module = Talk()
+    tf.saved_model.save(module, path, signatures=module.__call__)
+
+
+def two_signatures(path: str) -> None:
+    import tensorflow as tf
+
+    class Pair(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = tf.Variable(np.arange(8, dtype=np.float32).reshape(4, 2))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
+        def encode(self, x: Any) -> Any:
+            return {"code": tf.matmul(x, self.w)}
+
+        @tf.function(input_signature=[tf.TensorSpec((None, 2), tf.float32, name="code")])
+        def decode(self, code: Any) -> Any:
+            return {"x": tf.matmul(code, self.w, transpose_b=True)}
+
+    module = Pair()
+    tf.saved_model.save(module, path, signatures={"encode": module.encode, "decode": module.decode})
+
+
+def tf1_style(path: str) -> None:
+    """A SavedModel as TensorFlow 1 wrote it: a session, graph variables, a saver in the graph."""
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, (None, 6), name="features")
+        w = v1.get_variable("w", initializer=np.linspace(-1, 1, 18, dtype=np.float32).reshape(6, 3), use_resource=False)
+        y = tf.nn.softmax(tf.matmul(x, w), name="probabilities")
+        session.run(v1.global_variables_initializer())
+        v1.saved_model.simple_save(session, path, inputs={"features": x}, outputs={"probabilities": y})
+
+
+def exported(path: str) -> None:
+    """A SavedModel as Keras 3 exports it."""
+    keras = _keras()
+    keras.Sequential([keras.Input((6,), name="x"), keras.layers.Dense(3, name="y")]).export(path, verbose=False)
+
+
+def dynamic_tflite(path: str, height: int | None) -> None:
+    """A float .tflite with an open batch and, for None, an open height."""
+    import tensorflow as tf
+
+    keras = _keras()
+    image = keras.Input((height, 8, 3), name="image")
+    y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(image))
+    Path(path).write_bytes(tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, y)).convert())
+
+
+def outputs_of(path: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Run a .keras file with Keras itself; outputs flattened in the model's own nesting, dicts in insertion order."""
+    keras = _keras()
+    model = keras.saving.load_model(path, compile=False)
+    given = model.inputs[0] if len(model.inputs) == 1 else model.input
+    if isinstance(given, dict):
+        arrays: Any = {name: inputs[name] for name in given}
+    elif isinstance(given, list | tuple):
+        arrays = [inputs[one.name] for one in given]
+    else:
+        arrays = inputs[given.name]
+
+    def flat(value: Any) -> list[Any]:
+        if isinstance(value, dict):
+            return [leaf for part in value.values() for leaf in flat(part)]
+        if isinstance(value, list | tuple):
+            return [leaf for part in value for leaf in flat(part)]
+        return [np.asarray(value)]
+
+    return flat(model(arrays, training=False))
+
+
+def abort(*_: Any) -> None:
+    """Die as LLVM does on a fatal error."""
+    import sys
+
+    sys.stderr.write("LLVM ERROR: operation destroyed but still has uses\n")
+    sys.stderr.flush()
+    os.abort()
