@@ -1,7 +1,7 @@
 """The shape of manifest.json and golden/index.json, as a small table, and the check that reports every fault."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
         for key in sorted(set(value) - set(field.fields)):
             yield f"{dot}{key[:80]}: unknown key"
     if field.items is not None:
-        entries = value.items() if isinstance(value, dict) else enumerate(value)
+        entries: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in entries:
             yield from faults(item, field.items, f"{dot}{str(key)[:80]}")
 

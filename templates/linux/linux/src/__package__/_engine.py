@@ -239,7 +239,8 @@ class Engine:
             ctypes.CDLL(library)
             # Without a device both runtimes raise ValueError.
             delegate = self._runtime.load_delegate(library, {"device": device} if device else {})
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError) as error:
+            # AttributeError: a library of that name which is not libedgetpu.
             wanted = f" '{device}'" if device else ""
             reasons.append(f"no Edge TPU{wanted}: {_first_line(error)}")
             return None
