@@ -175,7 +175,9 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "outputs": outputs,
         "labelled": [view for view in outputs if view.labels_file],
         # Labels rank real numbers.
-        "labelled_kotlin": [view for view in outputs if view.labels_file and (view.quantized or view.dtype == "FLOAT32")],
+        "labelled_kotlin": [
+            view for view in outputs if view.labels_file and (view.quantized or view.dtype == "FLOAT32")
+        ],
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
         "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],

@@ -86,8 +86,9 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
 
     template = spec.profile.bundle.template
     roots = template_roots(spec.profile)
-    folder = next((root / template for root in roots if (root / template).is_dir()), None)
-    if folder is None or PurePosixPath(template).name != template:
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", template) is not None
+    folder = next((root / template for root in roots if plain and (root / template).is_dir()), None)
+    if folder is None:
         raise BundleError(
             f"target '{spec.profile.id}' asks for the bundle template '{template}', which does not exist",
             hint="[bundle] template names a folder of the target's own templates/, or edgepack's 'android' or 'linux'",
@@ -113,7 +114,7 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
         elif path.suffix == ".j2":
             try:
                 text = environment.get_template(f"{template}/{path}").render(context)
-            except TemplateError as error:
+            except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
                 raise _template_fault(spec, path, error) from error
             if text.strip():
                 files[place.removesuffix(".j2")] = text.encode("utf-8", "replace")

@@ -106,6 +106,50 @@ def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = Non
     return replace(spec, **changes)
 
 
+def tiny_spec(target: str, **changes: Any) -> BundleSpec:
+    """Return a fixed spec without a real model: two inputs, three outputs, labels, quantized and not, names that bite."""
+    inputs = (
+        TensorSpec("My image", "serving_default_image:0", (1, 2, 2, 3), "INT8", 0.0078125, -1),
+        TensorSpec("class", "serving_default_class:0", (1, 4), "FLOAT32"),
+    )
+    outputs = (
+        TensorSpec("scores", "StatefulPartitionedCall:0", (1, 3), "UINT8", 0.00390625, 0, ("cat", "dog", 'a "b" $c')),
+        TensorSpec("2nd-output", "StatefulPartitionedCall:1", (1, 2), "FLOAT32"),
+        TensorSpec("scores", "StatefulPartitionedCall:2", (), "INT64"),
+    )
+    case = GoldenCase(
+        inputs=(np.arange(-6, 6, dtype=np.int8).reshape(1, 2, 2, 3), np.array([[0.5, -1.0, 2.0, 0.25]], np.float32)),
+        outputs=(np.array([[10, 200, 46]], np.uint8), np.array([[1.5, -2.5]], np.float32), np.array(7, np.int64)),
+    )
+    data = b"not a model, only a name for one"
+    models: tuple[ModelFile, ...] = (ModelFile("main", "tiny.tflite", data),)
+    compile_ = CompileSpec("none")
+    if target == "edgetpu":
+        models = (ModelFile("host", "tiny.tflite", data), ModelFile("compiled", "tiny_edgetpu.tflite", data + b"!"))
+        compile_ = CompileSpec("compiled", "edgetpu_compiler", "16.0.384591198")
+    if target == "hexagon":
+        compile_ = CompileSpec("skipped", "qairt", "", "the QAIRT SDK is not installed")
+    spec = BundleSpec(
+        name="Tiny Model 2.0",
+        version="0.1.0",
+        profile=profile_of(target),
+        scheme="int8",
+        scheme_reason="it runs on everything the target has",
+        source=SourceSpec("keras", "1" * 64, 1234),
+        inputs=inputs,
+        outputs=outputs,
+        models=models,
+        runs=models[-1].filename,
+        golden=Golden("x86_64", "ai-edge-litert 2.3.0", (case,)),
+        compile=compile_,
+        quality={"snr_db": 30.5, "top1": 0.9, "top1_float": 0.91, "samples": 20},
+        placement={"total": 4, "accelerator": 3, "host": 1, "unsupported": 0, "partitions": 1},
+        calibration=CalibrationSpec(100, False, "min-max"),
+        notes=("the model was made for a test",),
+    )
+    return replace(spec, **changes)
+
+
 def spec_of_file(path: Path, target: str, **changes: Any) -> BundleSpec:
     """Return the spec of a model file, with the file that the real Edge TPU compiler made of it where there is one."""
     compiled = path.with_name(f"{path.stem}_edgetpu.tflite")

@@ -73,7 +73,9 @@ def test_a_package_never_hides_another(name: str) -> None:
     assert names.python_package(name) == f"{name}_model"
 
 
-@pytest.mark.parametrize("prefix", ["", "...", "com.class.1st", "com..example", "Com.My App", "com.example; import evil"])
+@pytest.mark.parametrize(
+    "prefix", ["", "...", "com.class.1st", "com..example", "Com.My App", "com.example; import evil"]
+)
 def test_android_prefixes_become_legal_packages(prefix: str) -> None:
     """Whatever --package says, the Kotlin package has legal segments and no keyword."""
     package = names.jvm_package(prefix, "model")

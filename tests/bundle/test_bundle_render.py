@@ -1,0 +1,233 @@
+"""Rendering: the same bytes for the same spec, golden text, and names that stay in their place."""
+
+import ast
+import hashlib
+import json
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bundle_specs import TEMPLATES, profile_of, tiny_spec
+
+from edgepack.bundle.render import render
+from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
+from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, ModelFile, TensorSpec
+from edgepack.errors import BundleError
+from edgepack.profiles.model import BundleRule
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden"
+EVIL = [
+    '"""\nimport os; EVIL = 1\n"""',
+    '"; EVIL = 1 #',
+    "'; EVIL = 1 #",
+    "*/ object EVIL /*",
+    "${EVIL}",
+    '\\"; EVIL = 1 //',
+    "</manifest><EVIL/>",
+    "{{ EVIL }}{% EVIL %}",
+    "../../EVIL",
+    "a\nEVIL = 1\n",
+    "| EVIL |",
+]
+
+
+def text_files(files: dict[str, bytes]) -> dict[str, str]:
+    """Return the files that people read."""
+    binary = (".tflite", ".bin")
+    return {path: data.decode("utf-8") for path, data in files.items() if not path.endswith(binary)}
+
+
+@pytest.mark.parametrize("target", sorted(TEMPLATES))
+def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
+    """Every text of every bundle is what was reviewed; --update-golden writes what is rendered now."""
+    actual = text_files(render(tiny_spec(target)))
+    folder = GOLDEN / target
+    if request.config.getoption("--update-golden", default=False):
+        for old in [path for path in folder.rglob("*") if path.is_file()]:
+            old.unlink()
+        for path, text in actual.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text, encoding="utf-8", newline="\n")
+    expected = {
+        path.relative_to(folder).as_posix(): path.read_bytes().decode("utf-8")
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert sorted(actual) == sorted(expected), (
+        "files come or go: pytest tests/bundle --update-golden, then review the diff"
+    )
+    for path, text in actual.items():
+        assert text == expected[path], f"{path} changed: pytest tests/bundle --update-golden, then review the diff"
+
+
+@pytest.mark.parametrize("target", sorted(TEMPLATES))
+def test_same_spec_same_bytes(target: str) -> None:
+    """Rendering twice gives identical bytes, in one order, and nothing of this machine."""
+    first, second = render(tiny_spec(target)), render(tiny_spec(target))
+    assert list(first.items()) == list(second.items())
+    assert not any(str(Path.home()).encode() in data or str(GOLDEN.parent).encode() in data for data in first.values())
+
+
+@pytest.mark.parametrize("target", sorted(TEMPLATES))
+def test_manifest_vouches_for_every_file(target: str) -> None:
+    """The manifest has the documented shape and lists each other file with its hash."""
+    files = render(tiny_spec(target))
+    manifest = json.loads(files["manifest.json"])
+    assert list(faults(manifest, MANIFEST)) == []
+    assert list(faults(json.loads(files["golden/index.json"]), GOLDEN_INDEX)) == []
+    hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items() if path != "manifest.json"}
+    assert manifest["files"] == hashes
+    assert manifest["target"] == {"id": target, "title": tiny_spec(target).profile.title, "profile_sha256": "0" * 64}
+
+
+@pytest.mark.parametrize("target", sorted(TEMPLATES))
+def test_loader_has_its_own_model_and_vectors(target: str) -> None:
+    """The loader's folder holds byte for byte what model/ and golden/ hold, so that it can be moved away."""
+    files = render(tiny_spec(target))
+    inside = {path: data for path, data in files.items() if path.startswith(("linux/", "android/"))}
+    for path in ("model/tiny.tflite", "golden/case_0/input_0.bin", "golden/index.json"):
+        name = path.removeprefix("model/")
+        copies = [data for place, data in inside.items() if place.endswith(f"/{name}")]
+        assert copies == [files[path]]
+    assert any(place.endswith("/tiny_edgetpu.tflite") for place in inside) == (target == "edgetpu")
+
+
+@pytest.mark.parametrize("target", sorted(TEMPLATES))
+@pytest.mark.parametrize("evil", EVIL)
+def test_hostile_names_stay_text(target: str, evil: str) -> None:
+    """A name made to escape a string, comment, path or template is only ever text: every language parses to the same."""
+    spec = tiny_spec(target)
+    hostile = replace(
+        spec,
+        name=evil,
+        scheme_reason=evil,
+        warnings=(evil,),
+        notes=(evil,),
+        android_package=f"com.{evil}",
+        inputs=tuple(replace(tensor, name=evil, tensor_name=evil) for tensor in spec.inputs),
+        outputs=tuple(replace(tensor, name=evil, labels=(evil,) * len(tensor.labels)) for tensor in spec.outputs),
+        profile=replace(spec.profile, title=evil),
+    )
+    files = render(hostile)
+    assert all(is_inside(path) for path in files)
+    for path, text in text_files(files).items():
+        if path.endswith(".py"):
+            names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+            assert "EVIL" not in names
+        elif path.endswith(".toml"):
+            document = tomllib.loads(text)
+            assert set(document) == {"build-system", "project", "tool"} and "EVIL" not in document["project"]
+        elif path.endswith(".xml"):
+            assert not ElementTree.fromstring(text).findall(".//EVIL")
+        elif path.endswith((".kt", ".kts")):
+            for line in text.splitlines():
+                code = _without_strings(line)
+                assert "EVIL" not in code or code.lstrip().startswith("*"), line
+    assert list(faults(json.loads(files["manifest.json"]), MANIFEST)) == []
+
+
+def _without_strings(line: str) -> str:
+    """Return a line of Kotlin without its string literals."""
+    kept, inside, skip = [], False, False
+    for character in line:
+        if skip:
+            skip = False
+        elif inside and character == "\\":
+            skip = True
+        elif character == '"':
+            inside = not inside
+        elif not inside:
+            kept.append(character)
+    assert not inside, line
+    return "".join(kept)
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "says"),
+    [
+        ("edgetpu", {"compile": CompileSpec("skipped", reason="edgetpu_compiler is not installed")}, "NOT compiled"),
+        ("edgetpu", {"compile": CompileSpec("skipped", reason="edgetpu_compiler is not installed")}, "not installed"),
+        ("cpu", {"calibration": CalibrationSpec(8, True, "min-max")}, "RANDOM"),
+        ("hexagon", {}, "Nothing was compiled ahead of time"),
+        ("cpu", {"warnings": ("output 'scores' is one value",)}, "is one value"),
+    ],
+)
+def test_readme_says_what_is_wrong_first(target: str, changes: dict[str, object], says: str) -> None:
+    """An uncompiled model, random calibration and the build's warnings stand in the README as warnings."""
+    readme = render(tiny_spec(target, **changes))["README.md"].decode()
+    line = next(line for line in readme.splitlines() if line.startswith("> **Warning:**") and says in line)
+    assert line
+
+
+def test_readme_of_a_good_bundle_warns_of_nothing() -> None:
+    """No warning appears where nothing is wrong."""
+    assert "Warning" not in render(tiny_spec("edgetpu"))["README.md"].decode()
+
+
+def test_a_plugin_brings_its_own_template(tmp_path: Path) -> None:
+    """A target's own templates/ folder is used, may fill path placeholders and may include edgepack's shared pieces."""
+    folder = tmp_path / "templates" / "board"
+    (folder / "src" / "__package__").mkdir(parents=True)
+    (folder / "src" / "__package__" / "name.h.j2").write_text(
+        '#define NAME {{ title | py }}\n{% include "_shared/facts.md.j2" %}'
+    )
+    (folder / "raw.txt").write_text("{{ not a template }}")
+    profile = profile_of("cpu", folder=tmp_path, bundle=BundleRule("board"))
+    files = render(tiny_spec("cpu", profile=profile))
+    assert files["src/tiny_model_2_0/name.h"].startswith(b'#define NAME "Tiny Model 2.0"\n')
+    assert files["raw.txt"] == b"{{ not a template }}"
+
+
+@pytest.mark.parametrize("text", ["{{ nothing_of_that_name }}", "{% if %}", "{{ 1 / 0 }}", "{{ title.nothing }}"])
+def test_a_broken_template_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    """A plugin's template that does not render gives a BundleError that names it, no traceback."""
+    (tmp_path / "templates" / "board").mkdir(parents=True)
+    (tmp_path / "templates" / "board" / "a.txt.j2").write_text(text)
+    profile = profile_of("cpu", folder=tmp_path, bundle=BundleRule("board"))
+    with pytest.raises(BundleError, match=r"board/a\.txt\.j2"):
+        render(tiny_spec("cpu", profile=profile))
+
+
+@pytest.mark.parametrize("template", ["nothing", "..", "linux/linux", ""])
+def test_an_unknown_template_is_refused(template: str) -> None:
+    """A template that does not exist, or is no plain name, is named in the error."""
+    with pytest.raises(BundleError, match="asks for the bundle template"):
+        render(tiny_spec("cpu", profile=profile_of("cpu", bundle=BundleRule(template))))
+
+
+@pytest.mark.parametrize("filename", ["../a.tflite", "a/b.tflite", "", ".hidden", "a b.tflite", "tiny.tflite\n"])
+def test_model_file_names_are_plain(filename: str) -> None:
+    """A model file's name cannot lead out of model/."""
+    with pytest.raises(BundleError, match="no name for a model file"):
+        render(tiny_spec("cpu", models=(ModelFile("main", filename, b""),), runs=filename))
+
+
+def test_types_that_a_loader_cannot_hold_are_refused() -> None:
+    """float16 outputs have no Java type, strings no loader at all: an error says which tensor and what is expected."""
+    spec = tiny_spec("android-gpu", outputs=(TensorSpec("half", "h", (1, 3), "FLOAT16"),))
+    with pytest.raises(BundleError, match=r"'half'.*FLOAT16"):
+        render(spec)
+    with pytest.raises(BundleError, match=r"'text'.*STRING"):
+        render(tiny_spec("cpu", outputs=(TensorSpec("text", "t", (1,), "STRING"),)))
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "inputs", "outputs"),
+    [
+        ("coral/split_concat.tflite", "cpu", 3, 5),
+        ("coral/split_concat.tflite", "hexagon", 3, 5),
+        ("mlperf-tiny/kws_reference_int8.tflite", "android-gpu", 1, 1),
+    ],
+)
+def test_real_models_render(
+    make_spec: Callable[..., BundleSpec], file: str, target: str, inputs: int, outputs: int
+) -> None:
+    """Models with several inputs and outputs keep their names, shapes and quantization in the manifest."""
+    spec = make_spec(file, target)
+    manifest = json.loads(render(spec)["manifest.json"])
+    assert [entry["name"] for entry in manifest["inputs"]] == [tensor.name for tensor in spec.inputs]
+    assert (len(manifest["inputs"]), len(manifest["outputs"])) == (inputs, outputs)
+    assert manifest["inputs"][0]["scale"] == spec.inputs[0].scale
