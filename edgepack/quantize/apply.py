@@ -1,6 +1,7 @@
 """Apply a scheme to a float .tflite, flatbuffer to flatbuffer, with ranges measured by our own calibrator."""
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,10 +13,10 @@ import numpy as np
 
 from edgepack.errors import EdgepackError, QuantizationError
 from edgepack.graph import Graph, Model, Op, read_model
-from edgepack.graph.edit import restore_interface, unique_names, write_true_versions
+from edgepack.graph.edit import restore_interface, set_ranges, unique_names, write_true_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
-from edgepack.quantize.kinds import DYNAMIC_LEAST, quantized_by
+from edgepack.quantize.kinds import CONVERTER_INT8, DYNAMIC_LEAST
 from edgepack.quantize.ranges import Range
 from edgepack.schemes import get_scheme
 
@@ -77,9 +78,30 @@ def apply(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = 
         made, tool = to_float16(tflite), "edgepack"
     else:
         made, tool = _quantize(tflite, rule, ranges), f"ai-edge-quantizer {version('ai-edge-quantizer')}"
-    made = write_true_versions(restore_interface(made, source))
-    require_loadable(made)
-    return Quantized(made, tool, _notes(read_model(made), _bits(rule)) if scheme.is_integer else ())
+    return adopt(made, tflite, rule, tool)
+
+
+def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
+    """Return the float model carrying its ranges: what TFLiteConverter's quantizer takes after a refusal."""
+    return set_ranges(unique_names(tflite), ranges)
+
+
+def adopt(made: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
+    """Finish a file that another quantizer made from the float model: interface, op versions, description, check.
+
+    Args:
+        made: The quantized file.
+        tflite: The float model.
+        rule: The rule it was made for.
+        tool: What made it, with its version.
+
+    Raises:
+        QuantizationError: The file has another interface, or the runtime refuses it.
+    """
+    finished = write_true_versions(restore_interface(made, read_model(tflite)))
+    require_loadable(finished)
+    notes = _notes(read_model(finished), _bits(rule)) if get_scheme(rule.scheme).is_integer else ()
+    return Quantized(finished, tool, notes)
 
 
 def require_loadable(tflite: bytes) -> None:
@@ -130,9 +152,8 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
         except Exception as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise QuantizationRefused(f"ai-edge-quantizer cannot make this model {scheme.id}: {reason}") from error
-    if scheme.is_integer:
-        able = quantized_by(True, _bits(rule))
-        left = sorted({op.name for op in float_ops(read_model(made).main) if op.name in able})
+    if scheme.is_integer and _bits(rule) == 8:
+        left = sorted({op.name for op in float_ops(read_model(made).main) if op.name in CONVERTER_INT8})
         if left:
             raise QuantizationRefused(
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
@@ -191,15 +212,15 @@ def _notes(made: Model, bits: int) -> tuple[str, ...]:
     left = sorted({op.label for op in float_ops(made.main)})
     if not left:
         return ()
-    return (f"{', '.join(left)} stay in float: no quantizer of TFLite makes them int{bits}",)
+    return (f"{', '.join(left)} in float: TFLite's quantizers do not make them int{bits}",)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ai-edge-quantizer's warnings about its own use of the runtime and its log from the user."""
+    """Keep ai-edge-quantizer's progress bars, log and warnings about its own use of the runtime from the user."""
     logger = logging.getLogger()
     level = logger.level
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:

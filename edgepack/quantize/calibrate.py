@@ -101,9 +101,9 @@ class Calibration:
 def _restored(
     count: int, extremes: Sequence[float], place: Sequence[int], arrays: tuple[Counts, Floats, Floats]
 ) -> Statistics:
-    # Copies: the arrays are views on one another's memory and read-only.
-    bins, low, high = (array.copy() for array in arrays)
-    return Statistics(count, extremes[0], extremes[1], place[0], place[1], bins, low, high)
+    bins, low, high = arrays
+    # Copies: the arrays are views on larger ones.
+    return Statistics(count, extremes[0], extremes[1], place[0], place[1], bins.copy(), low.copy(), high.copy())
 
 
 def calibrate(

@@ -1,5 +1,7 @@
 """Which ops each quantizer makes integer. Established by trying one-op models; the tests try them again."""
 
+from collections.abc import Iterable
+
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -11,21 +13,10 @@ CONVERTER_INT8 = _names(
     ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_TO CONCATENATION CONV_2D
     DEPTHWISE_CONV_2D DEPTH_TO_SPACE DIV EQUAL EXP EXPAND_DIMS FULLY_CONNECTED GATHER GATHER_ND GELU GREATER
     GREATER_EQUAL HARD_SWISH L2_NORMALIZATION LEAKY_RELU LESS LESS_EQUAL LOG LOGISTIC LOG_SOFTMAX MAXIMUM MAX_POOL_2D
-    MEAN MINIMUM MIRROR_PAD MUL NOT_EQUAL PACK PAD PADV2 PRELU REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6
+    MEAN MINIMUM MIRROR_PAD MUL NOT_EQUAL ONE_HOT PACK PAD PADV2 PRELU REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6
     RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 RSQRT SELECT SELECT_V2 SLICE SOFTMAX
     SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM TANH TILE
     TOPK_V2 TRANSPOSE TRANSPOSE_CONV UNPACK
-    """
-)
-
-#: Ops that it runs on int16 activations (16x8).
-CONVERTER_INT16 = _names(
-    """
-    ABS ADD AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_TO CONCATENATION CONV_2D DEPTHWISE_CONV_2D EXP
-    EXPAND_DIMS FULLY_CONNECTED GATHER GATHER_ND GELU LEAKY_RELU LOG LOGISTIC MAXIMUM MAX_POOL_2D MEAN MINIMUM
-    MIRROR_PAD MUL PACK PAD PADV2 PRELU REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RESHAPE RESIZE_BILINEAR
-    RESIZE_NEAREST_NEIGHBOR REVERSE_V2 RSQRT SELECT SLICE SOFTMAX SPACE_TO_BATCH_ND SPLIT SPLIT_V SQUARED_DIFFERENCE
-    SQUEEZE STRIDED_SLICE SUB SUM TANH TILE TRANSPOSE TRANSPOSE_CONV UNPACK
     """
 )
 
@@ -56,8 +47,16 @@ DYNAMIC_WEIGHTS = {
 DYNAMIC_LEAST = 1024
 
 
-def quantized_by(converter: bool, activation_bits: int) -> frozenset[str]:
-    """Return the ops that a quantizer makes integer: TFLiteConverter's own, or ai-edge-quantizer."""
-    if converter:
-        return CONVERTER_INT8 if activation_bits == 8 else CONVERTER_INT16
-    return DIRECT_INT8 if activation_bits == 8 else DIRECT_INT16
+def needs_converter(ops: Iterable[str]) -> tuple[str, ...]:
+    """Return the ops, sorted, that only TFLiteConverter's quantizer makes int8; empty when ai-edge-quantizer will do.
+
+    There is no such choice for int16 activations: TFLiteConverter makes them another way, which takes no ranges.
+    """
+    return tuple(sorted(set(ops) & (CONVERTER_INT8 - DIRECT_INT8)))
+
+
+def quantized_ops(ops: Iterable[str], activation_bits: int) -> frozenset[str]:
+    """Return the kinds of ops that become integer in a model with these ops, by whichever quantizer takes it."""
+    if activation_bits == 16:
+        return DIRECT_INT16
+    return CONVERTER_INT8 if needs_converter(ops) else DIRECT_INT8

@@ -1,0 +1,120 @@
+"""Choose the scheme: by what the target takes, what data was given and what was asked for. Pure."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from edgepack.errors import SamplesError, UsageError
+from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.schemes import Needs, Scheme, get_scheme
+
+_SAMPLES_HINT = (
+    "give --samples with 100 to 500 unlabelled inputs: an .npz with arrays named as the model's inputs, "
+    "a folder of images, or module:function"
+)
+
+#: Schemes that training makes; this version's build does not train.
+_TRAINED = frozenset({"int8-qat"})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What was chosen, and why.
+
+    Attributes:
+        rule: The target's rule for the scheme.
+        reason: One sentence for people.
+        candidates: The rules that the data allows, `rule` first, then the target's order; just `rule` when it was asked for.
+    """
+
+    rule: SchemeRule
+    reason: str
+    candidates: tuple[SchemeRule, ...]
+
+
+def select(profile: TargetProfile, available: Collection[Needs], asked: str = "auto") -> Selection:
+    """Choose the scheme for a target.
+
+    Args:
+        profile: The target.
+        available: What data was given; `Needs.NOTHING` may be left out.
+        asked: `auto`, or a scheme's id.
+
+    Raises:
+        UsageError: The scheme does not exist, the target refuses it, or it needs training.
+        SamplesError: The scheme, or every scheme the target takes, needs data that was not given.
+    """
+    given = {Needs.NOTHING, *available}
+    if asked == "auto":
+        return _automatic(profile, given)
+    scheme = get_scheme(asked)
+    rule = profile.scheme_rule(asked)
+    if rule is None:
+        raise UsageError(f"{profile.title} does not take {asked}", hint=f"it takes {_listed(profile)}")
+    if asked in _TRAINED:
+        instead = [other.scheme for other in profile.schemes if other.scheme not in _TRAINED]
+        raise UsageError(
+            f"{asked} is made by training, which build does not do in this version",
+            hint=f"use --scheme {instead[0]}" if instead else "train with quantization in mind and give the .tflite",
+        )
+    if scheme.needs not in given:
+        raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_SAMPLES_HINT)
+    return Selection(rule, f"{asked} was asked for", (rule,))
+
+
+def better(candidates: Collection[SchemeRule], losses: Mapping[str, float], limit: float) -> tuple[SchemeRule, str]:
+    """Return the first candidate whose measured loss is within the limit, else the one that loses least.
+
+    Args:
+        candidates: Rules in order of preference.
+        losses: Measured loss by scheme id, in points of top-1 (or any unit in which less is better); schemes without a
+            figure are left out.
+        limit: Most that may be lost, in the same unit.
+
+    Returns:
+        The rule, and one sentence for people.
+
+    Raises:
+        UsageError: No candidate was measured.
+    """
+    measured = [rule for rule in candidates if rule.scheme in losses]
+    if not measured:
+        raise UsageError("no scheme was measured, so none can be preferred")
+    for place, rule in enumerate(measured):
+        if losses[rule.scheme] <= limit:
+            passed = ", ".join(f"{other.scheme} loses {losses[other.scheme]:.2f}" for other in measured[:place])
+            why = f"{rule.scheme} loses {losses[rule.scheme]:.2f}, within the limit of {limit:.2f}"
+            return rule, f"{why}; {passed}" if passed else why
+    least = min(measured, key=lambda rule: losses[rule.scheme])
+    return least, f"{least.scheme} loses least, {losses[least.scheme]:.2f}, but more than the limit of {limit:.2f}"
+
+
+def _automatic(profile: TargetProfile, given: Collection[Needs]) -> Selection:
+    usable = [rule for rule in profile.schemes if rule.scheme not in _TRAINED]
+    candidates = tuple(rule for rule in usable if get_scheme(rule.scheme).needs in given)
+    if not candidates:
+        schemes = [get_scheme(rule.scheme) for rule in usable]
+        if any(scheme.needs is Needs.SAMPLES for scheme in schemes):
+            raise SamplesError(
+                f"{profile.title} takes only schemes that need data, and none was given: {_listed(profile)}",
+                hint=_SAMPLES_HINT,
+            )
+        raise UsageError(f"{profile.title} takes no scheme that build can make: {_listed(profile)}")
+    rule = candidates[0]
+    return Selection(rule, _reason(profile, rule, usable), candidates)
+
+
+def _reason(profile: TargetProfile, rule: SchemeRule, usable: Collection[SchemeRule]) -> str:
+    before = [get_scheme(other.scheme) for other in usable][: list(usable).index(rule)]
+    because = f" because {rule.why}" if rule.why else ""
+    if before:
+        missing = " and ".join(f"{scheme.id} needs {scheme.need_text}" for scheme in before)
+        return f"{rule.scheme} is the best {profile.title} takes without more data{because}; {missing}"
+    return f"{rule.scheme} is what {profile.title} prefers{because}"
+
+
+def _listed(profile: TargetProfile) -> str:
+    return ", ".join(f"{scheme.id} ({scheme.need_text})" for scheme in _schemes(profile))
+
+
+def _schemes(profile: TargetProfile) -> list[Scheme]:
+    return [get_scheme(rule.scheme) for rule in profile.schemes]
