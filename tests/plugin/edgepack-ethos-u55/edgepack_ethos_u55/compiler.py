@@ -1,0 +1,152 @@
+"""Arm's Vela: int8 .tflite in; out a .tflite whose supported ops are `ethos-u` custom ops, and a report of the others."""
+
+import re
+import tempfile
+from pathlib import Path
+
+from edgepack import tools
+from edgepack.compilers import CompiledOp, CompileRequest, CompileResult, check_options
+from edgepack.errors import CompilerError, ModelFileError
+from edgepack.findings import Placement
+from edgepack.graph import Model, read_model
+
+ACCELERATOR_OP = "CUSTOM:ethos-u"
+
+_TOOL = tools.Tool(
+    name="Vela",
+    program="vela",
+    variable="EDGEPACK_VELA",
+    install="pip install ethos-u-vela, or set EDGEPACK_VELA to the program",
+    from_pip=True,
+)
+_OPTIONS: dict[str, type] = {
+    "accelerator_config": str,
+    "config": str,
+    "system_config": str,
+    "memory_mode": str,
+    "optimise": str,
+    "arena_cache_size": int,
+}
+
+#: What Vela says of an operator that it leaves to the CPU.
+_HOST = re.compile(r"^Warning \(supported operators\) operator: (\S+), ofm: '(.*)'\nReason: (.*)$", re.MULTILINE)
+_FIGURES = {
+    "sram_kib": r"^Total SRAM used\s+([\d.]+) KiB",
+    "flash_kib": r"^Total (?:Off|On)-chip Flash used\s+([\d.]+) KiB",
+    "macs": r"^Neural network macs\s+(\d+)",
+    "cpu_operators": r"^CPU operators = (\d+)",
+    "npu_operators": r"^NPU operators = (\d+)",
+}
+
+
+class VelaCompiler:
+    """Wrapper around `vela` of the package ethos-u-vela."""
+
+    id = "vela"
+
+    def find(self) -> tools.ToolInfo:
+        """Return whether Vela is there and its version."""
+        return tools.find(_TOOL)
+
+    def compile(self, request: CompileRequest, timeout: float = 600.0) -> CompileResult:
+        """Compile for the configuration in the profile's options.
+
+        Args:
+            request: The model; `socs` is ignored.
+            timeout: Seconds.
+
+        Returns:
+            `compiled` with `NAME_vela.tflite`, and a placement for every op; or `skipped` without Vela.
+
+        Raises:
+            UsageError: Unknown option.
+            ToolMissingError: EDGEPACK_VELA is set to something that is not a program.
+            CompilerError: Vela failed.
+        """
+        check_options(request.options, _OPTIONS, self.id)
+        program = tools.locate(_TOOL)
+        if program is None:
+            return CompileResult("skipped", _TOOL.name, reason="vela is not installed", hint=_TOOL.install)
+        arguments = [
+            text
+            for name, value in sorted(request.options.items())
+            for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        with tempfile.TemporaryDirectory(prefix="edgepack-vela-") as name:
+            folder = Path(name)
+            (folder / "model.tflite").write_bytes(request.model)
+            done = tools.run(
+                [str(program), "model.tflite", "--output-dir", ".", *arguments],
+                cwd=folder,
+                timeout=timeout,
+                name=_TOOL.name,
+            )
+            made = folder / "model_vela.tflite"
+            if done.exit_code != 0 or not made.is_file():
+                raise _failure(done)
+            data = made.read_bytes()
+        try:
+            compiled = read_model(data)
+        except ModelFileError as error:
+            raise CompilerError(f"Vela wrote a file that is not whole: {error.message}", hint="build again") from error
+        placements, warnings = placements_of(read_model(request.model), compiled, done.output)
+        return CompileResult(
+            status="compiled",
+            tool=_TOOL.name,
+            version=tools.version_of(_TOOL, program),
+            files={f"{request.name}_vela.tflite": data},
+            placements=placements,
+            figures=_figures(done.output),
+            warnings=warnings,
+            log_text=done.output,
+        )
+
+
+def host_operators(log: str) -> dict[str, tuple[str, str]]:
+    """Return the operators that Vela reports for the CPU: name of the output -> (operator, reason)."""
+    return {output: (operator, reason.strip()) for operator, output, reason in _HOST.findall(log)}
+
+
+def placements_of(source: Model, compiled: Model, log: str) -> tuple[tuple[CompiledOp, ...], tuple[str, ...]]:
+    """Return a placement for every op of the source from Vela's report, and warnings where its file disagrees."""
+    reported = host_operators(log)
+    left = {compiled.main.output_name(op) for op in compiled.main.ops if op.label != ACCELERATOR_OP}
+    rows = []
+    for op in source.main.ops:
+        output = source.main.output_name(op)
+        if output in reported:
+            rows.append(CompiledOp(op.label, 1, Placement.HOST, reported[output][1], "op-not-supported", output))
+        else:
+            rows.append(CompiledOp(op.label, 1, Placement.ACCELERATOR, "NPU", "", output))
+    warnings = tuple(
+        f"Vela's report and its file disagree about the op that writes '{output}'" for output in sorted(left ^ set(reported))
+    )
+    return tuple(rows), warnings
+
+
+def _figures(log: str) -> dict[str, float]:
+    found = {name: re.search(pattern, log, re.MULTILINE) for name, pattern in _FIGURES.items()}
+    return {
+        name: float(match.group(1)) if "." in match.group(1) else int(match.group(1))
+        for name, match in found.items()
+        if match
+    }
+
+
+def _failure(done: tools.Completed) -> CompilerError:
+    if match := re.search(r"Error: (\w+) '(.*)' Does not have valid TFLite Semantics\.\n((?: .*\n?)*)", done.output):
+        operator, output, lines = match.groups()
+        cause = ", ".join(line.strip(" -,") for line in lines.splitlines())
+        return CompilerError(
+            f"Vela refuses the whole file because of {operator} '{output}': {cause}",
+            hint="quantize the model throughout: this op was left in a type that Vela does not read",
+            details={"exit_code": done.exit_code, "log_tail": tools.tail(done.output)},
+        )
+    lines = [line for line in done.output.splitlines() if line.strip()]
+    last = lines[-1] if lines else "it printed nothing"
+    how = f"crashed with {done.signal_name}" if done.signal_name else f"ended with exit code {done.exit_code}"
+    return CompilerError(
+        f"Vela {how}: {last}",
+        hint="'edgepack inspect' shows what is in the file; Vela takes quantized .tflite files that nothing was compiled into",
+        details={"exit_code": done.exit_code, "log_tail": tools.tail(done.output)},
+    )
