@@ -82,6 +82,15 @@ def largest_difference(
     return max((relative_difference(original(arrays), converted(arrays)) for arrays in inputs), default=0.0)
 
 
+def is_telling(original: Callable[[Sequence[Array]], list[Array]], inputs: Sequence[Sequence[Array]]) -> bool:
+    """True when the original answers its probes differently, so that equal outputs mean something.
+
+    An untrained network's softmax gives the same probabilities for everything, and any conversion would agree with it.
+    """
+    first, *others = (original(arrays) for arrays in inputs)
+    return any(relative_difference(first, other) > 10 * TOLERANCE for other in others)
+
+
 def missing_weights(model: Model, variables: Mapping[str, tuple[int, ...]]) -> str:
     """Return how many weights are missing from a file, empty when it holds them.
 

@@ -58,14 +58,15 @@ def load_saved_model(path: Path, options: ConvertOptions) -> Original:
 
     try:
         loaded = tf.saved_model.load(str(path), tags=list(facts.tags))
-    except (tf.errors.DataLossError, tf.errors.NotFoundError, OSError) as error:
-        raise ModelFileError(
-            f"'{path}' is a broken SavedModel: {str(error).splitlines()[0]}",
-            hint="copy or export the whole folder again",
-        ) from error
     except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        # A missing or damaged checkpoint; but an op this TensorFlow lacks is reported by the same classes.
+        if isinstance(error, tf.errors.OpError | OSError | IndexError) and "not registered" not in first:
+            raise ModelFileError(
+                f"'{path}' is a broken SavedModel: {first}", hint="copy or export the whole folder again"
+            ) from error
         raise ConversionError(
-            f"'{path}' cannot be loaded: {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"'{path}' cannot be loaded: {type(error).__name__}: {first}",
             hint="load it where it was made and export it again with a newer TensorFlow",
             details={"log": str(error)},
         ) from error

@@ -222,6 +222,44 @@ def outputs_of(path: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     return flat(model(arrays, training=False))
 
 
+def legacy_two_inputs(path: str) -> None:
+    """A tf-keras model with named inputs in a list, as .h5."""
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    z, a = tf_keras.Input((5,), name="zebra"), tf_keras.Input((5,), name="ant")
+    total = tf_keras.layers.Add(name="total")([z, a])
+    tf_keras.Model([z, a], [total, tf_keras.layers.Dense(2, name="out")(z)]).save(path, save_format="h5")
+
+
+def weights_only(path: str) -> None:
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    tf_keras.Sequential([tf_keras.layers.Input((3,)), tf_keras.layers.Dense(2)]).save_weights(path)
+
+
+def untrained(path: str) -> None:
+    """A softmax that gives the same for every input."""
+    keras = _keras()
+    zero = keras.layers.Dense(4, activation="softmax", kernel_initializer="zeros")
+    keras.Sequential([keras.Input((3,), name="x"), zero]).save(path)
+
+
+def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
+    """Convert while the fast way fails, so that the documented call has to do it."""
+    from edgepack.convert import ConvertOptions, child
+
+    def fail(_: Any) -> bytes:
+        raise RuntimeError("made to fail")
+
+    kept, child._frozen = child._frozen, fail
+    try:
+        return child.convert(path, "saved_model" if Path(path).is_dir() else "keras", ConvertOptions(), [])
+    finally:
+        child._frozen = kept
+
+
 def abort(*_: Any) -> None:
     """Die as LLVM does on a fatal error."""
     import sys

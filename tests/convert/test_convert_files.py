@@ -12,13 +12,14 @@ import pytest
 
 from edgepack.child import Worker
 from edgepack.convert import ConvertOptions, FloatModel, convert
-from edgepack.convert.compare import relative_difference
+from edgepack.convert.compare import missing_weights, relative_difference
 from edgepack.convert.detect import detect
 from edgepack.convert.interface import plain_name
 from edgepack.convert.keras_code import find_code
 from edgepack.convert.original import named_leaves, rebuilt, unique
 from edgepack.errors import ConversionError, ModelFileError
 from edgepack.graph import read_model
+from edgepack.graph.edit import pack, unpack
 from edgepack.runtime import Runner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -182,6 +183,18 @@ def test_structures_keep_their_order_and_names() -> None:
 def test_names_carry_no_counters(raw: str, plain: str) -> None:
     """Tensor names lose call wrappers and the counters that differ from run to run."""
     assert plain_name(raw) == plain
+
+
+def test_lost_weights_are_seen() -> None:
+    """A file without its weights, as the converter writes for some unfrozen functions, is told from a whole one."""
+    tflite = FLOAT.read_bytes()
+    variables = {t.name: t.shape for t in read_model(tflite).main.tensors if t.is_constant and t.is_float}
+    assert missing_weights(read_model(tflite), variables) == ""
+    model = unpack(tflite)
+    for tensor in model.subgraphs[0].tensors:
+        if len(tensor.shape) >= 2:
+            model.buffers[tensor.buffer].data = None
+    assert "weights, the original has" in missing_weights(read_model(pack(model)), variables)
 
 
 def test_relative_difference() -> None:

@@ -113,6 +113,32 @@ def test_several_inputs_and_outputs(
     assert relative_difference(expected, runner.run([given[name] for name in inputs])) < 1e-4
 
 
+def test_legacy_inputs_keep_their_order(converted: Convert, make: Make) -> None:
+    """A tf-keras .h5 keeps the names and order of its inputs and outputs."""
+    model = read_model(converted(make("legacy_two_inputs", "two.h5")).tflite)
+    assert (model.input_names(), model.output_names()) == (("zebra", "ant"), ("total", "out"))
+
+
+def test_the_documented_call_stands_in(shared_models: Path, tensorflow_worker: Worker) -> None:
+    """Where freezing first fails, TFLiteConverter's own call gives the same interface and results, and a note tells."""
+    for path, names in (
+        (EXAMPLE / "digits.keras", ("image", "digit")),
+        (shared_models / "mlperf-tiny" / "kws_saved_model", ("input_1", "dense")),
+    ):
+        tflite, difference, notes = tensorflow_worker.call("convert_models:without_freezing", str(path))
+        model = read_model(tflite)
+        assert (*model.input_names(), *model.output_names()) == names
+        assert not any(tensor.is_dynamic for tensor in model.main.tensors)
+        assert difference < 1e-4
+        assert "made to fail" in notes[0]
+
+
+def test_an_untrained_model_is_noted(converted: Convert, make: Make) -> None:
+    """Where every input gives the same output, a note says that the check could not see much."""
+    assert "says little" in converted(make("untrained", "zero.keras")).notes[0]
+    assert converted(EXAMPLE / "digits.keras").notes == ()
+
+
 def test_recurrent_model(tensorflow_worker: Worker, converted: Convert, make: Make) -> None:
     """A Keras LSTM with an open number of steps converts once its shape is given, with builtin ops only."""
     path = make("lstm", "lstm.keras")

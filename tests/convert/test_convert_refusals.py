@@ -1,5 +1,6 @@
 """What conversion refuses, it refuses with one clear error, before anything of the model ran."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from edgepack.child import Worker
 from edgepack.convert import ConvertOptions, FloatModel, convert, door
-from edgepack.errors import ConversionError, UsageError
+from edgepack.errors import ConversionError, ModelFileError, UsageError
 from edgepack.graph import read_model
 from edgepack.runtime import Runner
 
@@ -62,6 +63,31 @@ def test_printing_to_a_file_is_writing(converted: Convert, make: Make, tmp_path:
     """tf.print into a file is refused; into the log it is not."""
     with pytest.raises(ConversionError, match="PrintV2 writes a file"):
         converted(make("prints", "loud", f"file://{tmp_path}/out"))
+
+
+def test_broken_hdf5(converted: Convert, make: Make, shared_models: Path, tmp_path: Path) -> None:
+    """A cut .h5 and one with weights only are told apart, before TensorFlow has to look at them."""
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes((shared_models / "mlperf-tiny" / "vww_96.h5").read_bytes()[:100_000])
+    with pytest.raises(ModelFileError, match="broken HDF5"):
+        converted(cut)
+    with pytest.raises(ModelFileError, match="weights without a model"):
+        converted(make("weights_only", "m.weights.h5"))
+
+
+def test_broken_variables(converted: Convert, shared_models: Path, tmp_path: Path) -> None:
+    """A SavedModel whose variables are cut or gone is a broken file, not a crash."""
+    for damage in ("cut", "gone"):
+        folder = tmp_path / damage
+        shutil.copytree(shared_models / "mlperf-tiny" / "kws_saved_model", folder)
+        (folder / "variables").chmod(0o755)
+        data = folder / "variables" / "variables.data-00000-of-00001"
+        content = data.read_bytes()
+        data.unlink()
+        if damage == "cut":
+            data.write_bytes(content[:1000])
+        with pytest.raises(ModelFileError, match="broken SavedModel"):
+            converted(folder)
 
 
 def test_open_dimensions_name_the_flag(converted: Convert, make: Make) -> None:
