@@ -8,7 +8,7 @@ __all__ = ["BuildOptions", "ModelOptions", "TargetOptions", "build", "check"]
 def __getattr__(name: str) -> object:
     # Loaded when used: `edgepack check` must not pay for what only a build needs.
     if name == "build":
-        from edgepack.pipeline.build import build
+        from edgepack.pipeline.building import build
 
         return build
     if name == "check":
