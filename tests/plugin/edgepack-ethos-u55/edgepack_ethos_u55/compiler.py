@@ -1,4 +1,4 @@
-"""Arm's Vela: int8 .tflite in; out a .tflite whose supported ops are `ethos-u` custom ops, and a report of the others."""
+"""Arm's Vela: int8 .tflite in; out a .tflite with `ethos-u` custom ops, and a report of the ops left to the CPU."""
 
 import re
 import tempfile
@@ -119,7 +119,8 @@ def placements_of(source: Model, compiled: Model, log: str) -> tuple[tuple[Compi
         else:
             rows.append(CompiledOp(op.label, 1, Placement.ACCELERATOR, "NPU", "", output))
     warnings = tuple(
-        f"Vela's report and its file disagree about the op that writes '{output}'" for output in sorted(left ^ set(reported))
+        f"Vela's report and its file disagree about the op that writes '{output}'"
+        for output in sorted(left ^ set(reported))
     )
     return tuple(rows), warnings
 
@@ -147,6 +148,6 @@ def _failure(done: tools.Completed) -> CompilerError:
     how = f"crashed with {done.signal_name}" if done.signal_name else f"ended with exit code {done.exit_code}"
     return CompilerError(
         f"Vela {how}: {last}",
-        hint="'edgepack inspect' shows what is in the file; Vela takes quantized .tflite files that nothing was compiled into",
+        hint="'edgepack inspect' shows what is in the file; Vela takes quantized files that were not compiled before",
         details={"exit_code": done.exit_code, "log_tail": tools.tail(done.output)},
     )

@@ -1,0 +1,206 @@
+"""A third party adds a target and a compiler with a package of its own, and nothing in edgepack knows it.
+
+The package in tests/plugin is installed as pip installs it; its compiler, Arm's Vela, runs for real.
+"""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from edgepack.compat import check
+from edgepack.compilers import CompileRequest, compare_placements
+from edgepack.errors import CompilerError
+from edgepack.findings import Placement
+from edgepack.graph import read_model
+from edgepack.profiles import load_profile
+
+ROOT = Path(__file__).resolve().parents[1]
+PLUGIN = ROOT / "tests" / "plugin" / "edgepack-ethos-u55"
+
+#: Real models, and how many ops Vela 5.2 leaves to the CPU.
+MODELS = {
+    "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite": 1,
+    "coral/keras_lstm_mnist_ptq.tflite": 0,
+    "coral/mobilenet_edgetpu_0.75_224_post_training_quant.tflite": 0,
+    "coral/mobilenet_v1_0.25_128_quant.tflite": 0,
+    "coral/mobilenet_v2_1.0_224_quant.tflite": 0,
+    "coral/posenet_mobilenet_v1_075_353_481_quant_decoder.tflite": 1,
+    "coral/split_concat.tflite": 0,
+    "mlperf-tiny/kws_reference_int8.tflite": 0,
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the plugin as pip installs it, metadata and all."""
+    for module in ("ethosu.vela", "hatchling", "pip"):
+        pytest.importorskip(module, reason=f"{module} is not installed: the plugin's own requirement or its build")
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(PLUGIN, source, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path_factory.mktemp("site")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
+    done = subprocess.run(
+        [*pip, "--no-deps", "--no-build-isolation", "--target", str(folder), str(source)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def vela(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The plugin's compiler module, imported from where it was installed."""
+    monkeypatch.syspath_prepend(str(site))
+    module = importlib.import_module("edgepack_ethos_u55.compiler")
+    assert Path(str(module.__file__)).is_relative_to(site)
+    yield module
+    for name in [name for name in sys.modules if name.startswith("edgepack_ethos_u55")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with probe.tflite and float_op.tflite (tests/plugin/make_probe.py)."""
+    folder = tmp_path_factory.mktemp("probes")
+    script = ROOT / "tests" / "plugin" / "make_probe.py"
+    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def edgepack(site: Path, *arguments: str, cwd: Path | None = None) -> dict[str, Any]:
+    """Run the command line as a user with the plugin installed does; return its JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from edgepack.cli import main; sys.exit(main())", *arguments, "--json"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
+
+
+def agree(vela: ModuleType, site: Path, data: bytes) -> tuple[list[int], Any]:
+    """Hold the check against Vela op by op; return the host ops' indices and Vela's result."""
+    profile = load_profile(site / "edgepack_ethos_u55")
+    assert profile.compiler is not None
+    report = check(read_model(data), profile)
+    result = vela.VelaCompiler().compile(CompileRequest(data, "model", "int8", dict(profile.compiler.options)))
+    assert result.status == "compiled"
+    assert result.placements is not None
+    assert len(result.placements) == len(report.ops)
+    assert [d.message for d in compare_placements(report.ops, result.placements)] == []
+    return [op.index for op in report.ops if op.placement is Placement.HOST], result
+
+
+def test_target_and_compiler_are_there_once_installed(site: Path) -> None:
+    """Installing the package is all it takes: the target is listed, its profile is sound, doctor finds its compiler."""
+    listed = edgepack(site, "targets", "list")
+    assert "ethos-u55" in json.dumps(listed["results"])
+    assert edgepack(site, "targets", "lint", str(site / "edgepack_ethos_u55" / "profile.toml"))["ok"] is True
+    doctor = json.dumps(edgepack(site, "doctor"))
+    assert '"name": "Vela"' in doctor
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_placement_agrees_with_vela_op_for_op(vela: ModuleType, site: Path, shared_models: Path, name: str) -> None:
+    """On real models the check places every op where Vela's own report and Vela's file put it."""
+    data = (shared_models / name).read_bytes()
+    host, result = agree(vela, site, data)
+    assert len(host) == MODELS[name]
+    assert result.warnings == ()
+    assert result.figures["cpu_operators"] == len(host)
+    (compiled,) = [read_model(file) for file in result.files.values()]
+    left = {op.label for op in compiled.main.ops} - {vela.ACCELERATOR_OP}
+    assert left == {read_model(data).main.ops[index].label for index in host}
+
+
+def test_placement_agrees_on_both_sides_of_the_limits(vela: ModuleType, site: Path, probes: Path) -> None:
+    """Kernels, strides, factors and axes just inside and outside the NPU's limits are told apart as Vela does."""
+    data = (probes / "probe.tflite").read_bytes()
+    host, result = agree(vela, site, data)
+    assert result.warnings == ()
+    ops = read_model(data).main.ops
+    assert {ops[index].label for index in host} >= {
+        "ARG_MAX", "AVERAGE_POOL_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "GATHER", "MEAN", "RESIZE_BILINEAR", "REVERSE_V2",
+        "TRANSPOSE_CONV",
+    }  # fmt: skip
+    assert len(ops) - len(host) >= 20
+
+
+def test_build_makes_a_bundle_that_verifies(site: Path, shared_models: Path, tmp_path: Path) -> None:
+    """From an int8 file to a bundle in the plugin's own form, the same bytes twice, with no difference to report."""
+    model = shared_models / "mlperf-tiny" / "kws_reference_int8.tflite"
+    for out in ("one", "two"):
+        document = edgepack(
+            site,
+            "build",
+            str(model),
+            "-t",
+            "ethos-u55",
+            "--name",
+            "kws",
+            "-o",
+            out,
+            "--compile",
+            "require",
+            cwd=tmp_path,
+        )
+    (result,) = document["results"]
+    assert result["compile"]["status"] == "compiled"
+    assert result["compile"]["tool"] == "Vela"
+    assert result["compile"]["differences"] == []
+    assert result["summary"]["accelerator"] == 13
+    one, two = (
+        {
+            path.relative_to(tmp_path / out): path.read_bytes()
+            for path in sorted((tmp_path / out).rglob("*"))
+            if path.is_file()
+        }
+        for out in ("one", "two")
+    )
+    assert one == two
+    bundle = Path("kws-ethos-u55")
+    compiled = one[bundle / "model" / "kws_vela.tflite"]
+    assert [op.label for op in read_model(compiled).main.ops] == ["CUSTOM:ethos-u"]
+    assert one[bundle / "model" / "kws.tflite"]
+    source = one[bundle / "microcontroller" / "kws_model.cc"].decode()
+    numbers = source.partition("= {")[2].partition("};")[0].replace("\n", "").replace(" ", "").strip(",").split(",")
+    assert bytes(map(int, numbers)) == compiled
+    assert edgepack(site, "verify", str(tmp_path / "two" / bundle))["ok"] is True
+
+
+def test_broken_file_is_one_clear_error(vela: ModuleType, shared_models: Path) -> None:
+    """What Vela cannot read ends in one error with its last words, not in its traceback."""
+    data = bytearray((shared_models / "coral" / "split_concat.tflite").read_bytes())
+    data[0:4] = b"\xff\xff\xff\x7f"
+    with pytest.raises(CompilerError) as caught:
+        vela.VelaCompiler().compile(CompileRequest(bytes(data), "model", "int8"))
+    assert "Traceback" not in caught.value.message
+    assert re.match(r"Vela (crashed with SIG\w+|ended with exit code 1): Failed to load", caught.value.message)
+    assert caught.value.details["log_tail"]
+
+
+def test_op_that_vela_refuses_is_named(vela: ModuleType, probes: Path) -> None:
+    """Vela drops the whole file for one op of a type it does not read; the error names the op and the type."""
+    data = (probes / "float_op.tflite").read_bytes()
+    with pytest.raises(CompilerError) as caught:
+        vela.VelaCompiler().compile(CompileRequest(data, "model", "int16x8"))
+    assert "HARD_SWISH" in caught.value.message
+    assert "FLOAT32" in caught.value.message
+    assert "quantize" in caught.value.hint
