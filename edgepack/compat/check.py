@@ -79,6 +79,8 @@ def check(
         figures["supported_groups"] = candidates
         stay = "stays" if hosted == 1 else "stay"
         notes.append(f"{hosted} of {len(findings)} ops {stay} on the host. {chosen.partition.cut}")
+    if any(graph.tensors[i].shape_signature[:1] == (-1,) for i in graph.inputs if i >= 0):
+        notes.append("The batch is left open in the file; it is taken as 1.")
     if _is_compiled(graph) and "CUSTOM:" + EDGETPU_OP in chosen.ops.ops:
         notes.append("The file is compiled for the Edge TPU already; what the compiler took is one op here.")
     return Report(
@@ -86,7 +88,7 @@ def check(
         compatible=not any(nowhere) and (profile.fallback == "host" or not hosted),
         partitions=len(taken),
         ops=findings,
-        model_reasons=model_reasons(model, profile, chosen.ops),
+        model_reasons=model_reasons(context, model, profile, chosen.ops),
         notes=tuple(notes),
         estimates=figures,
         variant=chosen.id,

@@ -36,6 +36,30 @@ class Context:
                 found.update(op.outputs)
         return frozenset(found)
 
+    @cached_property
+    def dynamic_tensors(self) -> frozenset[int]:
+        """Tensors whose shape is known only at run time.
+
+        A batch left open (-1 as an input's first dimension) is not one: the runtime allocates it as 1. What is, as
+        TFLite's allocation has it: inputs open in another dimension, results of ops whose shape is computed, and what
+        depends on them.
+        """
+        graph = self.graph
+        found = {
+            i
+            for i in graph.inputs
+            if i >= 0 and (not graph.tensors[i].has_rank or any(n < 0 for n in graph.tensors[i].shape_signature[1:]))
+        }
+        for op in graph.ops:
+            computed = op.name in _SHAPE_BY_DATA or (
+                op.name in _SHAPE_BY_PARAMETER
+                and any(part == "parameter" and not tensor.is_constant for _, part, tensor in inputs(graph, op))
+            )
+            if computed or any(i in found and role(op, n) != "parameter" for n, i in enumerate(op.inputs)):
+                outputs = graph.op_outputs(op)
+                found.update(tensor.index for tensor in outputs if computed or tensor.is_dynamic)
+        return frozenset(found)
+
     def is_constant(self, tensor: Tensor) -> bool:
         """True when the file holds the tensor's values, directly or behind a DEQUANTIZE."""
         return tensor.is_constant or tensor.index in self.dequantized_constants
@@ -73,6 +97,19 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
         ("data", *("weights",) * 11, *("bias",) * 4, "weights", "bias", "state", "state", *("weights",) * 4),
     ),
 }  # fmt: skip
+
+#: Ops whose parameters (sizes, paddings, ends) decide the result's shape.
+_SHAPE_BY_PARAMETER = frozenset(
+    {
+        "BATCH_TO_SPACE_ND", "BROADCAST_TO", "EXPAND_DIMS", "FILL", "MEAN", "MIRROR_PAD", "ONE_HOT", "PAD", "PADV2",
+        "REDUCE_ALL", "REDUCE_ANY", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "RESHAPE", "RESIZE_BILINEAR",
+        "RESIZE_NEAREST_NEIGHBOR", "SCATTER_ND", "SLICE", "SPACE_TO_BATCH_ND", "SPLIT", "SPLIT_V", "STRIDED_SLICE",
+        "SUM", "TILE", "TOPK_V2", "TRANSPOSE", "TRANSPOSE_CONV",
+    }
+)  # fmt: skip
+
+#: Ops whose data decides the result's shape.
+_SHAPE_BY_DATA = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "RANGE", "UNIQUE", "WHERE"})
 
 
 def role(op: Op, position: int) -> str:

@@ -7,10 +7,11 @@ from edgepack.graph import Op, Tensor
 
 
 def static_shapes(context: Context, op: Op, argument: bool) -> list[Reason]:
-    """Every dimension of every tensor must be known before the model runs."""
+    """Every dimension of every tensor must be known before the model runs; an open batch counts as 1."""
     for label, tensor in _all(context, op):
-        if tensor.is_dynamic:
-            return [reason("dynamic-shape", f"expected a static shape for {label}, got {_signature(tensor)}")]
+        if tensor.index in context.dynamic_tensors:
+            got = signature(tensor) if tensor.is_dynamic else "one computed at run time"
+            return [reason("dynamic-shape", f"expected a static shape for {label}, got {got}")]
     return []
 
 
@@ -108,5 +109,6 @@ def _all(context: Context, op: Op) -> list[tuple[str, Tensor]]:
     return found + list(tensors(context.graph, op, "output"))
 
 
-def _signature(tensor: Tensor) -> str:
+def signature(tensor: Tensor) -> str:
+    """Return `[?, 8, 8, 4]` for messages."""
     return f"[{', '.join('?' if size < 0 else str(size) for size in tensor.shape_signature)}]"

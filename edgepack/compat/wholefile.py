@@ -2,6 +2,7 @@
 
 from edgepack.compat.context import Context, named
 from edgepack.compat.reasons import reason
+from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
 from edgepack.graph import Model
 from edgepack.graph.read import enum_names
@@ -32,7 +33,7 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
                 "builtin-code", f"expected an operator code up to {rule.max_builtin_code}, got {code} ({op.label})"
             )
         elif rule.static_shapes:
-            dynamic = next((t for t in context.graph.op_outputs(op) if t.is_dynamic), None)
+            dynamic = next((t for t in context.graph.op_outputs(op) if t.index in context.dynamic_tensors), None)
             if dynamic is not None:
                 found[op.index] = reason(
                     "dynamic-shape",
@@ -41,13 +42,17 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
     return found
 
 
-def model_reasons(model: Model, profile: TargetProfile, table: OpTable) -> tuple[Reason, ...]:
+def model_reasons(context: Context, model: Model, profile: TargetProfile, table: OpTable) -> tuple[Reason, ...]:
     """Return the reasons that concern the whole model."""
     graph = model.main
     found = []
-    dynamic = [named(graph.tensors[i], "input") for i in graph.inputs if i >= 0 and graph.tensors[i].is_dynamic]
-    if dynamic and ("static-shapes" in table.defaults or (table.file and table.file.static_shapes)):
-        found.append(reason("dynamic-shape", f"expected static shapes, got dynamic dimensions of {', '.join(dynamic)}"))
+    if context.dynamic_tensors and ("static-shapes" in table.defaults or (table.file and table.file.static_shapes)):
+        first = graph.tensors[min(context.dynamic_tensors)]
+        count = len(context.dynamic_tensors)
+        message = (
+            f"expected static shapes, got {count} dynamic tensors, the first {named(first, 'one')} {signature(first)}"
+        )
+        found.append(reason("dynamic-shape", message))
     if profile.batch:
         for index in graph.inputs:
             tensor = graph.tensors[index]

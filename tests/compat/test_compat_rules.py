@@ -62,19 +62,50 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
         "float-io",
     ),
     ("dtypes", {"data": ["INT8"], "input1": ["FLOAT32"]}, add(IMAGE, FLOAT), add(IMAGE, IMAGE), "dtype"),
-    ("dtype-pairs", [["FLOAT32", "INT8"]], one_op("CAST", [FLOAT], [IMAGE]), one_op("CAST", [IMAGE], [FLOAT]), "dtype-pair"),
+    (
+        "dtype-pairs",
+        [["FLOAT32", "INT8"]],
+        one_op("CAST", [FLOAT], [IMAGE]),
+        one_op("CAST", [IMAGE], [FLOAT]),
+        "dtype-pair",
+    ),
     ("same-dtype", ["data"], add(IMAGE, IMAGE), add(IMAGE, FLOAT), "dtype-mismatch"),
     ("same-shape", ["input", "output"], add(IMAGE, IMAGE), add(IMAGE, tensor((1, 1, 1, 4))), "shape-mismatch"),
     ("dense-weights", True, conv(), conv(filters=weights((6, 3, 3, 4)) | {"has_sparsity": True}), "sparse-weights"),
     ("per-tensor-weights", True, conv(), conv(filters=weights((6, 3, 3, 4), scales=6)), "per-channel-weights"),
-    ("per-tensor-data", True, add(IMAGE, weights((1, 1, 1, 4), scales=4)), add(tensor(scales=4), IMAGE), "per-channel-data"),
+    (
+        "per-tensor-data",
+        True,
+        add(IMAGE, weights((1, 1, 1, 4), scales=4)),
+        add(tensor(scales=4), IMAGE),
+        "per-channel-data",
+    ),
     ("same-quantization", True, add(IMAGE, IMAGE), add(IMAGE, tensor(scale=0.25)), "requantizes"),
     ("same-quantization", True, add(IMAGE, IMAGE), add(IMAGE, tensor(zero_point=3)), "requantizes"),
-    ("static-shapes", True, add(IMAGE, IMAGE), add(tensor(signature=(-1, 8, 8, 4)), IMAGE), "dynamic-shape"),
+    (
+        "static-shapes",
+        True,
+        add(tensor(signature=(-1, 8, 8, 4)), IMAGE),
+        add(tensor(signature=(1, -1, 8, 4)), IMAGE),
+        "dynamic-shape",
+    ),
+    (
+        "static-shapes",
+        True,
+        one_op("RESHAPE", [IMAGE, ints(1, 256)], [tensor((1, 256))]),
+        one_op("RESHAPE", [IMAGE, tensor((2,), "INT32")], [tensor((1, 256))]),
+        "dynamic-shape",
+    ),
     ("max-rank", 4, add(IMAGE, IMAGE), add(tensor((1, 1, 8, 8, 4)), IMAGE), "rank-above-4"),
     ("max-effective-rank", 3, add(tensor((1, 1, 8, 8, 4)), IMAGE), add(tensor((2, 8, 8, 4)), IMAGE), "rank-above-3"),
     ("one-dimensional", ["output"], add(tensor((1, 1, 9)), IMAGE), add(IMAGE, IMAGE), "not-one-dimensional"),
-    ("one-dimensional", ["input1"], add(IMAGE, tensor((1, 1, 4))), add(IMAGE, tensor((8, 1, 4))), "not-one-dimensional"),
+    (
+        "one-dimensional",
+        ["input1"],
+        add(IMAGE, tensor((1, 1, 4))),
+        add(IMAGE, tensor((8, 1, 4))),
+        "not-one-dimensional",
+    ),
     ("broadcast", "none", add(IMAGE, IMAGE), add(IMAGE, tensor((4,))), "broadcast"),
     ("broadcast", "numpy", add(IMAGE, tensor((8, 1, 4))), add(IMAGE, tensor((8, 2, 4))), "broadcast"),
     ("broadcast", "gpu-legacy", add(IMAGE, tensor((8, 8, 4))), add(IMAGE, tensor((8, 4))), "broadcast"),
@@ -108,7 +139,13 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
     ("range", {"dilated_kernel_h": [1, 5]}, conv(dilation_h=2), conv(dilation_h=3), "limit-dilated-kernel-h"),
     ("range", {"beta": [1, 1]}, add(IMAGE, IMAGE, beta=1.0), add(IMAGE, IMAGE), "limit-beta"),
     ("multiple-of", {"reduced_c": 4}, mean(3), one_op("MEAN", [tensor((1, 6)), ints(-1)], [tensor((1,))]), "multiple"),
-    ("equal-quantities", [["dilation_h", "dilation_w"]], conv(dilation_h=2, dilation_w=2), conv(dilation_h=2), "unequal"),
+    (
+        "equal-quantities",
+        [["dilation_h", "dilation_w"]],
+        conv(dilation_h=2, dilation_w=2),
+        conv(dilation_h=2),
+        "unequal",
+    ),
     ("constant-inputs", [1, 2], conv(), conv(filters=tensor((6, 3, 3, 4))), "not-constant"),
     ("runtime-inputs-only", [0], conv(), conv(data=weights((1, 8, 8, 4))), "constant-input"),
     (
@@ -248,7 +285,12 @@ def test_float16_weights_count_as_constants() -> None:
     """Delegates fold a DEQUANTIZE of a constant, so weights behind one are constant for rules."""
     made = model(
         [("CONV_2D", [0, 2], [3], {}), ("DEQUANTIZE", [1], [2], {})],
-        [FLOAT, tensor((6, 3, 3, 4), "FLOAT16", np.ones((6, 3, 3, 4), np.float16)), tensor((6, 3, 3, 4), "FLOAT32"), FLOAT],
+        [
+            FLOAT,
+            tensor((6, 3, 3, 4), "FLOAT16", np.ones((6, 3, 3, 4), np.float16)),
+            tensor((6, 3, 3, 4), "FLOAT32"),
+            FLOAT,
+        ],
     )
     assert reasons(made, "constant-inputs", [1]) == []
     assert reasons(made, "range", {"runtime_inputs": [1, 1]}) == []

@@ -1,0 +1,338 @@
+"""check(): placements, reasons, partitions and notes, on values and on real files."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from compat_graphs import ints, model, one_op, tensor, weights
+
+from edgepack.compat import check
+from edgepack.compat.partition import Group, choose, partition
+from edgepack.errors import UsageError
+from edgepack.findings import Placement
+from edgepack.graph import Graph, Model, read_model
+from edgepack.profiles import OpRule, PartitionRule, TargetProfile, all_targets, get_target
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def edgetpu() -> TargetProfile:
+    return get_target("edgetpu")
+
+
+@pytest.fixture(scope="module")
+def gpu() -> TargetProfile:
+    return get_target("android-gpu")
+
+
+@pytest.fixture
+def coral(shared_models: Path) -> Path:
+    return shared_models / "coral"
+
+
+def pairs(coral: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    yield from json.loads((coral / "expected.json").read_text()).items()
+
+
+def codes(report: object, index: int) -> list[str]:
+    return [found.code for found in report.ops[index].reasons]  # type: ignore[attr-defined]
+
+
+def chain(*labels: str, dtype: str = "INT8") -> Model:
+    ops = [(label, [i], [i + 1], {}) for i, label in enumerate(labels)]
+    return model(ops, [tensor(dtype=dtype) for _ in range(len(labels) + 1)], inputs=[0], outputs=[len(labels)])
+
+
+def test_places_every_op_as_the_real_compiler_did(coral: Path, edgetpu: TargetProfile) -> None:
+    """On every pair of a model and its compiled file, our placement equals the compiler's, op for op."""
+    wrong = {}
+    for name, expected in pairs(coral):
+        report = check(read_model(coral / name), edgetpu)
+        ours = [found.index for found in report.ops if found.placement is Placement.ACCELERATOR]
+        if ours != expected["mapped_indices"]:
+            wrong[name] = ours
+    assert wrong == {}
+
+
+def test_every_op_off_the_accelerator_says_why(coral: Path) -> None:
+    """On real models and all targets, an op has reasons exactly when it is not on the accelerator."""
+    for name, _ in pairs(coral):
+        made = read_model(coral / name)
+        for profile in all_targets().values():
+            for variant in profile.variants:
+                for found in check(made, profile, variant=variant.id).ops:
+                    assert bool(found.reasons) == (found.placement is not Placement.ACCELERATOR), (name, found)
+                    assert all(reason.fix for reason in found.reasons)
+
+
+def test_answers_fast(coral: Path) -> None:
+    """A check of a 70-op model takes less than 0.3 s on every target."""
+    made = read_model(coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite")
+    for profile in all_targets().values():
+        start = time.perf_counter()
+        check(made, profile)
+        assert time.perf_counter() - start < 0.3
+
+
+def test_names_the_op_that_cuts_others_off(coral: Path, edgetpu: TargetProfile) -> None:
+    """An op that is fine in itself names the op above it that runs elsewhere."""
+    report = check(read_model(coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite"), edgetpu)
+    assert codes(report, 63) == ["limit-resize-factor-h", "limit-resize-factor-w"]
+    assert codes(report, 66) == ["outside-partition"]
+    assert "op 63 (RESIZE_BILINEAR)" in report.ops[66].reasons[0].message
+
+
+def test_a_compiled_file_is_reported_as_such(coral: Path, edgetpu: TargetProfile) -> None:
+    """A file that edgetpu_compiler made runs on the Edge TPU and nowhere else."""
+    made = read_model(coral / "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
+    report = check(made, edgetpu)
+    assert report.ops[0].placement is Placement.ACCELERATOR
+    assert report.compatible
+    assert any("compiled for the Edge TPU already" in note for note in report.notes)
+    elsewhere = check(made, get_target("cpu"))
+    assert (elsewhere.compatible, codes(elsewhere, 0)) == (False, ["compiled-elsewhere"])
+
+
+def test_a_float_file_is_told_to_quantize(edgetpu: TargetProfile) -> None:
+    """On an integer-only target every op of a float file gets the dtype reason and the command that mends it."""
+    report = check(chain("LOGISTIC", "ARG_MAX", "TANH", dtype="FLOAT32"), edgetpu)
+    for found in report.ops:
+        assert found.placement is Placement.HOST
+        assert "dtype-float" in codes(report, found.index)
+        assert any("edgepack build" in reason.fix for reason in found.reasons)
+
+
+def test_an_open_batch_is_no_dynamic_shape(shared_models: Path, edgetpu: TargetProfile) -> None:
+    """MLPerf Tiny's int8 reference for keyword spotting leaves its batch open and runs on the Edge TPU all the same."""
+    report = check(read_model(shared_models / "mlperf-tiny" / "kws_reference_int8.tflite"), edgetpu)
+    assert report.summary == {"total": 13, "accelerator": 13, "host": 0, "unsupported": 0, "partitions": 1}
+    assert any("batch is left open" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("label", "placement", "code", "compatible"),
+    [
+        ("CUSTOM:FlexErf", Placement.UNSUPPORTED, "flex-op", False),
+        ("CUSTOM:MyOp", Placement.UNSUPPORTED, "custom-op", False),
+        ("CUSTOM:TFLite_Detection_PostProcess", Placement.HOST, "custom-op-registered", True),
+        ("CUSTOM:PosenetDecoderOp", Placement.HOST, "custom-op-registered", True),
+        ("BUILTIN_240", Placement.UNSUPPORTED, "missing-kernel", False),
+        ("ARG_MAX", Placement.HOST, "op-not-supported", True),
+        ("WHILE", Placement.HOST, "op-not-supported", True),
+    ],
+)
+def test_ops_outside_the_table(
+    edgetpu: TargetProfile, label: str, placement: Placement, code: str, compatible: bool
+) -> None:
+    """An op without a row is on the host, or nowhere when no runtime has it; only the latter makes the model unfit."""
+    report = check(chain("LOGISTIC", label), edgetpu)
+    assert report.ops[0].placement is Placement.ACCELERATOR
+    assert (report.ops[1].placement, codes(report, 1), report.compatible) == (placement, [code], compatible)
+
+
+def test_int4_activations_run_nowhere() -> None:
+    """No kernel computes with 4-bit activations."""
+    report = check(chain("TILE", dtype="INT4"), get_target("cpu"))
+    assert (report.ops[0].placement, codes(report, 0)) == (Placement.UNSUPPORTED, ["missing-kernel"])
+
+
+def test_denied_fallback_makes_a_host_op_incompatible(edgetpu: TargetProfile) -> None:
+    """A profile that denies the host refuses a model with one host op, and takes one without."""
+    strict = dataclasses.replace(edgetpu, fallback="deny")
+    assert not check(chain("LOGISTIC", "ARG_MAX"), strict).compatible
+    assert check(chain("LOGISTIC", "TANH"), strict).compatible
+
+
+def test_one_op_the_parser_does_not_know_stops_the_whole_file(edgetpu: TargetProfile) -> None:
+    """Nothing is compiled when the parser refuses one op, and every other op says so."""
+    filters = weights((6, 3, 3, 2))
+    grouped = model(
+        [("LOGISTIC", [0], [1], {}), ("CONV_2D", [1, 2], [3], {"version": 6, "dilation_h": 1, "dilation_w": 1})],
+        [tensor(), tensor(), filters, tensor()],
+    )
+    report = check(grouped, edgetpu)
+    assert report.count(Placement.ACCELERATOR) == 0
+    assert (codes(report, 0), codes(report, 1)) == (["compile-refused"], ["parser-version"])
+    assert "op 1 (CONV_2D)" in report.ops[0].reasons[0].message
+    newer = check(chain("LOGISTIC", "GELU"), edgetpu)
+    assert codes(newer, 1) == ["op-not-supported", "builtin-code"]
+
+
+def test_dynamic_shapes_stop_the_edgetpu_compiler(edgetpu: TargetProfile) -> None:
+    """An image size left open is named at the model, and nothing is compiled."""
+    dynamic = tensor(signature=(1, -1, 8, 4))
+    report = check(model([("LOGISTIC", [0], [1], {})], [dynamic, dynamic], inputs=[0], outputs=[1]), edgetpu)
+    assert report.count(Placement.ACCELERATOR) == 0
+    assert [reason.code for reason in report.model_reasons] == ["dynamic-shape"]
+
+
+def test_model_reasons(edgetpu: TargetProfile) -> None:
+    """Batch, several subgraphs and a newer min_runtime_version are reasons of the model."""
+    image = tensor((4, 1, 1, 4))
+    made = model(
+        [("LOGISTIC", [0], [1], {})], [image, image], inputs=[0], metadata={"min_runtime_version": b"2.9.0\0\0"}
+    )
+    made = dataclasses.replace(made, graphs=(made.main, Graph("body", (), (), (), ())))
+    found = {reason.code for reason in check(made, edgetpu).model_reasons}
+    assert found == {"batch", "several-subgraphs", "min-runtime-version"}
+
+
+@pytest.mark.parametrize(("version", "placement"), [(None, "accelerator"), (14, "accelerator"), (12, "host")])
+def test_runtime_version_selects_rules(edgetpu: TargetProfile, version: int | None, placement: str) -> None:
+    """PACK came with runtime 13."""
+    packed = one_op("PACK", [tensor((1, 4)), tensor((1, 4))], [tensor((1, 2, 4))], axis=1)
+    assert check(packed, edgetpu, runtime_version=version).ops[0].placement == placement
+
+
+def test_memory_is_a_range(edgetpu: TargetProfile) -> None:
+    """Parameters beyond the chip's memory are said to be streamed, within the growth of compiled files."""
+    big = weights((3000, 1, 1, 3000))
+    made = one_op("CONV_2D", [tensor((1, 1, 1, 3000)), big], [tensor((1, 1, 1, 3000))], dilation_h=1, dilation_w=1)
+    report = check(made, edgetpu)
+    assert report.estimates["parameter_bytes"] == 9_000_000
+    assert report.estimates["compiled_parameter_bytes"] == [9_360_000, 11_160_000]
+    assert report.estimates["streamed_bytes"] == [9_360_000 - 7_340_032, 11_160_000 - 7_340_032]
+    assert "streamed in every run" in report.notes[0]
+
+
+def test_gpu_takes_the_largest_group_and_says_what_the_cut_costs(gpu: TargetProfile) -> None:
+    """The GPU delegate takes one partition; the other stays on the host and names what separates it."""
+    report = check(chain("TANH", "TOPK_V2", "LOGISTIC", "TANH", "ABS", dtype="FLOAT32"), gpu)
+    assert [str(found.placement) for found in report.ops] == ["host", "host", *["accelerator"] * 3]
+    assert codes(report, 0) == ["outside-partition"]
+    assert "op 1 (TOPK_V2)" in report.ops[0].reasons[0].message
+    assert report.partitions == 1
+    assert report.estimates["supported_groups"] == 2
+    assert any("each cut" in note for note in report.notes)
+
+
+def test_gpu_refuses_what_googles_analyzer_lets_through(gpu: TargetProfile) -> None:
+    """A shrink-axis STRIDED_SLICE and SEGMENT_SUM pass Google's analyzer and do not run on the GPU."""
+    image = tensor(dtype="FLOAT32")
+    sliced = one_op(
+        "STRIDED_SLICE", [image, ints(0, 0, 0, 0), ints(1, 8, 8, 4), ints(1, 1, 1, 1)], [image], shrink_axis_mask=1
+    )
+    assert codes(check(sliced, gpu), 0) == ["option-value"]
+    assert codes(check(chain("SEGMENT_SUM", dtype="FLOAT32"), gpu), 0) == ["op-not-supported"]
+
+
+def test_variants_by_id_and_by_chip() -> None:
+    """A chip selects its variant; an unknown one, or one of another variant, is refused with those that are known."""
+    hexagon = get_target("hexagon")
+    made = chain("EXP")
+    assert (check(made, hexagon).variant, check(made, hexagon).compatible) == ("htp", True)
+    assert check(made, hexagon, soc="sm8150").variant == "dsp-legacy"
+    assert check(made, hexagon, soc="SM8550").ops[0].placement is Placement.ACCELERATOR
+    assert check(made, hexagon, variant="dsp-legacy").ops[0].placement is Placement.HOST
+    for arguments in ({"variant": "dsp"}, {"soc": "SM9999"}, {"variant": "htp", "soc": "SM8150"}):
+        with pytest.raises(UsageError):
+            check(made, hexagon, **arguments)
+
+
+def test_float16_is_a_matter_of_the_chip() -> None:
+    """A float op runs on chips that compute in float, not on others, and not when the chip is not known."""
+    hexagon = get_target("hexagon")
+    made = chain("EXP", dtype="FLOAT32")
+    placed = {soc: str(check(made, hexagon, soc=soc).ops[0].placement) for soc in ("SM8550", "SM8635", "SM8350", "")}
+    assert placed == {"SM8550": "accelerator", "SM8635": "host", "SM8350": "host", "": "host"}
+
+
+def test_small_groups_are_left_behind() -> None:
+    """The legacy Hexagon delegate takes groups of at least two ops."""
+    report = check(chain("LOGISTIC"), get_target("hexagon"), variant="dsp-legacy")
+    assert codes(report, 0) == ["partition-too-small"]
+
+
+def test_int16_activations_run_on_the_builtin_kernels() -> None:
+    """XNNPACK takes none of int16x8, and the model still runs."""
+    report = check(chain("LOGISTIC", "TANH", dtype="INT16"), get_target("cpu"))
+    assert [str(found.placement) for found in report.ops] == ["host", "host"]
+    assert report.compatible
+
+
+@pytest.mark.parametrize(
+    ("edges", "supported", "expected"),
+    [
+        # A host op in front does not block the block behind it.
+        ([(0, 1), (1, 2)], [False, True, True], [(False, (0,)), (True, (1, 2))]),
+        # A parallel branch is gathered although a host op stands before it in the file.
+        ([(0, 1), (0, 2), (2, 3)], [True, False, True, True], [(True, (0, 2, 3)), (False, (1,))]),
+        # What depends on a host op comes in a later group.
+        ([(0, 1), (1, 2), (0, 2)], [True, False, True], [(True, (0,)), (False, (1,)), (True, (2,))]),
+        # Two sources of different kinds: the first in the file begins.
+        ([(0, 2), (1, 2)], [False, True, True], [(False, (0,)), (True, (1, 2))]),
+        # File order is not execution order.
+        ([(1, 0)], [True, False], [(False, (1,)), (True, (0,))]),
+    ],
+)
+def test_partition_by_data_dependency(
+    edges: list[tuple[int, int]], supported: list[bool], expected: list[tuple[bool, tuple[int, ...]]]
+) -> None:
+    """Ready ops of one kind are gathered until none is left, then the other kind."""
+    ops = [("ADD", [a for a, b in edges if b == i], [i], {}) for i in range(len(supported))]
+    graph = model(ops, [tensor() for _ in supported]).main
+    assert partition(graph, supported) == [Group(*group) for group in expected]
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (PartitionRule("first"), [(0,)]),
+        (PartitionRule("first", min_ops=2), [(2, 3, 4)]),
+        (PartitionRule("largest"), [(2, 3, 4)]),
+        (PartitionRule("largest", max_partitions=2), [(2, 3, 4), (6, 7)]),
+        (PartitionRule("largest", max_partitions=0), [(0,), (2, 3, 4), (6, 7)]),
+        (PartitionRule("every"), [(0,), (2, 3, 4), (6, 7)]),
+    ],
+)
+def test_strategies(rule: PartitionRule, expected: list[tuple[int, ...]]) -> None:
+    """`first`, `largest` and `every` choose among the supported groups."""
+    kinds = [True, False, True, True, True, False, True, True]
+    groups = partition(chain(*["ADD"] * 8).main, kinds)
+    assert [group.ops for group in choose(groups, rule)] == expected
+
+
+def test_a_cyclic_file_is_answered(edgetpu: TargetProfile) -> None:
+    """Ops that wait for each other are left on the host, with a reason, and nothing hangs."""
+    made = model([("TANH", [1], [0], {}), ("TANH", [0], [1], {})], [tensor(), tensor()])
+    report = check(made, edgetpu)
+    assert report.count(Placement.ACCELERATOR) == 0
+    assert all(found.reasons for found in report.ops)
+
+
+def test_ten_thousand_ops(edgetpu: TargetProfile) -> None:
+    """A very long model is checked in seconds, whatever is cut off."""
+    labels = ["TANH", "ARG_MAX"] + ["TANH"] * 9_998
+    start = time.perf_counter()
+    report = check(chain(*labels), edgetpu)
+    assert time.perf_counter() - start < 5
+    assert report.summary["accelerator"] == 1
+
+
+def test_rows_of_a_third_party_are_enough(edgetpu: TargetProfile) -> None:
+    """A custom op is taken when a row names it, without any code."""
+    row = OpRule("CUSTOM:MyOp", {"dtypes": {"data": ["INT8"]}}, "x")
+    ops = dataclasses.replace(edgetpu.ops, ops={**edgetpu.ops.ops, row.op: row})
+    variant = dataclasses.replace(edgetpu.variants[0], ops=ops)
+    mine = dataclasses.replace(edgetpu, variants=(variant,))
+    assert check(chain("CUSTOM:MyOp"), mine).ops[0].placement is Placement.ACCELERATOR
+
+
+def test_reports_are_json(edgetpu: TargetProfile) -> None:
+    """A report has the shape of the contract and survives JSON."""
+    document = json.loads(json.dumps(check(chain("TANH", "ARG_MAX"), edgetpu).to_json()))
+    assert document["summary"] == {"total": 2, "accelerator": 1, "host": 1, "unsupported": 0, "partitions": 1}
+    assert set(document["ops"][1]["reasons"][0]) == {"code", "message", "fix"}
+
+
+def test_constants_of_the_model_are_not_changed(edgetpu: TargetProfile) -> None:
+    """A check is pure: the same model gives the same report twice."""
+    made = one_op("ADD", [tensor(), weights((1, 1, 1, 4))], [tensor()])
+    before = np.array(made.main.tensors[1].raw)
+    assert check(made, edgetpu) == check(made, edgetpu)
+    assert np.array_equal(before, made.main.tensors[1].raw)
