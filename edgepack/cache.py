@@ -1,7 +1,7 @@
 """Results by content hash: `key -> folder of files`. Safe for two processes, and for a kill at any moment.
 
-An entry is written beside its place under a temporary name and moved there in one step, so a reader sees a whole entry or
-none. Two writers of one key write the same content; the second one's copy is dropped.
+An entry is written beside its place under a temporary name and moved there in one step, so a reader sees a whole entry
+or none. Two writers of one key write the same content; the second one's copy is dropped.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Run functions in a child process, so that native code which aborts takes the child down and not the user's command.
 
-A `Worker` is one child that serves calls until it is closed. What the child prints, native libraries included, goes to a
-log; when the child dies or takes too long, the call raises `ChildCrash` or `ChildTimeout` with the tail of that log.
+A `Worker` is one child that serves calls until it is closed. What the child prints, native libraries included, goes to
+a log; when the child dies or takes too long, the call raises `ChildCrash` or `ChildTimeout` with the tail of that log.
 Values travel as pickles between two processes of the same user and the same installation.
 """
 
@@ -63,7 +63,9 @@ class Worker:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -146,7 +148,7 @@ class Worker:
         if self._process is not None:
             return self._process
         if self._log is None:
-            self._log = tempfile.TemporaryFile()
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         self._process = subprocess.Popen(
             [sys.executable, "-m", "edgepack.child"],
             stdin=subprocess.PIPE,

@@ -112,6 +112,4 @@ def get_scheme(scheme_id: str) -> Scheme:
     try:
         return SCHEMES[scheme_id]
     except KeyError:
-        raise UsageError(
-            f"unknown scheme '{scheme_id}'", hint=f"schemes are: auto, {', '.join(SCHEMES)}"
-        ) from None
+        raise UsageError(f"unknown scheme '{scheme_id}'", hint=f"schemes are: auto, {', '.join(SCHEMES)}") from None

@@ -1,7 +1,7 @@
 """Time `edgepack build -t all` beside four TFLiteConverter scripts that make the same four files.
 
-Whole processes, one after the other in turn, so that a drifting machine drifts for both; medians and their ratio are printed.
-Peak memory is that of the largest process, as the operating system accounts for it.
+Whole processes, one after the other in turn, so that a drifting machine drifts for both; medians and their ratio are
+printed. Peak memory is that of the largest process, as the operating system accounts for it.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[
 
 
 def mobilenet_v2(folder: Path) -> Case:
-    """MobileNetV2 with random weights of a fixed seed and 100 random samples; no data set is needed for time and size."""
+    """MobileNetV2 with random weights of a fixed seed and 100 random samples: time and size need no data set."""
     model = folder / "mobilenet_v2.keras"
     code = (
         "import sys, keras; keras.utils.set_random_seed(1); "
@@ -95,7 +95,9 @@ def keyword_spotting(folder: Path) -> Case:
     data = np.load(models / "kws_samples.npz")
     np.savez(folder / "kws.npz", x=data["x"][:100])
     np.savez(folder / "kws_eval.npz", x=data["x"][100:], y=data["y"][100:])
-    return Case("keyword spotting (SavedModel)", models / "kws_saved_model", folder / "kws.npz", folder / "kws_eval.npz")
+    return Case(
+        "keyword spotting (SavedModel)", models / "kws_saved_model", folder / "kws.npz", folder / "kws_eval.npz"
+    )
 
 
 def bench(case: Case, folder: Path, runs: int) -> None:
@@ -106,8 +108,8 @@ def bench(case: Case, folder: Path, runs: int) -> None:
     script.write_text(PEER)
     out = folder / "out"
     command = [
-        edgepack, "build", str(case.model), *(word for t in TARGETS for word in ("-t", t)), "--samples", str(case.calibration),
-        "--eval", str(case.evaluation), "--name", "bench", "--out", str(out), "--force", "--max-drop", "100",
+        edgepack, "build", str(case.model), *(word for t in TARGETS for word in ("-t", t)),
+        "--samples", str(case.calibration), "--eval", str(case.evaluation), "--name", "bench", "--out", str(out), "--force", "--max-drop", "100",
     ]  # fmt: skip
     cold, cached, peers, memory, peer_memory = [], [], [], [], []
     for _ in range(runs):
@@ -119,7 +121,16 @@ def bench(case: Case, folder: Path, runs: int) -> None:
         memory.append(peak)
         cached.append(run(command, environment)[0])
         done = [
-            run([sys.executable, str(script), str(case.model), PEER_SCHEMES[t], str(case.calibration), str(folder / f"{t}.tflite")])
+            run(
+                [
+                    sys.executable,
+                    str(script),
+                    str(case.model),
+                    PEER_SCHEMES[t],
+                    str(case.calibration),
+                    str(folder / f"{t}.tflite"),
+                ]
+            )
             for t in TARGETS
         ]
         peers.append(sum(seconds for seconds, _ in done))
@@ -131,7 +142,8 @@ def bench(case: Case, folder: Path, runs: int) -> None:
         "memory": statistics.median(memory),
         "peer_memory": statistics.median(peer_memory),
         "check": statistics.median(
-            run([edgepack, "check", str(out / "bench-edgetpu/model/bench.tflite"), "-t", "edgetpu"])[0] for _ in range(3)
+            run([edgepack, "check", str(out / "bench-edgetpu/model/bench.tflite"), "-t", "edgetpu"])[0]
+            for _ in range(3)
         ),
         "quality": qualities(case, folder, out),
     }
@@ -186,11 +198,15 @@ def show(case: Case) -> None:
     print(f"\n{case.name}")
     print("  whole process, seconds                       median   ratio to TFLiteConverter")
     print(f"    edgepack build, 4 targets, cold          {f['cold']:8.1f}   {f['peer'] / f['cold']:5.1f} times faster")
-    print(f"    edgepack build, 4 targets, cached        {f['cached']:8.1f}   {f['peer'] / f['cached']:5.1f} times faster")
+    print(
+        f"    edgepack build, 4 targets, cached        {f['cached']:8.1f}   {f['peer'] / f['cached']:5.1f} times faster"
+    )
     print(f"    four TFLiteConverter scripts             {f['peer']:8.1f}")
     print(f"    edgepack check, int8 file                {f['check']:8.2f}")
     print("  peak memory of the largest process, MiB")
-    print(f"    edgepack {f['memory']:.0f}, TFLiteConverter {f['peer_memory']:.0f}, ratio {f['peer_memory'] / f['memory']:.2f}")
+    print(
+        f"    edgepack {f['memory']:.0f}, TFLiteConverter {f['peer_memory']:.0f}, ratio {f['peer_memory'] / f['memory']:.2f}"
+    )
     print("  target       scheme             bytes   SNR dB   top-1 | TFLiteConverter: bytes   SNR dB   top-1")
     for row in f["quality"]:
         ours, theirs = row["quality"], row["peer_quality"]
@@ -198,7 +214,9 @@ def show(case: Case) -> None:
             f"  {row['target']:<12} {row['scheme']:<14} {row['bytes']:>9} {figure(ours['snr_db']):>8} {figure(ours['top1']):>7} "
             f"|                  {row['peer_bytes']:>9} {figure(theirs['snr_db']):>7} {figure(theirs['top1']):>7}"
         )
-    best = next((row["quality"]["top1_float"] for row in f["quality"] if row["quality"]["top1_float"] is not None), None)
+    best = next(
+        (row["quality"]["top1_float"] for row in f["quality"] if row["quality"]["top1_float"] is not None), None
+    )
     if best is not None:
         print(f"  float top-1: {best:.2f}")
 

@@ -21,7 +21,9 @@ def shared_models() -> Path:
     """Folder with coral/ and mlperf-tiny/; skips where the models are not at hand."""
     found = find_shared_models()
     if found is None:
-        pytest.skip("real test models not found: set EDGEPACK_TEST_MODELS to the folder that holds coral/ and mlperf-tiny/")
+        pytest.skip(
+            "real test models not found: set EDGEPACK_TEST_MODELS to the folder that holds coral/ and mlperf-tiny/"
+        )
     return found
 
 

@@ -86,7 +86,9 @@ def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
         "for i in range(100000): c.put(f'k-{i}', {'a': b'x' * 300000, 'b': b'y' * 300000})\n"
     )
     for attempt in range(8):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ})
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, env={**os.environ}
+        )
         assert process.stdout is not None
         process.stdout.readline()
         time.sleep(0.01 + 0.007 * attempt)

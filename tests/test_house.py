@@ -48,7 +48,9 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             yield from ((alias.name, node not in inside) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            names = [f"edgepack.{alias.name}" for alias in node.names] if node.module == "edgepack" else [str(node.module)]
+            names = (
+                [f"edgepack.{alias.name}" for alias in node.names] if node.module == "edgepack" else [str(node.module)]
+            )
             yield from ((name, node not in inside) for name in names)
 
 
@@ -112,7 +114,9 @@ def test_every_exit_code_has_one_owner() -> None:
 def test_exit_codes_are_the_documented_ones() -> None:
     """docs/exit-codes.md lists exactly the codes that the error tree has."""
     text = (REPOSITORY / "docs" / "exit-codes.md").read_text()
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("| ") and line.split("|")[1].strip().isdigit()]
+    rows = [
+        line.split("|") for line in text.splitlines() if line.startswith("| ") and line.split("|")[1].strip().isdigit()
+    ]
     documented = {int(row[1]) for row in rows}
     assert documented == {0, 1, 130} | {child.exit_code for child in errors.EdgepackError.__subclasses__()}
 
@@ -135,10 +139,12 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
     """Help and listings load no TensorFlow, no runtime, no NumPy."""
     code = (
         "import sys; from edgepack.cli.main import run; code = run(sys.argv[1:]); "
-        "print(','.join(m for m in ('tensorflow','keras','ai_edge_litert','ai_edge_quantizer','numpy','jinja2') if m in sys.modules), "
-        "file=sys.stderr); sys.exit(code)"
+        "heavy = ('tensorflow', 'keras', 'ai_edge_litert', 'ai_edge_quantizer', 'numpy', 'jinja2'); "
+        "print(','.join(m for m in heavy if m in sys.modules), file=sys.stderr); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=REPOSITORY, check=False
+    )
     assert done.returncode == 0, done.stderr
     loaded = set(done.stderr.strip().splitlines()[-1].split(",")) - {""} if done.stderr.strip() else set()
     assert loaded <= ({"numpy"} if arguments[0] == "targets" else set())
@@ -146,7 +152,13 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
     """No committed text holds a path of a build machine or the host of a package registry."""
-    hosts = ("pypi" + ".org", "files.pythonhosted" + ".org", "registry.npmjs" + ".org", "repo1.maven" + ".org", "deb.debian" + ".org")
+    hosts = (
+        "pypi" + ".org",
+        "files.pythonhosted" + ".org",
+        "registry.npmjs" + ".org",
+        "repo1.maven" + ".org",
+        "deb.debian" + ".org",
+    )
     listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=REPOSITORY, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")

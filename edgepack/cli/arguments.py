@@ -17,7 +17,9 @@ INPUT_SHAPE = typer.Option(
 ALLOW_CODE = typer.Option(False, "--allow-code", help="Run Lambda layers and custom code of the model.")
 SIGNATURE = typer.Option("", "--signature", help="Signature of a SavedModel.", show_default=False)
 VARIANT = typer.Option("", "--variant", help="Variant of the target (see edgepack targets show).", show_default=False)
-SOC = typer.Option([], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False)
+SOC = typer.Option(
+    [], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False
+)
 RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
 NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
 TIMEOUT = typer.Option(900.0, "--timeout", help="Seconds that the conversion may take.", min=1.0)

@@ -20,20 +20,49 @@ def register(app: typer.Typer) -> None:
 def build(
     model: Path = arguments.MODEL,
     target: list[str] = arguments.TARGET,
-    out: Path = typer.Option(Path(), "-o", "--out", help="Folder the bundles go to.", show_default="the current folder"),
+    out: Path = typer.Option(
+        Path(), "-o", "--out", help="Folder the bundles go to.", show_default="the current folder"
+    ),
     name: str = typer.Option("", "--name", help="Name of the bundles.", show_default="the model's"),
     scheme: str = typer.Option("auto", "--scheme", help="Quantization scheme, or auto."),
-    samples: str = typer.Option("", "--samples", help="Representative samples: .npz, .npy, a folder of images, module:function.", show_default=False),
-    evaluation: str = typer.Option("", "--eval", help="Samples with labels to measure accuracy on, in the same forms.", show_default=False),
-    labels: Path | None = typer.Option(None, "--labels", help="Text file with one class name per line.", show_default=False),
-    preprocess: str = typer.Option("", "--preprocess", help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.", show_default="0,255"),
-    max_drop: float | None = typer.Option(None, "--max-drop", help="Percentage points of accuracy that may be lost; more is exit 8.", min=0.0, show_default=False),
+    samples: str = typer.Option(
+        "",
+        "--samples",
+        help="Representative samples: .npz, .npy, a folder of images, module:function.",
+        show_default=False,
+    ),
+    evaluation: str = typer.Option(
+        "", "--eval", help="Samples with labels to measure accuracy on, in the same forms.", show_default=False
+    ),
+    labels: Path | None = typer.Option(
+        None, "--labels", help="Text file with one class name per line.", show_default=False
+    ),
+    preprocess: str = typer.Option(
+        "", "--preprocess", help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.", show_default="0,255"
+    ),
+    max_drop: float | None = typer.Option(
+        None,
+        "--max-drop",
+        help="Percentage points of accuracy that may be lost; more is exit 8.",
+        min=0.0,
+        show_default=False,
+    ),
     compile_: str = typer.Option("auto", "--compile", help="auto, require or never: the vendor's compiler."),
-    compile_timeout: float = typer.Option(600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0),
-    ranges: str = typer.Option("", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"),
-    random_calibration: bool = typer.Option(False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."),
-    calibration_samples: int = typer.Option(500, "--calibration-samples", help="Calibrate on at most so many samples.", min=1),
-    package: str = typer.Option("", "--package", help="Package of the Android code, com.example.app.", show_default=False),
+    compile_timeout: float = typer.Option(
+        600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0
+    ),
+    ranges: str = typer.Option(
+        "", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"
+    ),
+    random_calibration: bool = typer.Option(
+        False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."
+    ),
+    calibration_samples: int = typer.Option(
+        500, "--calibration-samples", help="Calibrate on at most so many samples.", min=1
+    ),
+    package: str = typer.Option(
+        "", "--package", help="Package of the Android code, com.example.app.", show_default=False
+    ),
     require_full: bool = arguments.REQUIRE_FULL,
     dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
     force: bool = typer.Option(False, "--force", help="Replace an existing bundle."),
@@ -71,10 +100,15 @@ def build(
         force=force,
     )
     result = build(
-        arguments.need_path(model), arguments.need_targets(target), options, output.progress if not json_ else lambda _: None
+        arguments.need_path(model),
+        arguments.need_targets(target),
+        options,
+        output.progress if not json_ else lambda _: None,
     )
     if json_:
-        output.document("build", [r.to_json() for r in result.results], result.error, notes=result.notes, source=result.source)
+        output.document(
+            "build", [r.to_json() for r in result.results], result.error, notes=result.notes, source=result.source
+        )
     else:
         _print(result)
     return result.error.exit_code if result.error else 0

@@ -19,7 +19,9 @@ def show(json_: bool = arguments.JSON) -> int:
 
     usage = Cache().usage()
     if json_:
-        rows = [{"step": step, "entries": usage.entries[step], "bytes": usage.bytes.get(step, 0)} for step in usage.entries]
+        rows = [
+            {"step": step, "entries": usage.entries[step], "bytes": usage.bytes.get(step, 0)} for step in usage.entries
+        ]
         output.document("cache show", rows, path=str(usage.path))
         return 0
     output.out(f"{usage.path}")

@@ -31,7 +31,7 @@ def check(
     json_: bool = arguments.JSON,
 ) -> int:
     """Say op by op what a target's accelerator takes, what not, why, and what to do. Writes nothing."""
-    from edgepack.pipeline.checking import check as run
+    from edgepack.pipeline import check as run
 
     result = run(
         arguments.need_path(model),
@@ -80,7 +80,12 @@ def _print(report: Report, planned: str, every: bool) -> None:
 
 def _print_every(ops: Iterable[OpFinding]) -> None:
     for finding in ops:
-        output.out(output.wrap(f"  {finding.index:4d}  {str(finding.placement):<12} {finding.op} v{finding.version}  {finding.output}", "        "))
+        output.out(
+            output.wrap(
+                f"  {finding.index:4d}  {finding.placement!s:<12} {finding.op} v{finding.version}  {finding.output}",
+                "        ",
+            )
+        )
         _print_reasons(finding, "          ")
 
 
@@ -90,7 +95,9 @@ def _print_grouped(report: Report) -> None:
         if finding.placement is Placement.ACCELERATOR:
             taken[finding.op] = taken.get(finding.op, 0) + 1
     if taken:
-        listed = ", ".join(f"{op} x{count}" for op, count in sorted(taken.items(), key=lambda item: (-item[1], item[0])))
+        listed = ", ".join(
+            f"{op} x{count}" for op, count in sorted(taken.items(), key=lambda item: (-item[1], item[0]))
+        )
         output.out(output.wrap(f"  accelerator: {listed}", "    "))
     # Ops that are out for the same reason are one entry, so that 300 ops stay readable.
     groups: dict[tuple[str, ...], list[OpFinding]] = {}

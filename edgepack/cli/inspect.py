@@ -53,7 +53,9 @@ def _print(document: dict[str, Any], every: bool) -> None:
         output.out(f"{kind}:")
         for tensor in document[kind]:
             scale = f", scale {tensor['scale']:.8g}, zero point {tensor['zero_point']}" if tensor["scale"] else ""
-            output.out(output.wrap(f"  {tensor['name']}  {tensor['dtype']} {json.dumps(tensor['shape'])}{scale}", "    "))
+            output.out(
+                output.wrap(f"  {tensor['name']}  {tensor['dtype']} {json.dumps(tensor['shape'])}{scale}", "    ")
+            )
     output.out("ops:")
     if every:
         for op in document["ops"]:
@@ -64,11 +66,19 @@ def _print(document: dict[str, Any], every: bool) -> None:
             scale = f" scale {tensor['scale']:.6g}" if tensor["scale"] else ""
             scale = f" {tensor['channels']} scales" if tensor["channels"] > 1 else scale
             output.out(
-                output.wrap(f"  {tensor['index']:4d}  {tensor['dtype']} {json.dumps(tensor['shape'])} {kind}{scale}  {tensor['name']}", "        ")
+                output.wrap(
+                    f"  {tensor['index']:4d}  {tensor['dtype']} {json.dumps(tensor['shape'])} {kind}{scale}  "
+                    f"{tensor['name']}",
+                    "        ",
+                )
             )
     else:
-        output.out(output.wrap("  " + ", ".join(f"{op} x{count}" for op, count in document["op_counts"].items()), "    "))
+        output.out(
+            output.wrap("  " + ", ".join(f"{op} x{count}" for op, count in document["op_counts"].items()), "    ")
+        )
     for signature in document["signatures"]:
         output.out(
-            output.wrap(f"signature {signature['key']}: {', '.join(signature['inputs'])} -> {', '.join(signature['outputs'])}")
+            output.wrap(
+                f"signature {signature['key']}: {', '.join(signature['inputs'])} -> {', '.join(signature['outputs'])}"
+            )
         )

@@ -33,7 +33,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version and end."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and end."
+    ),
 ) -> None:
     """From a trained TensorFlow model to a bundle that runs on edge hardware."""
 
@@ -62,7 +64,7 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
     signal.signal(signal.SIGTERM, _interrupt)
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         _register()
         result = typer.main.get_command(app).main(arguments, prog_name="edgepack", standalone_mode=False)
@@ -72,7 +74,9 @@ def run(arguments: list[str]) -> int:
         return end.exit_code
     except typer.TyperException as error:
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        known = command in {name.name for name in (*app.registered_commands, *app.registered_groups)}
+        known = command in {entry.name for entry in [*app.registered_commands]} | {
+            entry.name for entry in [*app.registered_groups]
+        }
         return _fail(UsageError(text, hint=f"see `edgepack {command + ' ' if known else ''}--help`"), as_json, command)
     except (KeyboardInterrupt, typer.Abort):
         output.err("interrupted")

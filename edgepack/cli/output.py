@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-
 import typer
 
 from edgepack.errors import EdgepackError
@@ -95,7 +94,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
 
     def line(row: Sequence[str]) -> str:
         parts = [
-            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column]) for column, cell in enumerate(row)
+            cell.rjust(widths[column]) if column in right else cell.ljust(widths[column])
+            for column, cell in enumerate(row)
         ]
         return "  ".join(parts).rstrip()
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Targets: list, show one, check a profile of your own.", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(
+        help="Targets: list, show one, check a profile of your own.", no_args_is_help=True, rich_markup_mode=None
+    )
     group.command("list")(list_)
     group.command("show")(show)
     group.command("lint")(lint)
@@ -47,7 +49,10 @@ def show(target: str = typer.Argument(..., help="Target id.", show_default=False
     return 0
 
 
-def lint(file: Path = typer.Argument(..., help="A profile.toml, or its folder.", show_default=False), json_: bool = arguments.JSON) -> int:
+def lint(
+    file: Path = typer.Argument(..., help="A profile.toml, or its folder.", show_default=False),
+    json_: bool = arguments.JSON,
+) -> int:
     """Check a profile and report every fault at once."""
     from edgepack.profiles.load import load_profile
 
@@ -75,7 +80,8 @@ def _long(profile: "TargetProfile") -> dict[str, Any]:
     return {
         **_short(profile),
         "rules": [
-            {"scheme": r.scheme, "io": r.io, "fully_connected": r.fully_connected, "why": r.why} for r in profile.schemes
+            {"scheme": r.scheme, "io": r.io, "fully_connected": r.fully_connected, "why": r.why}
+            for r in profile.schemes
         ],
         "batch": profile.batch,
         "fallback": profile.fallback,

@@ -274,5 +274,5 @@ class Model:
         return self._names(self.main.outputs, self.signature.outputs if self.signature else {})
 
     def _names(self, indices: tuple[int, ...], named: Mapping[str, int]) -> tuple[str, ...]:
-        by_index = {tensor: name for name, tensor in reversed(named.items())}
+        by_index = {tensor: name for name, tensor in reversed(list(named.items()))}
         return tuple(by_index.get(i, self.main.tensors[i].name or f"tensor_{i}") for i in indices)

@@ -79,7 +79,16 @@ def read_model(source: bytes | bytearray | memoryview | Path | str) -> Model:
         return _Reader(data).model()
     except ModelFileError as error:
         raise ModelFileError(f"{where} is corrupt: {error.message}", hint=error.hint) from None
-    except (struct.error, IndexError, ValueError, TypeError, OverflowError, KeyError, AttributeError, MemoryError) as error:
+    except (
+        struct.error,
+        IndexError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        KeyError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         raise ModelFileError(
             f"{where} is corrupt: an offset or a length points outside the file ({type(error).__name__})",
             hint="copy or export the file again and compare its size and sha256 with the original",

@@ -8,17 +8,24 @@ from typing import Any
 from edgepack.bundle.names import file_stem
 from edgepack.cache import sha256
 from edgepack.convert import FloatModel
-from edgepack.errors import AccuracyError, EdgepackError, QuantizationError, ToolMissingError, UnfitModelError, UsageError
+from edgepack.errors import (
+    AccuracyError,
+    EdgepackError,
+    QuantizationError,
+    ToolMissingError,
+    UnfitModelError,
+    UsageError,
+)
 from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files, read_labels
+from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
-from edgepack.pipeline.choice import resolve_targets
 from edgepack.quantize.select import Selection, select
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.runner import model_inputs
@@ -47,8 +54,8 @@ def build(
         progress: Told what is being done.
 
     Raises:
-        EdgepackError: Something that concerns every target: an unknown target, a model that cannot be read, samples that do
-            not match.
+        EdgepackError: Something that concerns every target: an unknown target, a model that cannot be read, samples
+            that do not match.
     """
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
@@ -126,7 +133,9 @@ class _Build:
         result.float_bytes = len(self.float_model.tflite)
         wish = self.options.target
         variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
-        profile = replace(profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops)
+        profile = replace(
+            profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops
+        )
         rule = self._scheme(profile, result)
         assert result.model is not None
         result.model_sha256 = sha256(result.model)
@@ -173,11 +182,14 @@ class _Build:
             with result.stopwatch.step("measure"):
                 self._measure(result)
             quality = result.quality
-            if quality is None or _acceptable(quality, limit):
-                if not tried:
-                    return rule, selection.reason
+            if quality is None or (not tried and _acceptable(quality, limit)):
+                return rule, selection.reason
+            if _acceptable(quality, limit):
                 first, lost = next(iter(tried.values()))
-                return rule, f"{rule.scheme}, because {first.scheme} loses {_loss_text(lost)} and this {_loss_text(quality)}"
+                return (
+                    rule,
+                    f"{rule.scheme}, because {first.scheme} loses {_loss_text(lost)} and this {_loss_text(quality)}",
+                )
             tried[rule.scheme] = (rule, quality)
         rule, quality = min(tried.values(), key=lambda pair: _loss(pair[1]))
         return rule, f"{rule.scheme} loses least of what the target and the data allow: {_loss_text(quality)}"
@@ -188,7 +200,9 @@ class _Build:
         calibration = None
         if self._needs_ranges(rule):
             with result.stopwatch.step("calibrate"):
-                calibration = self.session.calibration(tflite, self.samples if self.samples is not None else RANDOM_SAMPLES)
+                calibration = self.session.calibration(
+                    tflite, self.samples if self.samples is not None else RANDOM_SAMPLES
+                )
         with result.stopwatch.step("quantize"):
             result.model, result.tool, notes = self.session.quantized(tflite, rule, calibration, self.options.method)
         result.warnings = list(notes)
@@ -292,8 +306,9 @@ class _Build:
         if drop > limit:
             assert result.quality is not None
             raise AccuracyError(
-                f"{result.scheme} on {result.target} loses {_loss_text(result.quality)}, more than --max-drop {limit:g}",
-                hint="try another scheme (--scheme float16 or int16x8 where the target takes it), or more and truer samples",
+                f"{result.scheme} on {result.target} loses {_loss_text(result.quality)}, "
+                f"more than --max-drop {limit:g}",
+                hint="try another scheme (float16 or int16x8 where the target takes it), or more and truer samples",
                 details={"quality": result.quality.to_json()},
             )
 
@@ -375,7 +390,9 @@ def _loss(quality: Quality) -> float:
 
 def _loss_text(quality: Quality) -> str:
     if quality.top1 is not None and quality.top1_float is not None:
-        return f"{quality.top1_float - quality.top1:.2f} points of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
+        return (
+            f"{quality.top1_float - quality.top1:.2f} points of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
+        )
     if quality.agreement is not None:
         return f"{100 - quality.agreement:.2f} points of agreement with the float model"
     return "nothing" if quality.snr_db is None else f"signal down to {quality.snr_db:.1f} dB above the error"

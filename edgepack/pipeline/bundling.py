@@ -122,9 +122,7 @@ def _tensors(
     preprocessing = samples.preprocess.to_json() if samples is not None and samples.images else None
     return (
         tuple(tensor_spec(info, preprocessing=preprocessing) for info in model_inputs(model)),
-        tuple(
-            tensor_spec(info, labels=labels if position == classes else ()) for position, info in enumerate(outputs)
-        ),
+        tuple(tensor_spec(info, labels=labels if position == classes else ()) for position, info in enumerate(outputs)),
     )
 
 
@@ -136,7 +134,9 @@ def _golden(session: Session, model: Model, result: TargetResult, samples: Sampl
         chosen = [samples.sample(i) for i in range(min(GOLDEN_CASES, len(samples)))]
     # The model's own names are the float model's: quantizing keeps them, in the same order.
     names = [info.name for info in model_inputs(model)]
-    chosen = [dict(zip(names, sample.values(), strict=True)) if set(sample) != set(names) else sample for sample in chosen]
+    chosen = [
+        dict(zip(names, sample.values(), strict=True)) if set(sample) != set(names) else sample for sample in chosen
+    ]
     try:
         cases = session.golden(result.model, chosen)
     except UnfitModelError as error:

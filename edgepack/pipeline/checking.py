@@ -8,10 +8,10 @@ from typing import Any
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.findings import Report
 from edgepack.graph import Model, read_model
+from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
-from edgepack.pipeline.choice import resolve_targets
 
 
 @dataclass
@@ -103,7 +103,9 @@ def _one(model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str)
             subject = plan(model, rule)
             found.planned = rule.scheme
         found.report = run(subject, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
-        if not found.report.compatible or (wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)):
+        if not found.report.compatible or (
+            wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)
+        ):
             found.error = _refusal(found.report)
     except EdgepackError as error:
         found.error = error
@@ -122,8 +124,8 @@ def _refusal(report: Report) -> UnfitModelError:
     summary = report.summary
     if report.compatible:
         return UnfitModelError(
-            f"--require-full: {summary['host'] + summary['unsupported']} of {summary['total']} ops of {report.target} are not "
-            "on the accelerator",
+            f"--require-full: {summary['host'] + summary['unsupported']} of {summary['total']} ops of "
+            f"{report.target} are not on the accelerator",
             hint="each op above has its reason and its fix",
         )
     return UnfitModelError(f"the model does not fit {report.target}", hint="each op above has its reason and its fix")

@@ -67,7 +67,8 @@ def describe(model: Model) -> dict[str, Any]:
         "outputs": [_info(info) for info in model_outputs(model)],
         "op_counts": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         "ops": [
-            {"index": op.index, "op": op.label, "version": op.version, "output": graph.output_name(op)} for op in graph.ops
+            {"index": op.index, "op": op.label, "version": op.version, "output": graph.output_name(op)}
+            for op in graph.ops
         ],
         "tensors": [_tensor(tensor) for tensor in graph.tensors],
         "signatures": [

@@ -1,6 +1,7 @@
 """The native work of a build, as functions that a child process runs: bytes in, bytes out.
 
-The runtime and the quantizer are C++ and can abort on a model they do not expect; in a child that is an error, not an end.
+The runtime and the quantizer are C++ and can abort on a model they do not expect; in a child that is an error, not an
+end.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,9 @@ def calibrate(tflite: bytes, samples: SampleSet | int, threads: int) -> bytes:
     return run(tflite, (samples.sample(i) for i in range(len(samples))), threads=threads).to_bytes()
 
 
-def quantize(tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str) -> tuple[bytes, str, tuple[str, ...]]:
+def quantize(
+    tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str
+) -> tuple[bytes, str, tuple[str, ...]]:
     """Return (quantized model, tool that wrote it, notes).
 
     Args:
@@ -47,5 +50,5 @@ def ranges(tflite: bytes, calibration: bytes, method: str) -> Mapping[str, tuple
     from edgepack.quantize.calibrate import Calibration
     from edgepack.quantize.ranges import choose_ranges
 
-    options = {"method": method} if method else {}
-    return choose_ranges(Calibration.from_bytes(calibration), read_model(tflite), **options)
+    gathered, model = Calibration.from_bytes(calibration), read_model(tflite)
+    return choose_ranges(gathered, model, method=method) if method else choose_ranges(gathered, model)

@@ -61,7 +61,9 @@ class TargetResult:
     model_sha256: str = ""
     float_bytes: int = 0
     report: Report | None = None
-    compile: dict[str, Any] = field(default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""})
+    compile: dict[str, Any] = field(
+        default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}
+    )
     quality: Quality | None = None
     bundle: Path | None = None
     warnings: list[str] = field(default_factory=list)

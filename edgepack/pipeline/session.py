@@ -44,7 +44,9 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._tensorflow.close()
         self._native.close()
 
@@ -80,7 +82,11 @@ class Session:
             if path.suffix != ".tflite":
                 self.progress(f"converting {path.name} (TensorFlow, in a child process)")
             model = convert(
-                path, worker=self._tensorflow, options=options, timeout=self.options.timeout, log_dir=self.cache.root / "logs"
+                path,
+                worker=self._tensorflow,
+                options=options,
+                timeout=self.options.timeout,
+                log_dir=self.cache.root / "logs",
             )
             meta = asdict(model)
             del meta["tflite"]
@@ -195,7 +201,8 @@ class Session:
             )
         except ChildCrash as crash:
             raise QuantizationError(
-                f"neither quantizer takes the model. ai-edge-quantizer: {refused.message}. TFLiteConverter: {crash.reason}",
+                f"neither quantizer takes the model. ai-edge-quantizer: {refused.message}. "
+                f"TFLiteConverter: {crash.reason}",
                 hint=refused.hint,
                 details={"log_tail": crash.log_tail},
             ) from crash
@@ -222,7 +229,10 @@ class Session:
 
 
 def _plain(options: ConvertOptions) -> dict[str, Any]:
-    return {**asdict(options), "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())}}
+    return {
+        **asdict(options),
+        "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
+    }
 
 
 def _json(document: Any) -> bytes:

@@ -60,7 +60,9 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
     runner = Runner(tflite, threads=1)
     cases = []
     for sample in samples:
-        arrays = [quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)]
+        arrays = [
+            quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)
+        ]
         cases.append((arrays, runner.run(arrays)))
     return cases
 
@@ -68,8 +70,8 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
 def synthetic_samples(inputs: list[TensorInfo], count: int, *, seed: int = 20) -> list[dict[str, Array]]:
     """Return random samples for a model without data: uniform over what the input's dtype or scale can hold.
 
-    Float inputs get values in [0, 1), quantized ones values over their whole range, booleans both, integers 0 and 1 (safe as
-    indices).
+    Float inputs get values in [0, 1), quantized ones values over their whole range, booleans both, integers 0 and 1
+    (safe as indices).
 
     Args:
         inputs: The model's inputs.

@@ -1,7 +1,7 @@
 """The LiteRT interpreter behind arrays in, arrays out.
 
-Quantization parameters are read from the flatbuffer: after allocation the interpreter reports some per-tensor weights as
-per-channel ones.
+Quantization parameters are read from the flatbuffer: after allocation the interpreter reports some per-tensor weights
+as per-channel ones.
 """
 
 from collections.abc import Sequence
@@ -107,11 +107,8 @@ class Runner:
                 "the model was compiled for the Edge TPU and does not run on this machine",
                 hint="run the uncompiled host model of the same bundle",
             )
-        from ai_edge_litert.interpreter import Interpreter
-
         try:
-            self._interpreter = Interpreter(model_content=tflite, num_threads=threads)
-            self._interpreter.allocate_tensors()
+            self._interpreter = _load(tflite, threads)
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnfitModelError(
@@ -158,10 +155,29 @@ class Runner:
         return [dequantize(info, array) for info, array in zip(self.outputs, raw, strict=True)]
 
 
+def _load(tflite: bytes, threads: int) -> Any:
+    """Return an allocated interpreter, with the plain kernels where XNNPACK refuses the model.
+
+    XNNPACK gives up on some models that the built-in kernels run (DeepLab v3's uint8 file, say); as a delegate that is applied
+    by default it then fails the whole allocation.
+    """
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    try:
+        interpreter = Interpreter(model_content=tflite, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError):
+        interpreter = Interpreter(model_content=tflite, num_threads=threads, experimental_op_resolver_type=plain)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
 def quantize(info: TensorInfo, real: Array) -> Array:
     """Return real values in the tensor's own dtype: round(real / scale) + zero_point, saturated.
 
-    Rounds halves away from zero, as TFLite's QUANTIZE kernel does (`TfLiteRound`). Computed in float32 like the kernel.
+    Multiplies by the reciprocal in float32 and rounds halves to even, as XNNPACK's QUANTIZE, the runtime's default
+    kernel, does (measured with ai-edge-litert 2.3).
 
     Args:
         info: The tensor.
@@ -170,9 +186,9 @@ def quantize(info: TensorInfo, real: Array) -> Array:
     if not info.quantized:
         return np.ascontiguousarray(real, dtype=info.dtype)
     limits = np.iinfo(info.dtype)
-    scaled = np.asarray(real, np.float32) / np.float32(info.scale)
-    rounded = np.copysign(np.floor(np.abs(scaled) + np.float32(0.5)), scaled)
-    return np.clip(rounded + info.zero_point, limits.min, limits.max).astype(info.dtype)
+    rounded = np.rint(np.asarray(real, np.float32) * (np.float32(1.0) / np.float32(info.scale)))
+    quantized: Array = np.clip(rounded + info.zero_point, limits.min, limits.max).astype(info.dtype)
+    return quantized
 
 
 def dequantize(info: TensorInfo, raw: Array) -> npt.NDArray[np.float64]:

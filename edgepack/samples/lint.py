@@ -21,7 +21,9 @@ def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
     warnings: list[str] = []
     count = min(len(samples), _LOOKED_AT)
     if len(samples) < FEW_SAMPLES:
-        warnings.append(f"only {len(samples)} samples in '{samples.source}': ranges need about 100 that look like real use")
+        warnings.append(
+            f"only {len(samples)} samples in '{samples.source}': ranges need about 100 that look like real use"
+        )
     limits: dict[str, tuple[float, float]] = {}
     hashes: set[bytes] = set()
     for position in range(count):

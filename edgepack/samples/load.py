@@ -55,8 +55,8 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
     """Read samples and match them to a model's inputs.
 
     Args:
-        source: Path of an .npz, .npy or folder of images, or `module:function` (the function takes nothing and yields samples:
-            an array, a dict of arrays by input name, or a pair of one of these and a label).
+        source: Path of an .npz, .npy or folder of images, or `module:function` (the function takes nothing and yields
+            samples: an array, a dict of arrays by input name, or a pair of one of these and a label).
         inputs: The model's inputs.
         preprocess: How pixels become values; images only.
 
@@ -66,7 +66,7 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
     path = Path(source)
     if path.is_dir():
         return _from_images(path, inputs, preprocess)
-    if path.suffix == ".npz" or path.suffix == ".npy" or path.is_file():
+    if path.suffix in {".npz", ".npy"} or path.is_file():
         return _from_file(path, inputs)
     module, separator, function = source.partition(":")
     if separator and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
@@ -109,7 +109,9 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
         spec.name: np.stack([_without_batch(np.asarray(item[0][spec.name]), spec) for item in items]) for spec in inputs
     }
     labels = None if any(item[1] is None for item in items) else np.asarray([item[1] for item in items])
-    digest = sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays)) + (b"" if labels is None else labels.tobytes()))
+    digest = sha256(
+        b"".join(arrays[name].tobytes() for name in sorted(arrays)) + (b"" if labels is None else labels.tobytes())
+    )
     return _from_arrays(f"{module}:{function}", digest, arrays, labels, inputs)
 
 
@@ -139,8 +141,15 @@ def _without_batch(array: Array, spec: InputSpec) -> Array:
 def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None) -> SampleSet:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
     if not files:
-        raise SamplesError(f"the folder '{path.name}' holds no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}")
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[3] not in {1, 3} or min(inputs[0].shape[1:3]) < 1:
+        raise SamplesError(
+            f"the folder '{path.name}' holds no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}"
+        )
+    if (
+        len(inputs) != 1
+        or len(inputs[0].shape) != 4
+        or inputs[0].shape[3] not in {1, 3}
+        or min(inputs[0].shape[1:3]) < 1
+    ):
         raise SamplesError(
             "images need a model with one input of shape [1, height, width, 1 or 3]; this one has "
             + "; ".join(spec.describe() for spec in inputs),

@@ -173,7 +173,9 @@ def test_a_scheme_the_target_refuses_lists_those_it_takes(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
-def test_bad_input_is_one_error(tmp_path: Path, arguments: list[str | Path], code: int, said: str, as_json: bool) -> None:
+def test_bad_input_is_one_error(
+    tmp_path: Path, arguments: list[str | Path], code: int, said: str, as_json: bool
+) -> None:
     """What was wrong and what to do, on stderr or as one JSON document, with the documented code and no traceback."""
     done = run(*arguments, *(["--json"] if as_json else []), cwd=tmp_path, EDGEPACK_EDGETPU_COMPILER="")
     text = done.stdout if as_json else done.stderr
@@ -214,14 +216,18 @@ def test_a_quantized_file_goes_straight_to_the_bundle(tmp_path: Path, shared_mod
     assert done.returncode == 0, done.stdout
     entry = document(done)["results"][0]
     assert entry["summary"] == {"total": 31, "accelerator": 31, "host": 0, "unsupported": 0, "partitions": 1}
-    shipped = (tmp_path / "mobilenet_v1_0_25_128_quant-edgetpu" / "model" / "mobilenet_v1_0_25_128_quant.tflite").read_bytes()
+    shipped = (
+        tmp_path / "mobilenet_v1_0_25_128_quant-edgetpu" / "model" / "mobilenet_v1_0_25_128_quant.tflite"
+    ).read_bytes()
     assert shipped == model.read_bytes()
     refused = run("build", model, "-t", "cpu", "--scheme", "float16", "-o", tmp_path)
     assert refused.returncode == 4
     assert "float model" in refused.stderr
 
 
-@pytest.mark.parametrize("command", [["targets", "list"], ["targets", "show", "hexagon"], ["doctor"], ["cache", "show"]])
+@pytest.mark.parametrize(
+    "command", [["targets", "list"], ["targets", "show", "hexagon"], ["doctor"], ["cache", "show"]]
+)
 def test_commands_that_look(command: list[str]) -> None:
     """Listings work as text and as one JSON document."""
     assert run(*command).returncode == 0

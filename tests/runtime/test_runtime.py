@@ -16,10 +16,10 @@ def info(scale: float, zero_point: int, dtype: str = "int8") -> TensorInfo:
     return TensorInfo("x", "x", 0, (1,), (1,), dtype.upper(), np.dtype(dtype), scale, zero_point)
 
 
-def test_quantize_rounds_half_away_from_zero_and_saturates() -> None:
-    """TFLite's QUANTIZE rounds halves away from zero; NumPy's rint would not."""
+def test_quantize_rounds_half_to_even_and_saturates() -> None:
+    """XNNPACK's QUANTIZE, the runtime's default, rounds halves to even."""
     got = quantize(info(1.0, 0), np.array([0.5, -0.5, 1.5, 2.5, -2.5, 300, -300, 0.49]))
-    assert got.tolist() == [1, -1, 2, 3, -3, 127, -128, 0]
+    assert got.tolist() == [0, 0, 2, 2, -2, 127, -128, 0]
 
 
 def test_quantize_agrees_with_the_runtime(shared_models: Path) -> None:
@@ -91,7 +91,13 @@ def test_a_collapsed_output_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("shapes", "label", "expected"),
-    [([(1, 10)], 9, 0), ([(1, 4), (1, 10)], 9, 1), ([(1, 1)], None, None), ([(1, 5, 5, 2)], None, None), ([(1, 10)], 12, None)],
+    [
+        ([(1, 10)], 9, 0),
+        ([(1, 4), (1, 10)], 9, 1),
+        ([(1, 1)], None, None),
+        ([(1, 5, 5, 2)], None, None),
+        ([(1, 10)], 12, None),
+    ],
 )
 def test_which_output_holds_classes(shapes: list[tuple[int, ...]], label: int | None, expected: int | None) -> None:
     """Class scores are one vector long enough for the labels."""

@@ -31,7 +31,11 @@ def test_one_input_needs_no_name(tmp_path: Path, name: str) -> None:
     """With one input and one array the array's name does not matter; a stack of whole inputs is taken too."""
     np.savez(tmp_path / "s.npz", **{name: np.zeros((5, 1, 4), np.float64)})
     samples = load_samples(str(tmp_path / "s.npz"), [VECTOR])
-    assert (len(samples), samples.sample(0)["features"].shape, samples.sample(0)["features"].dtype) == (5, (1, 4), FLOAT)
+    assert (len(samples), samples.sample(0)["features"].shape, samples.sample(0)["features"].dtype) == (
+        5,
+        (1, 4),
+        FLOAT,
+    )
 
 
 def test_npy(tmp_path: Path) -> None:
@@ -52,7 +56,9 @@ def test_raw_values_of_a_quantized_input_become_real(tmp_path: Path) -> None:
     """Integers of the input's own type are raw: real = scale * (raw - zero point)."""
     np.savez(tmp_path / "s.npz", x=np.array([[0, 128, 255, 1]], np.uint8))
     spec = InputSpec("features", (1, 4), np.dtype(np.uint8), scale=0.5, zero_point=128)
-    np.testing.assert_allclose(load_samples(str(tmp_path / "s.npz"), [spec]).sample(0)["features"], [[-64, 0, 63.5, -63.5]])
+    np.testing.assert_allclose(
+        load_samples(str(tmp_path / "s.npz"), [spec]).sample(0)["features"], [[-64, 0, 63.5, -63.5]]
+    )
 
 
 def _images(folder: Path) -> None:
