@@ -40,6 +40,9 @@ class Table:
     def _key(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 
+    def _table_key(self, key: str) -> str:
+        return f"{self.path}.{key}" if self.path else f"[{key}]"
+
     def _value(self, key: str, default: Any, kind: type | tuple[type, ...], what: str, empty: Any) -> Any:
         self._known.add(key)
         if key not in self._data:
@@ -117,7 +120,7 @@ class Table:
         table = self._value(key, {}, dict, "a table", {})
         for name, value in table.items():
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                self._faults.expected(f"{self._key(key)}.{name}", "an integer from 1", value)
+                self._faults.expected(f"{self._table_key(key)}.{name}", "an integer from 1", value)
         return {name: value for name, value in sorted(table.items()) if isinstance(value, int)}
 
     def texts_by_name(self, key: str) -> dict[str, str]:
@@ -125,7 +128,7 @@ class Table:
         table = self._value(key, {}, dict, "a table", {})
         for name, value in table.items():
             if not isinstance(value, str) or not value.strip():
-                self._faults.expected(f"{self._key(key)}.{name}", "a sentence", value)
+                self._faults.expected(f"{self._table_key(key)}.{name}", "a sentence", value)
         return {name: str(value) for name, value in sorted(table.items())}
 
     def free(self, key: str) -> dict[str, Any]:
@@ -135,7 +138,7 @@ class Table:
     def table(self, key: str, *, optional: bool = False) -> "Table":
         """Return a sub-table."""
         self._known.add(key)
-        path = self._key(key) if self.path else f"[{key}]"
+        path = self._table_key(key)
         if key not in self._data:
             if not optional and self.present:
                 self._faults.add(path, "missing: expected a table")
