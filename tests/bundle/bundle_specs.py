@@ -107,7 +107,7 @@ def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = Non
 
 
 def tiny_spec(target: str, **changes: Any) -> BundleSpec:
-    """Return a fixed spec without a real model: two inputs, three outputs, labels, quantized and not, names that bite."""
+    """Return a fixed spec without a real model: two inputs, three outputs, labels, int and float, names that bite."""
     inputs = (
         TensorSpec("My image", "serving_default_image:0", (1, 2, 2, 3), "INT8", 0.0078125, -1),
         TensorSpec("class", "serving_default_class:0", (1, 4), "FLOAT32"),

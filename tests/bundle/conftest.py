@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from bundle_specs import spec_of_file
 
 from edgepack.bundle.spec import BundleSpec
-
-from bundle_specs import spec_of_file
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

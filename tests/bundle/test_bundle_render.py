@@ -98,7 +98,7 @@ def test_loader_has_its_own_model_and_vectors(target: str) -> None:
 @pytest.mark.parametrize("target", sorted(TEMPLATES))
 @pytest.mark.parametrize("evil", EVIL)
 def test_hostile_names_stay_text(target: str, evil: str) -> None:
-    """A name made to escape a string, comment, path or template is only ever text: every language parses to the same."""
+    """A name made to escape a string, comment, path or template is only ever text in every language."""
     spec = tiny_spec(target)
     hostile = replace(
         spec,
