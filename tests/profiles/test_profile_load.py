@@ -125,7 +125,7 @@ def test_scheme_table(target: str, expected: list[str]) -> None:
 
 
 def test_integer_only_targets_ask_for_their_details() -> None:
-    """The Edge TPU and the legacy Hexagon want dense layers per tensor and integer inputs; HTP takes them per channel."""
+    """The Edge TPU and the legacy Hexagon want dense layers per tensor; HTP takes them per channel; inputs are int8."""
     edgetpu = load_profile(REPOSITORY / "targets" / "edgetpu").schemes[0]
     assert (edgetpu.io, edgetpu.fully_connected) == ("INT8", "per-tensor")
     htp, legacy = load_profile(REPOSITORY / "targets" / "hexagon").variants
