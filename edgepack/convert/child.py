@@ -85,7 +85,7 @@ def convert(
     traced = _trace(original, options)
     probes = probe_inputs(traced.shapes, traced.dtypes) + _usable(samples, traced)
     frozen, problem = _attempt(traced, probes, _frozen)
-    notes = _weak_check(traced, probes)
+    notes = _notes(traced, probes)
     if frozen is not None and not problem:
         return (*frozen[:2], notes)
     documented, second = _attempt(traced, probes, _documented)
@@ -170,11 +170,12 @@ def _attempt(traced: _Traced, probes: list[list[Array]], way: Any) -> tuple[tupl
     return (tflite, difference, missing), f"weights are missing: {missing}" if missing else ""
 
 
-def _weak_check(traced: _Traced, probes: list[list[Array]]) -> list[str]:
+def _notes(traced: _Traced, probes: list[list[Array]]) -> list[str]:
     if is_telling(traced.run, probes):
-        return []
+        return [*traced.original.notes]
     return [
-        "the model's outputs barely depend on its inputs (is it trained?), so the check of the conversion says little"
+        *traced.original.notes,
+        "the model's outputs barely depend on its inputs (is it trained?), so the check of the conversion says little",
     ]
 
 

@@ -86,7 +86,7 @@ def _tflite(path: Path, worker: Worker, options: ConvertOptions, timeout: float)
     return FloatModel(data, "tflite", quantized=not model.is_float, checked=None, notes=notes)
 
 
-def _call(  # noqa: PLR0917
+def _call(
     worker: Worker,
     function: str,
     args: tuple[Any, ...],

@@ -24,6 +24,10 @@ _CODE_CLASSES = {
     "FlaxLayer": "holds a Python function",
 }
 
+_HELPERS = {"utils", "saving", "datasets"}
+
+_MIXED = {"mixed_float16", "mixed_bfloat16"}
+
 
 @dataclass(frozen=True)
 class Code:
@@ -97,11 +101,34 @@ def _code_of(name: str, config: dict[str, Any], layer: str) -> Code | None:
     module = config.get("module")
     registered = config.get("registered_name")
     label = inner if name == "function" and isinstance(inner := config.get("config"), str) else name
-    if isinstance(module, str) and not (module in {"keras", "builtins"} or module.startswith("keras.")):
+    if isinstance(module, str) and not _is_keras(module):
         return Code(layer, f"{module}.{label}", "is not part of Keras", module)
     if any(isinstance(text, str) and ">" in text for text in (name, registered)):
         return Code(layer, str(registered or name), "is not part of Keras")
     return None
+
+
+def _is_keras(module: str) -> bool:
+    package, *rest = module.split(".")
+    # Keras's helpers download, unpack and load files; no layer needs them by name.
+    return module == "builtins" or (package in {"keras", "tf_keras"} and not _HELPERS & set(rest))
+
+
+def without_mixed_precision(config: Any) -> tuple[Any, set[str]]:
+    """Return a configuration with mixed precision turned into float32, and the policies that were replaced.
+
+    Mixed precision keeps weights in float32 and computes in half precision, for which TFLite has no kernels.
+    """
+    if isinstance(config, list):
+        parts = [without_mixed_precision(item) for item in config]
+        return [part for part, _ in parts], set().union(*(found for _, found in parts))
+    if not isinstance(config, dict):
+        return config, set()
+    name = config["config"].get("name") if isinstance(config.get("config"), dict) else None
+    if config.get("class_name") in {"DTypePolicy", "Policy"} and name in _MIXED:
+        return {**config, "config": {**config["config"], "name": "float32"}}, {str(name)}
+    changed = {key: without_mixed_precision(value) for key, value in config.items()}
+    return {key: part for key, (part, _) in changed.items()}, set().union(*(found for _, found in changed.values()))
 
 
 def refuse_code(path: Path, config: object) -> None:

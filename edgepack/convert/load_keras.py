@@ -1,14 +1,16 @@
 """Load .keras and .h5 in the child, with Keras 3 or tf-keras, and say how the model is called."""
 
 import json
+import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgepack.convert.keras_code import archive_config, find_code, refuse_code
+from edgepack.convert.keras_code import archive_config, find_code, refuse_code, without_mixed_precision
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.original import OpenInput, Original, is_positional, named_leaves, rebuilt, unique
 from edgepack.errors import ConversionError, ModelFileError
@@ -66,9 +68,9 @@ def load_keras(path: Path, source: str, options: ConvertOptions) -> Original:
     failures = []
     for load in order:
         try:
-            with _suffixed(path, source) as named:
-                library, model = load(named, custom, not options.allow_code)
-            return _original(library, model, options)
+            with _loadable(path, source, config) as (file, notes):
+                library, model = load(file, custom, not options.allow_code)
+            return _original(library, model, options, notes)
         except ConversionError:
             raise
         except Exception as error:
@@ -81,16 +83,37 @@ def load_keras(path: Path, source: str, options: ConvertOptions) -> Original:
 
 
 @contextmanager
-def _suffixed(path: Path, source: str) -> Iterator[Path]:
-    """Give the file the suffix Keras expects of its kind, by a link when it has another."""
+def _loadable(path: Path, source: str, config: dict[str, Any]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Give the file as Keras can load and TFLite convert it: right suffix, no mixed precision; and notes on it."""
     suffix = ".keras" if source == "keras" else ".h5"
-    if path.suffix in {suffix, ".hdf5"}:
-        yield path
+    plain, mixed = without_mixed_precision(config)
+    if not mixed and path.suffix in {suffix, ".hdf5"}:
+        yield path, ()
         return
     with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / f"{path.stem or 'model'}{suffix}"
-        link.symlink_to(path.resolve())
-        yield link
+        other = Path(folder) / f"{path.stem or 'model'}{suffix}"
+        if not mixed:
+            other.symlink_to(path.resolve())
+        elif source == "keras":
+            _rewrite_archive(path, other, plain)
+        else:
+            _rewrite_h5(path, other, plain)
+        changes = (f"the model's mixed precision ({', '.join(sorted(mixed))}) became float32",) if mixed else ()
+        yield other, changes
+
+
+def _rewrite_archive(path: Path, other: Path, config: dict[str, Any]) -> None:
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, json.dumps(config) if name == "config.json" else source.read(name))
+
+
+def _rewrite_h5(path: Path, other: Path, config: dict[str, Any]) -> None:
+    import h5py
+
+    shutil.copyfile(path, other)
+    with h5py.File(other, "r+") as file:
+        file.attrs["model_config"] = json.dumps(config)
 
 
 def _with_keras(path: Path, custom: dict[str, Any], safe: bool) -> tuple[Any, Any]:
@@ -107,9 +130,10 @@ def _with_tf_keras(path: Path, custom: dict[str, Any], safe: bool) -> tuple[Any,
     return tf_keras, tf_keras.models.load_model(str(path), custom_objects=custom, compile=False, safe_mode=safe)
 
 
-def _original(library: Any, model: Any, options: ConvertOptions) -> Original:
+def _original(library: Any, model: Any, options: ConvertOptions, notes: tuple[str, ...]) -> Original:
     inputs, pack = _inputs(model, options)
-    told = list(getattr(model, "output_names", None) or [])
+    # Keras 3's Sequential has no output_names.
+    told = list(getattr(model, "output_names", None) or [layer.name for layer in model.layers[-1:]])
 
     def call(tensors: Sequence[Any]) -> list[tuple[str, Any]]:
         leaves = named_leaves(model(pack(tensors), training=False))
@@ -122,7 +146,7 @@ def _original(library: Any, model: Any, options: ConvertOptions) -> Original:
 
         return tf.lite.TFLiteConverter.from_keras_model(model)
 
-    return Original(inputs, call, documented, keep=(library, model))
+    return Original(inputs, call, documented, notes=notes, keep=(library, model))
 
 
 def _inputs(model: Any, options: ConvertOptions) -> tuple[tuple[OpenInput, ...], Callable[[Sequence[Any]], Any]]:

@@ -30,6 +30,7 @@ class Original:
         call: Flat tensors in that order to (name, tensor) pairs of the outputs in the model's own order.
         documented: Returns TFLiteConverter made by the documented call for this kind of model.
         signature: Key the .tflite's signature gets.
+        notes: Sentences for the user.
         keep: Objects that have to live as long as `call` is used.
     """
 
@@ -37,6 +38,7 @@ class Original:
     call: Callable[[Sequence[Any]], list[tuple[str, Any]]]
     documented: Callable[[], Any]
     signature: str = "serving_default"
+    notes: tuple[str, ...] = ()
     keep: tuple[Any, ...] = field(default=(), repr=False)
 
 

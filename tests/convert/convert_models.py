@@ -232,6 +232,45 @@ def legacy_two_inputs(path: str) -> None:
     tf_keras.Model([z, a], [total, tf_keras.layers.Dense(2, name="out")(z)]).save(path, save_format="h5")
 
 
+def mixed(path: str) -> None:
+    """A model trained in mixed precision, by Keras 3 (.keras) or tf-keras (.h5)."""
+    library: Any
+    if path.endswith(".keras"):
+        library = _keras()
+        policy, extra = library.dtype_policies.DTypePolicy("mixed_float16"), {}
+    else:
+        import tf_keras as library
+
+        library.backend.clear_session()
+        policy, extra = library.mixed_precision.Policy("mixed_float16"), {"save_format": "h5"}
+    layers = library.layers
+    x = library.Input((8, 8, 3), name="x")
+    y = layers.Flatten(dtype=policy)(layers.Conv2D(4, 3, dtype=policy)(x))
+    library.Model(x, layers.Dense(3, activation="softmax", dtype="float32", name="y")(y)).save(path, **extra)
+
+
+def of_tf_keras(path: str) -> None:
+    """A .keras archive as tf-keras writes it."""
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    x = tf_keras.Input((8, 8, 3), name="x")
+    tf_keras.Model(x, tf_keras.layers.DepthwiseConv2D(3, name="y")(x)).save(path)
+
+
+def sequential(path: str) -> None:
+    keras = _keras()
+    keras.Sequential([keras.Input((5,), name="x"), keras.layers.Dense(3, name="y")]).save(path)
+
+
+def nested(path: str) -> None:
+    """A model in a model, used twice, with an operation of keras.ops between."""
+    keras = _keras()
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, activation="relu")], name="inner")
+    x = keras.Input((4,), name="x")
+    keras.Model(x, keras.layers.Dense(2, name="y")(inner(keras.ops.mean(inner(x), axis=0, keepdims=True)))).save(path)
+
+
 def weights_only(path: str) -> None:
     import tf_keras
 

@@ -158,6 +158,8 @@ def test_code_is_found_wherever_it_hides() -> None:
     registered = {"module": None, "class_name": "Mine", "registered_name": "Pack>Mine", "config": {"name": "m"}}
     found = list(find_code({"class_name": "Functional", "config": {"name": "net", "layers": [inner, registered]}}))
     assert [(code.layer, code.what) for code in found] == [("d", "evil.mod.run"), ("m", "Pack>Mine")]
+    helper = {"module": "keras.utils", "class_name": "function", "config": "get_file"}
+    assert [code.what for code in find_code(helper)] == ["keras.utils.get_file"]
     lookalike = {"module": "keras_evil", "class_name": "X", "config": {"name": "x"}}
     assert [code.what for code in find_code(lookalike)] == ["keras_evil.X"]
 

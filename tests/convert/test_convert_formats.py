@@ -113,6 +113,21 @@ def test_several_inputs_and_outputs(
     assert relative_difference(expected, runner.run([given[name] for name in inputs])) < 1e-4
 
 
+@pytest.mark.parametrize("build", ["of_tf_keras", "sequential", "nested"])
+def test_keras_files_of_every_kind(converted: Convert, make: Make, build: str) -> None:
+    """Archives of tf-keras, Sequential models and nested models convert under their layers' names."""
+    model = read_model(converted(make(build, "m.keras")).tflite)
+    assert (model.input_names(), model.output_names()) == (("x",), ("y",))
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.h5"])
+def test_mixed_precision_becomes_float32(converted: Convert, make: Make, name: str) -> None:
+    """A model trained in mixed precision converts to a float32 file, and a note says so."""
+    result = converted(make("mixed", name))
+    assert result.notes == ("the model's mixed precision (mixed_float16) became float32",)
+    assert read_model(result.tflite).is_float
+
+
 def test_legacy_inputs_keep_their_order(converted: Convert, make: Make) -> None:
     """A tf-keras .h5 keeps the names and order of its inputs and outputs."""
     model = read_model(converted(make("legacy_two_inputs", "two.h5")).tflite)
