@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from edgepack.compat import estimates
 from edgepack.compat.context import Context
 from edgepack.compat.host import EDGETPU_OP, custom_reason, missing_kernel
-from edgepack.compat.partition import choose, cutters, partition
+from edgepack.compat.partition import Group, choose, cutters, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import broken
 from edgepack.compat.wholefile import blockers, model_reasons
@@ -43,7 +43,7 @@ def check(
         profile.socs.get(soc_model(profile, soc), {}),
     )
     reasons = [_op_reasons(context, op, chosen.ops, profile.title) for op in graph.ops]
-    nowhere = [_runs_nowhere(context, op) and bool(reasons[op.index]) for op in graph.ops]
+    nowhere = [_runs_nowhere(context, op) for op in graph.ops]
     refusals = blockers(context, model, chosen.ops.file)
     for index, found in refusals.items():
         reasons[index] = (*reasons[index], found)
@@ -55,7 +55,7 @@ def check(
         culprit = min(refusals)
         reasons = [found or (_refused_with(graph, culprit),) for found in reasons]
     else:
-        reasons = _outside(graph, reasons, supported, on_accelerator, chosen.partition)
+        reasons = _outside(graph, reasons, groups, on_accelerator, chosen.partition)
 
     findings = tuple(
         OpFinding(
@@ -69,6 +69,7 @@ def check(
         for op in graph.ops
     )
     hosted = sum(1 for finding in findings if finding.placement is Placement.HOST)
+    unsupported = any(finding.placement is Placement.UNSUPPORTED for finding in findings)
     figures: dict[str, object] = {}
     notes = []
     if profile.memory is not None and on_accelerator and not _is_compiled(graph):
@@ -85,7 +86,7 @@ def check(
         notes.append("The file is compiled for the Edge TPU already; what the compiler took is one op here.")
     return Report(
         target=profile.id,
-        compatible=not any(nowhere) and (profile.fallback == "host" or not hosted),
+        compatible=not unsupported and (profile.fallback == "host" or not hosted),
         partitions=len(taken),
         ops=findings,
         model_reasons=model_reasons(context, model, profile, chosen.ops),
@@ -131,27 +132,30 @@ def _placement(on_accelerator: bool, nowhere: bool) -> Placement:
 def _outside(
     graph: Graph,
     reasons: Sequence[tuple[Reason, ...]],
-    supported: Sequence[bool],
+    groups: Sequence[Group],
     taken: set[int],
     rule: PartitionRule,
 ) -> list[tuple[Reason, ...]]:
     """Give a reason to every op that is fine in itself but not taken."""
-    left = [op.index for op in graph.ops if supported[op.index] and op.index not in taken]
+    left = [op.index for op in graph.ops if not reasons[op.index] and op.index not in taken]
     found = list(reasons)
     if not left:
         return found
-    cut = cutters(graph, supported)
+    size = {index: len(group.ops) for group in groups for index in group.ops}
+    cut = cutters(graph, [not refused for refused in reasons])
     for index in left:
         culprit = cut[index]
-        if culprit is None:
-            message = f"expected at least {rule.min_ops} ops in a group, got fewer"
+        if index not in size:
+            message = "expected inputs that other ops make first, got a circle of ops that wait for each other"
+            found[index] = (reason("outside-partition", message, fix="convert the model again: the file is broken"),)
+        elif size[index] < rule.min_ops or culprit is None:
+            message = f"expected a group of at least {rule.min_ops} ops, got {size[index]}"
             found[index] = (reason("partition-too-small", message),)
         else:
             label = graph.ops[culprit].label
             message = f"cut off from the accelerator's group by op {culprit} ({label}), which runs elsewhere"
-            found[index] = (
-                reason("outside-partition", message, fix=f"mend or move op {culprit} ({label}); then this one follows"),
-            )
+            fix = f"mend or move op {culprit} ({label}); then this one follows"
+            found[index] = (reason("outside-partition", message, fix=fix),)
     return found
 
 

@@ -244,8 +244,10 @@ def test_float16_is_a_matter_of_the_chip() -> None:
 
 def test_small_groups_are_left_behind() -> None:
     """The legacy Hexagon delegate takes groups of at least two ops."""
-    report = check(chain("LOGISTIC"), get_target("hexagon"), variant="dsp-legacy")
-    assert codes(report, 0) == ["partition-too-small"]
+    hexagon = get_target("hexagon")
+    assert codes(check(chain("LOGISTIC"), hexagon, variant="dsp-legacy"), 0) == ["partition-too-small"]
+    report = check(chain("LOGISTIC", "SUM", "TANH", "TANH"), hexagon, variant="dsp-legacy")
+    assert [codes(report, i) for i in range(4)] == [["partition-too-small"], ["op-not-supported"], [], []]
 
 
 def test_int16_activations_run_on_the_builtin_kernels() -> None:
@@ -321,6 +323,18 @@ def test_rows_of_a_third_party_are_enough(edgetpu: TargetProfile) -> None:
     variant = dataclasses.replace(edgetpu.variants[0], ops=ops)
     mine = dataclasses.replace(edgetpu, variants=(variant,))
     assert check(chain("CUSTOM:MyOp"), mine).ops[0].placement is Placement.ACCELERATOR
+
+
+def test_an_op_only_the_accelerator_has_runs_nowhere_outside_it(gpu: TargetProfile) -> None:
+    """A custom op of the GPU delegate is on the GPU in its partition, and nowhere when another partition is taken."""
+    label = "CUSTOM:MyGpuOp"
+    variant = gpu.variants[0]
+    ops = dataclasses.replace(variant.ops, ops={**variant.ops.ops, label: OpRule(label, {}, "x")})
+    mine = dataclasses.replace(gpu, variants=(dataclasses.replace(variant, ops=ops),))
+    assert check(chain(label, dtype="FLOAT32"), mine).compatible
+    report = check(chain(label, "TOPK_V2", "TANH", "TANH", dtype="FLOAT32"), mine)
+    assert (str(report.ops[0].placement), codes(report, 0)) == ("unsupported", ["outside-partition"])
+    assert not report.compatible
 
 
 def test_reports_are_json(edgetpu: TargetProfile) -> None:
