@@ -13,8 +13,9 @@ import numpy as np
 
 from edgepack.errors import EdgepackError, QuantizationError
 from edgepack.graph import Graph, Model, Op, read_model
-from edgepack.graph.edit import restore_interface, set_ranges, unique_names, write_true_versions
+from edgepack.graph.edit import pack, restore_interface, set_ranges, unique_names, unpack, write_true_versions
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.ends import set_ends
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.kinds import CONVERTER_INT8, DYNAMIC_LEAST
 from edgepack.quantize.ranges import Range
@@ -98,7 +99,9 @@ def adopt(made: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
     Raises:
         QuantizationError: The file has another interface, or the runtime refuses it.
     """
-    finished = write_true_versions(restore_interface(made, read_model(tflite)))
+    source = read_model(tflite)
+    finished = write_true_versions(restore_interface(made, source))
+    _require_ends(source, read_model(finished), rule)
     require_loadable(finished)
     notes = _notes(read_model(finished), _bits(rule)) if get_scheme(rule.scheme).is_integer else ()
     return Quantized(finished, tool, notes)
@@ -117,6 +120,18 @@ def require_loadable(tflite: bytes) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise QuantizationRefused(f"the runtime refuses the quantized model: {reason}") from error
+
+
+def _require_ends(source: Model, made: Model, rule: SchemeRule) -> None:
+    io = rule.io if get_scheme(rule.scheme).is_integer else "FLOAT32"
+    for kind in ("inputs", "outputs"):
+        for before, after in zip(getattr(source.main, kind), getattr(made.main, kind), strict=True):
+            tensor = made.main.tensors[after]
+            wanted = io if source.main.tensors[before].dtype == "FLOAT32" else source.main.tensors[before].dtype
+            if tensor.dtype != wanted:
+                raise QuantizationRefused(
+                    f"the {rule.scheme} model's {kind[:-1]} '{tensor.name}' is {tensor.dtype}, expected {wanted}"
+                )
 
 
 def float_ops(graph: Graph) -> Iterator[Op]:
@@ -141,7 +156,7 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
         from ai_edge_quantizer import quantizer
 
         try:
-            tool = quantizer.Quantizer(unique_names(tflite), _recipe(rule))
+            tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule))
             measured = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
             made = bytes(
                 tool.quantize(measured, enable_progress_bar=False, enable_progress_report=False).quantized_model
@@ -152,14 +167,23 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
         except Exception as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise QuantizationRefused(f"ai-edge-quantizer cannot make this model {scheme.id}: {reason}") from error
-    if scheme.is_integer and _bits(rule) == 8:
+    if not scheme.is_integer:
+        return made
+    if _bits(rule) == 8:
         left = sorted({op.name for op in float_ops(read_model(made).main) if op.name in CONVERTER_INT8})
         if left:
             raise QuantizationRefused(
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
                 details={"ops": left},
             )
-    return made
+    return set_ends(made, scheme.activations, rule.io)
+
+
+def _prepared(tflite: bytes) -> bytes:
+    """Return a copy that ai-edge-quantizer can work on: unique tensor names, and a table of signatures, even empty."""
+    model = unpack(unique_names(tflite))
+    model.signatureDefs = model.signatureDefs or []
+    return pack(model)
 
 
 def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
@@ -173,12 +197,6 @@ def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
     entries = [_entry("*", activation), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
     if per_tensor:
         entries.append(_entry("FULLY_CONNECTED", activation, "TENSORWISE"))
-    if activation is not None:
-        for end in ("INPUT", "OUTPUT"):
-            if rule.io == "FLOAT32":
-                entries.append({"regex": ".*", "operation": end, "algorithm_key": "no_quantize"})
-            elif rule.io == "UINT8":
-                entries.append(_entry(end, {**activation, "dtype": "UINT"}))
     return entries
 
 

@@ -152,11 +152,8 @@ def _copies(graph: Graph, draft: _Draft, io: str, mine: set[int], kind: str) -> 
         if integer:
             # Between an end and float ops only, the end's own type needs no step in between.
             draft.retype(index, kind if wanted or producer is not None else io, _per_tensor())
-            at_end = index in graph.outputs and not integer_ends
-            if at_end or any(op not in mine for op in consumers):
+            if any(op not in mine for op in consumers):
                 wide[index] = draft.add_tensor(index, "_dequant", "FLOAT32", None)
-            if at_end:
-                draft.moved_outputs[index] = wide[index]
         else:
             at_end = index in graph.outputs and integer_ends
             if at_end or wanted:
@@ -204,28 +201,30 @@ def _fix_outputs(draft: _Draft, op: Op, bits: int) -> None:
 
 
 def _place_ends(graph: Graph, draft: _Draft, rule: SchemeRule, kind: str) -> None:
-    """Add the QUANTIZE ops between uint8 ends and int8 insides."""
-    if rule.io in (kind, "FLOAT32"):
+    """Add the steps between the ends' type and an inner type that differs."""
+    if rule.io == kind:
         return
+    quantization = None if rule.io == "FLOAT32" else _per_tensor(zero_point=128)
     first = []
     for index in graph.inputs:
-        tensor = draft.tensors[index]
-        if tensor.dtype == kind:
-            end = draft.add_tensor(index, f"_{rule.io.lower()}", rule.io, _per_tensor(zero_point=128))
-            draft.moved_inputs[index] = end
+        if draft.tensors[index].dtype == kind:
+            end = draft.moved_inputs[index] = draft.add_tensor(index, "_end", rule.io, quantization)
             first.append(Op(0, "QUANTIZE", "", 1, (end,), (index,), {}))
     draft.ops[:0] = first
-    for index in graph.outputs:
+    for index in dict.fromkeys(graph.outputs):
         inner = draft.moved_outputs.get(index, index)
         if draft.tensors[inner].dtype == kind:
-            end = draft.add_tensor(inner, f"_{rule.io.lower()}", rule.io, _per_tensor(zero_point=128))
-            draft.moved_outputs[index] = end
-            draft.add_op("QUANTIZE", inner, end)
+            end = draft.moved_outputs[index] = draft.add_tensor(inner, "_end", rule.io, quantization)
+            draft.add_op("QUANTIZE" if quantization is not None else "DEQUANTIZE", inner, end)
 
 
 def _finished(model: Model, draft: _Draft) -> Model:
     ops = tuple(replace(op, index=i) for i, op in enumerate(draft.ops))
     old = model.main
+    for inner, end in (*draft.moved_inputs.items(), *draft.moved_outputs.items()):
+        # The end keeps the name that the world knows.
+        draft.tensors[end] = replace(draft.tensors[end], name=old.tensors[inner].name)
+        draft.tensors[inner] = replace(draft.tensors[inner], name=f"{old.tensors[inner].name}#{inner}")
     graph = Graph(
         old.name,
         tuple(draft.tensors),

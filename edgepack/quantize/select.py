@@ -23,7 +23,7 @@ class Selection:
     Attributes:
         rule: The target's rule for the scheme.
         reason: One sentence for people.
-        candidates: The rules that the data allows, `rule` first, then the target's order; just `rule` when it was asked for.
+        candidates: The rules that the data allows, `rule` first, then the target's order; just `rule` when asked for.
     """
 
     rule: SchemeRule
