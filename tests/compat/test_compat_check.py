@@ -350,3 +350,23 @@ def test_constants_of_the_model_are_not_changed(edgetpu: TargetProfile) -> None:
     before = np.array(made.main.tensors[1].raw)
     assert check(made, edgetpu) == check(made, edgetpu)
     assert np.array_equal(before, made.main.tensors[1].raw)
+
+
+@pytest.mark.parametrize("target", ["android-gpu", "cpu", "edgetpu", "hexagon"])
+def test_malformed_ops_are_answered(target: str) -> None:
+    """Ops with too few inputs, scalars, absent tensors or odd options get an answer, never a crash."""
+    profile = get_target(target)
+    odd = [
+        tensor(()),
+        tensor((0,)),
+        tensor((1, 8, 8, 4), "FLOAT32"),
+        ints(9, -9),
+        tensor((2, 2), "INT32"),
+        tensor((5,), data=[1]),
+    ]
+    for variant in profile.variants:
+        for label in variant.ops.ops:
+            for inputs in ((), (-1,), (0,), (1, 0), (2, 3, -1), (3, 3, 3, 3), (0, 4, 4, 4), (5, 5, 5), (2, 5)):
+                for options in ({}, {"axis": 99, "squeeze_dims": [7], "padding": None, "stride_w": "x"}):
+                    made = model([(label, inputs, [2], options)], odd, inputs=[0], outputs=[2])
+                    assert check(made, profile, variant=variant.id).summary["total"] == 1
