@@ -14,12 +14,13 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgepack import tools
 from edgepack.compilers.base import CompiledOp, CompileRequest, CompileResult, check_options, placements_from_files
-from edgepack.errors import CompilerError, ModelFileError, UsageError
+from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import read_model
 
@@ -71,11 +72,11 @@ class QnnAotCompiler:
 
         Returns:
             `compiled` with one `NAME_Qualcomm_SOC.tflite` per chip; the placements are those of the first chip, and the
-            figures hold `ops_accelerated`, `ops_total`, `partitions` and `bytes` by chip. `skipped` without chips or
-            without the SDK.
+            figures hold `ops_accelerated`, `ops_total`, `partitions` and `bytes` by chip. `skipped` without chips,
+            without the SDK, or when LiteRT compiles for none of the chips.
 
         Raises:
-            UsageError: A chip that LiteRT does not know, or an unknown option.
+            UsageError: An unknown option.
             CompilerError: The SDK is there and a chip failed, or time ran out.
         """
         check_options(request.options, {"socs": list}, self.id)
@@ -83,9 +84,15 @@ class QnnAotCompiler:
         version = _litert_version()
         listed = request.options.get("socs")
         known = tuple(soc for soc in known_socs() if listed is None or soc in listed)
-        if unknown := [soc for soc in socs if known and soc not in known]:
-            raise UsageError(
-                f"LiteRT does not compile for {', '.join(unknown)}", hint=f"chips it compiles for: {', '.join(known)}"
+        unknown = [soc for soc in socs if known and soc not in known]
+        if unknown and len(unknown) == len(socs):
+            # The chip may be sound (the profile has its facts); only compiling ahead of time is not to be had for it.
+            return CompileResult(
+                status="skipped",
+                tool=_NAME,
+                version=version,
+                reason=f"LiteRT does not compile ahead of time for {', '.join(unknown)}",
+                hint=f"chips it compiles for: {', '.join(known)}",
             )
         if not socs:
             return CompileResult(
@@ -98,9 +105,15 @@ class QnnAotCompiler:
         if not known:
             return _skipped(version, "ai_edge_litert has no ahead-of-time compiler on this machine")
         with tempfile.TemporaryDirectory(prefix="edgepack-qnn-") as name:
-            report, log = _run(Path(name), request, socs, timeout)
+            able = replace(request, socs=tuple(soc for soc in socs if soc not in unknown))
+            report, log = _run(Path(name), able, able.socs, timeout)
             log = log.replace(name, ".")
-            return interpret(request, report, version=version, sdk=has_sdk(), log=log)
+            done = interpret(able, report, version=version, sdk=has_sdk(), log=log)
+        if not unknown:
+            return done
+        return replace(
+            done, warnings=(*done.warnings, f"LiteRT does not compile ahead of time for {', '.join(unknown)}")
+        )
 
 
 def _litert_version() -> str:

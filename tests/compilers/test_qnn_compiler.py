@@ -77,13 +77,13 @@ def test_no_chip_is_skipped_with_the_choices(model: bytes) -> None:
     assert "SM8550" in result.hint
 
 
-def test_unknown_chip_is_a_usage_error(model: bytes) -> None:
-    """A chip that LiteRT does not know is refused with those it does, before anything runs."""
-    with pytest.raises(UsageError) as caught:
-        QnnAotCompiler().compile(request(model, "SM8550", "SM1"))
-    assert "SM1" in caught.value.message
-    assert "SM8550" not in caught.value.message
-    assert "SM8550" in caught.value.hint
+def test_a_chip_without_ahead_of_time_compilation_is_skipped(model: bytes) -> None:
+    """A chip that LiteRT does not compile for is skipped with the chips it does, and nothing is written."""
+    result = QnnAotCompiler().compile(CompileRequest(model=model, name="m", scheme="int8", socs=("SM7150",)))
+    assert result.status == "skipped"
+    assert "SM7150" in result.reason
+    assert "SM8550" in result.hint
+    assert result.files == {}
 
 
 def test_unknown_option_is_a_usage_error(model: bytes) -> None:
