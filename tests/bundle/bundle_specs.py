@@ -155,8 +155,8 @@ def spec_of_file(path: Path, target: str, **changes: Any) -> BundleSpec:
     compiled = path.with_name(f"{path.stem}_edgetpu.tflite")
     changes.setdefault("name", path.stem)
     name = changes.pop("name")
-    if target == "edgetpu" and compiled.is_file():
-        changes.setdefault("compiled", compiled.read_bytes())
+    if target == "edgetpu" and compiled.is_file() and "compiled" not in changes:
+        changes["compiled"] = compiled.read_bytes()
     return spec_of(path.read_bytes(), name, target, **changes)
 
 
@@ -167,3 +167,32 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
     return folder
+
+
+def quantize_model(size: int, scale: float, zero_point: int, dtype: str) -> bytes:
+    """Return a .tflite that quantizes `size` floats: one QUANTIZE op, written with the schema's own classes."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.QUANTIZE
+    code.version = 1
+    tensors = []
+    for name, kind in ((b"real", "FLOAT32"), (b"raw", dtype)):
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.buffer = name, [1, size], 0
+        tensor.type = getattr(schema.TensorType, kind)
+        tensors.append(tensor)
+    tensors[1].quantization = schema.QuantizationParametersT()
+    tensors[1].quantization.scale, tensors[1].quantization.zeroPoint = [scale], [zero_point]
+    operator = schema.OperatorT()
+    operator.opcodeIndex, operator.inputs, operator.outputs = 0, [0], [1]
+    graph = schema.SubGraphT()
+    graph.name, graph.tensors, graph.operators = b"main", tensors, [operator]
+    graph.inputs, graph.outputs = [0], [1]
+    model = schema.ModelT()
+    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
+    model.buffers = [schema.BufferT()]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

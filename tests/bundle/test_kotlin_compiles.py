@@ -1,0 +1,182 @@
+"""The generated Kotlin compiles against the real artifacts with warnings as errors, and rounds as the runtime does."""
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_specs import profile_of, quantize_model, tiny_spec, write_tree
+from kotlin_tools import Kotlin, find_kotlin
+
+from edgepack.bundle.render import render
+from edgepack.bundle.spec import BundleSpec, Golden, TensorSpec
+from edgepack.profiles.model import BundleRule
+from edgepack.runtime import Runner
+
+pytestmark = pytest.mark.slow
+
+EVIL = '*/ "${System.exit(1)}" \n class Evil /* $x'
+DTYPES = ("FLOAT32", "INT8", "UINT8", "INT16", "INT32", "INT64", "BOOL")
+
+
+def variants() -> Iterator[BundleSpec]:
+    """Yield specs for every target and option, tensor type and kind of name that the Android template knows."""
+    yield tiny_spec("android-gpu")
+    yield tiny_spec("hexagon")
+    yield tiny_spec("hexagon", scheme="float16")
+    yield tiny_spec("android-gpu", profile=profile_of("cpu", bundle=BundleRule("android", "none")))
+    plain = tuple(TensorSpec(dtype, dtype, (1, 2), dtype) for dtype in DTYPES)
+    quantized = tuple(TensorSpec(dtype, dtype, (1, 2), dtype, 3.1e-5, 3) for dtype in ("INT8", "UINT8", "INT16"))
+    yield tiny_spec("hexagon", inputs=plain + quantized, outputs=quantized + plain, golden=Golden("x", "y", ()))
+    taken = [
+        "runner",
+        "outputs",
+        "inputs",
+        "listOf",
+        "mapOf",
+        "topK",
+        "labels",
+        "output",
+        "k",
+        "names",
+        "values",
+        "text",
+    ]
+    names = [
+        *taken,
+        "score",
+        "status",
+        "assets",
+        "context",
+        "threads",
+        "index",
+        "case",
+        "hashCode",
+        "class",
+        "fun",
+        EVIL,
+        "",
+    ]
+    tensors = tuple(TensorSpec(name, name, (2,), "FLOAT32", labels=(EVIL, name)) for name in names)
+    yield tiny_spec("hexagon", name=EVIL, inputs=tensors, outputs=tensors, golden=Golden("x", "y", ()))
+    for name in ("Interpreter", "TensorSpec", "result", "String", "Delegate", "2 fast", "class", "größe", "モデル"):
+        yield tiny_spec("hexagon", name=name)
+
+
+@pytest.fixture(scope="module")
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
+    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Kotlin files of all variants, each in a package of its own so that one run of the compiler takes all."""
+    folder = tmp_path_factory.mktemp("sources")
+    found: list[Path] = []
+    for number, spec in enumerate(variants()):
+        files = render(replace(spec, android_package=f"com.variant{number}"))
+        bundle = write_tree({p: d for p, d in files.items() if p.endswith(".kt")}, folder / str(number))
+        found += sorted(bundle.rglob("*.kt"))
+    assert len(found) == 3 * (number + 1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def classes(kotlin: Kotlin, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the compiled classes of all variants."""
+    output = tmp_path_factory.mktemp("classes")
+    done = kotlin.compile(sources, output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def test_every_variant_compiles(classes: Path, sources: list[Path]) -> None:
+    """Each loader of each target compiles without a warning; nothing a name smuggled in became a class."""
+    names = [path.stem for path in classes.rglob("*.class")]
+    assert names.count("ModelRunner") == len(sources) // 3
+    assert "Evil" not in names
+
+
+def test_a_wrong_name_fails(kotlin: Kotlin, sources: list[Path], tmp_path: Path) -> None:
+    """The check can fail: names that the real artifacts do not have are errors, and so is a mere warning."""
+    text = {
+        "QnnDelegate.Capability.DSP_RUNTIME": "QnnDelegate.Capability.NO_RUNTIME",
+        "bestOptionsForThisDevice": "worstOptionsForThisDevice",
+        "runForMultipleInputsOutputs": "runForNoInputsOutputs",
+        "openFd": "openNothing",
+        "Interpreter.Options()": "Interpreter.Wishes()",
+    }
+    changed = []
+    for source in sources[3:6]:
+        content = source.read_text()
+        for right, wrong in text.items():
+            content = content.replace(right, wrong)
+        (tmp_path / source.name).write_text(content)
+        changed.append(tmp_path / source.name)
+    done = kotlin.compile(changed, tmp_path / "out")
+    assert done.returncode != 0
+    for wrong in ("NO_RUNTIME", "worstOptionsForThisDevice", "runForNoInputsOutputs", "openNothing", "Wishes"):
+        assert f"unresolved reference '{wrong}'" in done.stderr
+    for source in sources[3:6]:
+        shutil.copy(source, tmp_path)
+    runner = tmp_path / "ModelRunner.kt"
+    runner.write_text(runner.read_text().replace("the model is closed\" }
+", "the model is closed\" }!!
+", 1))
+    done = kotlin.compile(changed, tmp_path / "out")
+    assert done.returncode != 0 and "warnings found and -Werror specified" in done.stderr
+
+
+_PROBE = """
+import com.variant0.tinymodel20.TensorSpec;
+import java.nio.*;
+import java.nio.file.*;
+
+class Probe {
+  public static void main(String[] a) throws Exception {
+    FloatBuffer in = ByteBuffer.wrap(Files.readAllBytes(Path.of(a[0]))).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer();
+    float[] values = new float[in.remaining()];
+    in.get(values);
+    TensorSpec.Type type = TensorSpec.Type.valueOf(a[2]);
+    TensorSpec spec = new TensorSpec("x", type, values.length, Float.parseFloat(a[3]), Integer.parseInt(a[4]));
+    ByteBuffer raw = ByteBuffer.allocate(spec.getBytes()).order(ByteOrder.LITTLE_ENDIAN);
+    spec.write(values, raw);
+    float[] back = spec.readFloatArray(raw);
+    ByteBuffer real = ByteBuffer.allocate(4 * back.length).order(ByteOrder.LITTLE_ENDIAN);
+    real.asFloatBuffer().put(back);
+    Files.write(Path.of(a[1] + ".raw"), raw.array());
+    Files.write(Path.of(a[1] + ".real"), real.array());
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale", "zero_point"), [("INT8", 0.013, 7), ("UINT8", 0.5847029, 83), ("INT16", 3.1e-5, 0)]
+)
+def test_quantizes_bit_for_bit_as_the_runtime(
+    kotlin: Kotlin, classes: Path, tmp_path: Path, dtype: str, scale: float, zero_point: int
+) -> None:
+    """The compiled Kotlin gives the raw bytes of the real runtime's QUANTIZE, and the real values of its DEQUANTIZE."""
+    limits, step = np.iinfo(dtype.lower()), np.float32(scale)
+    halves = (
+        np.arange(limits.min - zero_point - 3, limits.max - zero_point + 3)[:: 1 + limits.max // 2000] + 0.5
+    ) * step
+    noise = np.random.default_rng(0).normal(0, (limits.max - limits.min) / 4 * scale, 5000)
+    values = np.concatenate([halves, noise, [1e4 * limits.max * step, -1e4 * limits.max * step]]).astype("<f4")[None]
+    [expected] = Runner(quantize_model(values.size, float(step), zero_point, dtype)).run([values])
+    (tmp_path / "in").write_bytes(values.tobytes())
+    (tmp_path / "Probe.java").write_text(_PROBE)
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out"), dtype, repr(float(step)), str(zero_point)]
+    subprocess.run(
+        ["java", "-cp", f"{classes}:{kotlin.stdlib}", str(tmp_path / "Probe.java"), *arguments],
+        check=True,
+        timeout=120,
+    )
+    raw = np.frombuffer((tmp_path / "out.raw").read_bytes(), expected.dtype)
+    assert np.array_equal(raw, expected.reshape(-1))
+    real = ((raw.astype(np.int64) - zero_point) * float(step)).astype(np.float32)
+    assert np.array_equal(np.frombuffer((tmp_path / "out.real").read_bytes(), "<f4"), real)
