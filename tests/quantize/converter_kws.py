@@ -9,9 +9,13 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 
 def main(source: Path, folder: Path) -> None:
-    served = tf.saved_model.load(str(source / "kws_saved_model")).signatures["serving_default"]
+    # The loaded object owns the variables: it has to outlive the tracing.
+    loaded = tf.saved_model.load(str(source / "kws_saved_model"))
+    served = loaded.signatures["serving_default"]
     spec = tf.TensorSpec((1, 49, 10, 1), tf.float32, name="input_1")
-    frozen = convert_variables_to_constants_v2(tf.function(lambda x: served(input_1=x)).get_concrete_function(spec))
+    frozen = convert_variables_to_constants_v2(
+        tf.function(lambda x: served(input_1=x), autograph=False).get_concrete_function(spec)
+    )
     with np.load(source / "kws_samples.npz") as data:
         samples = data["x"][:100]
     converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
