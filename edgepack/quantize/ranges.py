@@ -82,7 +82,7 @@ def mse(statistics: Statistics) -> Range:
 #: Methods by id, the one that is least likely to lose first.
 METHODS: dict[str, Callable[[Statistics], Range]] = {"percentile": percentile, "mse": mse, "minmax": minmax}
 
-#: On keyword spotting 3 to 6 dB above minmax and level with mse or above, on samples apart from those `_KEPT` was picked
+#: On keyword spotting 1 to 6 dB above minmax and level with mse or above, on samples that `_KEPT` was not picked
 #: on; on the digits model the three are within 1 dB of one another, either way round. Two models: a start, not a law.
 DEFAULT_METHOD = "percentile"
 
