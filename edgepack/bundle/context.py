@@ -14,7 +14,7 @@ from edgepack.graph import NUMPY_DTYPES
 #: Versions that the generated projects ask for. Highest ones whose classes the loaders were compiled against.
 VERSIONS = {
     "agp": "8.7.3",
-    "kotlin": "2.0.21",
+    "kotlin": "2.1.21",
     "compile_sdk": "35",
     "min_sdk": "24",
     "tensorflow_lite": "2.16.1",

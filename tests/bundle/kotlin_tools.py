@@ -48,9 +48,9 @@ class Kotlin:
         return next(self.compiler.glob("kotlin-stdlib-[0-9]*.jar"))
 
     def compile(self, sources: Sequence[Path], output: Path) -> subprocess.CompletedProcess[str]:
-        """Compile with warnings as errors."""
+        """Compile with all warnings, as errors."""
         path = os.pathsep.join(map(str, (*self.classpath, self.stdlib)))
-        flags = ["-Werror", "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-cp", path, "-d", str(output)]
+        flags = ["-Werror", "-Wextra", "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-cp", path, "-d", str(output)]
         main = "org.jetbrains.kotlin.cli.jvm.K2JVMCompiler"
         return subprocess.run(
             # The quick compiler only: the JVM lives too short for the thorough one to pay.

@@ -123,9 +123,9 @@ def test_a_wrong_name_fails(kotlin: Kotlin, sources: list[Path], tmp_path: Path)
     for source in sources[3:6]:
         shutil.copy(source, tmp_path)
     runner = tmp_path / "ModelRunner.kt"
-    runner.write_text(runner.read_text().replace("the model is closed\" }
-", "the model is closed\" }!!
-", 1))
+    runner.write_text(
+        runner.read_text().replace("            val live = ", "            val idle = 1\n            val live = ")
+    )
     done = kotlin.compile(changed, tmp_path / "out")
     assert done.returncode != 0 and "warnings found and -Werror specified" in done.stderr
 

@@ -275,7 +275,7 @@ def labels(filename: str) -> tuple[str, ...]:
     return tuple((DATA / filename).read_text(encoding="utf-8").split("\n")[:-1])
 
 
-def rank(outputs: Sequence[Tensor], field: str, values: NDArray[Any], k: int) -> list[tuple[str, float]]:
+def rank(outputs: Sequence[Tensor], field: str, values: Any, k: int) -> list[tuple[str, float]]:
     """Return the `k` labels with the highest values of an output, best first; equal values keep the labels' order.
 
     Raises:

@@ -82,7 +82,7 @@ class TinyModel20Result:
             k: How many.
             output: Which output, one of scores.
         """
-        return rank(OUTPUTS, output, getattr(self, output), k)
+        return rank(OUTPUTS, output, getattr(self, output, None), k)
 
 
 class TinyModel20(Engine):
