@@ -195,13 +195,13 @@ def plain_warnings(spec: BundleSpec) -> list[str]:
     found = []
     compiler = spec.profile.compiler
     if compiler is not None and spec.compile.status != "compiled":
-        reason = f": {spec.compile.reason.rstrip('.')}" if spec.compile.reason else ""
-        found.append(
-            f"This model is NOT compiled for {spec.profile.title}{reason}. It runs on the CPU until it is."
-            if spec.profile.bundle.delegate == "edgetpu"
-            else f"Nothing was compiled ahead of time for {spec.profile.title}{reason}. "
-            "The device prepares the model when it loads it."
-        )
+        reason = spec.compile.reason.rstrip(".")
+        # Only the Edge TPU needs its compiler: a phone's driver prepares the model when it loads it.
+        need = spec.profile.bundle.delegate == "edgetpu"
+        what = f"This model is NOT compiled for {spec.profile.title}" if need else "Nothing was compiled ahead of time"
+        found.append(f"{what}{f': {reason}' if reason else ''}.{' It runs on the CPU until it is.' if need else ''}")
     if spec.calibration is not None and spec.calibration.random:
         found.append("Calibrated on RANDOM numbers: the results are not to be trusted. Build again with real samples.")
-    return [*found, *(warning for warning in spec.warnings if warning not in found)]
+    # The build's own warning about compiling gives the same reason.
+    said = spec.compile.reason.rstrip(".")
+    return [*found, *(warning for warning in spec.warnings if not (found and said and said in warning))]

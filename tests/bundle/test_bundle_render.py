@@ -162,6 +162,15 @@ def test_readme_says_what_is_wrong_first(target: str, changes: dict[str, object]
     assert line
 
 
+def test_readme_says_a_thing_once() -> None:
+    """A build warning with the compiler's reason does not repeat what the README says already; others stay."""
+    reason = "edgetpu_compiler is not installed"
+    warnings = (f"not compiled: {reason}", "output 'scores' is one value")
+    spec = tiny_spec("edgetpu", compile=CompileSpec("skipped", reason=reason), warnings=warnings)
+    readme = render(spec)["README.md"].decode()
+    assert readme.count("is not installed") == 1 and readme.count("> **Warning:**") == 2
+
+
 def test_readme_of_a_good_bundle_warns_of_nothing() -> None:
     """No warning appears where nothing is wrong."""
     assert "Warning" not in render(tiny_spec("edgetpu"))["README.md"].decode()
