@@ -11,6 +11,7 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import model_inputs
 from edgepack.samples import SampleSet
+from edgepack.schemes import get_scheme
 
 
 def calibrate(tflite: bytes, samples: SampleSet | int, threads: int) -> bytes:
@@ -41,14 +42,32 @@ def quantize(
     """
     from edgepack.quantize.apply import apply
 
-    done = apply(tflite, rule, None if calibration is None else ranges(tflite, calibration, method))
+    done = apply(tflite, rule, None if calibration is None else ranges(tflite, rule, calibration, method))
     return done.tflite, done.tool, tuple(done.notes)
 
 
-def ranges(tflite: bytes, calibration: bytes, method: str) -> Mapping[str, tuple[float, float]]:
+def carry_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> bytes:
+    """Return the float model carrying its ranges, as TFLiteConverter's quantizer takes it."""
+    from edgepack.quantize.apply import with_ranges
+
+    return with_ranges(tflite, ranges(tflite, rule, calibration, method))
+
+
+def adopt(made: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> tuple[bytes, str, tuple[str, ...]]:
+    """Return what another quantizer made, with the float model's interface and true versions, checked to load."""
+    from edgepack.quantize.apply import adopt as finish
+
+    done = finish(made, tflite, rule, tool)
+    return done.tflite, done.tool, tuple(done.notes)
+
+
+def ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> Mapping[str, tuple[float, float]]:
     """Return the range of each tensor of a float model."""
     from edgepack.quantize.calibrate import Calibration
     from edgepack.quantize.ranges import choose_ranges
 
     gathered, model = Calibration.from_bytes(calibration), read_model(tflite)
-    return choose_ranges(gathered, model, method=method) if method else choose_ranges(gathered, model)
+    bits = 16 if get_scheme(rule.scheme).activations == "INT16" else 8
+    if method:
+        return choose_ranges(gathered, model, method=method, activation_bits=bits)
+    return choose_ranges(gathered, model, activation_bits=bits)

@@ -15,12 +15,13 @@ from edgepack._version import __version__
 from edgepack.cache import Cache, hash_path, key_of, sha256
 from edgepack.child import ChildCrash, Worker
 from edgepack.convert import ConvertOptions, FloatModel, convert
-from edgepack.errors import EdgepackError, QuantizationError, UnfitModelError
+from edgepack.errors import ConversionError, EdgepackError, QuantizationError, UnfitModelError
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import QuantizationRefused
 from edgepack.runtime.metrics import Quality
 from edgepack.samples import SampleSet
+from edgepack.schemes import get_scheme
 
 _COMPONENTS = ("tensorflow", "tf-keras", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
@@ -186,27 +187,27 @@ class Session:
         self, tflite: bytes, rule: SchemeRule, calibration: bytes, method: str, refused: QuantizationRefused
     ) -> tuple[bytes, str, tuple[str, ...]]:
         """Quantize with TFLiteConverter's own quantizer, fed with our ranges."""
-        from edgepack.graph.edit import set_ranges
-
         self.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
-        chosen = self._run("ranges", tflite, calibration, method)
+        carrying = self._run("carry_ranges", tflite, rule, calibration, method)
         try:
-            data = self._tensorflow.call(
+            made = self._tensorflow.call(
                 "edgepack.convert.mlir_quantize:mlir_quantize",
-                set_ranges(tflite, chosen),
+                carrying,
                 io=rule.io,
                 fully_connected=rule.fully_connected,
-                activations="INT16" if rule.scheme == "int16x8" else "INT8",
+                activations=get_scheme(rule.scheme).activations,
                 timeout=self.options.timeout,
             )
-        except ChildCrash as crash:
+        except (ChildCrash, ConversionError) as error:
+            why = error.reason if isinstance(error, ChildCrash) else error.message
             raise QuantizationError(
-                f"neither quantizer takes the model. ai-edge-quantizer: {refused.message}. "
-                f"TFLiteConverter: {crash.reason}",
-                hint=refused.hint,
-                details={"log_tail": crash.log_tail},
-            ) from crash
-        return data, "TFLiteConverter", (f"quantized by TFLiteConverter: {refused.message}",)
+                f"neither quantizer takes the model. ai-edge-quantizer: {refused.message}. TFLiteConverter: {why}",
+                hint=refused.hint or "build float16, or dynamic-range where the target takes it",
+                details={"log_tail": error.log_tail if isinstance(error, ChildCrash) else ""},
+            ) from error
+        tool = f"TFLiteConverter {self.versions['tensorflow']}"
+        data, tool, notes = self._run("adopt", made, tflite, rule, tool)
+        return data, tool, (f"quantized by TFLiteConverter: {refused.message}", *notes)
 
     def _run(self, function: str, *args: Any, module: str = "edgepack.pipeline.native") -> Any:
         """Run a native step in the child; its death becomes one error."""
