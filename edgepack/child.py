@@ -73,6 +73,10 @@ class Worker:
         """True once a call has started the child."""
         return self._process is not None
 
+    def start(self) -> None:
+        """Start the child now. Linux ends a child with the thread that started it, so start it on the main thread."""
+        self._start()
+
     def call(
         self,
         function: str,

@@ -14,6 +14,14 @@ from edgepack.samples import SampleSet
 from edgepack.schemes import get_scheme
 
 
+def load_packages() -> None:
+    """Import what the other functions need, ahead of time."""
+    import ai_edge_litert.interpreter
+    import ai_edge_quantizer.quantizer
+
+    del ai_edge_litert, ai_edge_quantizer
+
+
 def calibrate(tflite: bytes, samples: SampleSet | int, threads: int) -> bytes:
     """Return the calibration of a float model as bytes.
 

@@ -1,8 +1,10 @@
 """The steps that several targets and several builds share: each computed once, kept by content hash, run in a child."""
 
+import contextlib
 import io
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -41,6 +43,7 @@ class Session:
         self.threads = max(1, min(4, os.cpu_count() or 1))
         self._tensorflow = Worker()
         self._native = Worker()
+        self._warming: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +51,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._settle()
         self._tensorflow.close()
         self._native.close()
 
@@ -82,6 +86,7 @@ class Session:
         if files is None:
             if path.suffix != ".tflite":
                 self.progress(f"converting {path.name} (TensorFlow, in a child process)")
+                self._warm()
             model = convert(
                 path,
                 worker=self._tensorflow,
@@ -209,8 +214,26 @@ class Session:
         data, tool, notes = self._run("adopt", made, tflite, rule, tool)
         return data, tool, (f"quantized by TFLiteConverter: {refused.message}", *notes)
 
+    def _warm(self) -> None:
+        """Let the other child load the runtime and the quantizer while TensorFlow converts."""
+
+        def load() -> None:
+            with contextlib.suppress(ChildCrash):
+                self._native.call("edgepack.pipeline.native:load_packages")
+
+        self._native.start()
+        self._warming = threading.Thread(target=load, daemon=True)
+        self._warming.start()
+
+    def _settle(self) -> None:
+        """Wait until nobody else talks to the native child."""
+        warming, self._warming = self._warming, None
+        if warming is not None:
+            warming.join()
+
     def _run(self, function: str, *args: Any, module: str = "edgepack.pipeline.native") -> Any:
         """Run a native step in the child; its death becomes one error."""
+        self._settle()
         try:
             return self._native.call(f"{module}:{function}", *args)
         except ChildCrash as crash:

@@ -158,8 +158,8 @@ class Runner:
 def _load(tflite: bytes, threads: int) -> Any:
     """Return an allocated interpreter, with the plain kernels where XNNPACK refuses the model.
 
-    XNNPACK gives up on some models that the built-in kernels run (DeepLab v3's uint8 file, say); as a delegate that is applied
-    by default it then fails the whole allocation.
+    XNNPACK gives up on some models that the built-in kernels run (DeepLab v3's uint8 file, say); as it is applied by
+    default, the whole allocation then fails.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
