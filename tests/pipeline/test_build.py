@@ -122,6 +122,25 @@ def test_a_compiler_that_fails_is_exit_code_6(
     assert not (tmp_path / "o").exists()
 
 
+def test_a_model_that_xnnpack_refuses_still_runs_in_its_bundle(tmp_path: Path, shared_models: Path) -> None:
+    """DeepLab's uint8 file fails under the runtime's default delegate; measured, verified and loaded with plain kernels."""
+    model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
+    (entry,) = build(model, ["edgetpu"], BuildOptions(out=tmp_path, name="deeplab")).results
+    assert entry.error is None
+    assert entry.bundle is not None
+    result = verify(entry.bundle)
+    assert result.problems == ()
+    assert result.golden
+    done = subprocess.run(
+        [sys.executable, "-m", "deeplab", "--self-test"],
+        cwd=entry.bundle / "linux" / "src",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # -- every format ----------------------------------------------------------------------------------------------------
 
 

@@ -222,10 +222,22 @@ class Engine:
         return self._interpreter
 
     def _open(self, filename: str, threads: int, delegates: list[Any]) -> Any:
-        interpreter = self._runtime.Interpreter(
-            model_path=str(DATA / filename), num_threads=threads, experimental_delegates=delegates or None
-        )
-        interpreter.allocate_tensors()
+        path, chosen = str(DATA / filename), delegates or None
+        try:
+            interpreter = self._runtime.Interpreter(path, num_threads=threads, experimental_delegates=chosen)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError):
+            # XNNPACK, on by default, gives up on some models that the plain kernels run.
+            plain = getattr(self._runtime, "OpResolverType", None)
+            if plain is None:
+                raise
+            interpreter = self._runtime.Interpreter(
+                path,
+                num_threads=threads,
+                experimental_delegates=chosen,
+                experimental_op_resolver_type=plain.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            interpreter.allocate_tensors()
         return interpreter
 
     def _open_edgetpu(self, compiled: str, device: str, threads: int, reasons: list[str]) -> Any:
