@@ -1,6 +1,6 @@
 """Choose the scheme: by what the target takes, what data was given and what was asked for. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from edgepack.errors import SamplesError, UsageError
@@ -59,33 +59,6 @@ def select(profile: TargetProfile, available: Collection[Needs], asked: str = "a
     if scheme.needs not in given:
         raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_SAMPLES_HINT)
     return Selection(rule, f"{asked} was asked for", (rule,))
-
-
-def better(candidates: Collection[SchemeRule], losses: Mapping[str, float], limit: float) -> tuple[SchemeRule, str]:
-    """Return the first candidate whose measured loss is within the limit, else the one that loses least.
-
-    Args:
-        candidates: Rules in order of preference.
-        losses: Measured loss by scheme id, in points of top-1 (or any unit in which less is better); schemes without a
-            figure are left out.
-        limit: Most that may be lost, in the same unit.
-
-    Returns:
-        The rule, and one sentence for people.
-
-    Raises:
-        UsageError: No candidate was measured.
-    """
-    measured = [rule for rule in candidates if rule.scheme in losses]
-    if not measured:
-        raise UsageError("no scheme was measured, so none can be preferred")
-    for place, rule in enumerate(measured):
-        if losses[rule.scheme] <= limit:
-            passed = ", ".join(f"{other.scheme} loses {losses[other.scheme]:.2f}" for other in measured[:place])
-            why = f"{rule.scheme} loses {losses[rule.scheme]:.2f}, within the limit of {limit:.2f}"
-            return rule, f"{why}; {passed}" if passed else why
-    least = min(measured, key=lambda rule: losses[rule.scheme])
-    return least, f"{least.scheme} loses least, {losses[least.scheme]:.2f}, but more than the limit of {limit:.2f}"
 
 
 def _automatic(profile: TargetProfile, given: Collection[Needs]) -> Selection:

@@ -4,7 +4,7 @@ import pytest
 
 from edgepack.errors import SamplesError, UsageError
 from edgepack.profiles.model import BundleRule, OpTable, PartitionRule, SchemeRule, TargetProfile
-from edgepack.quantize.select import better, select
+from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 
 
@@ -69,25 +69,3 @@ def test_refusals_say_what_to_do(target, given, asked, error, says):
         select(target, given, asked)
     text = f"{caught.value.message} {caught.value.hint}"
     assert [part for part in says if part not in text] == []
-
-
-@pytest.mark.parametrize(
-    ("losses", "chosen"),
-    [
-        ({"int8": 0.4, "dynamic-range": 0.0}, "int8"),
-        ({"int8": 3.0, "dynamic-range": 0.2}, "dynamic-range"),
-        ({"int8": 3.0, "dynamic-range": 2.0, "float16": 2.5}, "dynamic-range"),
-        ({"float16": 0.0}, "float16"),
-    ],
-)
-def test_too_much_loss_moves_on(losses, chosen):
-    """The preferred scheme stays while it loses little; then the next that does, or the one that loses least."""
-    rule, why = better((INT8, DYNAMIC, HALF), losses, 1.0)
-    assert rule.scheme == chosen
-    assert f"{losses[chosen]:.2f}" in why
-
-
-def test_nothing_measured():
-    """Without figures nothing can be preferred."""
-    with pytest.raises(UsageError, match="no scheme was measured"):
-        better((INT8,), {}, 1.0)
