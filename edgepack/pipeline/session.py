@@ -22,6 +22,7 @@ from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import QuantizationRefused
 from edgepack.runtime.metrics import Quality
+from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
 from edgepack.schemes import get_scheme
 
@@ -113,7 +114,7 @@ class Session:
             self.progress(f"calibrating on {count} {'random ' if isinstance(samples, int) else ''}samples")
             return {"calibration.npz": self._run("calibrate", tflite, samples, self.threads)}
 
-        return self._cached(key, compute)["calibration.npz"]
+        return self.cached(key, compute)["calibration.npz"]
 
     def quantized(
         self, tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str
@@ -141,7 +142,7 @@ class Session:
                 data, tool, notes = self._fall_back(tflite, rule, calibration, method, refused)
             return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes})}
 
-        files = self._cached(key_of("quantize", parts), compute)
+        files = self.cached(key_of("quantize", parts), compute)
         meta = json.loads(files["meta.json"])
         return files["model.tflite"], meta["tool"], tuple(meta["notes"])
 
@@ -159,7 +160,7 @@ class Session:
             found = self._run("evaluate", reference, dict(candidates), samples, module="edgepack.runtime.evaluate")
             return {"quality.json": _json({name: asdict(quality) for name, quality in found.items()})}
 
-        stored = json.loads(self._cached(key_of("measure", parts), compute)["quality.json"])
+        stored = json.loads(self.cached(key_of("measure", parts), compute)["quality.json"])
         return {name: Quality(**{**fields, "collapsed": tuple(fields["collapsed"])}) for name, fields in stored.items()}
 
     def golden(self, tflite: bytes, samples: list[dict[str, Any]]) -> list[tuple[list[Any], list[Any]]]:
@@ -181,12 +182,21 @@ class Session:
             np.savez(stream, **arrays)
             return {"golden.npz": stream.getvalue()}
 
-        loaded = np.load(io.BytesIO(self._cached(key, compute)["golden.npz"]))
+        loaded = np.load(io.BytesIO(self.cached(key, compute)["golden.npz"]))
         cases: list[tuple[list[Any], list[Any]]] = [([], []) for _ in samples]
         for name in sorted(loaded.files):
             case, kind, _ = name.split("_")
             cases[int(case)][kind == "out"].append(loaded[name])
         return cases
+
+    def latency(self, tflite: bytes) -> Latency | None:
+        """Return how long a model takes here, None when it does not run here. Never kept: a machine changes."""
+        self.progress("timing on this machine")
+        try:
+            found: Latency = self._run("latency", tflite, module="edgepack.runtime.timing")
+        except UnfitModelError:
+            return None
+        return found
 
     def _fall_back(
         self, tflite: bytes, rule: SchemeRule, calibration: bytes, method: str, refused: QuantizationRefused
@@ -232,19 +242,24 @@ class Session:
             warming.join()
 
     def _run(self, function: str, *args: Any, module: str = "edgepack.pipeline.native") -> Any:
-        """Run a native step in the child; its death becomes one error."""
+        return self.run_native(f"{module}:{function}", *args)
+
+    def run_native(self, function: str, *args: Any) -> Any:
+        """Run a native step, `module:function`, in the child; its death becomes one error."""
         self._settle()
         try:
-            return self._native.call(f"{module}:{function}", *args)
+            return self._native.call(function, *args)
         except ChildCrash as crash:
-            kind: type[EdgepackError] = QuantizationError if function in {"quantize", "calibrate"} else UnfitModelError
+            step = function.rpartition(":")[2]
+            kind: type[EdgepackError] = QuantizationError if step in {"quantize", "calibrate"} else UnfitModelError
             raise kind(
-                f"the runtime failed in the step '{function}': {crash.reason}",
+                f"the runtime failed in the step '{step}': {crash.reason}",
                 hint="run `edgepack inspect` on the model; if it is sound, report this with the log below",
                 details={"log_tail": crash.log_tail},
             ) from crash
 
-    def _cached(self, key: str, compute: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+    def cached(self, key: str, compute: Callable[[], dict[str, bytes]]) -> dict[str, bytes]:
+        """Return a result from the cache, computed and stored when it is not there."""
         files = self.cache.get(key)
         if files is None:
             files = compute()

@@ -49,7 +49,12 @@ class TensorInfo:
         return self.scale != 0.0
 
 
-def _info(name: str, tensor: Tensor) -> TensorInfo:
+def tensor_info(name: str, tensor: Tensor) -> TensorInfo:
+    """Describe a tensor under a name.
+
+    Raises:
+        UnfitModelError: Its type has no NumPy form.
+    """
     dtype = NUMPY_DTYPES.get(tensor.dtype)
     if dtype is None:
         raise UnfitModelError(
@@ -73,12 +78,14 @@ def _info(name: str, tensor: Tensor) -> TensorInfo:
 
 def model_inputs(model: Model) -> list[TensorInfo]:
     """Return the inputs of a model's main graph, in file order."""
-    return [_info(n, model.main.tensors[i]) for n, i in zip(model.input_names(), model.main.inputs, strict=True)]
+    return [tensor_info(n, model.main.tensors[i]) for n, i in zip(model.input_names(), model.main.inputs, strict=True)]
 
 
 def model_outputs(model: Model) -> list[TensorInfo]:
     """Return the outputs of a model's main graph, in file order."""
-    return [_info(n, model.main.tensors[i]) for n, i in zip(model.output_names(), model.main.outputs, strict=True)]
+    return [
+        tensor_info(n, model.main.tensors[i]) for n, i in zip(model.output_names(), model.main.outputs, strict=True)
+    ]
 
 
 class Runner:

@@ -123,7 +123,7 @@ def test_a_compiler_that_fails_is_exit_code_6(
 
 
 def test_a_model_that_xnnpack_refuses_still_runs_in_its_bundle(tmp_path: Path, shared_models: Path) -> None:
-    """DeepLab's uint8 file fails under the runtime's default delegate; measured, verified and loaded with plain kernels."""
+    """DeepLab's uint8 file fails under the default delegate; it is verified and loaded with plain kernels."""
     model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
     (entry,) = build(model, ["edgetpu"], BuildOptions(out=tmp_path, name="deeplab")).results
     assert entry.error is None

@@ -1,0 +1,152 @@
+"""Repairs of a float model for one target: what the plan and the check say decides which rewrites are done."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from edgepack.errors import UnfitModelError, UsageError
+from edgepack.findings import Placement
+from edgepack.graph import Model
+from edgepack.pipeline.options import TargetOptions
+from edgepack.pipeline.session import Session
+from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.repair import MODES, TOLERANCE, Repaired, repair
+from edgepack.samples import SampleSet
+
+#: Samples that a rewrite is proved on; each runs the float model twice.
+PROOF_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A repaired model with its proof.
+
+    Attributes:
+        repaired: The model and what was done.
+        difference: Largest relative difference of the outputs on the samples, 0 when nothing was rewritten; above
+            1e-5 only with approximate rewrites.
+        notes: Sentences for people.
+    """
+
+    repaired: Repaired
+    difference: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def require_mode(mode: str) -> str:
+    """Return a mode of --repair.
+
+    Raises:
+        UsageError: There is no such mode.
+    """
+    if mode not in MODES:
+        raise UsageError(f"--repair: expected {', '.join(MODES[:-1])} or {MODES[-1]}, got '{mode}'")
+    return mode
+
+
+def repair_for(
+    tflite: bytes,
+    profile: TargetProfile,
+    rule: SchemeRule,
+    wish: TargetOptions,
+    *,
+    mode: str = "exact",
+    cut_tail: bool = False,
+    skip: frozenset[str] = frozenset(),
+) -> Repaired:
+    """Rewrite what the target refuses, as far as that moves ops onto its accelerator. Runs nothing.
+
+    Args:
+        tflite: The float model; a quantized one only has its tail cut.
+        profile: The target, as the registry has it.
+        rule: Scheme the model will have.
+        wish: Variant, chip and runtime version.
+        mode: `exact`, `approximate` or `none`.
+        cut_tail: Leave refused last steps to the loader.
+        skip: Codes of rewrites that are not to be done.
+    """
+    return repair(tflite, off_accelerator(profile, rule, wish), mode=require_mode(mode), cut_tail=cut_tail, skip=skip)
+
+
+def repair_proven(
+    session: Session,
+    tflite: bytes,
+    profile: TargetProfile,
+    rule: SchemeRule,
+    wish: TargetOptions,
+    *,
+    mode: str = "exact",
+    cut_tail: bool = False,
+    samples: SampleSet | None = None,
+) -> Proven:
+    """Do `repair_for` and prove it on samples (random ones without): rewrites that do not prove exact are left out.
+
+    Args:
+        session: Owner of the child that runs the models.
+        tflite: The float model.
+        profile: The target, as the registry has it.
+        rule: Scheme the model will have.
+        wish: Variant, chip and runtime version.
+        mode: `exact`, `approximate` or `none`.
+        cut_tail: Leave refused last steps to the loader.
+        samples: Samples of the user; the first few are used.
+
+    Raises:
+        EdgepackError: The mode is unknown.
+    """
+
+    def attempt(wanted: str, skip: frozenset[str]) -> Repaired:
+        return repair_for(tflite, profile, rule, wish, mode=wanted, cut_tail=cut_tail, skip=skip)
+
+    def difference(done: Repaired) -> float:
+        if done.tflite == tflite:
+            return 0.0
+        held: SampleSet | int = PROOF_SAMPLES if samples is None else samples.limited(PROOF_SAMPLES)
+        return float(session.run_native("edgepack.repair.prove:prove_on", tflite, done.tflite, held, done.tail))
+
+    exact = attempt("none" if mode == "none" else require_mode("exact"), frozenset())
+    try:
+        if difference(exact) <= TOLERANCE:
+            failed: frozenset[str] = frozenset()
+        else:
+            failed = _unproven(exact, attempt, difference)
+        done = attempt(mode, failed) if mode == "approximate" or failed else exact
+        found = difference(done)
+    except UnfitModelError as error:
+        # A custom op of the user's own app: nothing can be proved, so nothing is rewritten.
+        untouched = repair_for(tflite, profile, rule, wish, mode="none", cut_tail=cut_tail)
+        return Proven(untouched, 0.0, (f"not repaired, because nothing can be proved here: {error.message}",))
+    notes = [f"the rewrite {code} is left out: its outputs differ from the model's" for code in sorted(failed)]
+    if any(not rewrite.exact for rewrite in done.rewrites):
+        notes.append(f"approximate rewrites change the float outputs by {found:.2g} of the largest value at most")
+    return Proven(done, found, tuple(notes))
+
+
+def _unproven(
+    exact: Repaired, attempt: Callable[[str, frozenset[str]], Repaired], difference: Callable[[Repaired], float]
+) -> frozenset[str]:
+    """Return the codes of rewrites that do not prove exact when each kind is done alone."""
+    codes = frozenset(rewrite.code for rewrite in exact.rewrites)
+    failed = {code for code in sorted(codes) if difference(attempt("exact", codes - {code})) > TOLERANCE}
+    if failed and difference(attempt("exact", frozenset(failed))) <= TOLERANCE:
+        return frozenset(failed)
+    return codes
+
+
+def off_accelerator(profile: TargetProfile, rule: SchemeRule, wish: TargetOptions) -> Callable[[Model], frozenset[int]]:
+    """Return a function that tells which ops a target would leave off its accelerator, by their first output."""
+    from edgepack.compat import check
+    from edgepack.profiles.variants import choose_variant
+    from edgepack.quantize.plan import plan
+
+    variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
+    chosen = replace(profile, schemes=variant.schemes or profile.schemes)
+
+    def score(model: Model) -> frozenset[int]:
+        subject = plan(model, rule) if model.is_float else model
+        report = check(subject, chosen, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
+        off = [found for found in report.ops if found.placement is not Placement.ACCELERATOR]
+        return frozenset(
+            subject.main.ops[found.index].outputs[0] for found in off if subject.main.ops[found.index].outputs
+        )
+
+    return score

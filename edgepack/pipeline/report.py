@@ -1,0 +1,144 @@
+"""One self-contained page of a comparison: no network, readable on a phone, light and dark."""
+
+import math
+from typing import Any
+
+from edgepack.pipeline.comparing import ComparedScheme, Comparison
+from edgepack.resources import templates_dir
+from edgepack.runtime.metrics import Quality
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 20, 270
+#: Below this a layer's bar is drawn in the warning colour; about where int8 models begin to lose accuracy.
+_LOW_SNR = 15.0
+
+
+def html(comparison: Comparison) -> str:
+    """Return the page. The same comparison gives the same page; only times on this machine differ from run to run."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(templates_dir() / "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = [entry for entry in comparison.results if not entry.reason]
+    source = comparison.source
+    return environment.get_template("compare.html.j2").render(
+        title=comparison.model,
+        source=f"{source['format']}, {readable(source['bytes'])}, sha256 {source['sha256'][:12]}",
+        targets=comparison.targets,
+        rows=[_row(entry, comparison.targets) for entry in comparison.results],
+        plot=_plot(made),
+        layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in made if e.layers],
+        notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in made for note in e.notes)],
+        threads=next((e.latency.threads for e in made if e.latency is not None), 1),
+    )
+
+
+def readable(count: float) -> str:
+    """Return bytes for people, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def _figure(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _row(entry: ComparedScheme, targets: list[str]) -> dict[str, Any]:
+    quality, latency = entry.quality, entry.latency
+    return {
+        "scheme": entry.scheme,
+        "reason": entry.reason,
+        "size": readable(entry.bytes),
+        "gzip": readable(entry.gzip_bytes),
+        "top1": _figure(None if quality is None else quality.top1),
+        "top1_float": _figure(None if quality is None else quality.top1_float),
+        "snr": _snr(quality),
+        "latency": _figure(None if latency is None else latency.median_ms, 3),
+        "placed": [_placed(entry, target) for target in targets],
+    }
+
+
+def _snr(quality: Quality | None) -> str:
+    if quality is None:
+        return _figure(None)
+    return "equal" if quality.snr_db is None else _figure(quality.snr_db, 1)
+
+
+def _placed(entry: ComparedScheme, target: str) -> str:
+    summary = entry.targets.get(target)
+    return "–" if summary is None else f"{summary['accelerator']} of {summary['total']}"
+
+
+def _layers(entry: ComparedScheme) -> list[dict[str, Any]]:
+    return [
+        {
+            "output": layer.output,
+            "op": layer.op,
+            "snr": "equal" if layer.snr_db is None else f"{layer.snr_db:.1f}",
+            "low": layer.snr_db is not None and layer.snr_db < _LOW_SNR,
+            "width": 180 if layer.snr_db is None else round(min(180.0, max(2.0, 3 * layer.snr_db))),
+        }
+        for layer in entry.layers
+    ]
+
+
+def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
+    """Return the points of size against accuracy (against SNR without labels), None when nothing was measured."""
+    measured = [(entry, entry.quality) for entry in made if entry.quality is not None]
+    if len(measured) < 2:
+        return None
+    by_top1 = all(quality.top1 is not None for _, quality in measured)
+    best = max((q.snr_db for _, q in measured if q.snr_db is not None), default=60.0)
+    # An equal file has no finite SNR; it is drawn at the top.
+    heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
+    low, high = _span(min(heights), max(heights), 1.0)
+    _, widest = _span(0, max(entry.bytes for entry, _ in measured), 1.0)
+    points = []
+    taken: list[tuple[float, float]] = []
+    for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: item[0][0].bytes):
+        x = _LEFT + entry.bytes / widest * (_RIGHT - _LEFT)
+        y = _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP)
+        # Labels of near points are stacked, so that none covers another.
+        label_y = y - 12
+        while any(abs(label_y - other) < 16 and abs(x - place) < 110 for place, other in taken):
+            label_y -= 16
+        taken.append((x, label_y))
+        near_edge = x > _RIGHT - 90
+        points.append(
+            {
+                "x": round(x, 1),
+                "y": round(y, 1),
+                "label_x": round(x - 10 if near_edge else x + 10, 1),
+                "label_y": round(label_y, 1),
+                "anchor": "end" if near_edge else "start",
+                "name": entry.scheme,
+                "title": f"{entry.scheme}: {readable(entry.bytes)}, {height:.2f}",
+            }
+        )
+    return {
+        "what": "top-1 accuracy" if by_top1 else "SNR in dB",
+        "points": points,
+        "x_ticks": [
+            {"at": round(_LEFT + i / 4 * (_RIGHT - _LEFT), 1), "text": readable(widest * i / 4)} for i in range(5)
+        ],
+        "y_ticks": [
+            {"at": round(_BOTTOM - i / 4 * (_BOTTOM - _TOP), 1), "text": f"{low + (high - low) * i / 4:.1f}"}
+            for i in range(5)
+        ],
+    }
+
+
+def _span(low: float, high: float, least: float) -> tuple[float, float]:
+    """Return limits a little wider than the values, and never of no width."""
+    if high - low < least:
+        middle = (low + high) / 2
+        return middle - least / 2, middle + least / 2
+    room = (high - low) * 0.08
+    return (low - room if low else 0.0, math.ceil((high + room) * 100) / 100)

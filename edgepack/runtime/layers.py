@@ -1,0 +1,101 @@
+"""Where a quantized model loses: the error of each layer's output against the float model's."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph import read_model
+from edgepack.runtime.runner import dequantize, model_inputs, quantize, tensor_info
+from edgepack.samples.source import SampleSet
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """Error of one op's output.
+
+    Attributes:
+        op: TFLite name of the op in the quantized file.
+        output: Name of the tensor.
+        snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over the samples, dB; None when equal.
+    """
+
+    op: str
+    output: str
+    snr_db: float | None
+
+
+def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most: int = 20) -> list[LayerError]:
+    """Return the error of every layer that both models name alike, in the order of the quantized file.
+
+    The error of a layer includes what the layers before it lost: it shows where signal goes, not what a layer costs.
+
+    Args:
+        reference: The float .tflite.
+        quantized: The file made from it; quantizers keep the names of activations.
+        samples: Samples by the reference's input names.
+        most: How many samples are run.
+
+    Raises:
+        UnfitModelError: A model does not load or run here.
+    """
+    base, other = _Tapped(reference), _Tapped(quantized)
+    names = [name for name in other.activations if name in base.activations]
+    signal = dict.fromkeys(names, 0.0)
+    noise = dict.fromkeys(names, 0.0)
+    for position in range(min(most, len(samples))):
+        sample = samples.sample(position)
+        want, got = base.run(sample, names), other.run(sample, names)
+        for name in names:
+            signal[name] += float(np.vdot(want[name], want[name]))
+            noise[name] += float(np.vdot(want[name] - got[name], want[name] - got[name]))
+    return [
+        LayerError(
+            other.activations[name],
+            name,
+            None if noise[name] == 0 else 10 * math.log10(max(signal[name], 1e-300) / noise[name]),
+        )
+        for name in names
+    ]
+
+
+class _Tapped:
+    """A model whose every activation can be read after a run."""
+
+    def __init__(self, tflite: bytes) -> None:
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+        model = read_model(tflite)
+        graph = model.main
+        self._inputs = model_inputs(model)
+        seen: dict[str, int] = {}
+        for op in graph.ops:
+            for tensor in graph.op_outputs(op):
+                if tensor.name and (tensor.is_float or tensor.quantization is not None):
+                    # Of a name used twice (before and after a conversion) the last one is the layer's result.
+                    seen[tensor.name] = op.index
+        self.activations = {name: graph.ops[index].label for name, index in seen.items()}
+        self._tensors = {
+            name: tensor_info(name, next(t for t in graph.op_outputs(graph.ops[index]) if t.name == name))
+            for name, index in seen.items()
+        }
+        self._interpreter = Interpreter(
+            model_content=tflite,
+            num_threads=1,
+            experimental_preserve_all_tensors=True,
+            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        )
+        self._interpreter.allocate_tensors()
+
+    def run(self, sample: Mapping[str, npt.NDArray[Any]], names: list[str]) -> dict[str, npt.NDArray[np.float64]]:
+        # Inputs are matched by place: a quantized file keeps their order, not always their names.
+        for info, array in zip(self._inputs, sample.values(), strict=True):
+            self._interpreter.set_tensor(info.index, quantize(info, array))
+        self._interpreter.invoke()
+        return {
+            name: dequantize(self._tensors[name], self._interpreter.get_tensor(self._tensors[name].index))
+            for name in names
+        }

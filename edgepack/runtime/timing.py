@@ -1,0 +1,55 @@
+"""How long a model takes on this machine; not on the device, and never shown as that."""
+
+import statistics
+from dataclasses import dataclass
+from time import perf_counter
+
+from edgepack.runtime.evaluate import synthetic_samples
+from edgepack.runtime.runner import Runner, quantize
+
+_WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one run on this machine, milliseconds.
+
+    Attributes:
+        median_ms: Median of all runs.
+        fastest_ms: Fastest run.
+        runs: How many runs were counted.
+        threads: Threads of the runtime.
+    """
+
+    median_ms: float
+    fastest_ms: float
+    runs: int
+    threads: int
+
+
+def latency(tflite: bytes, *, threads: int = 1, seconds: float = 0.5, most: int = 500) -> Latency:
+    """Time a model: warm up, then run it for about `seconds`, at least five times.
+
+    Runs in a child process when the pipeline calls it.
+
+    Args:
+        tflite: The model.
+        threads: Threads of the runtime.
+        seconds: How long to measure.
+        most: Most runs that are counted.
+
+    Raises:
+        UnfitModelError: The model does not load or run here.
+    """
+    runner = Runner(tflite, threads=threads)
+    (sample,) = synthetic_samples(runner.inputs, 1)
+    arrays = [quantize(info, sample[info.name]) for info in runner.inputs]
+    for _ in range(_WARM_UP):
+        runner.run(arrays)
+    times: list[float] = []
+    end = perf_counter() + seconds
+    while len(times) < 5 or (perf_counter() < end and len(times) < most):
+        start = perf_counter()
+        runner.run(arrays)
+        times.append(perf_counter() - start)
+    return Latency(1000 * statistics.median(times), 1000 * min(times), len(times), threads)

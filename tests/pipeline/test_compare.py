@@ -1,0 +1,129 @@
+"""Every scheme side by side: figures from the real runtime, and a page that a browser shows without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from edgepack.errors import UsageError
+from edgepack.pipeline.comparing import Comparison, compare
+from edgepack.pipeline.report import html
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLES = REPOSITORY / "examples" / "digits"
+FLOAT = REPOSITORY / "tests" / "data" / "digits_float.tflite"
+TARGETS = ["cpu", "android-gpu", "edgetpu", "hexagon"]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """The embedded example, compared once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        return compare(FLOAT, TARGETS, samples=str(EXAMPLES / "samples.npz"), evaluation=str(EXAMPLES / "eval.npz"))
+
+
+def test_every_scheme_has_its_figures(digits: Comparison) -> None:
+    """Each scheme has size, compressed size, accuracy, time here and the targets that take it."""
+    found = {entry.scheme: entry for entry in digits.results}
+    assert list(found) == ["float32", "float16", "dynamic-range", "int8", "int16x8"]
+    for entry in found.values():
+        assert entry.reason == ""
+        assert 0 < entry.gzip_bytes <= entry.bytes
+        assert entry.quality is not None
+        assert entry.quality.top1 is not None
+        assert entry.latency is not None
+        assert entry.latency.runs >= 5
+    assert found["int8"].bytes < found["float16"].bytes < found["float32"].bytes
+    assert set(found["int8"].targets) == set(TARGETS)
+    assert set(found["float16"].targets) == {"cpu", "android-gpu"}
+    assert found["float32"].quality is not None
+    assert found["float32"].quality.snr_db is None
+
+
+def test_layers_say_where_the_error_is(digits: Comparison) -> None:
+    """int8 has a finite error on each computing layer, in the order of the file."""
+    int8 = next(entry for entry in digits.results if entry.scheme == "int8")
+    assert [layer.op for layer in int8.layers][:2] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
+    assert all(layer.snr_db is None or 10 < layer.snr_db < 100 for layer in int8.layers)
+
+
+def test_without_samples_integer_schemes_say_what_they_need() -> None:
+    """Nothing is invented: a scheme that needs samples is listed with its reason."""
+    found = {entry.scheme: entry for entry in compare(FLOAT, ["cpu"]).results}
+    assert "samples" in found["int8"].reason
+    assert found["float16"].bytes > 0
+    assert found["float16"].quality is None
+
+
+def test_a_quantized_model_is_refused(shared_models: Path) -> None:
+    """There is no float model to compare with."""
+    with pytest.raises(UsageError, match="already quantized"):
+        compare(shared_models / "coral" / "mobilenet_v1_0.25_128_quant.tflite", ["cpu"])
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in {"src", "href", "action"}]
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_sound_and_needs_no_network(digits: Comparison) -> None:
+    """Tags are closed in order, nothing is loaded from anywhere, and a hostile name stays text."""
+    page = _Page()
+    page.feed(html(digits))
+    assert page.open == []
+    assert page.addresses == []
+    assert not re.search(r"url\(|@import|<script", html(digits))
+    digits.model, kept = "<script>alert(1)</script>", digits.model
+    try:
+        assert "<script>" not in html(digits)
+    finally:
+        digits.model = kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1000], ids=["phone", "desk"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_browser_shows_it(digits: Comparison, tmp_path: Path, width: int, dark: bool) -> None:
+    """A real browser renders the page: text is there, nothing is wider than the screen, light and dark differ."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine: install the Debian package chromium")
+    probe = (
+        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
+        "wide: document.documentElement.scrollWidth > innerWidth, "
+        "paper: getComputedStyle(document.body).backgroundColor, rows: document.querySelectorAll('tbody tr').length, "
+        "dots: document.querySelectorAll('circle').length}); });</script>"
+    )
+    (tmp_path / "page.html").write_text(html(digits).replace("</head>", probe + "</head>"))
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+            "--dump-dom", (tmp_path / "page.html").as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
+    assert title is not None, done.stderr[-2000:]
+    seen = json.loads(title.group(1).replace("&quot;", '"'))
+    assert seen["wide"] is False
+    assert seen["dots"] == 5
+    assert seen["rows"] >= 10
+    assert seen["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
