@@ -6,22 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle import names
+from edgepack.bundle.android import android_context
 from edgepack.bundle.golden import TOLERANCES
 from edgepack.bundle.spec import BundleSpec, TensorSpec, element_count
 from edgepack.errors import BundleError
 from edgepack.graph import NUMPY_DTYPES
-
-#: Versions that the generated projects ask for. Highest ones whose classes the loaders were compiled against.
-VERSIONS = {
-    "agp": "8.7.3",
-    "kotlin": "2.1.21",
-    "compile_sdk": "35",
-    "min_sdk": "24",
-    "tensorflow_lite": "2.16.1",
-    # The GPU delegate's options class lives in an artifact of its own, which was last published as 2.14.0.
-    "tensorflow_lite_gpu_api": "2.14.0",
-    "qnn": "2.42.0",
-}
 
 #: Kotlin array type of a tensor whose values stand for themselves.
 _KOTLIN_ARRAYS = {
@@ -157,12 +146,11 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
     compiled = spec.compiled
     # The model's bytes decide: an installer takes a new model for a new version.
     digest = hashlib.sha256(b"".join(model.data for model in spec.models)).hexdigest()
-    return {
+    return android_context(spec) | {
         "spec": spec,
         "target": spec.profile,
         "delegate": spec.profile.bundle.delegate,
         "options": dict(spec.profile.bundle.options),
-        "versions": VERSIONS | {k: str(v) for k, v in spec.profile.bundle.options.items() if k in VERSIONS},
         "title": spec.name,
         "python_package": names.python_package(spec.name),
         "distribution": names.distribution(spec.name),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepack.bundle.context import VERSIONS
+from edgepack.bundle.android import VERSIONS
 
 STANDINS = Path(__file__).resolve().parent / "standins"
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -83,7 +83,7 @@ def find_kotlin(scratch: Path) -> Kotlin:
     built = scratch / "qnn-stand-in"
     built.mkdir()
     path = os.pathsep.join(map(str, jars))
-    sources = sorted(map(str, STANDINS.rglob("*.java")))
+    sources = sorted(map(str, (STANDINS / "compile").rglob("*.java")))
     subprocess.run(["javac", "-d", str(built), "-cp", path, *sources], check=True, timeout=120)
     return Kotlin(compiler, (*jars, built), "stand-in")
 

@@ -240,3 +240,21 @@ def test_real_models_render(
     assert [entry["name"] for entry in manifest["inputs"]] == [tensor.name for tensor in spec.inputs]
     assert (len(manifest["inputs"]), len(manifest["outputs"])) == (inputs, outputs)
     assert manifest["inputs"][0]["scale"] == spec.inputs[0].scale
+
+
+def gradle_of(spec: BundleSpec) -> str:
+    """Return the library module's build file."""
+    return render(spec)["android/tiny-model-2-0/build.gradle.kts"].decode()
+
+
+def test_the_runtime_library_is_chosen_by_the_profile() -> None:
+    """LiteRT, whose libraries have 16 KB pages, unless [bundle.options] says otherwise; versions can be overridden."""
+    assert '"com.google.ai.edge.litert:litert:1.4.0"' in gradle_of(tiny_spec("hexagon"))
+    assert "org.tensorflow" not in gradle_of(tiny_spec("hexagon"))
+    options = {"runtime": "tensorflow-lite", "tensorflow_lite": "2.17.0"}
+    older = profile_of("android-gpu", bundle=BundleRule("android", "gpu", options))
+    text = gradle_of(tiny_spec("android-gpu", profile=older))
+    assert '"org.tensorflow:tensorflow-lite:2.17.0"' in text and "litert" not in text
+    wrong = profile_of("android-gpu", bundle=BundleRule("android", "gpu", {"runtime": "tflite"}))
+    with pytest.raises(BundleError, match="expected litert or tensorflow-lite, got 'tflite'"):
+        render(tiny_spec("android-gpu", profile=wrong))

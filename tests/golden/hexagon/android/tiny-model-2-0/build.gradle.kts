@@ -30,12 +30,14 @@ kotlin {
 }
 
 dependencies {
-    // The last version under this name; its libraries have 4 KB pages. LiteRT 1.x (com.google.ai.edge.litert:litert and
-    // litert-gpu) continues it with the same classes.
-    implementation("org.tensorflow:tensorflow-lite:2.16.1")
-    implementation("org.tensorflow:tensorflow-lite-gpu:2.16.1")
-    // Holds the class of the GPU delegate's options; without it the delegate fails at run time.
-    implementation("org.tensorflow:tensorflow-lite-gpu-api:2.14.0")
+    // The runtime; loads on devices with 16 KB pages too.
+    implementation("com.google.ai.edge.litert:litert:1.4.0")
+    // The GPU delegate.
+    implementation("com.google.ai.edge.litert:litert-gpu:1.4.0")
+    // The GPU delegate's options.
+    implementation("com.google.ai.edge.litert:litert-gpu-api:1.4.0")
+    // Qualcomm's libraries for HTP and DSP.
     implementation("com.qualcomm.qti:qnn-runtime:2.42.0")
+    // The delegate that calls them.
     implementation("com.qualcomm.qti:qnn-litert-delegate:2.42.0")
 }

@@ -3,8 +3,10 @@ package com.qualcomm.qti;
 import org.tensorflow.lite.Delegate;
 
 /**
- * Stand-in for Qualcomm's class where its artifact cannot be had: the signatures of the published Java interface that the
- * loader uses (docs.qualcomm.com, document 80-63442-10, topic java_interface), without behaviour.
+ * Stand-in for Qualcomm's class where its artifact cannot be had, without behaviour. What Qualcomm's published interface
+ * (docs.qualcomm.com, document 80-63442-10, topic java_interface) states: checkCapability with its capabilities,
+ * setBackendType, setSkelLibraryDir, setCacheDir and setModelToken. Assumed, not read there: HtpPrecision with its
+ * setter, the remaining enum constants, and that the delegate is closed as any other one.
  */
 public class QnnDelegate implements Delegate, AutoCloseable {
   public enum Capability {

@@ -1,0 +1,106 @@
+"""Runs a generated Android loader on a JVM: a stand-in Interpreter replays what the real runtime gave."""
+
+import os
+import subprocess
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from kotlin_tools import STANDINS, Kotlin
+
+from edgepack.bundle.context import make_context
+from edgepack.bundle.spec import BundleSpec
+from edgepack.runtime import Runner, dequantize, quantize
+
+Arrays = list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Runs of the real runtime.
+
+    Attributes:
+        real: Real values given to each run, one array per input.
+        raw: The same as the runtime took them.
+        outputs: What the runtime gave, raw.
+        results: The same as real values, float32 where the output is quantized.
+    """
+
+    real: list[Arrays]
+    raw: list[Arrays]
+    outputs: list[Arrays]
+    results: list[Arrays]
+
+
+def record(tflite: bytes, samples: Sequence[Arrays]) -> Recording:
+    """Run the real runtime on real values, quantizing and dequantizing as edgepack does."""
+    runner = Runner(tflite)
+    raw = [[quantize(info, value) for info, value in zip(runner.inputs, sample, strict=True)] for sample in samples]
+    outputs = [[np.array(output) for output in runner.run(arrays)] for arrays in raw]
+    results = [
+        [
+            np.asarray(dequantize(info, output), np.float32) if info.quantized else output
+            for info, output in zip(runner.outputs, arrays, strict=True)
+        ]
+        for arrays in outputs
+    ]
+    return Recording([list(sample) for sample in samples], raw, outputs, results)
+
+
+def write_recording(folder: Path, recording: Recording, spec: BundleSpec) -> None:
+    """Write the runs, then the golden cases: the order in which the driver makes the loader run."""
+    golden = [list(case.outputs) for case in spec.golden.cases]
+    for number, outputs in enumerate([*recording.outputs, *golden]):
+        run = folder / str(number)
+        run.mkdir(parents=True)
+        for position, output in enumerate(outputs):
+            (run / f"output_{position}.bin").write_bytes(output.tobytes())
+    for number, sample in enumerate(recording.real):
+        for position, value in enumerate(sample):
+            (folder / str(number) / f"real_{position}.bin").write_bytes(value.tobytes())
+
+
+def write_archive(files: Mapping[str, bytes], path: Path) -> None:
+    """Write a module's assets as an app has them: models stored, everything else compressed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            _, found, asset = name.partition("/src/main/assets/")
+            if found:
+                kind = zipfile.ZIP_STORED if name.endswith(".tflite") else zipfile.ZIP_DEFLATED
+                archive.writestr(f"assets/{asset}", data, compress_type=kind)
+
+
+def compile_standins(kotlin: Kotlin, output: Path) -> Path:
+    """Compile what stands in for Android and the runtime, and the driver."""
+    sources = sorted(str(path) for kind in ("replay", "driver") for path in (STANDINS / kind).rglob("*.java"))
+    jars = os.pathsep.join(str(jar) for jar in kotlin.classpath if "android-all" not in jar.name)
+    subprocess.run(["javac", "-d", str(output), "-cp", jars, *sources], check=True, timeout=120)
+    return output
+
+
+def drive(
+    kotlin: Kotlin, standins: Path, classes: Path, spec: BundleSpec, folder: Path, runs: int
+) -> subprocess.CompletedProcess[str]:
+    """Let the driver use the loader; the stand-ins come first on the class path, Android itself is not on it."""
+    context = make_context(spec)
+    getters = [f"get{view.kotlin[0].upper()}{view.kotlin[1:]}" for view in context["outputs"]]
+    jars = [jar for jar in kotlin.classpath if "android-all" not in jar.name]
+    return subprocess.run(
+        [
+            "java",
+            "-XX:TieredStopAtLevel=1",
+            f"-Dreplay.folder={folder}",
+            f"-Dreplay.archive={folder / 'app.zip'}",
+            "-cp",
+            os.pathsep.join(map(str, [standins, classes, kotlin.stdlib, *jars])),
+            "Drive",
+            f"{context['kotlin_package']}.{context['class_name']}",
+            str(runs),
+            ",".join(getters),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

@@ -1,0 +1,97 @@
+import java.lang.reflect.Array;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+/**
+ * Uses a generated loader as an app would, whatever the model's names are.
+ *
+ * <p>Arguments: the class, the number of runs, the getters of the outputs separated by commas. Reads
+ * `N/real_I.bin` (arguments of run N, little endian), writes `N/result_I.bin` (what the getters returned), then prints what
+ * the loader says: status, self-test, benchmark and the best labels.
+ */
+public final class Drive {
+  public static void main(String[] arguments) throws Exception {
+    Path folder = Path.of(System.getProperty("replay.folder"));
+    Class<?> type = Class.forName(arguments[0]);
+    Class<?> context = Class.forName("android.content.Context");
+    Object model = type.getConstructor(context, int.class).newInstance(context.getConstructor().newInstance(), 2);
+    Method run = runOf(type);
+    Object result = null;
+    for (int n = 0; n < Integer.parseInt(arguments[1]); n++) {
+      Class<?>[] types = run.getParameterTypes();
+      Object[] values = new Object[types.length];
+      for (int i = 0; i < types.length; i++) {
+        values[i] = decode(types[i], Files.readAllBytes(folder.resolve(n + "/real_" + i + ".bin")));
+      }
+      result = call(run, model, values);
+      String[] getters = arguments[2].split(",");
+      for (int i = 0; i < getters.length; i++) {
+        Object array = call(result.getClass().getMethod(getters[i]), result);
+        Files.write(folder.resolve(n + "/result_" + i + ".bin"), encode(array));
+      }
+    }
+    Object status = call(type.getMethod("getStatus"), model);
+    System.out.println("accelerator " + get(status, "Accelerator"));
+    for (Object reason : (List<?>) get(status, "Reasons")) {
+      System.out.println("reason " + reason);
+    }
+    for (Object difference : (List<?>) call(type.getMethod("selfTest"), model)) {
+      System.out.println(
+          "golden " + get(difference, "Case") + " " + get(difference, "Output").toString().replace(' ', '_') + " "
+              + get(difference, "Largest") + " " + get(difference, "Allowed") + " " + get(difference, "Ok"));
+    }
+    call(type.getMethod("close"), model);
+    call(type.getMethod("close"), model);
+    try {
+      call(type.getMethod("reset"), model);
+    } catch (IllegalStateException error) {
+      System.out.println("closed " + error.getMessage());
+    }
+  }
+
+  private static Method runOf(Class<?> type) {
+    for (Method method : type.getMethods()) {
+      boolean arrays = true;
+      for (Class<?> parameter : method.getParameterTypes()) {
+        arrays &= parameter.isArray();
+      }
+      if (method.getName().equals("run") && arrays) {
+        return method;
+      }
+    }
+    throw new IllegalStateException("no run with arrays");
+  }
+
+  private static Object get(Object object, String property) throws Exception {
+    return call(object.getClass().getMethod("get" + property), object);
+  }
+
+  private static Object call(Method method, Object object, Object... arguments) throws Exception {
+    try {
+      return method.invoke(object, arguments);
+    } catch (InvocationTargetException error) {
+      throw error.getCause() instanceof Exception cause ? cause : error;
+    }
+  }
+
+  private static Object decode(Class<?> type, byte[] bytes) {
+    ByteBuffer buffer = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+    if (type != float[].class) {
+      throw new IllegalArgumentException("expected float[], got " + type);
+    }
+    float[] values = new float[bytes.length / 4];
+    buffer.asFloatBuffer().get(values);
+    return values;
+  }
+
+  private static byte[] encode(Object array) {
+    ByteBuffer buffer = ByteBuffer.allocate(4 * Array.getLength(array)).order(ByteOrder.LITTLE_ENDIAN);
+    buffer.asFloatBuffer().put((float[]) array);
+    return buffer.array();
+  }
+}

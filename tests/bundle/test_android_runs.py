@@ -1,0 +1,189 @@
+"""The generated Android loaders run: on a JVM, with a stand-in for the runtime that replays what the real one gave."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jvm_tools
+import numpy as np
+import pytest
+from bundle_specs import profile_of, spec_of, write_tree
+from jvm_tools import Recording
+from kotlin_tools import Kotlin, find_kotlin
+
+from edgepack.bundle.render import render
+from edgepack.bundle.spec import BundleSpec
+from edgepack.graph import read_model
+from edgepack.profiles.model import BundleRule, SchemeRule
+from edgepack.quantize.apply import apply
+from edgepack.quantize.calibrate import calibrate
+from edgepack.quantize.ranges import choose_ranges
+from edgepack.runtime import Runner
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUNS = 3
+MODELS = ("digits-int8", "kws", "split-concat", "digits-float16")
+
+
+def digits(scheme: str) -> tuple[bytes, list[list[np.ndarray]]]:
+    """Return the example model in a scheme and its first samples."""
+    tflite = (REPOSITORY / "tests" / "data" / "digits_float.tflite").read_bytes()
+    with np.load(REPOSITORY / "examples" / "digits" / "samples.npz") as loaded:
+        samples = loaded[loaded.files[0]].astype(np.float32)
+    [name] = read_model(tflite).input_names()
+    shape = Runner(tflite).inputs[0].shape
+    batches = [{name: sample.reshape(shape)} for sample in samples[:50]]
+    if scheme == "int8":
+        ranges = choose_ranges(calibrate(tflite, batches), read_model(tflite), activation_bits=8)
+        tflite = apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite
+    else:
+        tflite = apply(tflite, SchemeRule("float16")).tflite
+    return tflite, [[batch[name]] for batch in batches[:RUNS]]
+
+
+def real_samples(tflite: bytes) -> list[list[np.ndarray]]:
+    """Return real values all over each input's range and beyond it, most of them between two steps."""
+    generator = np.random.default_rng(7)
+
+    def one(scale: float, shape: tuple[int, ...]) -> np.ndarray:
+        return generator.normal(0, 100 * scale, shape).astype(np.float32)
+
+    return [[one(info.scale or 0.01, info.shape) for info in Runner(tflite).inputs] for _ in range(RUNS)]
+
+
+def make(name: str, models: Path | None, package: str) -> tuple[BundleSpec, list[list[np.ndarray]]]:
+    """Return the spec of one of `MODELS`, each for another kind of target, and what to run it on."""
+    changes = {"android_package": package}
+    if name.startswith("digits"):
+        tflite, samples = digits(name.partition("-")[2])
+        profile = profile_of("cpu", bundle=BundleRule("android", "none"))
+        spec = spec_of(tflite, name, "cpu", profile=profile, **changes)
+        labels = tuple((REPOSITORY / "examples" / "digits" / "labels.txt").read_text().split())
+        return replace(spec, outputs=(replace(spec.outputs[0], labels=labels),)), samples
+    assert models is not None
+    if name == "kws":
+        tflite = (models / "mlperf-tiny" / "kws_reference_int8.tflite").read_bytes()
+        with np.load(models / "mlperf-tiny" / "kws_samples.npz") as loaded:
+            values = loaded[max(loaded.files, key=lambda key: loaded[key].size)]
+        info = Runner(tflite).inputs[0]
+        samples = [[values[i].astype(np.float32).reshape(info.shape)] for i in range(RUNS)]
+        return spec_of(tflite, name, "hexagon", **changes), samples
+    tflite = (models / "coral" / "split_concat.tflite").read_bytes()
+    return spec_of(tflite, name, "android-gpu", **changes), real_samples(tflite)
+
+
+@pytest.fixture(scope="module")
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
+    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
+
+
+@pytest.fixture(scope="module")
+def standins(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return jvm_tools.compile_standins(kotlin, tmp_path_factory.mktemp("standins"))
+
+
+@pytest.fixture(scope="module")
+def models(shared_models: Path) -> dict[str, tuple[BundleSpec, list[list[np.ndarray]]]]:
+    """Specs and samples by model, each in a package of its own."""
+    return {name: make(name, shared_models, f"com.run{number}") for number, name in enumerate(MODELS)}
+
+
+@pytest.fixture(scope="module")
+def classes(
+    kotlin: Kotlin,
+    models: dict[str, tuple[BundleSpec, list[list[np.ndarray]]]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Folder with the compiled loaders of all models."""
+    folder = tmp_path_factory.mktemp("loaders")
+    for name, (spec, _) in models.items():
+        write_tree({path: data for path, data in render(spec).items() if path.endswith(".kt")}, folder / name)
+    done = kotlin.compile(sorted(folder.rglob("*.kt")), folder / "classes")
+    assert done.returncode == 0, done.stderr
+    return folder / "classes"
+
+
+Run = Callable[..., tuple[BundleSpec, Recording, Path, list[str]]]
+
+
+@pytest.fixture
+def run(
+    kotlin: Kotlin,
+    standins: Path,
+    classes: Path,
+    models: dict[str, tuple[BundleSpec, list[list[np.ndarray]]]],
+    tmp_path: Path,
+) -> Run:
+    """Return a function that runs a model's loader and gives spec, recording, the runs' folder and what was printed."""
+
+    def one(
+        name: str, change: Callable[[Path], None] = lambda folder: None
+    ) -> tuple[BundleSpec, Recording, Path, list[str]]:
+        spec, samples = models[name]
+        recording = jvm_tools.record(spec.host.data, samples)
+        jvm_tools.write_recording(tmp_path, recording, spec)
+        jvm_tools.write_archive(render(spec), tmp_path / "app.zip")
+        change(tmp_path)
+        done = jvm_tools.drive(kotlin, standins, classes, spec, tmp_path, RUNS)
+        assert done.returncode == 0, done.stderr
+        return spec, recording, tmp_path, done.stdout.splitlines()
+
+    return one
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_runtime_gets_what_python_gives_it(run: Run, name: str) -> None:
+    """From the same real values the loader hands over, byte for byte, what Python does; its self-test too."""
+    spec, recording, folder, _ = run(name)
+    assert (folder / "model.bin").read_bytes() == spec.host.data
+    golden = [list(case.inputs) for case in spec.golden.cases]
+    for number, arrays in enumerate([*recording.raw, *golden]):
+        for position, array in enumerate(arrays):
+            assert (folder / str(number) / f"received_{position}.bin").read_bytes() == array.tobytes()
+    assert len(list(folder.glob("*/received_0.bin"))) == RUNS + len(golden)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_results_are_those_of_python(run: Run, name: str) -> None:
+    """What the app reads equals, to the last bit, what Python makes of the same raw outputs; the self-test agrees."""
+    spec, recording, folder, printed = run(name)
+    for number, arrays in enumerate(recording.results):
+        for position, array in enumerate(arrays):
+            found = np.frombuffer((folder / str(number) / f"result_{position}.bin").read_bytes(), np.float32)
+            assert np.array_equal(found, array.reshape(-1)), (number, position)
+    golden = [line.split() for line in printed if line.startswith("golden ")]
+    assert len(golden) == len(spec.golden.cases) * len(spec.outputs)
+    assert all(float(line[3]) == 0.0 and line[5] == "true" for line in golden)
+    assert printed[-1] == "closed the model is closed"
+
+
+def test_the_self_test_sees_a_wrong_number(run: Run) -> None:
+    """An output that is off by more than the tolerance is reported for its case and output, and for no other."""
+
+    def spoil(folder: Path) -> None:
+        place = folder / str(RUNS + 1) / "output_2.bin"
+        raw = bytearray(place.read_bytes())
+        raw[0] = (raw[0] + 9) % 256
+        place.write_bytes(bytes(raw))
+
+    *_, printed = run("split-concat", spoil)
+    wrong = [line.split() for line in printed if line.startswith("golden ") and line.endswith("false")]
+    assert [line[1] for line in wrong] == ["1"]
+    assert float(wrong[0][3]) > float(wrong[0][4])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("digits-int8", []), ("split-concat", ["GPU"]), ("kws", ["HTP", "DSP", "GPU"])]
+)
+def test_steps_down_to_the_cpu_and_says_why(run: Run, name: str, expected: list[str]) -> None:
+    """Where no accelerator can be opened the loader runs on the CPU and gives one reason per step, in order.
+
+    The GPU delegate here is the real class, whose native library this machine does not have.
+    """
+    *_, printed = run(name)
+    assert "accelerator CPU" in printed
+    reasons = [line.removeprefix("reason ").split(": ", 1) for line in printed if line.startswith("reason ")]
+    assert [accelerator for accelerator, _ in reasons] == expected
+    assert all(text.strip() for _, text in reasons)
