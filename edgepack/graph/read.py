@@ -17,7 +17,7 @@ from edgepack.graph.model import Graph, Model, Op, Quantization, Signature, Tens
 _MAX_RANK = 32
 
 #: Fields of builtin options that hold an enum, with the enum's class in the schema.
-_ENUM_FIELDS = {
+ENUM_FIELDS = {
     "fused_activation_function": "ActivationFunctionType",
     "padding": "Padding",
     "weights_format": "FullyConnectedOptionsWeightsFormat",
@@ -251,7 +251,7 @@ class _Reader:
             for field in dir(reader):
                 if field.endswith("Length"):
                     self._length(getattr(reader, field)(), f"{name}.{field[:-6]}")
-            return _plain_options(vars(getattr(schema(), f"{name}T").InitFromObj(reader)))
+            return plain_options(vars(getattr(schema(), f"{name}T").InitFromObj(reader)))
         return {}
 
     def _metadata(self) -> dict[str, bytes]:
@@ -283,16 +283,22 @@ class _Reader:
         return found
 
 
-def _plain_options(fields: dict[str, Any]) -> dict[str, Any]:
+def plain_name(field: str) -> str:
+    """Return the name that `Op.options` gives a field of the schema: `fused_activation`, `stride_w`."""
+    name = snake_case(field)
+    return _RENAMED.get(name, name)
+
+
+def plain_options(fields: dict[str, Any]) -> dict[str, Any]:
     """Return builtin options with snake-case names, enums as names and arrays as lists."""
     plain: dict[str, Any] = {}
     for field, value in fields.items():
         name = snake_case(field)
-        if name in _ENUM_FIELDS and isinstance(value, int):
-            value = enum_names(_ENUM_FIELDS[name]).get(value, value)
+        if name in ENUM_FIELDS and isinstance(value, int):
+            value = enum_names(ENUM_FIELDS[name]).get(value, value)
         elif isinstance(value, np.ndarray):
             value = value.tolist()
         elif isinstance(value, bytes):
             value = value.decode("utf-8", "replace")
-        plain[_RENAMED.get(name, name)] = value
+        plain[plain_name(field)] = value
     return plain

@@ -55,6 +55,8 @@ def repair_for(
 ) -> Repaired:
     """Rewrite what the target refuses, as far as that moves ops onto its accelerator. Runs nothing.
 
+    A target without an accelerator of its own (the CPU) has nothing to move ops to, and gets the file as it is.
+
     Args:
         tflite: The float model; a quantized one only has its tail cut.
         profile: The target, as the registry has it.
@@ -64,6 +66,9 @@ def repair_for(
         cut_tail: Leave refused last steps to the loader.
         skip: Codes of rewrites that are not to be done.
     """
+    if profile.compiler is None and profile.bundle.delegate == "none":
+        # The host is all there is: its slower kernels would give way to more ops of its faster ones, for nothing.
+        return Repaired(tflite)
     return repair(tflite, off_accelerator(profile, rule, wish), mode=require_mode(mode), cut_tail=cut_tail, skip=skip)
 
 

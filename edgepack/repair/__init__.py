@@ -1,0 +1,18 @@
+"""Rewrite ops that a target refuses by ops that it takes, in the float model, and prove that both compute the same."""
+
+from edgepack.repair.drive import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
+from edgepack.repair.prove import TOLERANCE, prove
+from edgepack.repair.tail import TailStep, do_step
+
+__all__ = [
+    "APPROXIMATE",
+    "EXACT",
+    "MODES",
+    "TOLERANCE",
+    "Repaired",
+    "Rewrite",
+    "TailStep",
+    "do_step",
+    "prove",
+    "repair",
+]

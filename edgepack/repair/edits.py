@@ -1,0 +1,277 @@
+"""A rewrite as a value: which ops go and which come instead; and how values and files are edited by it.
+
+What a rewrite makes ends in the same tensors as what it replaces, so that nothing around it changes.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
+from edgepack.graph.edit import builtin_code, pack, unpack, write_true_versions
+from edgepack.graph.options import full_options, packed_options
+from edgepack.graph.read import schema
+from edgepack.graph.runtime_versions import min_runtime_version
+from edgepack.graph.versions import file_versions
+
+_KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A tensor that an edit adds.
+
+    Attributes:
+        name: Name in the file.
+        shape: Static shape.
+        dtype: TFLite type name.
+        data: Values of a constant, None for an activation.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    data: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class NewOp:
+    """An op that an edit adds; tensor indices beyond the graph's own name the edit's new tensors in order."""
+
+    name: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One place of a graph, rewritten.
+
+    Attributes:
+        code: Stable name of the rewrite, such as `grouped-convolution`.
+        graph_size: Tensors of the graph the edit was made for.
+        removed: Indices of the ops that go.
+        tensors: What is added.
+        ops: What stands where the last removed op stood.
+        message: What was rewritten to what, one sentence.
+        exact: Whether both compute the same up to rounding.
+    """
+
+    code: str
+    graph_size: int
+    removed: tuple[int, ...]
+    tensors: tuple[NewTensor, ...]
+    ops: tuple[NewOp, ...]
+    message: str
+    exact: bool = True
+
+
+@dataclass
+class Draft:
+    """An edit being written; methods return tensor indices."""
+
+    graph: Graph
+    name: str
+    tensors: list[NewTensor] = field(default_factory=list)
+    ops: list[NewOp] = field(default_factory=list)
+
+    def constant(self, values: Any, dtype: str = "FLOAT32") -> int:
+        """Add a constant."""
+        array = np.ascontiguousarray(np.asarray(values, NUMPY_DTYPES[dtype]))
+        return self._add(NewTensor(self._fresh(), tuple(np.shape(values)), dtype, array))
+
+    def activation(self, shape: Sequence[int], dtype: str = "FLOAT32") -> int:
+        """Add a tensor that holds values at run time."""
+        return self._add(NewTensor(self._fresh(), tuple(int(n) for n in shape), dtype))
+
+    def op(self, name: str, inputs: Iterable[int], outputs: Iterable[int], **options: Any) -> None:
+        """Add an op; options by the names of `Op.options`, the rest gets the schema's defaults."""
+        self.ops.append(NewOp(name, tuple(inputs), tuple(outputs), full_options(name, options)))
+
+    def then(
+        self, name: str, inputs: Iterable[int], shape: Sequence[int], dtype: str = "FLOAT32", **options: Any
+    ) -> int:
+        """Add an op with one new output of the shape, and return it."""
+        output = self.activation(shape, dtype)
+        self.op(name, inputs, [output], **options)
+        return output
+
+    def edit(self, code: str, removed: Iterable[int], message: str, *, exact: bool = True) -> Edit:
+        """Return what was drafted."""
+        return Edit(
+            code,
+            len(self.graph.tensors),
+            tuple(sorted(removed)),
+            tuple(self.tensors),
+            tuple(self.ops),
+            message,
+            exact,
+        )
+
+    def _fresh(self) -> str:
+        return f"{self.name}/repair_{len(self.tensors)}"
+
+    def _add(self, tensor: NewTensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.graph.tensors) + len(self.tensors) - 1
+
+
+def edited(model: Model, edits: Sequence[Edit]) -> Model:
+    """Return the model with edits of its main graph done, as values: what the file would be, without writing it.
+
+    Args:
+        model: The model.
+        edits: Edits that share no op.
+    """
+    graph = model.main
+    tensors = list(graph.tensors)
+    buffers = 1 + max((tensor.buffer for g in model.graphs for tensor in g.tensors), default=0)
+    for number, new in enumerate(new for edit in edits for new in edit.tensors):
+        raw = None if new.data is None else np.frombuffer(new.data.tobytes(), np.uint8)
+        tensors.append(
+            Tensor(
+                len(tensors), new.name, new.shape, new.shape, new.dtype, buffers + number if raw is not None else 0, raw
+            )
+        )
+    ops: list[Op] = []
+    for old in _order(graph, edits):
+        if isinstance(old, Op):
+            ops.append(replace(old, index=len(ops)))
+        else:
+            ops.append(Op(len(ops), old.name, "", 1, old.inputs, old.outputs, old.options))
+    after = replace(model, graphs=(replace(graph, tensors=tuple(tensors), ops=tuple(ops)), *model.graphs[1:]))
+    versions = file_versions(after)
+    ops = [replace(op, version=versions[0, op.index]) for op in ops]
+    runtime = min_runtime_version((op.name, op.version) for op in ops)
+    return replace(
+        after,
+        graphs=(replace(after.main, ops=tuple(ops)), *model.graphs[1:]),
+        metadata={**model.metadata, "min_runtime_version": runtime.encode()},
+    )
+
+
+def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
+    """Return the file with edits of its main graph done, true op versions, and without tensors that nothing uses.
+
+    Args:
+        tflite: The file.
+        model: The same file as values.
+        edits: Edits that share no op.
+    """
+    file = unpack(tflite)
+    graph = file.subgraphs[0]
+    for new in (new for edit in edits for new in edit.tensors):
+        graph.tensors.append(_packed_tensor(file, new))
+    graph.operators = [
+        graph.operators[old.index] if isinstance(old, Op) else _packed_op(file, old)
+        for old in _order(model.main, edits)
+    ]
+    drop_unused(file)
+    return write_true_versions(pack(file))
+
+
+def drop_unused(file: Any) -> None:
+    """Remove tensors of a `ModelT`'s main graph that no op, input or output names, and empty the buffers left over."""
+    graph = file.subgraphs[0]
+    used = {int(i) for op in graph.operators for i in (*_list(op.inputs), *_list(op.outputs), *_list(op.intermediates))}
+    used |= {int(i) for i in (*_list(graph.inputs), *_list(graph.outputs))} - {-1}
+    signatures = [s for s in file.signatureDefs or [] if s.subgraphIndex == 0]
+    entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
+    used |= {int(entry.tensorIndex) for entry in entries}
+    places = {old: new for new, old in enumerate(sorted(used - {-1}))}
+    places[-1] = -1
+    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in places]
+    for op in graph.operators:
+        for name in ("inputs", "outputs", "intermediates"):
+            if getattr(op, name) is not None:
+                setattr(op, name, _moved(getattr(op, name), places))
+    graph.inputs, graph.outputs = _moved(graph.inputs, places), _moved(graph.outputs, places)
+    for entry in entries:
+        entry.tensorIndex = places[int(entry.tensorIndex)]
+    held = {tensor.buffer for g in file.subgraphs for tensor in g.tensors or []}
+    held |= {entry.buffer for entry in file.metadata or []}
+    for index, buffer in enumerate(file.buffers):
+        if index not in held:
+            buffer.data = None
+
+
+def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:
+    """Return the tensors that edits take away: results of removed ops that nothing writes any more."""
+    gone: set[int] = set()
+    written: set[int] = set()
+    for edit in edits:
+        gone.update(i for index in edit.removed for i in graph.ops[index].outputs)
+        written.update(i for op in edit.ops for i in op.outputs)
+    return frozenset(gone - written)
+
+
+def elements(shape: Sequence[int]) -> int:
+    """Return the number of values of a shape."""
+    return math.prod(shape)
+
+
+def _order(graph: Graph, edits: Sequence[Edit]) -> list[Op | NewOp]:
+    """Return the ops of the edited graph in order, new ones with the tensor indices they will have."""
+    removed = {index for edit in edits for index in edit.removed}
+    placed: dict[int, list[NewOp]] = {}
+    count = 0
+    for edit in edits:
+        shift = count
+        count += len(edit.tensors)
+        placed[edit.removed[-1]] = [
+            replace(op, inputs=_shifted(op.inputs, edit, shift), outputs=_shifted(op.outputs, edit, shift))
+            for op in edit.ops
+        ]
+    found: list[Op | NewOp] = []
+    for op in graph.ops:
+        if op.index not in removed:
+            found.append(op)
+        found.extend(placed.get(op.index, ()))
+    return found
+
+
+def _shifted(indices: tuple[int, ...], edit: Edit, shift: int) -> tuple[int, ...]:
+    return tuple(index + shift if index >= edit.graph_size else index for index in indices)
+
+
+def _list(values: Any) -> list[int]:
+    return [] if values is None else [int(value) for value in values]
+
+
+def _moved(values: Any, places: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    return np.array([places[int(value)] for value in _list(values)], np.int32)
+
+
+def _packed_tensor(file: Any, new: NewTensor) -> Any:
+    tensor = schema().TensorT()
+    tensor.name = new.name.encode()
+    tensor.shape = np.array(new.shape, np.int32)
+    tensor.type = getattr(schema().TensorType, new.dtype)
+    tensor.hasRank = True
+    tensor.buffer = 0
+    if new.data is not None:
+        buffer = schema().BufferT()
+        buffer.data = np.frombuffer(new.data.tobytes(), np.uint8)
+        tensor.buffer = len(file.buffers)
+        file.buffers.append(buffer)
+    return tensor
+
+
+def _packed_op(file: Any, new: NewOp) -> Any:
+    code = builtin_code(new.name)
+    known = [max(entry.builtinCode, entry.deprecatedBuiltinCode) for entry in file.operatorCodes]
+    if code not in known:
+        entry = schema().OperatorCodeT()
+        entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
+        file.operatorCodes.append(entry)
+        known.append(code)
+    op = schema().OperatorT()
+    op.opcodeIndex = known.index(code)
+    op.inputs, op.outputs = np.array(new.inputs, np.int32), np.array(new.outputs, np.int32)
+    op.builtinOptionsType, op.builtinOptions = packed_options(new.name, new.options)
+    return op
