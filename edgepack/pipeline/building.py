@@ -9,18 +9,17 @@ from edgepack.bundle.names import file_stem
 from edgepack.cache import sha256
 from edgepack.convert import FloatModel
 from edgepack.errors import (
-    AccuracyError,
     EdgepackError,
     QuantizationError,
     ToolMissingError,
     UnfitModelError,
     UsageError,
 )
-from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files, read_labels
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.formats import scheme_of
+from edgepack.pipeline.judging import AUTO_DROP, acceptable, hold, loss, loss_text, require
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
@@ -34,10 +33,6 @@ from edgepack.schemes import Needs
 
 #: How many random samples an explicit --random-calibration makes up.
 RANDOM_SAMPLES = 100
-#: Without --max-drop, auto leaves its first choice when that loses more than so many percentage points.
-AUTO_DROP = 1.0
-#: Below this signal-to-noise ratio (dB) outputs without classes count as lost.
-AUTO_SNR = 10.0
 
 
 def build(
@@ -145,12 +140,13 @@ class _Build:
             result.report = check(
                 model, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version
             )
-        _require(result.report, profile, full=wish.require_full)
+        require(result.report, profile, full=wish.require_full)
         with watch.step("compile"):
             compiled = self._compile(profile, rule, result)
         with watch.step("measure"):
             self._measure(result)
-        self._hold(result)
+        if self.options.max_drop is not None:
+            hold(result.quality, self.options.max_drop, result.scheme, profile.id)
         with watch.step("bundle"):
             self._bundle(profile, model, compiled, result)
 
@@ -182,17 +178,17 @@ class _Build:
             with result.stopwatch.step("measure"):
                 self._measure(result)
             quality = result.quality
-            if quality is None or (not tried and _acceptable(quality, limit)):
+            if quality is None or (not tried and acceptable(quality, limit)):
                 return rule, selection.reason
-            if _acceptable(quality, limit):
+            if acceptable(quality, limit):
                 first, lost = next(iter(tried.values()))
                 return (
                     rule,
-                    f"{rule.scheme}, because {first.scheme} loses {_loss_text(lost)} and this {_loss_text(quality)}",
+                    f"{rule.scheme}, because {first.scheme} loses {loss_text(lost)} and this {loss_text(quality)}",
                 )
             tried[rule.scheme] = (rule, quality)
-        rule, quality = min(tried.values(), key=lambda pair: _loss(pair[1]))
-        return rule, f"{rule.scheme} loses least of what the target and the data allow: {_loss_text(quality)}"
+        rule, quality = min(tried.values(), key=lambda pair: loss(pair[1]))
+        return rule, f"{rule.scheme} loses least of what the target and the data allow: {loss_text(quality)}"
 
     def _make(self, rule: SchemeRule, result: TargetResult) -> None:
         """Quantize to a rule; everything behind it is cached, so making a file twice costs nothing."""
@@ -288,30 +284,6 @@ class _Build:
             if text not in result.warnings:
                 result.warnings.append(text)
 
-    def _hold(self, result: TargetResult) -> None:
-        """Hold the loss against --max-drop.
-
-        Raises:
-            AccuracyError: More was lost, or nothing could be measured.
-        """
-        limit = self.options.max_drop
-        if limit is None:
-            return
-        drop = None if result.quality is None else result.quality.drop
-        if drop is None:
-            raise AccuracyError(
-                f"--max-drop {limit:g} cannot be held: no accuracy was measured",
-                hint="give labelled samples with --eval (arrays x and y)",
-            )
-        if drop > limit:
-            assert result.quality is not None
-            raise AccuracyError(
-                f"{result.scheme} on {result.target} loses {_loss_text(result.quality)}, "
-                f"more than --max-drop {limit:g}",
-                hint="try another scheme (float16 or int16x8 where the target takes it), or more and truer samples",
-                details={"quality": result.quality.to_json()},
-            )
-
     def _bundle(self, profile: TargetProfile, model: Model, compiled: dict[str, bytes], result: TargetResult) -> None:
         """Render the bundle and move it into place."""
         from edgepack.bundle.write import write
@@ -346,53 +318,3 @@ class _Build:
             "random": random,
             "method": self.options.method or "default",
         }
-
-
-def _require(report: Report, profile: TargetProfile, *, full: bool) -> None:
-    """Refuse a model that does not fit.
-
-    Raises:
-        UnfitModelError: The target cannot run the model, or `full` and an op stays on the host.
-    """
-    refused = [f for f in report.ops if f.placement is Placement.UNSUPPORTED]
-    if not report.compatible:
-        first = next(iter([r for f in refused for r in f.reasons] + list(report.model_reasons)), None)
-        what = f": {first.message}" if first else ""
-        raise UnfitModelError(
-            f"the model does not fit {profile.id}{what}",
-            hint=first.fix if first else f"run `edgepack check` with -t {profile.id} for every op",
-        )
-    host = [f for f in report.ops if f.placement is not Placement.ACCELERATOR]
-    if full and host:
-        cause = next((f for f in host if f.reasons and f.reasons[0].code != "outside-partition"), host[0])
-        reason = cause.reasons[0].message if cause.reasons else "no reason recorded"
-        raise UnfitModelError(
-            f"--require-full: {len(host)} of {len(report.ops)} ops stay on the host of {profile.id}; "
-            f"the first cause is {cause.op} (op {cause.index}): {reason}",
-            hint=cause.reasons[0].fix if cause.reasons else "",
-        )
-
-
-def _acceptable(quality: Quality, limit: float) -> bool:
-    if quality.collapsed:
-        return False
-    if quality.drop is not None:
-        return quality.drop <= limit
-    return quality.snr_db is None or quality.snr_db >= AUTO_SNR
-
-
-def _loss(quality: Quality) -> float:
-    """Return a number that grows with the loss, for comparing candidates of one model."""
-    if quality.drop is not None:
-        return quality.drop
-    return 0.0 if quality.snr_db is None else -quality.snr_db
-
-
-def _loss_text(quality: Quality) -> str:
-    if quality.top1 is not None and quality.top1_float is not None:
-        return (
-            f"{quality.top1_float - quality.top1:.2f} points of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
-        )
-    if quality.agreement is not None:
-        return f"{100 - quality.agreement:.2f} points of agreement with the float model"
-    return "nothing" if quality.snr_db is None else f"signal down to {quality.snr_db:.1f} dB above the error"
