@@ -133,8 +133,8 @@ def _print(result: "BuildResult") -> None:
 
 def _table(results: Sequence["TargetResult"]) -> str:
     """Return the table of a build; each bundle's path stands under its row, because paths are long."""
-    header = ("target", "scheme", "float", "file", "accelerator", "host", "top-1 float", "top-1", "SNR dB")
-    lines = output.table(header, [_row(entry) for entry in results], right=(2, 3, 4, 5, 6, 7, 8)).splitlines()
+    header = ("target", "scheme", "size", "accel", "host", "top-1", "SNR dB")
+    lines = output.table(header, [_row(entry) for entry in results], right=(2, 3, 4, 5, 6)).splitlines()
     text = lines[:2]
     for entry, line in zip(results, lines[2:], strict=True):
         text.append(line)
@@ -149,27 +149,18 @@ def _table(results: Sequence["TargetResult"]) -> str:
 
 def _row(entry: "TargetResult") -> tuple[str, ...]:
     summary = None if entry.report is None else entry.report.summary
+    quality = entry.quality
+    top1 = "-"
+    if quality is not None and quality.top1 is not None:
+        before = "" if quality.top1_float is None else f"{quality.top1_float:.2f} -> "
+        top1 = f"{before}{quality.top1:.2f}"
+    equal = quality is not None and quality.snr_db is None and quality.agreement == 100.0
     return (
         entry.target,
         entry.scheme or "-",
-        output.size(entry.float_bytes) if entry.float_bytes else "-",
-        output.size(len(entry.model)) if entry.model is not None else "-",
+        "-" if entry.model is None else output.change(entry.float_bytes, len(entry.model)),
         "-" if summary is None else str(summary["accelerator"]),
         "-" if summary is None else str(summary["host"] + summary["unsupported"]),
-        *_accuracy(entry),
+        top1,
+        "equal" if equal else "-" if quality is None or quality.snr_db is None else f"{quality.snr_db:.1f}",
     )
-
-
-def _accuracy(entry: "TargetResult") -> tuple[str, str, str]:
-    quality = entry.quality
-    if quality is None:
-        return "-", "-", "-"
-    return (
-        "-" if quality.top1_float is None else f"{quality.top1_float:.2f}",
-        "-" if quality.top1 is None else f"{quality.top1:.2f}",
-        "equal" if quality.snr_db is None and quality.top1_float == quality.top1 else _figure(quality.snr_db),
-    )
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

@@ -113,3 +113,11 @@ def size(count: int) -> str:
         if value < 1000:
             return f"{value:.1f} {unit}"
     return f"{value / 1000:.1f} TB"
+
+
+def change(before: int, after: int) -> str:
+    """Return two sizes in the unit of the larger: `78.0 -> 29.1 kB`."""
+    text = size(max(before, after, 1000))
+    unit = text.split()[1]
+    scale = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
+    return f"{before / scale:.1f} -> {after / scale:.1f} {unit}"

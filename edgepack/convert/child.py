@@ -134,6 +134,13 @@ def _trace(original: Original, options: ConvertOptions) -> _Traced:
         raise
     except Exception as error:
         told = ", ".join(f"{name}={list(shape)}" for name, shape in zip(names, shapes, strict=True))
+        refused = re.search(r"'(.*)' is not a valid scope name", str(error))
+        if refused:
+            raise ConversionError(
+                f"TensorFlow cannot run the layer '{refused.group(1)}': its name is not one that TensorFlow takes",
+                hint="rename the layer: ASCII letters, digits, underscore, dot and dash, the first a letter or digit",
+                details={"log": str(error)},
+            ) from error
         raise ConversionError(
             f"the model does not run with the inputs {told}: {type(error).__name__}: {_first_line(error)}",
             hint="give the shapes it was made for with --input-shape NAME=1,224,224,3",

@@ -1,6 +1,7 @@
 """Dynamic dimensions: which shape each input gets, and a .tflite with its shapes fixed. Needs no TensorFlow."""
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def resolve_shape(name: str, shape: Sequence[int | None] | None, options: Conver
     if shape is None:
         raise ConversionError(
             f"input '{name}' has no shape, not even a number of dimensions",
-            hint=f"give its whole shape, the batch first: --input-shape {name}=1,224,224,3",
+            hint=f"give its whole shape, the batch first: --input-shape {quote(name)}=1,224,224,3",
         )
     resolved = (options.batch if size is None and axis == 0 else size for axis, size in enumerate(shape))
     static = tuple(resolved)
@@ -45,7 +46,7 @@ def resolve_shape(name: str, shape: Sequence[int | None] | None, options: Conver
         example = _csv(tuple(_guess(axis, size, len(static)) for axis, size in enumerate(static)))
         raise ConversionError(
             f"input '{name}' has dynamic dimensions besides the batch: its shape is {_shown(shape)}",
-            hint=f"give its whole shape, the batch first, for example: --input-shape {name}={example}",
+            hint=f"give its whole shape, the batch first, for example: --input-shape {quote(name)}={example}",
         )
     return tuple(int(size) for size in static if size is not None)
 
