@@ -108,7 +108,7 @@ def repair_proven(
         held: SampleSet | int = PROOF_SAMPLES if samples is None else samples.limited(PROOF_SAMPLES)
         return float(session.run_native("edgepack.repair.prove:prove_on", tflite, done.tflite, held, done.tail))
 
-    exact = attempt("none" if mode == "none" else require_mode("exact"), frozenset())
+    exact = attempt("none" if require_mode(mode) == "none" else "exact", frozenset())
     try:
         if difference(exact) <= TOLERANCE:
             failed: frozenset[str] = frozenset()
@@ -129,11 +129,11 @@ def repair_proven(
 def _unproven(
     exact: Repaired, attempt: Callable[[str, frozenset[str]], Repaired], difference: Callable[[Repaired], float]
 ) -> frozenset[str]:
-    """Return the codes of rewrites that do not prove exact when each kind is done alone."""
+    """Return the codes of rewrites without which the rest proves exact: one code, or else all."""
     codes = frozenset(rewrite.code for rewrite in exact.rewrites)
-    failed = {code for code in sorted(codes) if difference(attempt("exact", codes - {code})) > TOLERANCE}
-    if failed and difference(attempt("exact", frozenset(failed))) <= TOLERANCE:
-        return frozenset(failed)
+    for code in sorted(codes):
+        if difference(attempt("exact", frozenset({code}))) <= TOLERANCE:
+            return frozenset({code})
     return codes
 
 

@@ -256,8 +256,8 @@ def rewrite_arithmetic(graph: Graph, op: Op) -> list[Edit]:
     out = _float(graph, op.outputs[0]) if len(op.outputs) == 1 else None
     if out is None or op.name not in {"ABS", "NEG", "SQUARE", "SQUARED_DIFFERENCE"}:
         return []
-    inputs = [_float(graph, index) for index in op.inputs]
-    if any(tensor is None for tensor in inputs) or not op.inputs:
+    sources = [index for index in op.inputs if _constant(graph, index) is None]
+    if not sources or any(_float(graph, index) is None for index in sources):
         return []
     draft = Draft(graph, out.name)
     x = op.inputs[0]
