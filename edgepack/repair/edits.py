@@ -20,6 +20,15 @@ from edgepack.graph.versions import file_versions
 
 _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 
+#: Every code that a rewrite can carry: stable names, documented in docs/repairs.md.
+CODES = frozenset(
+    {
+        "batch-1", "block-shuffle", "constant-division", "constant-product", "elu", "flat-reshape", "flat-transpose",
+        "gelu", "grouped-convolution", "hard-swish", "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted",
+        "padv2-zero", "plain-arithmetic", "shrinking-slice", "split-v-equal", "split-v-slices", "tile", "unpack",
+    }
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class NewTensor:
@@ -102,7 +111,8 @@ class Draft:
         return output
 
     def edit(self, code: str, removed: Iterable[int], message: str, *, exact: bool = True) -> Edit:
-        """Return what was drafted."""
+        """Return what was drafted; `code` is one of `CODES`."""
+        assert code in CODES, code
         return Edit(
             code,
             len(self.graph.tensors),

@@ -1,6 +1,7 @@
 """Every exact rewrite computes the same, is done where it helps and nowhere else, and leaves a sound file."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from repair_nets import PLACES, SHAPE, grouped, moves, net, refusing, refusing_g
 
 from edgepack.graph import Model, read_model
 from edgepack.graph.edit import write_true_versions
-from edgepack.repair import EXACT, TOLERANCE, prove, repair
+from edgepack.repair import CODES, EXACT, TOLERANCE, prove, repair
 
 
 def large_means(model: Model) -> frozenset[int]:
@@ -219,3 +220,10 @@ def test_runs_as_rewritten() -> None:
     after = repair(before, refusing("LEAKY_RELU")).tflite
     x = sample["image"]
     np.testing.assert_allclose(run(after, sample)[0], np.where(x < 0, 0.3 * x, x), rtol=1e-6)
+
+
+def test_every_rewrite_is_documented() -> None:
+    """docs/repairs.md has a row for each code that a rewrite can carry, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "repairs.md").read_text()
+    rows = page.partition("## Exact")[2].splitlines()
+    assert sorted(line.split("`")[1] for line in rows if line.startswith("| `")) == sorted(CODES)
