@@ -21,6 +21,7 @@ SOC = typer.Option(
     [], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False
 )
 RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
+REPAIR = typer.Option("exact", "--repair", help="Rewrite refused ops: exact, approximate or none.")
 NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
 TIMEOUT = typer.Option(900.0, "--timeout", help="Seconds that the conversion may take.", min=1.0)
 
@@ -46,9 +47,17 @@ def model_options(
     return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache)
 
 
-def target_options(variant: str, soc: list[str], runtime_version: int, require_full: bool) -> TargetOptions:
-    """Return the target options that the words mean."""
-    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full)
+def target_options(
+    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: str
+) -> TargetOptions:
+    """Return the target options that the words mean.
+
+    Raises:
+        UsageError: An unknown --repair.
+    """
+    from edgepack.pipeline.repairing import require_mode
+
+    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair))
 
 
 def need_targets(targets: list[str]) -> list[str]:

@@ -72,6 +72,7 @@ def build(
     variant: str = arguments.VARIANT,
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
+    repair: str = arguments.REPAIR,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
@@ -81,7 +82,7 @@ def build(
 
     options = BuildOptions(
         model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
-        target=arguments.target_options(variant, soc, runtime_version, require_full),
+        target=arguments.target_options(variant, soc, runtime_version, require_full, repair),
         out=out,
         name=name,
         scheme=scheme,
@@ -120,6 +121,8 @@ def _print(result: "BuildResult") -> None:
     for entry in result.results:
         if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
+        for rewrite in entry.repairs:
+            output.out(output.wrap(f"  repaired: {rewrite.message} ({_moved(rewrite.moved_ops)})", "    "))
     for note in result.notes:
         output.warn(note)
     for entry in result.results:
@@ -129,6 +132,10 @@ def _print(result: "BuildResult") -> None:
         if entry.error is not None:
             output.err(f"{entry.target}:")
             output.error(entry.error)
+
+
+def _moved(count: int) -> str:
+    return f"{count} more op{'' if count == 1 else 's'} on the accelerator"
 
 
 def _table(results: Sequence["TargetResult"]) -> str:

@@ -26,6 +26,7 @@ def check(
     variant: str = arguments.VARIANT,
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
+    repair: str = arguments.REPAIR,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
@@ -37,7 +38,7 @@ def check(
         arguments.need_path(model),
         arguments.need_targets(target),
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
-        arguments.target_options(variant, soc, runtime_version, require_full),
+        arguments.target_options(variant, soc, runtime_version, require_full, repair),
         scheme=scheme,
         progress=output.progress if not json_ else lambda _: None,
     )
@@ -49,6 +50,8 @@ def check(
                 output.out()
             if entry.report is not None:
                 _print(entry.report, entry.planned, every)
+                for rewrite in entry.repairs:
+                    output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
             if entry.error is not None:
                 output.error(entry.error)
     return result.error.exit_code if result.error else 0

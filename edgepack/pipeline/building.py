@@ -21,6 +21,7 @@ from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.judging import AUTO_DROP, acceptable, hold, loss, loss_text, require
 from edgepack.pipeline.options import BuildOptions, Progress, silent
+from edgepack.pipeline.repairing import repair_kept, require_mode
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
@@ -81,6 +82,7 @@ class _Build:
         watch = TargetResult("").stopwatch
         if options.compile not in {"auto", "require", "never"}:
             raise UsageError(f"--compile: expected auto, require or never, got '{options.compile}'")
+        require_mode(options.target.repair)
         labels = read_labels(options.labels) if options.labels is not None else ()
         with watch.step("convert"):
             float_model, source = session.float_model(path)
@@ -163,18 +165,22 @@ class _Build:
         tried: dict[str, tuple[SchemeRule, Quality]] = {}
         rule, reason = selection.rule, selection.reason
         if self.options.scheme == "auto" and (self.evaluation or self.samples) and len(selection.candidates) > 1:
-            rule, reason = self._least_loss(selection, result, tried)
+            rule, reason = self._least_loss(profile, selection, result, tried)
         result.scheme, result.reason = rule.scheme, reason
-        self._make(rule, result)
+        self._make(profile, rule, result)
         return rule
 
     def _least_loss(
-        self, selection: Selection, result: TargetResult, tried: dict[str, tuple[SchemeRule, Quality]]
+        self,
+        profile: TargetProfile,
+        selection: Selection,
+        result: TargetResult,
+        tried: dict[str, tuple[SchemeRule, Quality]],
     ) -> tuple[SchemeRule, str]:
         """Take the first candidate that loses little enough; when none does, the one that loses least."""
         limit = self.options.max_drop if self.options.max_drop is not None else AUTO_DROP
         for rule in selection.candidates:
-            self._make(rule, result)
+            self._make(profile, rule, result)
             with result.stopwatch.step("measure"):
                 self._measure(result)
             quality = result.quality
@@ -190,9 +196,13 @@ class _Build:
         rule, quality = min(tried.values(), key=lambda pair: loss(pair[1]))
         return rule, f"{rule.scheme} loses least of what the target and the data allow: {loss_text(quality)}"
 
-    def _make(self, rule: SchemeRule, result: TargetResult) -> None:
+    def _make(self, profile: TargetProfile, rule: SchemeRule, result: TargetResult) -> None:
         """Quantize to a rule; everything behind it is cached, so making a file twice costs nothing."""
-        tflite = self.float_model.tflite
+        with result.stopwatch.step("check"):
+            proven = repair_kept(
+                self.session, self.float_model.tflite, profile, rule, self.options.target, samples=self.samples
+            )
+        tflite, result.repairs = proven.repaired.tflite, proven.repaired.rewrites
         calibration = None
         if self._needs_ranges(rule):
             with result.stopwatch.step("calibrate"):
@@ -201,7 +211,7 @@ class _Build:
                 )
         with result.stopwatch.step("quantize"):
             result.model, result.tool, notes = self.session.quantized(tflite, rule, calibration, self.options.method)
-        result.warnings = list(notes)
+        result.warnings = [*proven.notes, *notes]
         if calibration is not None and self.samples is None:
             result.warnings.append("calibrated on random numbers: accuracy on real data is unknown")
 

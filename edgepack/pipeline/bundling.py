@@ -85,7 +85,7 @@ def bundle_files(
         else CalibrationSpec(calibration["samples"], calibration["random"], calibration["method"]),
         warnings=tuple(result.warnings),
         notes=tuple(notes),
-        **({"android_package": options.package} if options.package else {}),
+        android_package=options.package or "com.example",
     )
     result.model_name = f"model/{main.filename}"
     return render(spec)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.findings import Report
@@ -13,6 +13,9 @@ from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, sil
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
 
+if TYPE_CHECKING:
+    from edgepack.repair import Rewrite
+
 
 @dataclass
 class CheckedTarget:
@@ -21,6 +24,7 @@ class CheckedTarget:
     Attributes:
         target: Target id.
         report: Placements, None when the check could not be made.
+        repairs: Rewrites that a build would do to move ops onto the accelerator.
         planned: Scheme that was planned for a float model, empty for a file checked as it is.
         error: Why the model is refused, None when it is not.
     """
@@ -28,12 +32,14 @@ class CheckedTarget:
     target: str
     report: Report | None = None
     planned: str = ""
+    repairs: tuple["Rewrite", ...] = ()
     error: EdgepackError | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of `results` of `check --json`."""
         document = {"target": self.target, "compatible": False} if self.report is None else self.report.to_json()
         document["planned"] = self.planned
+        document["repairs"] = [rewrite.to_json() for rewrite in self.repairs]
         if self.error is not None:
             document["error"] = self.error.to_json()
         return document
@@ -74,21 +80,23 @@ def check(
         EdgepackError: An unknown target, a model that cannot be read.
     """
     profiles = resolve_targets(targets)
-    model = read_model(_tflite(path, model_options or ModelOptions(), progress))
     wish = target_options or TargetOptions()
-    return CheckResult([_one(model, profile, wish, scheme) for profile in profiles])
+    tflite, model = _model(path, model_options or ModelOptions(), progress)
+    return CheckResult([_one(tflite, model, profile, wish, scheme) for profile in profiles])
 
 
-def _tflite(path: Path, options: ModelOptions, progress: Progress) -> bytes | Path:
+def _model(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes, Model]:
     if path.is_file() and path.suffix == ".tflite":
-        return path
+        model = read_model(path)
+        return path.read_bytes(), model
     from edgepack.pipeline.session import Session
 
     with Session(options, progress) as session:
-        return session.float_model(path)[0].tflite
+        tflite = session.float_model(path)[0].tflite
+    return tflite, read_model(tflite)
 
 
-def _one(model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str) -> CheckedTarget:
+def _one(tflite: bytes, model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str) -> CheckedTarget:
     from edgepack.compat import check as run
 
     found = CheckedTarget(profile.id)
@@ -98,10 +106,12 @@ def _one(model: Model, profile: TargetProfile, wish: TargetOptions, scheme: str)
         subject = model
         if model.is_float:
             rule = _rule(chosen, scheme)
+            from edgepack.pipeline.repairing import repair_for
             from edgepack.quantize.plan import plan
 
-            subject = plan(model, rule)
-            found.planned = rule.scheme
+            repaired = repair_for(tflite, profile, rule, wish, mode=wish.repair)
+            subject = plan(model if repaired.tflite is tflite else read_model(repaired.tflite), rule)
+            found.planned, found.repairs = rule.scheme, repaired.rewrites
         found.report = run(subject, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
         if not found.report.compatible or (
             wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)

@@ -40,12 +40,14 @@ class TargetOptions:
         socs: Chips to compile for; the first one selects the variant.
         runtime_version: Runtime version the op table is held against, None for the newest.
         require_full: Refuse a model of which an op stays on the host.
+        repair: `exact`, `approximate` or `none`: which rewrites of refused ops are done.
     """
 
     variant: str = ""
     socs: tuple[str, ...] = ()
     runtime_version: int | None = None
     require_full: bool = False
+    repair: str = "exact"
 
     @property
     def soc(self) -> str:

@@ -1,15 +1,17 @@
 """Repairs of a float model for one target: what the plan and the check say decides which rewrites are done."""
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
+from edgepack.cache import key_of, sha256
 from edgepack.errors import UnfitModelError, UsageError
 from edgepack.findings import Placement
 from edgepack.graph import Model
 from edgepack.pipeline.options import TargetOptions
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import MODES, TOLERANCE, Repaired, repair
+from edgepack.repair import MODES, TOLERANCE, Repaired, Rewrite, repair
 from edgepack.samples import SampleSet
 
 #: Samples that a rewrite is proved on; each runs the float model twice.
@@ -124,6 +126,42 @@ def repair_proven(
     if any(not rewrite.exact for rewrite in done.rewrites):
         notes.append(f"approximate rewrites change the float outputs by {found:.2g} of the largest value at most")
     return Proven(done, found, tuple(notes))
+
+
+def repair_kept(
+    session: Session,
+    tflite: bytes,
+    profile: TargetProfile,
+    rule: SchemeRule,
+    wish: TargetOptions,
+    *,
+    samples: SampleSet | None = None,
+) -> Proven:
+    """Return what `repair_proven` does in the wish's mode, from the cache when it was done before."""
+    parts = {
+        "model": sha256(tflite),
+        "profile": profile.sha256,
+        "rule": asdict(rule),
+        "wish": asdict(wish),
+        "samples": "" if samples is None else samples.digest,
+        "versions": session.versions,
+    }
+
+    def compute() -> dict[str, bytes]:
+        found = repair_proven(session, tflite, profile, rule, wish, mode=wish.repair, samples=samples)
+        meta = {
+            "rewrites": [asdict(rewrite) for rewrite in found.repaired.rewrites],
+            "moved_ops": found.repaired.moved_ops,
+            "difference": found.difference,
+            "notes": found.notes,
+        }
+        return {"model.tflite": found.repaired.tflite, "meta.json": json.dumps(meta).encode()}
+
+    files = session.cached(key_of("repair", parts), compute)
+    meta = json.loads(files["meta.json"])
+    rewrites = tuple(Rewrite(**fields) for fields in meta["rewrites"])
+    repaired = Repaired(files["model.tflite"], rewrites, (), meta["moved_ops"])
+    return Proven(repaired, meta["difference"], tuple(meta["notes"]))
 
 
 def _unproven(

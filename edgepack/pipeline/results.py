@@ -9,6 +9,7 @@ from typing import Any
 
 from edgepack.errors import EdgepackError
 from edgepack.findings import Report
+from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
 
 STEPS = ("convert", "calibrate", "quantize", "check", "compile", "measure", "bundle")
@@ -43,6 +44,7 @@ class TargetResult:
         model_name: Its name in the bundle.
         model_sha256: Its SHA-256.
         float_bytes: Size of the float .tflite.
+        repairs: Rewrites of refused ops that moved ops onto the accelerator.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
         quality: What was lost, None without samples.
@@ -60,6 +62,7 @@ class TargetResult:
     model_name: str = ""
     model_sha256: str = ""
     float_bytes: int = 0
+    repairs: tuple[Rewrite, ...] = ()
     report: Report | None = None
     compile: dict[str, Any] = field(
         default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}
@@ -83,6 +86,7 @@ class TargetResult:
             if self.model is None
             else {"path": self.model_name, "bytes": len(self.model), "sha256": self.model_sha256},
             "float_bytes": self.float_bytes,
+            "repairs": [rewrite.to_json() for rewrite in self.repairs],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
             "quality": None if self.quality is None else self.quality.to_json(),

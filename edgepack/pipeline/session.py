@@ -281,5 +281,5 @@ def _json(document: Any) -> bytes:
 def _code_digest() -> str:
     """Return a digest of edgepack's own code, so that a changed rule never meets a stale result."""
     package = Path(__file__).resolve().parent.parent
-    rooms = ("convert", "quantize", "graph", "runtime", "samples", "pipeline")
+    rooms = ("convert", "quantize", "graph", "runtime", "samples", "repair", "compat", "profiles", "pipeline")
     return sha256(b"".join(file.read_bytes() for room in rooms for file in sorted((package / room).glob("*.py"))))[:16]

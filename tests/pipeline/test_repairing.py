@@ -1,107 +1,73 @@
-"""Repairs for real targets: what moves is what the plan and the check say, and what cannot be proved is not done."""
+"""Repairs in a build: refused ops move onto the accelerator, outputs stay, and every rewrite is said."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from builders import Net
 
 from edgepack.errors import UsageError
-from edgepack.graph import read_model
-from edgepack.pipeline.options import ModelOptions, TargetOptions
-from edgepack.pipeline.repairing import off_accelerator, repair_for, repair_proven
-from edgepack.pipeline.session import Session
-from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.profiles.registry import get_target
+from edgepack.pipeline import BuildOptions, TargetOptions, build, check
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "repair"))
-
-from repair_nets import grouped, net, padv2, repeated, unary
-
-INT8 = SchemeRule("int8", io="INT8", fully_connected="per-tensor")
-WISH = TargetOptions()
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def edgetpu() -> TargetProfile:
-    return get_target("edgetpu")
+def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Keras model with LeakyReLU and nearest upsampling, and samples beside it."""
+    folder = tmp_path_factory.mktemp("leaky")
+    from edgepack.child import Worker
+
+    with Worker() as worker:
+        worker.call("test_repairing:make_model", str(folder / "leaky.keras"))
+    np.savez(folder / "samples.npz", x=np.random.default_rng(0).random((60, 16, 16, 3), np.float32))
+    return folder / "leaky.keras"
 
 
-@pytest.fixture
-def session() -> Iterator[Session]:
-    with Session(ModelOptions(cache=False)) as made:
-        yield made
+def make_model(path: str) -> None:
+    """Runs in a child: Keras stays out of the test's process."""
+    import keras
+
+    keras.utils.set_random_seed(3)
+    layers = keras.layers
+    image = keras.Input((16, 16, 3), name="image")
+    x = layers.LeakyReLU(negative_slope=0.1)(layers.Conv2D(8, 3, strides=2)(image))
+    x = layers.Conv2D(8, 3, activation="relu")(layers.UpSampling2D(2)(x))
+    keras.Model(image, layers.Dense(4, name="scores")(layers.GlobalAveragePooling2D()(x))).save(path)
 
 
-@pytest.mark.parametrize(
-    ("file", "code"),
-    [
-        (lambda: grouped(2, times=2), "grouped-convolution"),
-        (lambda: repeated((2, 2)), "nearest-upsampling"),
-        (lambda: unary("LEAKY_RELU", alpha=0.1), "leaky-relu"),
-        (lambda: padv2(-1.0), "padv2-shifted"),
-    ],
-)
-def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: TargetProfile, session: Session) -> None:
-    """Models that the Edge TPU compiler would refuse or leave on the host are planned whole after the repair."""
-    assert callable(file)
-    before = file()
-    score = off_accelerator(edgetpu, INT8, WISH)
-    assert score(read_model(before))
-    proven = repair_proven(session, before, edgetpu, INT8, WISH)
-    assert {rewrite.code for rewrite in proven.repaired.rewrites} == {code}
-    assert score(read_model(proven.repaired.tflite)) == frozenset()
-    assert proven.difference <= 1e-5
-    assert proven.notes == ()
+def options(model: Path, out: Path, repair: str) -> BuildOptions:
+    return BuildOptions(out=out, samples=str(model.parent / "samples.npz"), target=TargetOptions(repair=repair))
 
 
-def test_what_does_not_prove_is_left_out(edgetpu: TargetProfile, session: Session) -> None:
-    """PADV2 by 1000 around small values loses their digits in the sum: the proof sees it, the op stays, a note says so.
-
-    The padding is sliced off again, so that only the small values are compared.
-    """
-    before = padv2(1000.0, inner_only=True)
-    assert repair_for(before, edgetpu, INT8, WISH).rewrites
-    proven = repair_proven(session, before, edgetpu, INT8, WISH)
-    assert (proven.repaired.tflite, proven.repaired.rewrites) == (before, ())
-    assert "padv2-shifted is left out" in proven.notes[0]
-
-
-def test_a_bad_rewrite_does_not_take_the_good_ones_with_it(edgetpu: TargetProfile, session: Session) -> None:
-    """Only the kind that fails its proof is left out."""
-
-    def write(made: Net, x: int) -> list[int]:
-        shape = (1, 6, 6, 8)
-        y, z, w = made.tensor("y", (1, 8, 8, 8)), made.tensor("z", shape), made.tensor("w", shape)
-        paddings = made.constant("p", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
-        made.op("PADV2", [x, paddings, made.constant("v", 1000.0)], [y])
-        made.op("SLICE", [y, made.constant("b", [0, 1, 1, 0], "INT32"), made.constant("s", shape, "INT32")], [z])
-        made.op("LEAKY_RELU", [z], [w], alpha=0.1)
-        return [w]
-
-    proven = repair_proven(session, net(write), edgetpu, INT8, WISH)
-    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["leaky-relu"]
-    assert proven.difference <= 1e-5
+def test_repairs_bring_the_model_onto_the_edge_tpu(leaky: Path, tmp_path: Path) -> None:
+    """Without repairs most ops stay on the host; with them all are mapped, and accuracy does not change."""
+    (before,) = build(leaky, ["edgetpu"], options(leaky, tmp_path / "none", "none")).results
+    (after,) = build(leaky, ["edgetpu"], options(leaky, tmp_path / "exact", "exact")).results
+    assert before.error is None
+    assert after.error is None
+    assert before.report is not None
+    assert after.report is not None
+    assert before.repairs == ()
+    assert before.report.summary["host"] > 0
+    assert after.report.summary["host"] == 0
+    assert {rewrite.code for rewrite in after.repairs} >= {"leaky-relu"}
+    assert all(rewrite.exact and rewrite.moved_ops > 0 for rewrite in after.repairs)
+    assert before.quality is not None
+    assert after.quality is not None
+    assert after.quality.snr_db is not None
+    assert before.quality.snr_db is not None
+    assert after.quality.snr_db > before.quality.snr_db - 3
 
 
-def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, session: Session) -> None:
-    """Mode `approximate` reports how far the float outputs moved."""
-    before = unary("GELU")
-    assert repair_proven(session, before, edgetpu, INT8, WISH).repaired.tflite == before
-    proven = repair_proven(session, before, edgetpu, INT8, WISH, mode="approximate")
-    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["gelu"]
-    assert 1e-4 < proven.difference < 0.021
-    assert f"{proven.difference:.2g}" in proven.notes[0]
+def test_check_says_what_a_build_would_rewrite(leaky: Path) -> None:
+    """The check of a float model counts the ops after the rewrites and lists them."""
+    (found,) = check(leaky, ["edgetpu"]).results
+    assert found.report is not None
+    assert found.report.summary["host"] == 0
+    assert found.repairs
 
 
-def test_the_cpu_gets_the_file_as_it_is() -> None:
-    """The host has nothing to move ops to."""
-    before = grouped(2)
-    assert repair_for(before, get_target("cpu"), SchemeRule("int8"), WISH).tflite == before
-
-
-def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Session) -> None:
-    """The message lists the modes."""
-    with pytest.raises(UsageError, match="expected exact, none or approximate, got 'fast'"):
-        repair_proven(session, unary("RELU"), edgetpu, INT8, WISH, mode="fast")
+def test_unknown_mode(leaky: Path, tmp_path: Path) -> None:
+    """--repair takes three words."""
+    with pytest.raises(UsageError, match="exact, none or approximate"):
+        build(leaky, ["edgetpu"], options(leaky, tmp_path, "maybe"))
