@@ -41,9 +41,9 @@ def _root(
 
 
 def _register() -> None:
-    from edgepack.cli import build, cache, check, compare, doctor, inspect, targets, verify
+    from edgepack.cli import build, cache, check, compare, doctor, inspect, targets, train, verify
 
-    for module in (build, check, compare, verify, inspect, targets, doctor, cache):
+    for module in (build, train, check, compare, verify, inspect, targets, doctor, cache):
         module.register(app)
 
 

@@ -1,0 +1,120 @@
+"""What is in a trained file: its size, and zeros and unique weights per layer. Needs no TensorFlow."""
+
+import gzip
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from edgepack.graph import Op, Tensor, read_model
+
+#: Ops whose second input holds trained weights, and the dimension along which their channels run: CONV_2D
+#: [out, h, w, in], DEPTHWISE_CONV_2D [1, h, w, out], FULLY_CONNECTED [out, in], TRANSPOSE_CONV [out, h, w, in].
+_WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "CONV_3D": 4}
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """The weights of one op.
+
+    Attributes:
+        layer: Name of the op's output tensor.
+        op: TFLite operator name.
+        dtype: Type of the weights.
+        weights: How many there are.
+        sparsity: Share of them that stands for exactly zero, 0 to 1.
+        unique: Different values in the whole tensor.
+        unique_per_channel: Most different values in one output channel; a per-channel scale makes the same cluster
+            another number in each channel, so this one counts clusters in an int8 file.
+    """
+
+    layer: str
+    op: str
+    dtype: str
+    weights: int
+    sparsity: float
+    unique: int
+    unique_per_channel: int
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """A whole file.
+
+    Attributes:
+        bytes: Size of the file.
+        gzip_bytes: Size compressed with gzip, level 9, as an app store or a download would.
+        layers: Ops with weights, in file order.
+    """
+
+    bytes: int
+    gzip_bytes: int
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros over all layers, 0 to 1."""
+        total = sum(layer.weights for layer in self.layers)
+        return sum(layer.sparsity * layer.weights for layer in self.layers) / total if total else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the `report` object of `train --json`."""
+        return {
+            "bytes": self.bytes,
+            "gzip_bytes": self.gzip_bytes,
+            "sparsity": round(self.sparsity, 4),
+            "layers": [{**asdict(layer), "sparsity": round(layer.sparsity, 4)} for layer in self.layers],
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "FileReport":
+        """Return the report that `to_json` wrote."""
+        layers = tuple(LayerReport(**layer) for layer in document["layers"])
+        return cls(document["bytes"], document["gzip_bytes"], layers)
+
+
+def gzip_size(data: bytes) -> int:
+    """Return the size of `data` compressed with gzip, level 9."""
+    return len(gzip.compress(data, 9, mtime=0))
+
+
+def read_report(tflite: bytes) -> FileReport:
+    """Read what is in a file.
+
+    Raises:
+        ModelFileError: The bytes are no .tflite.
+    """
+    graph = read_model(tflite).main
+    layers = []
+    for op in graph.ops:
+        weights = _weights(op, graph.op_inputs(op))
+        if weights is None:
+            continue
+        layers.append(_layer(graph.output_name(op), op, weights))
+    return FileReport(len(tflite), gzip_size(tflite), tuple(layers))
+
+
+def _weights(op: Op, inputs: tuple[Tensor | None, ...]) -> Tensor | None:
+    if op.name not in _WEIGHTED or len(inputs) < 2:
+        return None
+    weights = inputs[1]
+    return weights if weights is not None and weights.data is not None and weights.elements else None
+
+
+def _layer(name: str, op: Op, weights: Tensor) -> LayerReport:
+    values = weights.data
+    assert values is not None
+    axis = _WEIGHTED[op.name]
+    channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    zero = 0
+    if weights.quantization is not None and weights.quantization.zero_point.size == 1:
+        zero = int(weights.quantization.zero_point[0])
+    return LayerReport(
+        layer=name,
+        op=op.name,
+        dtype=weights.dtype,
+        weights=weights.elements,
+        sparsity=float(np.mean(values == zero)),
+        unique=int(np.unique(values).size),
+        unique_per_channel=max(int(np.unique(channel).size) for channel in channels),
+    )

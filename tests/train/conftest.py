@@ -1,0 +1,27 @@
+"""One child for all training tests, so that TensorFlow is imported once."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edgepack.child import Worker
+
+
+@pytest.fixture(scope="session")
+def trainer() -> Iterator[Worker]:
+    """A child that keeps TensorFlow loaded."""
+    with Worker() as worker:
+        yield worker
+
+
+@pytest.fixture
+def make(trainer: Worker, tmp_path: Path) -> Callable[..., Path]:
+    """Build a model of train_models.py and return its path."""
+
+    def build(function: str, suffix: str = ".keras") -> Path:
+        path = tmp_path / f"{function}{suffix}"
+        trainer.call(f"train_models:{function}", str(path))
+        return path
+
+    return build

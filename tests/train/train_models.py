@@ -1,0 +1,175 @@
+"""Builds small real models in the child, where TensorFlow is, and looks at what was made of them there."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _keras() -> Any:
+    import keras
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(1)
+    return keras
+
+
+def winding(path: str) -> None:
+    """Branches, a layer called twice, a model in a model in a model, and operations written with + and *."""
+    keras = _keras()
+    layers = keras.layers
+    seen = keras.Input((4, 4, 6), name="seen")
+    inner = keras.Sequential([keras.Input((4, 4, 6)), layers.Conv2D(6, 1, name="same"), layers.ReLU(6.0)], name="inner")
+    block = keras.Model(seen, inner(seen) + layers.BatchNormalization(name="same")(seen), name="block")
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(6, 3, strides=2, padding="same", activation="gelu", name="same")(image)
+    x = layers.Multiply()([block(x), block(layers.SeparableConv2D(6, 3, padding="same")(x))])
+    twice = layers.Dense(6, activation="tanh", name="twice")
+    x = twice(x) - twice(x * 0.5)
+    x = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    x = layers.Dropout(0.2)(x)
+    model = keras.Model(image, layers.Dense(10, activation="softmax", name="digit")(x), name="winding")
+    _randomize(model)
+    model.save(path)
+
+
+def stacked(path: str) -> None:
+    """A Sequential model that ends in logits."""
+    keras = _keras()
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), name="image"),
+            layers.Conv2D(16, 3, padding="same", use_bias=False),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(16, 3, padding="same", activation="relu", name="second"),
+            layers.Flatten(),
+            layers.Dense(10, name="digit"),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss=loss)
+    model.save(path)
+
+
+def small(path: str) -> None:
+    """A network that learns the digits in an epoch or two, with one layer that TFMOT cannot annotate."""
+    keras = _keras()
+    layers = keras.layers
+    image = keras.Input((8, 8, 1), name="image")
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
+    x = layers.ReLU(6.0, name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.Conv2D(32, 3, strides=2, padding="same", activation="relu", name="wide")(x)
+    x = layers.Add(name="sum")([x, layers.BatchNormalization(name="alone")(x)])
+    x = layers.Flatten(name="flat")(x)
+    model = keras.Model(image, layers.Dense(10, activation="softmax", name="digit")(x), name="small")
+    model.compile("adam", loss="sparse_categorical_crossentropy")
+    model.save(path)
+
+
+def legacy(path: str) -> None:
+    """tf-keras's own .h5, with a depthwise layer that Keras 3 does not load and a model inside."""
+    import tf_keras
+
+    tf_keras.backend.clear_session()
+    tf_keras.utils.set_random_seed(1)
+    layers = tf_keras.layers
+    part = tf_keras.Sequential([tf_keras.Input((8, 8, 4)), layers.DepthwiseConv2D(3), layers.ReLU()], name="part")
+    image = tf_keras.Input((8, 8, 1), name="image")
+    x = layers.Flatten()(part(layers.Conv2D(4, 3, padding="same")(image)))
+    tf_keras.Model(image, layers.Dense(10, activation="softmax")(x), name="legacy").save(path)
+
+
+def subclassed(path: str) -> None:
+    keras = _keras()
+
+    class Mine(keras.Model):
+        def __init__(self, **config: Any) -> None:
+            super().__init__(**config)
+            self.dense = keras.layers.Dense(10)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x)
+
+    model = Mine(name="mine")
+    model(keras.ops.zeros((1, 4)))
+    model.save(path)
+
+
+def only_keras_3(path: str) -> None:
+    keras = _keras()
+    x = keras.Input((6,), name="x")
+    keras.Model(x, keras.layers.Dense(10)(keras.layers.RMSNormalization(name="root")(x))).save(path)
+
+
+def other_numbers(path: str) -> None:
+    """An activation that has one name and two meanings: Keras 3 divides by 6, tf-keras multiplies by 0.2."""
+    keras = _keras()
+    x = keras.Input((6,), name="x")
+    y = keras.layers.Dense(5, name="first")(x)
+    y = keras.layers.Dense(5, activation="hard_sigmoid", name="kinked")(y)
+    model = keras.Model(x, keras.layers.Dense(10, name="last")(y))
+    _randomize(model)
+    model.save(path)
+
+
+def unknown_operation(path: str) -> None:
+    keras = _keras()
+    x = keras.Input((6,), name="x")
+    keras.Model(x, keras.layers.Dense(10)(keras.ops.cumsum(x, axis=1))).save(path)
+
+
+def with_lambda(path: str) -> None:
+    keras = _keras()
+    x = keras.Input((6,), name="x")
+    twice = keras.layers.Lambda(lambda t: t * 2.0, name="double", output_shape=(6,))(x)
+    keras.Model(x, keras.layers.Dense(10, name="last")(twice)).save(path)
+
+
+def two_outputs(path: str) -> None:
+    keras = _keras()
+    x = keras.Input((8, 8, 1), name="image")
+    flat = keras.layers.Flatten()(x)
+    keras.Model(x, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)]).save(path)
+
+
+def look(path: str, allow_code: bool = False) -> dict[str, Any]:
+    """Rebuild a model and say what it became."""
+    from edgepack.train.load import load
+    from edgepack.train.rebuild import is_model, rebuild
+
+    done = rebuild(load(Path(path), allow_code=allow_code)[0], allow_code=allow_code)
+    return {
+        "difference": done.difference,
+        "keras": type(done.model).__module__.split(".")[0],
+        "nested": [layer.name for layer in done.model.layers if is_model(layer)],
+        "layers": [layer.name for layer in done.model.layers],
+        "calls": {layer.name: len(layer._inbound_nodes) for layer in done.model.layers},
+    }
+
+
+def kill_after(path: str, epoch: int, *arguments: Any) -> Any:
+    """Train, and let this process be killed when an epoch of the last stage is done: as a power cut would."""
+    import signal
+
+    from edgepack.train import child, loop
+
+    def emit(value: Any) -> None:
+        if value.get("epoch") == epoch and value.get("stage") == "qat":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.emit = emit
+    return child.run(path, *arguments)
+
+
+def _randomize(model: Any) -> None:
+    """Give every weight a value of its own, so that a swapped or forgotten one shows in the outputs."""
+    import numpy as np
+
+    random = np.random.default_rng(3)
+    model.set_weights([random.uniform(0.1, 0.6, w.shape).astype(w.dtype) for w in model.get_weights()])
