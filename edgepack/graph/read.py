@@ -3,6 +3,7 @@
 import re
 import struct
 from functools import cache
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import ModelFileError
-from edgepack.graph.model import Graph, Model, Op, Quantization, Signature, Tensor
+from edgepack.graph.model import NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
 
 #: More dimensions than any TFLite kernel takes; a larger number means a corrupt file.
 _MAX_RANK = 32
@@ -193,6 +194,12 @@ class _Reader:
             raise ModelFileError(f"tensor {index} has the shape {list(shape)}")
         raw = self._buffer(tensor.Buffer())
         kind = enum_names("TensorType").get(tensor.Type(), f"TYPE_{tensor.Type()}")
+        sparse = tensor.Sparsity() is not None
+        if raw is not None and kind in NUMPY_DTYPES and not sparse:
+            # The runtime refuses such a file as well; here it would be memory that the file does not have.
+            wanted = prod(shape) * NUMPY_DTYPES[kind].itemsize
+            if raw.size < wanted:
+                raise ModelFileError(f"tensor {index} {list(shape)} needs {wanted} bytes, its buffer has {raw.size}")
         return Tensor(
             index=index,
             name=(tensor.Name() or b"").decode("utf-8", "replace"),
@@ -203,7 +210,7 @@ class _Reader:
             raw=raw,
             quantization=self._quantization(tensor.Quantization()),
             is_variable=bool(tensor.IsVariable()),
-            has_sparsity=tensor.Sparsity() is not None,
+            has_sparsity=sparse,
             has_rank=bool(tensor.HasRank()) or bool(shape),
         )
 

@@ -38,6 +38,10 @@ class _Call:
         return 0 if tensor is None else tensor.rank
 
     @property
+    def first_output(self) -> Tensor | None:
+        return self.outputs[0] if self.outputs else None
+
+    @property
     def output(self) -> str:
         return self.outputs[0].dtype if self.outputs else ""
 
@@ -133,7 +137,7 @@ def _grouped(call: _Call) -> bool:
 
 
 def _rescales_by_1_or_more(call: _Call) -> bool:
-    scales = [_scale(call.input(0)), _scale(call.input(1)), _scale(call.outputs[0])]
+    scales = [_scale(tensor) for tensor in (call.input(0), call.input(1), call.first_output)]
     return all(scales) and scales[0] * scales[1] / scales[2] >= 1.0
 
 
@@ -303,7 +307,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     "QUANTIZE": (
         _touches(5, "UINT4"),
         _touches(4, "INT4"),
-        _if(lambda call: _per_channel(call.outputs[0]), 3),
+        _if(lambda call: _per_channel(call.first_output), 3),
         _if(lambda call: call.output == "INT16", 2),
     ),
     "RANGE": (_is(2, "INT64"),),

@@ -3,7 +3,6 @@
 What a rewrite makes ends in the same tensors as what it replaces, so that nothing around it changes.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -218,11 +217,6 @@ def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:
         gone.update(i for index in edit.removed for i in graph.ops[index].outputs)
         written.update(i for op in edit.ops for i in op.outputs)
     return frozenset(gone - written)
-
-
-def elements(shape: Sequence[int]) -> int:
-    """Return the number of values of a shape."""
-    return math.prod(shape)
 
 
 def _order(graph: Graph, edits: Sequence[Edit]) -> list[Op | NewOp]:

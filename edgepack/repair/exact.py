@@ -23,12 +23,14 @@ def rewrite_grouped_convolution(graph: Graph, op: Op) -> list[Edit]:
 
     With one channel per group it is a DEPTHWISE_CONV_2D, which comes first.
     """
-    if op.name != "CONV_2D" or len(op.inputs) < 2:
+    if op.name != "CONV_2D" or len(op.inputs) < 2 or len(op.outputs) != 1:
         return []
     x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
     weights = _constant(graph, op.inputs[1])
     bias = _constant(graph, op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
-    if x is None or out is None or weights is None or weights.ndim != 4 or x.rank != 4:
+    if x is None or out is None or weights is None or weights.ndim != 4 or (x.rank, out.rank) != (4, 4):
+        return []
+    if weights.size == 0 or out.shape[3] != weights.shape[0] or (bias is not None and bias.size != weights.shape[0]):
         return []
     if len(op.inputs) > 2 and op.inputs[2] >= 0 and bias is None:
         return []
@@ -85,7 +87,7 @@ def rewrite_leaky_relu(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_padv2(graph: Graph, op: Op) -> list[Edit]:
     """PADV2 that pads with a constant zero: PAD; with another constant: ADD of its negative, PAD, ADD of it."""
-    if op.name != "PADV2" or len(op.inputs) != 3:
+    if op.name != "PADV2" or len(op.inputs) != 3 or len(op.outputs) != 1:
         return []
     x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
     constant = _constant(graph, op.inputs[2])
@@ -107,12 +109,15 @@ def rewrite_padv2(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_tile(graph: Graph, op: Op) -> list[Edit]:
     """TILE: one CONCATENATION of the tensor with itself for each axis that is repeated."""
-    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if op.name == "TILE" else (None, None)
+    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if _takes_two(op, "TILE") else (None, None)
     times = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or times is None or times.size != x.rank:
         return []
-    repeats = [(axis, int(count)) for axis, count in enumerate(times.ravel()) if count > 1]
-    if not repeats or max(count for _, count in repeats) > _MOST_PARTS or x.rank != out.rank:
+    counts = [int(count) for count in times.ravel()]
+    if tuple(size * count for size, count in zip(x.shape, counts, strict=True)) != out.shape:
+        return []
+    repeats = [(axis, count) for axis, count in enumerate(counts) if count > 1]
+    if not repeats or max(counts) > _MOST_PARTS:
         return []
     draft = Draft(graph, out.name)
     source, shape = x.index, list(x.shape)
@@ -129,14 +134,17 @@ def rewrite_tile(graph: Graph, op: Op) -> list[Edit]:
 def rewrite_shrinking_slice(graph: Graph, op: Op) -> list[Edit]:
     """STRIDED_SLICE that drops axes (x[:, 0]): STRIDED_SLICE that keeps them, and RESHAPE."""
     mask = int(op.options.get("shrink_axis_mask", 0)) if op.name == "STRIDED_SLICE" else 0
-    others = ("ellipsis_mask", "new_axis_mask")
-    if not mask or len(op.inputs) != 4 or any(op.options.get(name) for name in (*others, "offset")):
+    if not mask or (len(op.inputs), len(op.outputs)) != (4, 1):
+        return []
+    if any(op.options.get(name) for name in ("ellipsis_mask", "new_axis_mask", "offset")):
         return []
     x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
     parameters = [graph.tensors[i].data if i >= 0 else None for i in op.inputs[1:]]
     if x is None or out is None or any(values is None or values.size != x.rank for values in parameters):
         return []
     begin, end, stride = ([int(v) for v in values.ravel()] for values in parameters if values is not None)
+    if 0 in stride:
+        return []
     kept = []
     for axis in range(x.rank):
         if mask >> axis & 1:
@@ -215,7 +223,7 @@ def _unpack(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_division(graph: Graph, op: Op) -> list[Edit]:
     """DIV by a constant: MUL by its reciprocal."""
-    if op.name != "DIV" or len(op.inputs) != 2 or _float(graph, op.inputs[0]) is None:
+    if not _takes_two(op, "DIV") or _float(graph, op.inputs[0]) is None:
         return []
     divisor = _constant(graph, op.inputs[1])
     if divisor is None or _constant(graph, op.inputs[0]) is not None:
@@ -232,7 +240,7 @@ def rewrite_division(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_mean(graph: Graph, op: Op) -> list[Edit]:
     """MEAN over height and width: a mean of means, first along the width, then along the height."""
-    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if op.name == "MEAN" else (None, None)
+    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if _takes_two(op, "MEAN") else (None, None)
     axes_value = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or axes_value is None:
         return []
@@ -276,7 +284,7 @@ def rewrite_arithmetic(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_constant_product(graph: Graph, op: Op) -> list[Edit]:
     """BATCH_MATMUL of an activation with a constant matrix: FULLY_CONNECTED, with RESHAPE around it where needed."""
-    if op.name != "BATCH_MATMUL" or len(op.inputs) != 2 or op.options.get("adj_x"):
+    if not _takes_two(op, "BATCH_MATMUL") or op.options.get("adj_x"):
         return []
     x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
     matrix = _constant(graph, op.inputs[1])
@@ -313,18 +321,22 @@ def _convolution(op: Op) -> dict[str, Any]:
 
 
 def _float(graph: Graph, index: int) -> Tensor | None:
-    """Return a float32 activation of known shape, None for anything else."""
+    """Return a float32 activation of known shape with at least one value, None for anything else."""
     if index < 0:
         return None
     tensor = graph.tensors[index]
-    usable = tensor.dtype == "FLOAT32" and not tensor.is_dynamic and tensor.has_rank and not tensor.is_constant
-    return tensor if usable else None
+    known = not tensor.is_dynamic and tensor.rank > 0 and tensor.elements > 0
+    return tensor if known and tensor.dtype == "FLOAT32" and not tensor.is_constant else None
 
 
 def _constant(graph: Graph, index: int) -> npt.NDArray[np.float32] | None:
     """Return the values of a float32 constant, None for anything else."""
     tensor = graph.tensors[index] if index >= 0 else None
     return tensor.data if tensor is not None and tensor.dtype == "FLOAT32" else None
+
+
+def _takes_two(op: Op, name: str) -> bool:
+    return op.name == name and len(op.inputs) == 2 and len(op.outputs) == 1
 
 
 def _one_to_one(graph: Graph, op: Op, name: str) -> tuple[Tensor | None, Tensor | None]:

@@ -4,6 +4,7 @@ A chain is run on the positions of its input's values, so what it does is known 
 only when its own run gives the same positions.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import permutations
@@ -105,7 +106,7 @@ def _moved(graph: Graph, op: Op, positions: Positions) -> Positions | None:
     """Run one op on positions; None when the file does not tell what it does."""
     shape = graph.tensors[op.outputs[0]].shape
     if op.name in {"RESHAPE", "EXPAND_DIMS", "SQUEEZE"}:
-        return positions.reshape(shape)
+        return positions.reshape(shape) if math.prod(shape) == positions.size else None
     if op.name in {"DEPTH_TO_SPACE", "SPACE_TO_DEPTH"}:
         return _blocks(positions, int(op.options.get("block_size", 0)), deeper=op.name == "SPACE_TO_DEPTH")
     if op.name == "RESIZE_NEAREST_NEIGHBOR":
@@ -114,11 +115,15 @@ def _moved(graph: Graph, op: Op, positions: Positions) -> Positions | None:
     if values is None:
         return None
     given = tuple(int(value) for value in values.ravel())
-    if op.name == "TILE":
-        return np.tile(positions, given)
     if op.name == "TRANSPOSE":
-        return positions.transpose(given)
-    return np.broadcast_to(positions, given) if len(given) >= positions.ndim else None
+        return positions.transpose(given) if sorted(given) == list(range(positions.ndim)) else None
+    # Lengths are compared before anything is repeated: a broken file may ask for more than there is memory.
+    if op.name == "TILE":
+        sizes = tuple(size * count for size, count in zip(positions.shape, given, strict=False))
+        return np.tile(positions, given) if len(given) == positions.ndim and sizes == tuple(shape) else None
+    own = (*(1,) * (len(given) - positions.ndim), *positions.shape)
+    fits = len(own) == len(given) and all(a in {1, b} for a, b in zip(own, given, strict=True))
+    return np.broadcast_to(positions, given) if fits and given == tuple(shape) else None
 
 
 def _blocks(positions: Positions, size: int, *, deeper: bool) -> Positions | None:
@@ -139,7 +144,7 @@ def _blocks(positions: Positions, size: int, *, deeper: bool) -> Positions | Non
 def _resized(positions: Positions, shape: Sequence[int], op: Op) -> Positions | None:
     """Whole-number upscaling only; other sizes depend on how the kernel rounds."""
     factors = _factors(positions.shape, shape)
-    if factors is None or op.options.get("align_corners"):
+    if factors is None or min(factors) < 1 or op.options.get("align_corners"):
         return None
     return _repeated(positions, factors)
 
