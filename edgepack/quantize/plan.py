@@ -194,7 +194,7 @@ def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bit
 
 def _fix_outputs(draft: _Draft, op: Op, bits: int) -> None:
     bounds = fixed_range(op, bits)
-    if bounds is not None:
+    if bounds is not None and op.outputs and op.outputs[0] >= 0:
         scale = (bounds[1] - bounds[0]) / (255 if bits == 8 else 65534)
         zero_point = -128 - round(bounds[0] / scale) if bits == 8 else 0
         draft.retype(op.outputs[0], f"INT{bits}", _per_tensor(scale, zero_point))
