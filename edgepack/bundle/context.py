@@ -7,6 +7,7 @@ from typing import Any
 
 from edgepack.bundle import names
 from edgepack.bundle.android import android_context
+from edgepack.bundle.cpp import c_name, cpp_context
 from edgepack.bundle.golden import TOLERANCES
 from edgepack.bundle.spec import BundleSpec, TensorSpec, element_count
 from edgepack.errors import BundleError
@@ -132,6 +133,7 @@ def placeholders(spec: BundleSpec) -> dict[str, str]:
         "__asset__": names.snake(spec.name),
         "__package_path__": names.jvm_package(spec.android_package, spec.name).replace(".", "/"),
         "__class__": names.class_name(spec.name),
+        "__cname__": c_name(spec.name),
     }
 
 
@@ -175,6 +177,7 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "golden": spec.golden,
         "tolerances": TOLERANCES,
         "warnings": plain_warnings(spec),
+        **cpp_context(spec, inputs, outputs),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgepack.bundle import names
 from edgepack.bundle.context import label_lines, make_context, placeholders
+from edgepack.bundle.cpp import c_string
 from edgepack.bundle.golden import golden_files
 from edgepack.bundle.manifest import FILE_NAME, make_manifest, to_json_bytes
 from edgepack.bundle.spec import BundleSpec
@@ -28,6 +29,7 @@ FILTERS = {
     "mdcode": names.markdown_code,
     "comment": names.comment_text,
     "ktfloat": names.kotlin_float,
+    "c": c_string,
 }
 
 

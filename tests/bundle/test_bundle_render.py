@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -126,7 +127,19 @@ def test_hostile_names_stay_text(target: str, evil: str) -> None:
             for line in text.splitlines():
                 code = _without_strings(line)
                 assert "EVIL" not in code or code.lstrip().startswith("*"), line
+        elif path.endswith((".c", ".h", ".cpp", ".hpp")):
+            assert not re.search(r"\bEVIL\b", _without_strings_c(text)), path
+        elif path.endswith("CMakeLists.txt"):
+            assert not [line for line in text.splitlines() if re.search(r"\bEVIL\b", line) and line[:1] != "#"]
     assert list(faults(json.loads(files["manifest.json"]), MANIFEST)) == []
+
+
+def _without_strings_c(text: str) -> str:
+    """Return C or C++ without comments and string literals."""
+    assert "??" not in text
+    text = re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', " ", text, flags=re.DOTALL)
+    assert '"' not in text and "*/" not in text
+    return text
 
 
 def _without_strings(line: str) -> str:

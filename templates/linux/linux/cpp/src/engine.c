@@ -1,0 +1,328 @@
+/* Opens a model's file on the best there is, and runs it. Made by edgepack; the same file in every Linux bundle. */
+#define _POSIX_C_SOURCE 200809L
+#include "engine.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime.h"
+
+enum { kPathSize = 4096 };
+
+struct engine {
+  const engine_model *model;
+  char *data_dir;
+  char *device;
+  edgepack_accelerator accelerator;
+  int threads;
+  const runtime_kind *kind;
+  void *library;
+  void *session;
+  engine_delegate delegate;
+  void **raw_inputs; /* staging of quantized tensors, null for the others */
+  void **raw_outputs;
+  const void **given; /* what goes to the runtime in one run */
+  void **wanted;
+  edgepack_status status;
+};
+
+edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char *format, ...) {
+  if (error != NULL) {
+    va_list arguments;
+    va_start(arguments, format);
+    error->code = code;
+    vsnprintf(error->message, sizeof error->message, format, arguments);
+    va_end(arguments);
+  }
+  return code;
+}
+
+static edgepack_code path_of(const engine *self, const char *file, char *path, edgepack_error *error) {
+  const int length = snprintf(path, kPathSize, "%s/%s", self->data_dir, file);
+  if (length < 0 || length >= kPathSize) {
+    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "data_dir is too long");
+  }
+  if (access(path, R_OK) != 0) {
+    return engine_fail(error, EDGEPACK_NO_FILE, "cannot read %s: %s", path, strerror(errno));
+  }
+  return EDGEPACK_OK;
+}
+
+static edgepack_code open_file(engine *self, const char *file, void *delegate, edgepack_error *error) {
+  char path[kPathSize];
+  const runtime_request request = {path, self->threads, self->model, delegate};
+  const edgepack_code code = path_of(self, file, path, error);
+  return code != EDGEPACK_OK ? code : self->kind->open(self->library, &request, &self->session, error);
+}
+
+static void close_session(engine *self) {
+  if (self->session != NULL) {
+    self->kind->close(self->session);
+    self->session = NULL;
+  }
+  /* Only now: the interpreter uses its delegate until it is gone. */
+  if (self->delegate.delegate != NULL) {
+    self->delegate.destroy(self->delegate.delegate);
+    self->delegate.delegate = NULL;
+  }
+}
+
+static edgepack_code open_accelerator(engine *self, edgepack_error *error) {
+  const engine_model *model = self->model;
+  if (model->compiled_file[0] == '\0') {
+    return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "this bundle has no model compiled for the accelerator");
+  }
+  if (!self->kind->takes_delegates) {
+    return engine_fail(error, EDGEPACK_NO_ACCELERATOR,
+                       "the C API of %s takes no delegate of libedgetpu: give TensorFlow Lite's libtensorflowlite_c.so",
+                       self->kind->name);
+  }
+  edgepack_code code = model->attach(self->device, &self->delegate, error);
+  if (code == EDGEPACK_OK) {
+    code = open_file(self, model->compiled_file, self->delegate.delegate, error);
+  }
+  if (code != EDGEPACK_OK) {
+    close_session(self);
+  }
+  return code;
+}
+
+/* The accelerator, or the CPU with the reason. */
+static edgepack_code open_best(engine *self, edgepack_error *error) {
+  self->status.reason[0] = '\0';
+  if (self->model->attach != NULL && self->accelerator != EDGEPACK_NEVER) {
+    edgepack_error reason = {EDGEPACK_OK, ""};
+    if (open_accelerator(self, &reason) == EDGEPACK_OK) {
+      self->status.accelerator = self->model->accelerator;
+      self->status.model = self->model->compiled_file;
+      return EDGEPACK_OK;
+    }
+    if (self->accelerator == EDGEPACK_REQUIRE) {
+      return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "%s was required: %.400s", self->model->accelerator,
+                         reason.message);
+    }
+    snprintf(self->status.reason, sizeof self->status.reason, "%s", reason.message);
+  } else if (self->accelerator == EDGEPACK_REQUIRE) {
+    return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "an accelerator was required: this model is for the CPU");
+  }
+  self->status.accelerator = "cpu";
+  self->status.model = self->model->host_file;
+  return open_file(self, self->model->host_file, NULL, error);
+}
+
+static void free_staging(void **staging, size_t count) {
+  for (size_t i = 0; staging != NULL && i < count; ++i) {
+    free(staging[i]);
+  }
+  free(staging);
+}
+
+static void **make_staging(const engine_tensor *tensors, size_t count) {
+  void **staging = calloc(count + 1, sizeof *staging);
+  for (size_t i = 0; staging != NULL && i < count; ++i) {
+    if (tensors[i].scale == 0.0F) {
+      continue;
+    }
+    staging[i] = calloc(tensors[i].elements + 1, engine_type_size(tensors[i].type));
+    if (staging[i] == NULL) {
+      free_staging(staging, count);
+      return NULL;
+    }
+  }
+  return staging;
+}
+
+static edgepack_code prepare(engine *self, const edgepack_options *options, edgepack_error *error) {
+  const engine_model *model = self->model;
+  const char *device = options->device != NULL ? options->device : "";
+  const char *data_dir = options->data_dir != NULL ? options->data_dir : model->data_dir;
+  if (options->threads < 0 || options->accelerator < EDGEPACK_AUTO || options->accelerator > EDGEPACK_NEVER) {
+    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "expected no negative threads and a known accelerator, got %d, %d",
+                       options->threads, (int)options->accelerator);
+  }
+  self->threads = options->threads > 0 ? options->threads : 1;
+  self->accelerator = options->accelerator;
+  self->device = strdup(device);
+  self->data_dir = strdup(data_dir);
+  self->raw_inputs = make_staging(model->inputs, model->input_count);
+  self->raw_outputs = make_staging(model->outputs, model->output_count);
+  self->given = calloc(model->input_count + 1, sizeof *self->given);
+  self->wanted = calloc(model->output_count + 1, sizeof *self->wanted);
+  if (self->device == NULL || self->data_dir == NULL || self->raw_inputs == NULL || self->raw_outputs == NULL ||
+      self->given == NULL || self->wanted == NULL) {
+    return engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
+  }
+  self->kind =
+      runtime_load(options->runtime_library, &self->library, self->status.library, sizeof self->status.library, error);
+  if (self->kind == NULL) {
+    return EDGEPACK_NO_RUNTIME;
+  }
+  self->kind->describe(self->library, self->status.runtime, sizeof self->status.runtime);
+  return open_best(self, error);
+}
+
+engine *engine_open(const engine_model *model, const edgepack_options *options, edgepack_error *error) {
+  static const edgepack_options kDefaults = {NULL, NULL, 0, EDGEPACK_AUTO, NULL};
+  engine *self = calloc(1, sizeof *self);
+  if (self == NULL) {
+    engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
+    return NULL;
+  }
+  self->model = model;
+  if (prepare(self, options != NULL ? options : &kDefaults, error) != EDGEPACK_OK) {
+    engine_close(self);
+    return NULL;
+  }
+  return self;
+}
+
+void engine_close(engine *self) {
+  if (self == NULL) {
+    return;
+  }
+  close_session(self);
+  free_staging(self->raw_inputs, self->model->input_count);
+  free_staging(self->raw_outputs, self->model->output_count);
+  free(self->given);
+  free(self->wanted);
+  free(self->device);
+  free(self->data_dir);
+  free(self);
+}
+
+const edgepack_status *engine_status(const engine *self) { return self != NULL ? &self->status : NULL; }
+
+edgepack_code engine_reset(engine *self, edgepack_error *error) {
+  if (self == NULL) {
+    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "the model is null");
+  }
+  /* Opened anew, because only one of the two runtimes can clear variables in place. */
+  close_session(self);
+  return open_best(self, error);
+}
+
+static edgepack_code check_run(const engine *self, const void *const *inputs, void *const *outputs,
+                               edgepack_error *error) {
+  if (self == NULL || inputs == NULL || outputs == NULL) {
+    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "the model, its inputs or its outputs are null");
+  }
+  for (size_t i = 0; i < self->model->input_count; ++i) {
+    if (inputs[i] == NULL) {
+      return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "'%s': expected values, got null", self->model->inputs[i].field);
+    }
+  }
+  if (self->session == NULL) {
+    return engine_fail(error, EDGEPACK_RUNTIME_FAILED, "the model is not loaded: its last reset failed");
+  }
+  return EDGEPACK_OK;
+}
+
+edgepack_code engine_run_raw(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error) {
+  const edgepack_code code = check_run(self, inputs, outputs, error);
+  return code != EDGEPACK_OK ? code : self->kind->run(self->session, inputs, outputs, error);
+}
+
+edgepack_code engine_run_real(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error) {
+  edgepack_code code = check_run(self, inputs, outputs, error);
+  const engine_model *model = self != NULL ? self->model : NULL;
+  for (size_t i = 0; code == EDGEPACK_OK && i < model->input_count; ++i) {
+    self->given[i] = inputs[i];
+    if (self->raw_inputs[i] != NULL) {
+      code = engine_quantize(&model->inputs[i], inputs[i], self->raw_inputs[i], error);
+      self->given[i] = self->raw_inputs[i];
+    }
+  }
+  if (code != EDGEPACK_OK) {
+    return code;
+  }
+  for (size_t i = 0; i < model->output_count; ++i) {
+    self->wanted[i] = outputs[i] != NULL && self->raw_outputs[i] != NULL ? self->raw_outputs[i] : outputs[i];
+  }
+  code = self->kind->run(self->session, self->given, self->wanted, error);
+  for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
+    if (outputs[i] != NULL && self->raw_outputs[i] != NULL) {
+      engine_dequantize(&model->outputs[i], self->raw_outputs[i], outputs[i]);
+    }
+  }
+  return code;
+}
+
+/* -- golden vectors ---------------------------------------------------------------------------------------------- */
+
+static edgepack_code read_golden(const engine *self, size_t number, const char *kind, size_t position,
+                                 const engine_tensor *tensor, void **data, edgepack_error *error) {
+  char name[96];
+  char path[kPathSize];
+  const size_t size = tensor->elements * engine_type_size(tensor->type);
+  snprintf(name, sizeof name, "golden/case_%zu/%s_%zu.bin", number, kind, position);
+  const edgepack_code code = path_of(self, name, path, error);
+  if (code != EDGEPACK_OK) {
+    return code;
+  }
+  FILE *stream = fopen(path, "rb");
+  if (stream == NULL) {
+    return engine_fail(error, EDGEPACK_NO_FILE, "cannot read %s: %s", path, strerror(errno));
+  }
+  *data = malloc(size + 1);
+  /* One byte more than expected: a longer file is as wrong as a shorter one. */
+  const size_t got = *data != NULL ? fread(*data, 1, size + 1, stream) : 0;
+  fclose(stream);
+  if (*data == NULL) {
+    return engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
+  }
+  return got == size ? EDGEPACK_OK
+                     : engine_fail(error, EDGEPACK_NO_FILE, "%s: expected %zu bytes, got %s", path, size,
+                                   got < size ? "fewer" : "more");
+}
+
+static edgepack_code run_case(engine *self, size_t number, void **inputs, void **expected, void **actual,
+                              edgepack_difference *differences, edgepack_error *error) {
+  const engine_model *model = self->model;
+  edgepack_code code = engine_reset(self, error);
+  for (size_t i = 0; code == EDGEPACK_OK && i < model->input_count; ++i) {
+    code = read_golden(self, number, "input", i, &model->inputs[i], &inputs[i], error);
+  }
+  for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
+    const engine_tensor *tensor = &model->outputs[i];
+    code = read_golden(self, number, "output", i, tensor, &expected[i], error);
+    actual[i] = calloc(tensor->elements + 1, engine_type_size(tensor->type));
+    if (code == EDGEPACK_OK && actual[i] == NULL) {
+      code = engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
+    }
+  }
+  if (code == EDGEPACK_OK) {
+    code = engine_run_raw(self, (const void *const *)inputs, actual, error);
+  }
+  const int on_cpu = code == EDGEPACK_OK && strcmp(self->status.accelerator, "cpu") == 0;
+  for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
+    differences[i].golden_case = number;
+    differences[i].output = i;
+    engine_compare(&model->outputs[i], expected[i], actual[i], on_cpu ? &model->on_cpu : &model->on_accelerator,
+                   &differences[i]);
+  }
+  return code;
+}
+
+edgepack_code engine_self_test(engine *self, edgepack_difference *differences, edgepack_error *error) {
+  if (self == NULL || differences == NULL) {
+    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "the model or the differences are null");
+  }
+  const engine_model *model = self->model;
+  edgepack_code code = EDGEPACK_OK;
+  for (size_t number = 0; code == EDGEPACK_OK && number < model->cases; ++number) {
+    void **inputs = calloc(model->input_count + 1, sizeof *inputs);
+    void **expected = calloc(model->output_count + 1, sizeof *expected);
+    void **actual = calloc(model->output_count + 1, sizeof *actual);
+    code = inputs == NULL || expected == NULL || actual == NULL
+               ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
+               : run_case(self, number, inputs, expected, actual, differences + number * model->output_count, error);
+    free_staging(inputs, model->input_count);
+    free_staging(expected, model->output_count);
+    free_staging(actual, model->output_count);
+  }
+  return code;
+}
