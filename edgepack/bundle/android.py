@@ -1,10 +1,15 @@
 """What the Android template sees besides the tensors: libraries, languages, delivery. No text of its own."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack.bundle.spec import BundleSpec
 from edgepack.errors import BundleError
+
+if TYPE_CHECKING:
+    from edgepack.bundle.context import TensorView
 
 #: Versions that the generated projects ask for; a key of [bundle.options] with the same name wins.
 #: Source of litert: LiteRT issues 8 and 43 (1.4.0 is the first 1.x whose native libraries are 16 KB aligned).
@@ -40,7 +45,7 @@ class Dependency:
 
 def versions(spec: BundleSpec) -> dict[str, str]:
     """Return `VERSIONS` with what the profile's [bundle.options] override."""
-    return VERSIONS | {key: str(value) for key, value in spec.profile.bundle.options.items() if key in VERSIONS}
+    return VERSIONS | {key: str(value) for key, value in spec.rule.options.items() if key in VERSIONS}
 
 
 def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
@@ -49,13 +54,13 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
     Raises:
         BundleError: `[bundle.options] runtime` is none of `RUNTIMES`.
     """
-    runtime = spec.profile.bundle.options.get("runtime", RUNTIMES[0])
+    runtime = spec.rule.options.get("runtime", RUNTIMES[0])
     if runtime not in RUNTIMES:
         raise BundleError(
             f"target '{spec.profile.id}': [bundle.options] runtime: expected {' or '.join(RUNTIMES)}, got '{runtime}'",
             hint="correct the profile",
         )
-    version, delegate = versions(spec), spec.profile.bundle.delegate
+    version, delegate = versions(spec), spec.rule.delegate
     gpu = delegate in {"gpu", "qnn"}
     found = []
     if runtime == "litert":
@@ -93,6 +98,122 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
     return tuple(found)
 
 
-def android_context(spec: BundleSpec) -> dict[str, Any]:
-    """Return the variables that only Android templates use."""
-    return {"versions": versions(spec), "dependencies": dependencies(spec)}
+#: Languages of the loader; each has a folder of its own in the template.
+LANGUAGES = ("kotlin", "java")
+#: Array types that hold real values.
+_REAL = frozenset({"FLOAT32", "INT8", "UINT8", "INT16"})
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """An input that takes pictures: value = (pixel - mean) / std, pixel in 0..255.
+
+    Attributes:
+        index: Position among the inputs.
+        height: In pixels.
+        width: In pixels.
+        mean: One per channel: red, green, blue, or grey alone.
+        std: The same.
+    """
+
+    index: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the `run` that takes pictures.
+
+    Attributes:
+        view: The input.
+        image: What makes a picture of it, None for an input that takes values.
+    """
+
+    view: "TensorView"
+    image: ImageView | None
+
+    @property
+    def name(self) -> str:
+        """Identifier."""
+        return self.view.kotlin
+
+    @property
+    def text(self) -> str:
+        """What it is, for a comment."""
+        if self.image is None:
+            return f"{self.view.elements} values"
+        return f"A picture; it is resized to {self.image.width} x {self.image.height}"
+
+    @property
+    def kotlin_type(self) -> str:
+        """Kotlin type."""
+        return self.view.kotlin_type if self.image is None else "Bitmap"
+
+    @property
+    def java_type(self) -> str:
+        """Java type."""
+        return self.view.java_type if self.image is None else "Bitmap"
+
+    @property
+    def argument(self) -> str:
+        """What is handed on to the `run` that takes values."""
+        return self.name if self.image is None else f"IMAGE_{self.image.index}.values({self.name})"
+
+
+def images(spec: BundleSpec) -> tuple[ImageView, ...]:
+    """Return the inputs of shape [1, height, width, 1 or 3] whose preprocessing is known."""
+    found = []
+    for index, tensor in enumerate(spec.inputs):
+        known = tensor.preprocessing or {}
+        real = tensor.quantized or tensor.dtype == "FLOAT32"
+        if len(tensor.shape) != 4 or tensor.shape[0] != 1 or tensor.shape[3] not in {1, 3} or not real:
+            continue
+        mean, std = (_per_channel(known.get(key), tensor.shape[3]) for key in ("mean", "std"))
+        if tensor.dtype in _REAL and mean and std and all(std):
+            found.append(ImageView(index, tensor.shape[1], tensor.shape[2], mean, std))
+    return tuple(found)
+
+
+def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
+    """Return a number, or a list of numbers, as one number per channel; empty when they are not known."""
+    numbers = list(value) if isinstance(value, list | tuple) else [value]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or not math.isfinite(n) for n in numbers):
+        return ()
+    if len(numbers) not in {1, channels}:
+        return ()
+    return tuple(float(number) for number in (numbers if len(numbers) == channels else numbers * channels))
+
+
+def left_out(spec: BundleSpec) -> frozenset[str]:
+    """Return the folders of a template that this bundle does not get.
+
+    Raises:
+        BundleError: The language is none of `LANGUAGES`.
+    """
+    if spec.language not in LANGUAGES:
+        raise BundleError(f"language: expected {' or '.join(LANGUAGES)}, got '{spec.language}'")
+    return frozenset(f"__{language}__" for language in LANGUAGES if language != spec.language)
+
+
+def android_context(spec: BundleSpec, inputs: "Sequence[TensorView]") -> dict[str, Any]:
+    """Return the variables that only Android templates use.
+
+    Args:
+        spec: The bundle's values.
+        inputs: The inputs as templates see them.
+
+    Raises:
+        BundleError: An option has a value that is not known.
+    """
+    found = images(spec)
+    by_index = {image.index: image for image in found}
+    return {
+        "versions": versions(spec),
+        "dependencies": dependencies(spec),
+        "language": spec.language,
+        "images": found,
+        "image_parameters": [Parameter(view, by_index.get(view.index)) for view in inputs],
+    }

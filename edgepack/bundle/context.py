@@ -82,6 +82,20 @@ class TensorView:
             hint="give the model inputs and outputs of one of these types",
         )
 
+    @property
+    def java_type(self) -> str:
+        """Java array type of the loader's parameter or getter.
+
+        Raises:
+            BundleError: The Android runtime's Java classes have no such type.
+        """
+        return f"{self.kotlin_type.removesuffix('Array').lower()}[]"
+
+    @property
+    def getter(self) -> str:
+        """Name of the getter of an output: Kotlin's own for a property of that name."""
+        return f"get{self.kotlin[0].upper()}{self.kotlin[1:]}"
+
 
 def _views(tensors: tuple[TensorSpec, ...], fallback: str, kind: str) -> list[TensorView]:
     texts = [tensor.name for tensor in tensors]
@@ -133,6 +147,8 @@ def placeholders(spec: BundleSpec) -> dict[str, str]:
         "__asset__": names.snake(spec.name),
         "__package_path__": names.jvm_package(spec.android_package, spec.name).replace(".", "/"),
         "__class__": names.class_name(spec.name),
+        "__kotlin__": "kotlin",
+        "__java__": "java",
         "__cname__": c_name(spec.name),
     }
 
@@ -148,11 +164,11 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
     compiled = spec.compiled
     # The model's bytes decide: an installer takes a new model for a new version.
     digest = hashlib.sha256(b"".join(model.data for model in spec.models)).hexdigest()
-    return android_context(spec) | {
+    return android_context(spec, inputs) | {
         "spec": spec,
         "target": spec.profile,
-        "delegate": spec.profile.bundle.delegate,
-        "options": dict(spec.profile.bundle.options),
+        "delegate": spec.rule.delegate,
+        "options": dict(spec.rule.options),
         "title": spec.name,
         "python_package": names.python_package(spec.name),
         "distribution": names.distribution(spec.name),
@@ -188,7 +204,7 @@ def plain_warnings(spec: BundleSpec) -> list[str]:
     if compiler is not None and spec.compile.status != "compiled":
         reason = spec.compile.reason.rstrip(".")
         # Only the Edge TPU needs its compiler: a phone's driver prepares the model when it loads it.
-        need = spec.profile.bundle.delegate == "edgetpu"
+        need = spec.rule.delegate == "edgetpu"
         what = f"This model is NOT compiled for {spec.profile.title}" if need else "Nothing was compiled ahead of time"
         found.append(f"{what}{f': {reason}' if reason else ''}.{' It runs on the CPU until it is.' if need else ''}")
     if spec.calibration is not None and spec.calibration.random:

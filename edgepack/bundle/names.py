@@ -32,10 +32,12 @@ _PYTHON_USED = _set("self cls top_k k output status np result labels")
 _PACKAGES_TAKEN = _set("numpy ai_edge_litert tflite_runtime tensorflow edgepack hatchling src test tests")
 # Kotlin, Android and loader names that a class named after a model must not shadow in the generated files.
 _CLASSES_TAKEN = _set("""
-    Any ArrayLike Array Boolean Buffer Byte ByteArray ByteBuffer ByteOrder Collection Comparable CompatibilityList
-    Context Delegate Double Engine Error Exception Executors File Float FloatArray GoldenDifference GpuDelegate Int
-    IntArray Interpreter Iterable Label List Long LongArray Map ModelRunner ModelStatus Nothing Object Pair QnnDelegate
-    Result Runnable Sequence Set Short ShortArray Status String System Tensor TensorSpec Thread Throwable Unit
+    Any Array ArrayLike ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Byte ByteArray
+    ByteBuffer ByteOrder Collection Comparable CompatibilityList Context Delegate Double Engine Error Exception
+    Executors File Float FloatArray GoldenDifference GpuDelegate HashMap IllegalArgumentException
+    IllegalStateException ImageSpec Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long LongArray
+    Map Math ModelRunner ModelStatus Nothing Object Pair QnnDelegate Result Runnable Sequence Set Short ShortArray
+    Status String System Tensor TensorSpec Thread Throwable Unit
 """)
 
 
@@ -195,6 +197,11 @@ def python_string(text: str) -> str:
 def kotlin_string(text: str) -> str:
     """Return a Kotlin string literal, ASCII only, with `$` kept from starting a template."""
     return f'"{_escape(text, {**_COMMON, "$": chr(92) + "$"}, "jvm")}"'
+
+
+def java_string(text: str) -> str:
+    """Return a Java string literal, ASCII only."""
+    return f'"{_escape(text, _COMMON, "jvm")}"'
 
 
 def toml_string(text: str) -> str:

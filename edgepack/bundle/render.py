@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgepack.bundle import names
+from edgepack.bundle.android import left_out
 from edgepack.bundle.context import label_lines, make_context, placeholders
 from edgepack.bundle.cpp import c_string
 from edgepack.bundle.golden import golden_files
@@ -23,6 +24,7 @@ _IGNORED = (".pyc", "~", ".swp", ".DS_Store")
 FILTERS = {
     "py": names.python_string,
     "kt": names.kotlin_string,
+    "java": names.java_string,
     "toml": names.toml_string,
     "xml": names.xml_text,
     "md": names.markdown_text,
@@ -68,7 +70,7 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
 def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what a loader reads at run time, by path relative to its data folder."""
     # Only libedgetpu takes a compiled .tflite through the interpreter; other compiled files have loaders of their own.
-    wanted = {"main", "host", "compiled"} if spec.profile.bundle.delegate == "edgetpu" else {"main", "host"}
+    wanted = {"main", "host", "compiled"} if spec.rule.delegate == "edgetpu" else {"main", "host"}
     files = {model.filename: model.data for model in spec.models if model.role in wanted}
     files |= {f"golden/{path}": data for path, data in golden.items()}
     files |= {f"labels_{n}.txt": label_lines(tensor.labels) for n, tensor in enumerate(spec.outputs) if tensor.labels}
@@ -86,7 +88,7 @@ def _template_files(folder: Path) -> list[PurePosixPath]:
 def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[str, bytes]:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
-    template = spec.profile.bundle.template
+    template = spec.rule.template
     roots = template_roots(spec.profile)
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", template) is not None
     folder = next((root / template for root in roots if plain and (root / template).is_dir()), None)
@@ -107,8 +109,11 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
     environment.filters.update(FILTERS)
     context = make_context(spec)
     words = placeholders(spec)
+    unwanted = left_out(spec)
     files: dict[str, bytes] = {}
     for path in _template_files(folder):
+        if unwanted & set(path.parts):
+            continue
         place = _fill(path.as_posix(), words)
         if path.name == _DATA_MARK:
             parent = place.removesuffix(_DATA_MARK)
@@ -135,6 +140,6 @@ def _fill(path: str, words: Mapping[str, str]) -> str:
 def _template_fault(spec: BundleSpec, path: PurePosixPath, error: Any) -> BundleError:
     line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
     return BundleError(
-        f"template '{spec.profile.bundle.template}/{path}' of '{spec.profile.id}' does not render{line}: {error}",
+        f"template '{spec.rule.template}/{path}' of '{spec.profile.id}' does not render{line}: {error}",
         hint="correct the template; it may use the variables and filters of docs/bundles.md only",
     )

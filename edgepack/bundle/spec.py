@@ -1,14 +1,18 @@
 """What a bundle is made from, as values. Everything a bundle says is in here; rendering adds nothing of its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.profiles.model import TargetProfile
+from edgepack.errors import BundleError
+from edgepack.profiles.model import BundleRule, TargetProfile
 from edgepack.runtime import TensorInfo
+
+#: Templates that a target without accelerator may be moved to.
+PLATFORMS = ("android", "linux")
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,12 @@ class BundleSpec:
         calibration: None for schemes that need no samples.
         warnings: Sentences that the user of the bundle has to know.
         notes: Sentences worth knowing.
-        android_package: Prefix of the Kotlin package; the model's name is added to it.
+        android_package: Prefix of the Java package; the model's name is added to it.
+        platform: `android` or `linux` in place of the profile's own; only a target without accelerator can be moved.
+        language: `kotlin` or `java`: language of the Android loader.
+        delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
+        socs: Chips (`SM8550`) that an AI pack has a folder for.
+        classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
     """
 
     name: str
@@ -190,6 +199,30 @@ class BundleSpec:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     android_package: str = "com.example"
+    platform: str = ""
+    language: str = "kotlin"
+    delivery: str = "module"
+    socs: tuple[str, ...] = ()
+    classes: bytes | None = None
+
+    @property
+    def rule(self) -> BundleRule:
+        """The profile's bundle rule, moved to `platform`.
+
+        Raises:
+            BundleError: The platform is unknown, or the target's accelerator is not on it.
+        """
+        own = self.profile.bundle
+        if self.platform in {"", own.template}:
+            return own
+        if self.platform not in PLATFORMS:
+            raise BundleError(f"platform: expected {' or '.join(PLATFORMS)}, got '{self.platform}'")
+        if own.delegate != "none":
+            raise BundleError(
+                f"target '{self.profile.id}' has no bundle for {self.platform}: its accelerator is for {own.template}",
+                hint=f"leave --platform out, or build the target cpu for {self.platform}",
+            )
+        return replace(own, template=self.platform)
 
     @property
     def host(self) -> ModelFile:

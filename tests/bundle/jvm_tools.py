@@ -16,6 +16,9 @@ from edgepack.runtime import Runner, dequantize, quantize
 
 Arrays = list[np.ndarray]
 
+#: Runs of `benchmark(4)`, those that do not count included.
+TIMED = 7
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -49,10 +52,12 @@ def record(tflite: bytes, samples: Sequence[Arrays]) -> Recording:
     return Recording([list(sample) for sample in samples], raw, outputs, results)
 
 
-def write_recording(folder: Path, recording: Recording, spec: BundleSpec) -> None:
-    """Write the runs, then the golden cases: the order in which the driver makes the loader run."""
+def write_recording(folder: Path, recording: Recording, spec: BundleSpec, pictures: int) -> None:
+    """Write the runs, pictures, golden cases and timed runs: the order in which the driver makes the loader run."""
     golden = [list(case.outputs) for case in spec.golden.cases]
-    for number, outputs in enumerate([*recording.outputs, *golden]):
+    # What a picture gives does not matter: its input is what is looked at.
+    replayed = [*recording.outputs, *[golden[0]] * pictures, *golden, *[golden[0]] * TIMED]
+    for number, outputs in enumerate(replayed):
         run = folder / str(number)
         run.mkdir(parents=True)
         for position, output in enumerate(outputs):
@@ -81,11 +86,17 @@ def compile_standins(kotlin: Kotlin, output: Path) -> Path:
 
 
 def drive(
-    kotlin: Kotlin, standins: Path, classes: Path, spec: BundleSpec, folder: Path, runs: int
+    kotlin: Kotlin,
+    standins: Path,
+    classes: Path,
+    spec: BundleSpec,
+    folder: Path,
+    runs: int,
+    pictures: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """Let the driver use the loader; the stand-ins come first on the class path, Android itself is not on it."""
     context = make_context(spec)
-    getters = [f"get{view.kotlin[0].upper()}{view.kotlin[1:]}" for view in context["outputs"]]
+    getters = [view.getter for view in context["outputs"]]
     jars = [jar for jar in kotlin.classpath if "android-all" not in jar.name]
     return subprocess.run(
         [
@@ -99,6 +110,7 @@ def drive(
             f"{context['kotlin_package']}.{context['class_name']}",
             str(runs),
             ",".join(getters),
+            *pictures,
         ],
         capture_output=True,
         text=True,

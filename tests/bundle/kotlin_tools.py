@@ -60,6 +60,29 @@ class Kotlin:
             timeout=600,
         )
 
+    def compile_java(self, sources: Sequence[Path], output: Path) -> subprocess.CompletedProcess[str]:
+        """Compile Java with every warning of the compiler, as errors."""
+        path = os.pathsep.join(map(str, self.classpath))
+        # Not about our code: classes of android-all whose annotations lack members.
+        flags = [
+            "-Xlint:all,-classfile",
+            "-Werror",
+            "--release",
+            "17",
+            "-encoding",
+            "UTF-8",
+            "-cp",
+            path,
+            "-d",
+            str(output),
+        ]
+        return subprocess.run(
+            ["javac", *flags, *map(str, sources)],
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
 
 def cache_folder() -> Path:
     """Return where the artifacts are kept between runs."""
@@ -120,8 +143,9 @@ def _fetch(coordinates: list[str], transitive: bool = False) -> Path | None:
 
 def _classes(aar: Path) -> Path:
     """Return the classes of an Android archive as a jar."""
-    jar = aar.with_suffix(".classes")
+    jar = aar.parent / "classes" / f"{aar.stem}.jar"
     if not jar.is_file():
+        jar.parent.mkdir(exist_ok=True)
         with zipfile.ZipFile(aar) as archive:
             jar.write_bytes(archive.read("classes.jar"))
     return jar

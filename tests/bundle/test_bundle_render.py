@@ -15,7 +15,7 @@ from bundle_specs import TEMPLATES, profile_of, tiny_spec
 
 from edgepack.bundle.render import render
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
-from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, ModelFile, TensorSpec
+from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, Golden, ModelFile, TensorSpec
 from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule
 
@@ -41,10 +41,20 @@ def text_files(files: dict[str, bytes]) -> dict[str, str]:
     return {path: data.decode("utf-8") for path, data in files.items() if not path.endswith(binary)}
 
 
-@pytest.mark.parametrize("target", sorted(TEMPLATES))
+def with_picture(spec: BundleSpec) -> BundleSpec:
+    """Return the spec with a first input whose preprocessing is known."""
+    known = {"mean": 127.5, "std": 127.5}
+    return replace(spec, inputs=(replace(spec.inputs[0], preprocessing=known), *spec.inputs[1:]))
+
+
+#: Bundles besides the targets' own whose text is reviewed.
+VARIANTS = {"cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java"))}
+
+
+@pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
     """Every text of every bundle is what was reviewed; --update-golden writes what is rendered now."""
-    actual = text_files(render(tiny_spec(target)))
+    actual = text_files(render(VARIANTS[target] if target in VARIANTS else tiny_spec(target)))
     folder = GOLDEN / target
     if request.config.getoption("--update-golden", default=False):
         for old in [path for path in folder.rglob("*") if path.is_file()]:
@@ -96,11 +106,11 @@ def test_loader_has_its_own_model_and_vectors(target: str) -> None:
     assert any(place.endswith("/tiny_edgetpu.tflite") for place in inside) == (target == "edgetpu")
 
 
-@pytest.mark.parametrize("target", sorted(TEMPLATES))
+@pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 @pytest.mark.parametrize("evil", EVIL)
 def test_hostile_names_stay_text(target: str, evil: str) -> None:
     """A name made to escape a string, comment, path or template is only ever text in every language."""
-    spec = tiny_spec(target)
+    spec = VARIANTS[target] if target in VARIANTS else tiny_spec(target)
     hostile = replace(
         spec,
         name=evil,
@@ -123,7 +133,7 @@ def test_hostile_names_stay_text(target: str, evil: str) -> None:
             assert set(document) == {"build-system", "project", "tool"} and "EVIL" not in document["project"]
         elif path.endswith(".xml"):
             assert not ElementTree.fromstring(text).findall(".//EVIL")
-        elif path.endswith((".kt", ".kts")):
+        elif path.endswith((".kt", ".kts", ".java")):
             for line in text.splitlines():
                 code = _without_strings(line)
                 assert "EVIL" not in code or code.lstrip().startswith("*"), line
@@ -253,6 +263,47 @@ def test_real_models_render(
     assert [entry["name"] for entry in manifest["inputs"]] == [tensor.name for tensor in spec.inputs]
     assert (len(manifest["inputs"]), len(manifest["outputs"])) == (inputs, outputs)
     assert manifest["inputs"][0]["scale"] == spec.inputs[0].scale
+
+
+def test_a_target_without_accelerator_can_be_moved() -> None:
+    """--platform gives the cpu target the other template; a target whose accelerator is elsewhere is refused."""
+    assert any(path.endswith("TinyModel20.kt") for path in render(tiny_spec("cpu", platform="android")))
+    assert render(tiny_spec("cpu", platform="linux")) == render(tiny_spec("cpu"))
+    assert render(tiny_spec("hexagon", platform="android")) == render(tiny_spec("hexagon"))
+    with pytest.raises(BundleError, match="target 'edgetpu' has no bundle for android"):
+        render(tiny_spec("edgetpu", platform="android"))
+    with pytest.raises(BundleError, match="expected android or linux, got 'ios'"):
+        render(tiny_spec("cpu", platform="ios"))
+    with pytest.raises(BundleError, match="expected kotlin or java, got 'swift'"):
+        render(tiny_spec("android-gpu", language="swift"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "takes"),
+    [
+        ({}, True),
+        ({"shape": (1, 8, 8, 1)}, True),
+        ({"preprocessing": {"mean": [1, 2, 3], "std": (4, 5, 6)}}, True),
+        ({"preprocessing": None}, False),
+        ({"preprocessing": {"mean": 0.0}}, False),
+        ({"preprocessing": {"mean": 0.0, "std": 0.0}}, False),
+        ({"preprocessing": {"mean": [1.0, 2.0], "std": 1.0}}, False),
+        ({"preprocessing": {"mean": "0", "std": 1.0}}, False),
+        ({"preprocessing": {"mean": float("nan"), "std": 1.0}}, False),
+        ({"shape": (2, 8, 8, 3)}, False),
+        ({"shape": (1, 8, 8, 4)}, False),
+        ({"shape": (1, 12)}, False),
+        ({"dtype": "INT32", "scale": 0.0}, False),
+    ],
+)
+def test_inputs_that_take_pictures(changes: dict[str, object], takes: bool) -> None:
+    """A Bitmap is taken where shape, type and preprocessing say what to make of it, nowhere else."""
+    spec = with_picture(tiny_spec("android-gpu"))
+    spec = replace(spec, inputs=(replace(spec.inputs[0], **changes), spec.inputs[1]), golden=Golden("x", "y", ()))
+    files = render(spec)
+    [loader] = [data.decode() for path, data in files.items() if path.endswith("TinyModel20.kt")]
+    assert ("myImage: Bitmap" in loader) == takes
+    assert any(path.endswith("ImageSpec.kt") for path in files) == takes
 
 
 def gradle_of(spec: BundleSpec) -> str:

@@ -1,4 +1,4 @@
-"""The generated Kotlin compiles against the real artifacts with warnings as errors, and rounds as the runtime does."""
+"""The generated Kotlin and Java compile against the real artifacts with warnings as errors and round as the runtime."""
 
 import shutil
 import subprocess
@@ -28,6 +28,9 @@ def variants() -> Iterator[BundleSpec]:
     yield tiny_spec("hexagon")
     yield tiny_spec("hexagon", scheme="float16")
     yield tiny_spec("android-gpu", profile=profile_of("cpu", bundle=BundleRule("android", "none")))
+    pictures = tiny_spec("android-gpu")
+    known = {"mean": 127.5, "std": [58.4, 57.1, 57.4]}
+    yield replace(pictures, inputs=(replace(pictures.inputs[0], preprocessing=known), pictures.inputs[1]))
     plain = tuple(TensorSpec(dtype, dtype, (1, 2), dtype) for dtype in DTYPES)
     quantized = tuple(TensorSpec(dtype, dtype, (1, 2), dtype, 3.1e-5, 3) for dtype in ("INT8", "UINT8", "INT16"))
     yield tiny_spec("hexagon", inputs=plain + quantized, outputs=quantized + plain, golden=Golden("x", "y", ()))
@@ -62,7 +65,22 @@ def variants() -> Iterator[BundleSpec]:
     ]
     tensors = tuple(TensorSpec(name, name, (2,), "FLOAT32", labels=(EVIL, name)) for name in names)
     yield tiny_spec("hexagon", name=EVIL, inputs=tensors, outputs=tensors, golden=Golden("x", "y", ()))
-    for name in ("Interpreter", "TensorSpec", "result", "String", "Delegate", "2 fast", "class", "größe", "モデル"):
+    for name in (
+        "Interpreter",
+        "TensorSpec",
+        "result",
+        "String",
+        "assets",
+        "image spec",
+        "Bitmap",
+        "benchmark",
+        "attempt",
+        "Delegate",
+        "2 fast",
+        "class",
+        "größe",
+        "モデル",
+    ):
         yield tiny_spec("hexagon", name=name)
 
 
@@ -71,33 +89,81 @@ def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
     return find_kotlin(tmp_path_factory.mktemp("kotlin"))
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Kotlin files of all variants, each in a package of its own so that one run of the compiler takes all."""
-    folder = tmp_path_factory.mktemp("sources")
+LANGUAGES = {"kotlin": ".kt", "java": ".java"}
+
+
+def sources_of(language: str, folder: Path) -> list[Path]:
+    """Write all variants, each in a package of its own so that one run of the compiler takes all."""
     found: list[Path] = []
     for number, spec in enumerate(variants()):
-        files = render(replace(spec, android_package=f"com.variant{number}"))
-        bundle = write_tree({p: d for p, d in files.items() if p.endswith(".kt")}, folder / str(number))
-        found += sorted(bundle.rglob("*.kt"))
-    assert len(found) == 3 * (number + 1)
+        files = render(replace(spec, android_package=f"com.variant{number}", language=language))
+        assert not any(
+            path.endswith(ending) for path in files for ending in set(LANGUAGES.values()) - {LANGUAGES[language]}
+        )
+        bundle = write_tree({p: d for p, d in files.items() if p.endswith(LANGUAGES[language])}, folder / str(number))
+        found += sorted(bundle.rglob(f"*{LANGUAGES[language]}"))
     return found
 
 
 @pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Kotlin files of all variants."""
+    return sources_of("kotlin", tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
 def classes(kotlin: Kotlin, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the compiled classes of all variants."""
+    """Folder with the compiled Kotlin classes of all variants."""
     output = tmp_path_factory.mktemp("classes")
     done = kotlin.compile(sources, output)
     assert done.returncode == 0, done.stdout + done.stderr
     return output
 
 
-def test_every_variant_compiles(classes: Path, sources: list[Path]) -> None:
+@pytest.fixture(scope="module")
+def java_classes(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the compiled Java classes of all variants."""
+    output = tmp_path_factory.mktemp("java-classes")
+    done = kotlin.compile_java(sources_of("java", tmp_path_factory.mktemp("java-sources")), output)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def test_every_variant_compiles(classes: Path, java_classes: Path) -> None:
     """Each loader of each target compiles without a warning; nothing a name smuggled in became a class."""
-    names = [path.stem for path in classes.rglob("*.class")]
-    assert names.count("ModelRunner") == len(sources) // 3
-    assert "Evil" not in names
+    for folder in (classes, java_classes):
+        names = [path.stem for path in folder.rglob("*.class")]
+        assert names.count("ModelRunner") == len(list(variants()))
+        assert "Evil" not in names
+
+
+def test_both_languages_have_the_same_api(classes: Path, java_classes: Path) -> None:
+    """The public methods of loader, result and status are the same: an app can change the language, not its code."""
+    for name in ("TinyModel20", "TinyModel20$Result", "ModelStatus", "GoldenDifference", "Benchmark", "Label"):
+        listed = []
+        for folder in (classes, java_classes):
+            command = ["javap", "-public", "-cp", str(folder), f"com.variant4.tinymodel20.{name}"]
+            text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+            signatures = [line.strip().replace("final ", "") for line in text.splitlines() if "(" in line]
+            # Hidden from apps: what Kotlin adds for default values, and its internal constructors.
+            hidden = ("$default", "kotlin.jvm", *([] if name == "TinyModel20" else [f".{name}("]))
+            listed.append(sorted(line for line in signatures if not any(text in line for text in hidden)))
+        assert listed[0] == listed[1], name
+
+
+def test_a_wrong_name_fails_in_java(kotlin: Kotlin, tmp_path: Path) -> None:
+    """The check can fail: a name that the real artifacts do not have is an error, and so is a mere warning."""
+    files = {p: d for p, d in render(tiny_spec("hexagon", language="java")).items() if p.endswith(".java")}
+    for right, wrong in {
+        b"QnnDelegate.Capability.DSP_RUNTIME": b"QnnDelegate.Capability.NO_RUNTIME",
+        b"runForMultipleInputsOutputs": b"runForNoInputsOutputs",
+        b"new ArrayList<>()": b"new ArrayList()",
+    }.items():
+        changed = {path: data.replace(right, wrong) for path, data in files.items()}
+        assert changed != files
+        folder = write_tree(changed, tmp_path / wrong.decode().rpartition(".")[2])
+        done = kotlin.compile_java(sorted(folder.rglob("*.java")), folder / "out")
+        assert done.returncode != 0
 
 
 def test_a_wrong_name_fails(kotlin: Kotlin, sources: list[Path], tmp_path: Path) -> None:
@@ -131,11 +197,12 @@ def test_a_wrong_name_fails(kotlin: Kotlin, sources: list[Path], tmp_path: Path)
 
 
 _PROBE = """
-import com.variant0.tinymodel20.TensorSpec;
+package com.variant0.tinymodel20;
+
 import java.nio.*;
 import java.nio.file.*;
 
-class Probe {
+public class Probe {
   public static void main(String[] a) throws Exception {
     FloatBuffer in = ByteBuffer.wrap(Files.readAllBytes(Path.of(a[0]))).order(ByteOrder.LITTLE_ENDIAN).asFloatBuffer();
     float[] values = new float[in.remaining()];
@@ -154,13 +221,21 @@ class Probe {
 """
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("dtype", "scale", "zero_point"), [("INT8", 0.013, 7), ("UINT8", 0.5847029, 83), ("INT16", 3.1e-5, 0)]
 )
 def test_quantizes_bit_for_bit_as_the_runtime(
-    kotlin: Kotlin, classes: Path, tmp_path: Path, dtype: str, scale: float, zero_point: int
+    kotlin: Kotlin,
+    classes: Path,
+    java_classes: Path,
+    tmp_path: Path,
+    language: str,
+    dtype: str,
+    scale: float,
+    zero_point: int,
 ) -> None:
-    """The compiled Kotlin gives the raw bytes of the real runtime's QUANTIZE, and the real values of its DEQUANTIZE."""
+    """The compiled loader gives the raw bytes of the real runtime's QUANTIZE, and the real values of its DEQUANTIZE."""
     limits, step = np.iinfo(dtype.lower()), np.float32(scale)
     halves = (
         np.arange(limits.min - zero_point - 3, limits.max - zero_point + 3)[:: 1 + limits.max // 2000] + 0.5
@@ -171,11 +246,10 @@ def test_quantizes_bit_for_bit_as_the_runtime(
     (tmp_path / "in").write_bytes(values.tobytes())
     (tmp_path / "Probe.java").write_text(_PROBE)
     arguments = [str(tmp_path / "in"), str(tmp_path / "out"), dtype, repr(float(step)), str(zero_point)]
-    subprocess.run(
-        ["java", "-cp", f"{classes}:{kotlin.stdlib}", str(tmp_path / "Probe.java"), *arguments],
-        check=True,
-        timeout=120,
-    )
+    path = f"{classes if language == 'kotlin' else java_classes}:{kotlin.stdlib}"
+    subprocess.run(["javac", "-cp", path, "-d", tmp_path, tmp_path / "Probe.java"], check=True, timeout=120)
+    name = "com.variant0.tinymodel20.Probe"
+    subprocess.run(["java", "-cp", f"{tmp_path}:{path}", name, *arguments], check=True, timeout=120)
     raw = np.frombuffer((tmp_path / "out.raw").read_bytes(), expected.dtype)
     assert np.array_equal(raw, expected.reshape(-1))
     real = ((raw.astype(np.int64) - zero_point) * float(step)).astype(np.float32)

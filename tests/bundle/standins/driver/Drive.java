@@ -1,3 +1,4 @@
+import android.graphics.Bitmap;
 import java.lang.reflect.Array;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
@@ -10,9 +11,9 @@ import java.util.List;
 /**
  * Uses a generated loader as an app would, whatever the model's names are.
  *
- * <p>Arguments: the class, the number of runs, the getters of the outputs separated by commas. Reads
- * `N/real_I.bin` (arguments of run N, little endian), writes `N/result_I.bin` (what the getters returned), then prints what
- * the loader says: status, self-test, benchmark and the best labels.
+ * <p>Arguments: the class, the number of runs, the getters of the outputs separated by commas, then pictures as
+ * FILE:WIDTH:HEIGHT:CONFIG. Reads `N/real_I.bin` (arguments of run N, little endian), writes `N/result_I.bin` (what the
+ * getters returned), runs the pictures, then prints what the loader says: status, best labels, self-test and benchmark.
  */
 public final class Drive {
   public static void main(String[] arguments) throws Exception {
@@ -35,6 +36,9 @@ public final class Drive {
         Files.write(folder.resolve(n + "/result_" + i + ".bin"), encode(array));
       }
     }
+    for (int n = 3; n < arguments.length; n++) {
+      call(type.getMethod("run", Bitmap.class), model, picture(folder, arguments[n].split(":")));
+    }
     Object status = call(type.getMethod("getStatus"), model);
     System.out.println("accelerator " + get(status, "Accelerator"));
     for (Object reason : (List<?>) get(status, "Reasons")) {
@@ -45,6 +49,15 @@ public final class Drive {
           "golden " + get(difference, "Case") + " " + get(difference, "Output").toString().replace(' ', '_') + " "
               + get(difference, "Largest") + " " + get(difference, "Allowed") + " " + get(difference, "Ok"));
     }
+    Object times = call(type.getMethod("benchmark", int.class), model, 4);
+    System.out.println(
+        "benchmark " + get(times, "Accelerator") + " " + get(times, "Runs") + " " + get(times, "MedianMillis") + " "
+            + get(times, "P90Millis"));
+    if (hasLabels(result)) {
+      for (Object label : (List<?>) call(result.getClass().getMethod("topK", int.class), result, 3)) {
+        System.out.println("label " + get(label, "Text") + " " + get(label, "Score"));
+      }
+    }
     call(type.getMethod("close"), model);
     call(type.getMethod("close"), model);
     try {
@@ -52,6 +65,24 @@ public final class Drive {
     } catch (IllegalStateException error) {
       System.out.println("closed " + error.getMessage());
     }
+  }
+
+  private static Bitmap picture(Path folder, String[] description) throws Exception {
+    byte[] bytes = Files.readAllBytes(folder.resolve(description[0]));
+    int[] pixels = new int[bytes.length / 4];
+    ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer().get(pixels);
+    int width = Integer.parseInt(description[1]);
+    int height = Integer.parseInt(description[2]);
+    return new Bitmap(pixels, width, height, Bitmap.Config.valueOf(description[3]));
+  }
+
+  private static boolean hasLabels(Object result) {
+    for (Method method : result.getClass().getMethods()) {
+      if (method.getName().equals("topK")) {
+        return true;
+      }
+    }
+    return false;
   }
 
   private static Method runOf(Class<?> type) {

@@ -12,6 +12,11 @@ android {
         consumerProguardFiles("consumer-rules.pro")
     }
 
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+
     androidResources {
         // A compressed asset cannot be mapped into memory.
         noCompress += "tflite"

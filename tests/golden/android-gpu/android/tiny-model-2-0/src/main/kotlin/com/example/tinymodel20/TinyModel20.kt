@@ -1,6 +1,7 @@
 package com.example.tinymodel20
 
 import android.content.Context
+import java.nio.ByteBuffer
 import org.tensorflow.lite.Delegate
 import org.tensorflow.lite.gpu.CompatibilityList
 import org.tensorflow.lite.gpu.GpuDelegate
@@ -13,7 +14,7 @@ import org.tensorflow.lite.gpu.GpuDelegate
  * @param context Gives access to the model in the assets.
  * @param threads Threads of the CPU kernels.
  */
-class TinyModel20(
+class TinyModel20 @JvmOverloads constructor(
     context: Context,
     threads: Int = 4,
 ) : AutoCloseable {
@@ -67,9 +68,7 @@ class TinyModel20(
         return (0 until 1).flatMap { case ->
             runner.reset()
             runner.run(
-                { buffers ->
-                    buffers.forEachIndexed { index, buffer -> buffer.put(golden(case, "input", index)) }
-                },
+                { buffers -> putGolden(case, buffers) },
                 { buffers ->
                     buffers.mapIndexed { index, actual ->
                         val tensor = OUTPUTS[index]
@@ -88,7 +87,22 @@ class TinyModel20(
         }
     }
 
+    /** Times some runs on a golden vector, after some that do not count. */
+    @JvmOverloads
+    fun benchmark(runs: Int = 50): Benchmark {
+        require(runs > 0) { "runs: expected at least 1, got $runs" }
+        runner.reset()
+        val times = runner.time(runs) { buffers -> putGolden(0, buffers) }
+        runner.reset()
+        return Benchmark(status.accelerator, times)
+    }
+
     override fun close() = runner.close()
+
+    private fun putGolden(
+        case: Int,
+        buffers: List<ByteBuffer>,
+    ) = buffers.forEachIndexed { index, buffer -> buffer.put(golden(case, "input", index)) }
 
     private fun golden(
         case: Int,
@@ -116,6 +130,7 @@ class TinyModel20(
          *
          * @param output Which output, one of scores.
          */
+        @JvmOverloads
         fun topK(
             k: Int = 5,
             output: String = "scores",
@@ -171,4 +186,27 @@ class GoldenDifference internal constructor(
 ) {
     /** True when the difference is allowed. */
     val ok: Boolean get() = largest <= allowed
+}
+
+/**
+ * Times of runs on this device, without filling inputs and reading outputs.
+ *
+ * @property accelerator What ran the model.
+ */
+class Benchmark internal constructor(
+    val accelerator: String,
+    nanoseconds: List<Long>,
+) {
+    private val sorted = nanoseconds.sorted()
+
+    /** How many runs were timed. */
+    val runs: Int get() = sorted.size
+
+    /** The time that half of the runs stayed within, in milliseconds. */
+    val medianMillis: Double get() = within(50)
+
+    /** The time that nine of ten runs stayed within, in milliseconds. */
+    val p90Millis: Double get() = within(90)
+
+    private fun within(percent: Int): Double = sorted[(sorted.size * percent + 99) / 100 - 1] / 1e6
 }

@@ -61,21 +61,33 @@ internal class ModelRunner(
         read: (List<ByteBuffer>) -> T,
     ): T =
         onThread {
-            val live = checkNotNull(interpreter) { "the model is closed" }
+            val live = live()
             inputBuffers.forEach { rewind(it) }
             write(inputBuffers)
-            inputBuffers.forEach { rewind(it) }
-            outputBuffers.forEach { rewind(it) }
-            live.runForMultipleInputsOutputs(
-                inputBuffers.toTypedArray<Any>(),
-                outputBuffers.withIndex().associate<IndexedValue<ByteBuffer>, Int, Any> { it.index to it.value },
-            )
+            invoke(live)
             outputBuffers.forEach { rewind(it) }
             read(outputBuffers)
         }
 
+    /** Fills the inputs once and returns the nanoseconds that each of [runs] runs took. */
+    fun time(
+        runs: Int,
+        write: (List<ByteBuffer>) -> Unit,
+    ): List<Long> =
+        onThread {
+            val live = live()
+            inputBuffers.forEach { rewind(it) }
+            write(inputBuffers)
+            repeat(WARM_UPS) { invoke(live) }
+            List(runs) {
+                val start = System.nanoTime()
+                invoke(live)
+                System.nanoTime() - start
+            }
+        }
+
     /** Forgets the state of a model that has one. */
-    fun reset() = onThread { checkNotNull(interpreter) { "the model is closed" }.resetVariableTensors() }
+    fun reset() = onThread { live().resetVariableTensors() }
 
     override fun close() {
         if (executor.isShutdown) return
@@ -111,6 +123,17 @@ internal class ModelRunner(
         return ModelStatus("CPU", reasons)
     }
 
+    private fun invoke(live: Interpreter) {
+        inputBuffers.forEach { rewind(it) }
+        outputBuffers.forEach { rewind(it) }
+        live.runForMultipleInputsOutputs(
+            inputBuffers.toTypedArray<Any>(),
+            outputBuffers.withIndex().associate<IndexedValue<ByteBuffer>, Int, Any> { it.index to it.value },
+        )
+    }
+
+    private fun live(): Interpreter = checkNotNull(interpreter) { "the model is closed" }
+
     private fun <T> onThread(block: () -> T): T {
         check(!executor.isShutdown) { "the model is closed" }
         try {
@@ -118,6 +141,10 @@ internal class ModelRunner(
         } catch (error: ExecutionException) {
             throw error.cause ?: error
         }
+    }
+
+    private companion object {
+        const val WARM_UPS = 3
     }
 }
 

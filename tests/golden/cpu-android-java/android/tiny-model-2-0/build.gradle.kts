@@ -1,0 +1,28 @@
+plugins {
+    id("com.android.library")
+}
+
+android {
+    namespace = "com.example.tinymodel20"
+    compileSdk = 35
+
+    defaultConfig {
+        minSdk = 24
+        consumerProguardFiles("consumer-rules.pro")
+    }
+
+    compileOptions {
+        sourceCompatibility = JavaVersion.VERSION_17
+        targetCompatibility = JavaVersion.VERSION_17
+    }
+
+    androidResources {
+        // A compressed asset cannot be mapped into memory.
+        noCompress += "tflite"
+    }
+}
+
+dependencies {
+    // The runtime; loads on devices with 16 KB pages too.
+    implementation("com.google.ai.edge.litert:litert:1.4.0")
+}

@@ -1,0 +1,114 @@
+package com.example.tinymodel20;
+
+import android.graphics.Bitmap;
+
+/**
+ * How a picture becomes an input: resized to the input's size, red, green and blue or grey, {@code (pixel - mean) /
+ * std}. The bilinear filter covers all pixels that a smaller picture leaves out, as Pillow's does, bit for bit.
+ */
+final class ImageSpec {
+  /** Gives one row of a picture, each pixel as 0xAARRGGBB. */
+  interface Rows {
+    void read(int y, int[] row);
+  }
+
+  private final int width;
+  private final int height;
+  private final float[] mean;
+  private final float[] std;
+
+  ImageSpec(int width, int height, float[] mean, float[] std) {
+    this.width = width;
+    this.height = height;
+    this.mean = mean;
+    this.std = std;
+  }
+
+  float[] values(Bitmap bitmap) {
+    // A hardware bitmap's pixels cannot be read. By name: the constant is missing before Android 8.
+    Bitmap readable =
+        String.valueOf(bitmap.getConfig()).equals("HARDWARE")
+            ? bitmap.copy(Bitmap.Config.ARGB_8888, false)
+            : bitmap;
+    int columns = readable.getWidth();
+    return values(
+        columns,
+        readable.getHeight(),
+        (y, row) -> readable.getPixels(row, 0, columns, 0, y, columns, 1));
+  }
+
+  float[] values(int sourceWidth, int sourceHeight, Rows rows) {
+    int channels = mean.length;
+    Filter across = new Filter(sourceWidth, width);
+    Filter down = new Filter(sourceHeight, height);
+    int[] row = new int[sourceWidth];
+    int[] narrow = new int[sourceHeight * width * channels];
+    for (int y = 0; y < sourceHeight; y++) {
+      rows.read(y, row);
+      for (int channel = 0; channel < channels; channel++) {
+        int[] line = components(row, channel, channels);
+        for (int x = 0; x < width; x++) {
+          narrow[(y * width + x) * channels + channel] = across.sum(x, line, 0, 1);
+        }
+      }
+    }
+    float[] values = new float[height * width * channels];
+    for (int i = 0; i < values.length; i++) {
+      int channel = i % channels;
+      int pixel = down.sum(i / channels / width, narrow, i % (width * channels), width * channels);
+      values[i] = (pixel - mean[channel]) / std[channel];
+    }
+    return values;
+  }
+
+  private static int[] components(int[] row, int channel, int channels) {
+    int[] line = new int[row.length];
+    for (int x = 0; x < row.length; x++) {
+      int red = row[x] >> 16 & 0xFF;
+      int green = row[x] >> 8 & 0xFF;
+      int blue = row[x] & 0xFF;
+      // ITU-R BT.601 weights in 16 bits.
+      int grey = (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16;
+      line[x] = channels == 1 ? grey : channel == 0 ? red : channel == 1 ? green : blue;
+    }
+    return line;
+  }
+
+  /** A triangle filter from one size to another, with weights of 22 bits. */
+  private static final class Filter {
+    private static final int BITS = 22;
+
+    private final int[] first;
+    private final int[][] weights;
+
+    Filter(int from, int to) {
+      first = new int[to];
+      weights = new int[to][];
+      double scale = (double) from / to;
+      double reach = Math.max(scale, 1);
+      for (int i = 0; i < to; i++) {
+        double center = (i + 0.5) * scale;
+        first[i] = Math.max((int) (center - reach + 0.5), 0);
+        double[] shares = new double[Math.min((int) (center + reach + 0.5), from) - first[i]];
+        double total = 0;
+        for (int j = 0; j < shares.length; j++) {
+          shares[j] = Math.max(1 - Math.abs((j + first[i] - center + 0.5) * (1 / reach)), 0);
+          total += shares[j];
+        }
+        weights[i] = new int[shares.length];
+        for (int j = 0; j < shares.length; j++) {
+          weights[i][j] = (int) (0.5 + shares[j] / total * (1 << BITS));
+        }
+      }
+    }
+
+    int sum(int index, int[] values, int offset, int step) {
+      int sum = 1 << (BITS - 1);
+      int[] shares = weights[index];
+      for (int j = 0; j < shares.length; j++) {
+        sum += shares[j] * values[offset + (first[index] + j) * step];
+      }
+      return Math.min(sum >> BITS, 255);
+    }
+  }
+}
