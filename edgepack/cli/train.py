@@ -33,7 +33,7 @@ def train(
     validation: str = typer.Option(
         "", "--validation", help="Labelled samples to measure on, after each epoch and at the end.", show_default=False
     ),
-    epochs: int = typer.Option(0, "--epochs", help="Epochs of each stage.", min=1, show_default="4 to 6 by stage"),
+    epochs: int = typer.Option(0, "--epochs", help="Epochs of each stage.", min=0, show_default="4 to 6 by stage"),
     batch: int = typer.Option(32, "--batch", help="Samples per step.", min=1),
     learning_rate: float = typer.Option(
         0.0, "--learning-rate", help="Where the rate starts.", min=0.0, show_default="by stage"

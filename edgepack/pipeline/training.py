@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +187,11 @@ def train_model(
         "recipe": recipe,
         "options": asdict(options),
         "io": "FLOAT32" if rule is None else rule.io,
-        "versions": {**session.versions, "train": _train_digest()},
+        "versions": {
+            **session.versions,
+            "train": _train_digest(),
+            "tensorflow-model-optimization": version("tensorflow-model-optimization"),
+        },
     }
     key = key_of("train", parts)
     files = session.cache.get(key)
@@ -223,7 +228,8 @@ def require_trainable(path: Path) -> None:
         TransformError: Not a Keras file.
     """
     if path.is_dir() or path.suffix == ".tflite":
-        kind = "a SavedModel" if path.is_dir() else "a .tflite"
+        folder = "a SavedModel" if (path / "saved_model.pb").is_file() else "a folder"
+        kind = folder if path.is_dir() else "a .tflite"
         raise TransformError(
             f"'{path}' is {kind}, and only a Keras model can be trained",
             hint="give the .keras or .h5 that the model was saved as: model.save('model.keras')",

@@ -20,6 +20,7 @@ class Checkpoint:
     """The state after an epoch.
 
     Attributes:
+        identity: What is trained on what and how; a state of another training is not taken up.
         stage: Index of the stage.
         epoch: Epochs of it that are done.
         base: Weights by layer that the stage started from.
@@ -30,6 +31,7 @@ class Checkpoint:
         before_qat: The float .tflite that quantization-aware training started from, empty before that.
     """
 
+    identity: str
     stage: int
     epoch: int
     base: dict[str, list[Any]]
@@ -48,6 +50,7 @@ class Checkpoint:
         arrays.update({f"variable_{i}": array for i, array in enumerate(self.variables)})
         arrays.update({f"optimizer_{i}": array for i, array in enumerate(self.optimizer)})
         meta = {
+            "identity": self.identity,
             "stage": self.stage,
             "epoch": self.epoch,
             "layers": [[name, len(self.base[name])] for name in names],
@@ -65,13 +68,16 @@ class Checkpoint:
         temporary.replace(folder / _NAME)
 
     @classmethod
-    def load(cls, folder: Path) -> "Checkpoint | None":
-        """Return the state in a folder, None when there is none that can be read."""
+    def load(cls, folder: Path, identity: str) -> "Checkpoint | None":
+        """Return the state in a folder, None when there is none that can be read or it is of another training."""
         try:
             with (folder / _NAME).open("rb") as stream:
                 stored = np.load(stream, allow_pickle=False)
                 meta = json.loads(stored["meta"].tobytes())
+                if meta["identity"] != identity:
+                    return None
                 return cls(
+                    identity=identity,
                     stage=meta["stage"],
                     epoch=meta["epoch"],
                     base={

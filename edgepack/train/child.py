@@ -1,12 +1,15 @@
 """What runs in the child: load, rebuild, train stage by stage, convert. TensorFlow is imported here first."""
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgepack.cache import sha256
 from edgepack.child import emit
 from edgepack.errors import ConversionError, TransformError
 from edgepack.graph import read_model
@@ -96,7 +99,8 @@ class _Training:
         self.loss = self._loss(compiled, data)
         self.data = self._data(data, infos)
         self.validation = None if validation is None else self._data(validation, infos)
-        self.state = Checkpoint(0, 0, layer_weights(self.plain))
+        self.identity = _identity(reference, data, validation, recipe, options, rule)
+        self.state = Checkpoint(self.identity, 0, 0, layer_weights(self.plain))
         self.state.notes += [f"not carried over to tf-keras: {what}" for what in rebuilt.dropped]
         self.state.notes.append(
             f"loss: {self.loss.name}{' on logits' if self.loss.from_logits else ''}, {self.loss.why}"
@@ -105,7 +109,7 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         """Train all stages, from where an interrupted run stopped, and convert."""
-        found = Checkpoint.load(self.folder)
+        found = Checkpoint.load(self.folder, self.identity)
         if found is not None:
             self.state = found
             emit({"step": f"resuming {self.stages[found.stage]} after epoch {found.epoch}"})
@@ -217,6 +221,26 @@ class _Training:
             shapes=tuple(info.shape[1:] for info in mine),
             seed=self.options.seed,
         )
+
+
+def _identity(
+    reference: bytes,
+    data: SampleSet,
+    validation: SampleSet | None,
+    recipe: str,
+    options: TrainOptions,
+    rule: SchemeRule | None,
+) -> str:
+    """Return a digest of everything that a training depends on."""
+    parts = [
+        sha256(reference),
+        data.digest,
+        "" if validation is None else validation.digest,
+        recipe,
+        asdict(options),
+        None if rule is None else asdict(rule),
+    ]
+    return sha256(json.dumps(parts, sort_keys=True).encode())
 
 
 def match_inputs(names: Sequence[str], tensors: Sequence[Any], infos: Sequence[TensorInfo]) -> list[int]:

@@ -194,11 +194,14 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
         source = copy_model(model)
 
         def annotate(layer: Any) -> Any:
-            return layer if layer.name in left else quantize.quantize_annotate_layer(layer)
+            if layer.name in left:
+                return layer
+            return quantize.quantize_annotate_layer(layer, quantize_config=_configuration(layer))
 
         annotated = tf_keras.models.clone_model(source, clone_function=annotate)
         try:
-            made = quantize.quantize_apply(annotated, scheme=scheme)
+            with quantize.quantize_scope():
+                made = quantize.quantize_apply(annotated, scheme=scheme)
             break
         except RuntimeError as error:
             # TFMOT finds out late that a layer has no configuration: a batch normalization that follows no convolution.
@@ -208,58 +211,61 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
             left.add(found.group(1))
         except (ValueError, KeyError, TypeError) as error:
             raise _not_quantizable(error) from error
-    silent = (tf_keras.layers.InputLayer,)
-    return Wrapped(
-        made,
-        [],
-        tuple(describe(layer) for layer in model.layers if layer.name in left and not isinstance(layer, silent)),
-    )
+    told = [layer for layer in model.layers if layer.name in left and not isinstance(layer, tf_keras.layers.InputLayer)]
+    return Wrapped(made, [], tuple(describe(layer) for layer in told))
 
 
 def _scheme(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Any:
-    """Return TFMOT's quantization scheme that keeps what earlier stages made."""
+    """Return TFMOT's 8-bit scheme, which keeps what earlier stages made where they made it."""
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
         cluster_preserve_quantize_registry as clustered,
     )
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.prune_preserve import (
-        default_8bit_prune_preserve_quantize_scheme as pruned,
+        prune_preserve_quantize_registry as pruned,
     )
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
         default_8bit_quantize_registry,
         default_8bit_quantize_scheme,
     )
 
-    if not keep_clusters:
-        return (
-            pruned.Default8BitPrunePreserveQuantizeScheme()
-            if keep_zeros
-            else default_8bit_quantize_scheme.Default8BitQuantizeScheme()
-        )
-    chosen, _ = _chosen(model)
+    chosen = _chosen(model)[0] if keep_zeros or keep_clusters else set()
 
-    class _Registry(clustered.Default8bitClusterPreserveQuantizeRegistry):  # type: ignore[misc]
-        """Quantizers of its own for each layer, and clusters kept only where there are some.
+    class _Registry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):  # type: ignore[misc]
+        """Keeps zeros and clusters where there are some, with quantizers of its own for each layer.
 
-        TFMOT shares one quantizer among all layers, and the first layer without zeros switches sparsity off for all.
+        TFMOT's registries share one quantizer among all layers, and the first layer without zeros switches sparsity off
+        for the others; they also claim to support every layer without weights.
         """
 
         def get_quantize_config(self, layer: Any) -> Any:
             if layer.name not in chosen:
-                return default_8bit_quantize_registry.Default8BitQuantizeRegistry().get_quantize_config(layer)
-            self.__init__(keep_zeros)  # type: ignore[misc]
-            return super().get_quantize_config(layer)
+                return super().get_quantize_config(layer)
+            if keep_clusters:
+                keeping = clustered.Default8bitClusterPreserveQuantizeRegistry(keep_zeros)
+            else:
+                keeping = pruned.Default8bitPrunePreserveQuantizeRegistry()
+            return keeping.get_quantize_config(layer)
 
     class _Scheme(default_8bit_quantize_scheme.Default8BitQuantizeScheme):  # type: ignore[misc]
         def get_quantize_registry(self) -> Any:
-            return _Registry(keep_zeros)
+            return _Registry()
 
     return _Scheme()
+
+
+def _configuration(layer: Any) -> Any:
+    """Return the configuration for a layer that TFMOT leaves out though TFLite has an int8 kernel for it, else None."""
+    import tf_keras
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+
+    if type(layer) in {tf_keras.layers.Multiply, tf_keras.layers.Subtract}:
+        return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
+    return None
 
 
 def _may_annotate(layer: Any, scheme: Any) -> bool:
     """True when TFMOT may know the layer; what it turns out not to know is found by trying."""
     import tf_keras
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_registry
 
     if isinstance(layer, tf_keras.layers.InputLayer) or len(layer._inbound_nodes) != 1:
         return False
@@ -267,9 +273,7 @@ def _may_annotate(layer: Any, scheme: Any) -> bool:
     # These are replaced or merged into their neighbours before TFMOT looks for a configuration.
     if type(layer) in {layers.BatchNormalization, layers.SeparableConv1D, layers.SeparableConv2D}:
         return True
-    known: bool = default_8bit_quantize_registry.Default8BitQuantizeRegistry().supports(layer)
-    registry = scheme.get_quantize_registry()
-    return known and bool(registry.supports(layer))
+    return bool(scheme.get_quantize_registry().supports(layer)) or _configuration(layer) is not None
 
 
 def _not_quantizable(error: Exception) -> TransformError:
