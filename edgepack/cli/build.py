@@ -31,6 +31,8 @@ def build(
         help="Representative samples: .npz, .npy, a folder of images, module:function.",
         show_default=False,
     ),
+    train: str = typer.Option("", "--train", help="Labelled samples to train on, for int8-qat.", show_default=False),
+    epochs: int = typer.Option(0, "--epochs", help="Epochs of training.", min=0, show_default="the recipe's"),
     evaluation: str = typer.Option(
         "", "--eval", help="Samples with labels to measure accuracy on, in the same forms.", show_default=False
     ),
@@ -87,6 +89,8 @@ def build(
         name=name,
         scheme=scheme,
         samples=samples,
+        train=train,
+        epochs=epochs,
         eval=evaluation,
         labels=labels,
         preprocess=preprocess,

@@ -24,13 +24,14 @@ from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.repairing import repair_kept, require_mode
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.training import labelled
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
 from edgepack.quantize.select import Selection, select
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.runner import model_inputs
 from edgepack.samples import InputSpec, Preprocess, SampleSet, lint, load_samples
-from edgepack.schemes import Needs
+from edgepack.schemes import Needs, get_scheme
 
 #: How many random samples an explicit --random-calibration makes up.
 RANDOM_SAMPLES = 100
@@ -72,7 +73,9 @@ class _Build:
     float_model: FloatModel
     source: dict[str, Any]
     notes: list[str]
+    path: Path
     samples: SampleSet | None
+    training: SampleSet | None
     evaluation: SampleSet | None
     labels: tuple[str, ...]
     convert_seconds: float
@@ -93,6 +96,8 @@ class _Build:
         ]
         preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
         samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
+        training = labelled(options.train, float_model.tflite, options.preprocess) if options.train else None
+        samples = samples if samples is not None else training
         evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
         for found in (samples, evaluation):
             notes.extend(note for note in (found.notes if found else ()) if note not in notes)
@@ -107,7 +112,9 @@ class _Build:
             float_model=float_model,
             source=source,
             notes=notes,
+            path=path,
             samples=samples,
+            training=training,
             evaluation=evaluation,
             labels=labels or (evaluation.label_names if evaluation else ()),
             convert_seconds=watch.seconds["convert"],
@@ -161,6 +168,8 @@ class _Build:
         available = {Needs.NOTHING}
         if self.samples is not None or self.options.random_calibration:
             available.add(Needs.SAMPLES)
+        if self.training is not None:
+            available.add(Needs.LABELS)
         selection = select(profile, available, self.options.scheme)
         tried: dict[str, tuple[SchemeRule, Quality]] = {}
         rule, reason = selection.rule, selection.reason
@@ -198,6 +207,9 @@ class _Build:
 
     def _make(self, profile: TargetProfile, rule: SchemeRule, result: TargetResult) -> None:
         """Quantize to a rule; everything behind it is cached, so making a file twice costs nothing."""
+        if get_scheme(rule.scheme).needs is Needs.LABELS:
+            self._train(rule, result)
+            return
         with result.stopwatch.step("check"):
             proven = repair_kept(
                 self.session, self.float_model.tflite, profile, rule, self.options.target, samples=self.samples
@@ -214,6 +226,24 @@ class _Build:
         result.warnings = [*proven.notes, *notes]
         if calibration is not None and self.samples is None:
             result.warnings.append("calibrated on random numbers: accuracy on real data is unknown")
+
+    def _train(self, rule: SchemeRule, result: TargetResult) -> None:
+        """Make the file by quantization-aware training on the labelled samples."""
+        from edgepack.pipeline.training import train_model
+        from edgepack.train import TrainOptions
+
+        assert self.training is not None
+        options = TrainOptions(epochs=self.options.epochs, allow_code=self.options.model.allow_code)
+        self.progress(f"training on {len(self.training)} labelled samples")
+        with result.stopwatch.step("quantize"):
+            trained = train_model(
+                self.session, self.path, self.float_model.tflite, self.training, "qat", options, rule=rule
+            )
+        result.model, result.tool, result.repairs = trained.tflite, "tensorflow-model-optimization", ()
+        result.warnings = list(trained.notes)
+        if trained.left_float:
+            listed = ", ".join(trained.left_float)
+            result.warnings.append(f"layers that cannot be trained for int8 stay float: {listed}")
 
     @staticmethod
     def _needs_ranges(rule: SchemeRule) -> bool:

@@ -66,6 +66,8 @@ class BuildOptions:
         name: Name of the bundles; empty for the model's own.
         scheme: Scheme id or `auto`.
         samples: Source of representative samples, empty for none.
+        train: Source of labelled training samples, empty for none; they calibrate as well when `samples` is empty.
+        epochs: Epochs of training, 0 for the default.
         eval: Source of (labelled) evaluation samples, empty for none.
         labels: File with one class name per line.
         preprocess: `MEAN,STD` of pixels; empty for the default.
@@ -86,6 +88,8 @@ class BuildOptions:
     name: str = ""
     scheme: str = "auto"
     samples: str = ""
+    train: str = ""
+    epochs: int = 0
     eval: str = ""
     labels: Path | None = None
     preprocess: str = ""

@@ -12,8 +12,10 @@ _SAMPLES_HINT = (
     "a folder of images, or module:function"
 )
 
-#: Schemes that training makes; this version's build does not train.
-_TRAINED = frozenset({"int8-qat"})
+_TRAIN_HINT = (
+    "give --train with labelled samples: an .npz with arrays x and y, a folder of images with one sub-folder per "
+    "class, or module:function that yields (sample, label)"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def select(profile: TargetProfile, available: Collection[Needs], asked: str = "a
         asked: `auto`, or a scheme's id.
 
     Raises:
-        UsageError: The scheme does not exist, the target refuses it, or it needs training.
+        UsageError: The scheme does not exist, or the target refuses it.
         SamplesError: The scheme, or every scheme the target takes, needs data that was not given.
     """
     given = {Needs.NOTHING, *available}
@@ -50,30 +52,29 @@ def select(profile: TargetProfile, available: Collection[Needs], asked: str = "a
     rule = profile.scheme_rule(asked)
     if rule is None:
         raise UsageError(f"{profile.title} does not take {asked}", hint=f"it takes {_listed(profile)}")
-    if asked in _TRAINED:
-        instead = [other.scheme for other in profile.schemes if other.scheme not in _TRAINED]
-        raise UsageError(
-            f"{asked} is made by training, which build does not do in this version",
-            hint=f"use --scheme {instead[0]}" if instead else "train with quantization in mind and give the .tflite",
-        )
     if scheme.needs not in given:
-        raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_SAMPLES_HINT)
+        raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_hint(scheme.needs))
     return Selection(rule, f"{asked} was asked for", (rule,))
 
 
 def _automatic(profile: TargetProfile, given: Collection[Needs]) -> Selection:
-    usable = [rule for rule in profile.schemes if rule.scheme not in _TRAINED]
+    # Training takes minutes to hours: it is a candidate only when its data is there.
+    usable = [
+        rule for rule in profile.schemes if Needs.LABELS in given or get_scheme(rule.scheme).needs is not Needs.LABELS
+    ]
     candidates = tuple(rule for rule in usable if get_scheme(rule.scheme).needs in given)
     if not candidates:
-        schemes = [get_scheme(rule.scheme) for rule in usable]
-        if any(scheme.needs is Needs.SAMPLES for scheme in schemes):
-            raise SamplesError(
-                f"{profile.title} takes only schemes that need data, and none was given: {_listed(profile)}",
-                hint=_SAMPLES_HINT,
-            )
-        raise UsageError(f"{profile.title} takes no scheme that build can make: {_listed(profile)}")
+        needs = [get_scheme(rule.scheme).needs for rule in profile.schemes]
+        raise SamplesError(
+            f"{profile.title} takes only schemes that need data, and none was given: {_listed(profile)}",
+            hint=_hint(Needs.SAMPLES if Needs.SAMPLES in needs else Needs.LABELS),
+        )
     rule = candidates[0]
     return Selection(rule, _reason(profile, rule, usable), candidates)
+
+
+def _hint(needs: Needs) -> str:
+    return _TRAIN_HINT if needs is Needs.LABELS else _SAMPLES_HINT
 
 
 def _reason(profile: TargetProfile, rule: SchemeRule, usable: Collection[SchemeRule]) -> str:

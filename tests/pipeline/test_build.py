@@ -265,3 +265,27 @@ def test_interrupt_ends_with_130(tmp_path: Path) -> None:
     assert process.returncode in {130, 0}, errors.decode()
     assert b"Traceback" not in errors + out
     assert not [p for p in tmp_path.rglob(".*") if p.is_dir()]
+
+
+@pytest.mark.slow
+def test_training_is_a_scheme_of_the_build(tmp_path: Path) -> None:
+    """int8-qat with --train makes a full int8 file from the .keras; the same again comes from the cache."""
+    data = np.load(EXAMPLES / "eval.npz")
+    np.savez(tmp_path / "train.npz", x=data["x"][:300], y=data["y"][:300])
+    np.savez(tmp_path / "eval.npz", x=data["x"][300:], y=data["y"][300:])
+    options = BuildOptions(
+        out=tmp_path,
+        scheme="int8-qat",
+        train=str(tmp_path / "train.npz"),
+        eval=str(tmp_path / "eval.npz"),
+        epochs=1,
+        max_drop=2.0,
+        force=True,
+    )
+    result = build(EXAMPLES / "digits.keras", ["edgetpu"], options)
+    all_sound(result, ["edgetpu"])
+    (entry,) = result.results
+    assert entry.report is not None
+    assert entry.report.summary["host"] == 0
+    (again,) = build(EXAMPLES / "digits.keras", ["edgetpu"], options).results
+    assert again.model == entry.model

@@ -27,8 +27,9 @@ TPU = _target(INT8, QAT)
     [
         (CPU, {Needs.SAMPLES}, "auto", "int8", ["int8", "dynamic-range", "float16"]),
         (CPU, set(), "auto", "dynamic-range", ["dynamic-range", "float16"]),
-        (TPU, {Needs.SAMPLES, Needs.LABELS}, "auto", "int8", ["int8"]),
-        (_target(QAT, INT8), {Needs.SAMPLES, Needs.LABELS}, "auto", "int8", ["int8"]),
+        (TPU, {Needs.SAMPLES, Needs.LABELS}, "auto", "int8", ["int8", "int8-qat"]),
+        (_target(QAT, INT8), {Needs.SAMPLES, Needs.LABELS}, "auto", "int8-qat", ["int8-qat", "int8"]),
+        (_target(QAT, INT8), {Needs.SAMPLES}, "auto", "int8", ["int8"]),
         (CPU, set(), "float16", "float16", ["float16"]),
         (CPU, {Needs.SAMPLES}, "int8", "int8", ["int8"]),
     ],
@@ -58,9 +59,9 @@ def test_reasons_say_why():
         (TPU, set(), "int8", SamplesError, ["int8 needs unlabelled samples", "100 to 500", "folder of images"]),
         (TPU, {Needs.SAMPLES}, "float16", UsageError, [
             "does not take float16", "int8 (unlabelled samples (--samples))", "int8-qat (labelled training data"]),
-        (CPU, {Needs.LABELS}, "int8-qat", UsageError, ["made by training", "--scheme int8"]),
+        (CPU, {Needs.SAMPLES}, "int8-qat", SamplesError, ["labelled training data", "--train", "x and y"]),
         (CPU, set(), "int3", UsageError, ["unknown scheme 'int3'", "dynamic-range"]),
-        (_target(QAT), {Needs.LABELS}, "auto", UsageError, ["takes no scheme that build can make"]),
+        (_target(QAT), {Needs.SAMPLES}, "auto", SamplesError, ["only schemes that need data", "--train"]),
     ],
 )  # fmt: skip
 def test_refusals_say_what_to_do(target, given, asked, error, says):
@@ -69,3 +70,10 @@ def test_refusals_say_what_to_do(target, given, asked, error, says):
         select(target, given, asked)
     text = f"{caught.value.message} {caught.value.hint}"
     assert [part for part in says if part not in text] == []
+
+
+def test_training_is_a_rung_of_its_own():
+    """With labelled data int8-qat comes after what needs no training, in the target's order."""
+    chosen = select(TPU, {Needs.SAMPLES, Needs.LABELS})
+    assert [rule.scheme for rule in chosen.candidates] == ["int8", "int8-qat"]
+    assert select(TPU, {Needs.LABELS}, "int8-qat").rule.scheme == "int8-qat"
