@@ -65,6 +65,10 @@ def build(
     package: str = typer.Option(
         "", "--package", help="Package of the Android code, com.example.app.", show_default=False
     ),
+    language: str = typer.Option("kotlin", "--language", help="Language of the Android loader: kotlin or java."),
+    platform: str = typer.Option(
+        "", "--platform", help="android or linux: the bundle of a CPU target.", show_default="the target's"
+    ),
     require_full: bool = arguments.REQUIRE_FULL,
     dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
     force: bool = typer.Option(False, "--force", help="Replace an existing bundle."),
@@ -101,6 +105,8 @@ def build(
         compile=compile_,
         compile_timeout=compile_timeout,
         package=package,
+        language=language,
+        platform=platform,
         dry_run=dry_run,
         force=force,
     )

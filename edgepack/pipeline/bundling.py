@@ -86,6 +86,8 @@ def bundle_files(
         warnings=tuple(result.warnings),
         notes=tuple(notes),
         android_package=options.package or "com.example",
+        language=options.language,
+        platform=options.platform,
     )
     result.model_name = f"model/{main.filename}"
     return render(spec)

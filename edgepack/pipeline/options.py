@@ -78,6 +78,8 @@ class BuildOptions:
         compile: `auto`, `require` or `never`.
         compile_timeout: Seconds the vendor's compiler may take.
         package: Package name of Android code; empty for one made from the name.
+        language: `kotlin` or `java`: the Android loader's language.
+        platform: `android` or `linux` in place of the target's own bundle; only for targets without accelerator.
         dry_run: Do everything but write bundles.
         force: Replace an existing bundle.
     """
@@ -100,5 +102,7 @@ class BuildOptions:
     compile: str = "auto"
     compile_timeout: float = 600.0
     package: str = ""
+    language: str = "kotlin"
+    platform: str = ""
     dry_run: bool = False
     force: bool = False
