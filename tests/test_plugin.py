@@ -204,3 +204,61 @@ def test_op_that_vela_refuses_is_named(vela: ModuleType, probes: Path) -> None:
     assert "HARD_SWISH" in caught.value.message
     assert "FLOAT32" in caught.value.message
     assert "quantize" in caught.value.hint
+
+
+def _edge_files() -> dict[str, bytes]:
+    """One-op files on both sides of Vela's limits on padding, aligned corners, slices and softmax."""
+    sys.path.insert(0, str(ROOT / "tests" / "compat"))
+    import numpy as np
+    from oneop_files import act, const, one_op_file
+
+    def image(*shape: int) -> dict[str, Any]:
+        return act(shape, "INT8")
+
+    def ints(*values: int) -> dict[str, Any]:
+        return const(np.array(values, np.int32), 1)
+
+    weights, bias = const(np.ones((6, 4, 4, 4), np.int8)), const(np.zeros(6, np.int32), 0.001)
+    conv = {"strideH": 4, "strideW": 4, "dilationHFactor": 1, "dilationWFactor": 1, "padding": 0}
+    files = {}
+    for size, out in ((8, 2), (9, 3)):
+        inputs = [image(1, size, size, 4), weights, bias]
+        files[f"conv-same-{size}"] = one_op_file("CONV_2D", inputs, [image(1, out, out, 6)], conv, "Conv2DOptions", 3)
+        pool = {"strideH": 4, "strideW": 4, "filterHeight": 4, "filterWidth": 4, "padding": 0}
+        outputs = [image(1, out, out, 4)]
+        files[f"pool-same-{size}"] = one_op_file("MAX_POOL_2D", inputs[:1], outputs, pool, "Pool2DOptions", 2)
+    for size in (24, 25):
+        pool = {"strideH": 12, "strideW": 12, "filterHeight": 12, "filterWidth": 12, "padding": 0}
+        out = -(-size // 12)
+        outputs = [image(1, out, out, 4)]
+        files[f"mean-same-{size}"] = one_op_file(
+            "AVERAGE_POOL_2D", [image(1, size, size, 4)], outputs, pool, "Pool2DOptions", 2
+        )
+    for op, table in (
+        ("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+        ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"),
+    ):
+        for factor in (2, 3, 4, 8):
+            size = 7 * factor + 1
+            inputs, outputs = [image(1, 8, 8, 4), ints(size, size)], [image(1, size, size, 4)]
+            files[f"{op}-{factor}"] = one_op_file(op, inputs, outputs, {"alignCorners": True}, table, 2)
+    for name, begin, end, strides, out_shape in (
+        ("rows", (0, 0, 0, 0), (1, 8, 8, 4), (1, 2, 2, 1), (1, 4, 4, 4)),
+        ("channels", (0, 0, 0, 0), (1, 8, 8, 4), (1, 1, 1, 2), (1, 8, 8, 2)),
+        ("backwards", (0, 7, 0, 0), (1, 0, 8, 4), (1, -1, 1, 1), (1, 7, 8, 4)),
+    ):
+        inputs = [image(1, 8, 8, 4), ints(*begin), ints(*end), ints(*strides)]
+        files[name] = one_op_file("STRIDED_SLICE", inputs, [image(*out_shape)], {}, "StridedSliceOptions", 2)
+    for size in (8, 300):
+        shape = (1, size, size, 4)
+        outputs = [act(shape, "INT8", 1 / 256, -128)]
+        files[f"softmax-{size}"] = one_op_file("SOFTMAX", [image(*shape)], outputs, {"beta": 1.0}, "SoftmaxOptions", 2)
+    return files
+
+
+def test_limits_are_velas_own(vela: ModuleType, site: Path) -> None:
+    """On files on both sides of each limit the check places the op as Vela does."""
+    placed = {name: not agree(vela, site, data)[0] for name, data in _edge_files().items()}
+    refused = {"conv-same-9", "pool-same-9", "mean-same-25", "channels", "backwards", "softmax-300"}
+    refused |= {"RESIZE_BILINEAR-3", "RESIZE_NEAREST_NEIGHBOR-3"}
+    assert {name for name, taken in placed.items() if not taken} == refused

@@ -149,6 +149,28 @@ def _ratio(from_end: int) -> Callable[[Context, Op], Measured]:
     return read
 
 
+def _aligned_ratio(from_end: int) -> Callable[[Context, Op], Measured]:
+    def read(context: Context, op: Op) -> Measured:
+        before, after = _dimension(_in, from_end)(context, op), _dimension(_out, from_end)(context, op)
+        return (after - 1) / (before - 1) if before and after and before > 1 else None
+
+    return read
+
+
+def _added(from_end: int, kernel: Callable[[Context, Op], Measured], stride: str) -> Callable[[Context, Op], Measured]:
+    """What padding SAME adds: TFLite's ComputePaddingWithOffset, tflite/kernels/padding.h."""
+
+    def read(context: Context, op: Op) -> Measured:
+        if op.options.get("padding") != "SAME":
+            return 0.0 if op.options.get("padding") == "VALID" else None
+        size, window, step = _dimension(_in, from_end)(context, op), kernel(context, op), op.options.get(stride)
+        if size is None or window is None or not isinstance(step, int) or step < 1:
+            return None
+        return max(0.0, (math.ceil(size / step) - 1) * step + window - size)
+
+    return read
+
+
 def _batch(context: Context, op: Op) -> Measured:
     tensor = _in(context, op)
     if tensor is None:
@@ -232,6 +254,20 @@ def _slice_stride(context: Context, op: Op) -> Measured:
     return None if values is None else float(np.abs(values.astype(np.int64)).max(initial=1))
 
 
+def _smallest_slice_stride(context: Context, op: Op) -> Measured:
+    values = _values(context, op, 3)
+    return None if values is None else float(values.min(initial=1))
+
+
+def _channel_slice_stride(context: Context, op: Op) -> Measured:
+    values, data = _values(context, op, 3), _in(context, op)
+    if values is None or data is None or op.options.get("ellipsis_mask") or op.options.get("new_axis_mask"):
+        return None
+    # Axes that the parameters leave out are taken whole; one that is dropped has no stride.
+    dropped = int(op.options.get("shrink_axis_mask", 0)) >> max(0, data.rank - 1) & 1
+    return float(values.ravel()[-1]) if values.size == data.rank > 0 and not dropped else 1.0
+
+
 def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
     def read(context: Context, op: Op) -> Measured:
         present = [t for t in context.graph.op_inputs(op) if t is not None]
@@ -256,6 +292,8 @@ def _runtime_version(context: Context, op: Op) -> Measured:
 
 #: One function per quantity of the vocabulary.
 MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
+    "aligned_resize_factor_h": _aligned_ratio(3),
+    "aligned_resize_factor_w": _aligned_ratio(2),
     "alpha": _option("alpha"),
     "arch": _arch,
     "axes": _axes_count,
@@ -273,6 +311,7 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "dilation_w": _dilation_w,
     "dimension": _largest_dimension,
     "groups": _groups,
+    "input_area": _product(_dimension(_in, 3), _dimension(_in, 2)),
     "input_c": _dimension(_in, 1),
     "input_elements": _of(_in, lambda tensor: tensor.elements),
     "input_h": _dimension(_in, 3),
@@ -289,6 +328,8 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "output_rank": _of(_out, lambda tensor: tensor.rank),
     "output_w": _dimension(_out, 2),
     "outputs": lambda context, op: float(len(context.graph.op_outputs(op))),
+    "pad_h": _added(3, _dilated_h, "stride_h"),
+    "pad_w": _added(2, _dilated_w, "stride_w"),
     "padding_rows": _padding_rows,
     "proj_clip": _option("proj_clip", default=0.0),
     "reduced_c": _reduced(1),
@@ -300,6 +341,8 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "runtime_inputs": _count_inputs(False),
     "runtime_version": _runtime_version,
     "slice_stride": _slice_stride,
+    "slice_stride_c": _channel_slice_stride,
+    "slice_stride_min": _smallest_slice_stride,
     "soc_float16": _soc_float16,
     "stride_h": _option("stride_h"),
     "stride_w": _option("stride_w"),

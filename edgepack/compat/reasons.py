@@ -28,6 +28,8 @@ _LAYER = "change the layer's setting in the model and convert again"
 
 #: Fix of `limit-*` by quantity; the others have the layer's fix.
 _LIMIT_FIXES = {
+    "aligned_resize_factor_h": "resize in several steps, each within the limit",
+    "aligned_resize_factor_w": "resize in several steps, each within the limit",
     "arch": "give the chip with --soc, or build for one that has it",
     "batch": "convert the model with batch size 1 and run it once per sample",
     "bias_bits": "calibrate with samples of the real range: a bias this large comes from a very small scale",
@@ -35,6 +37,7 @@ _LIMIT_FIXES = {
     "constant_inputs": "swap or fold the constants in the model so that the op has the inputs the accelerator takes",
     "dimension": _SMALLER,
     "groups": "replace the grouped convolution by a split, one convolution per group and a concatenation",
+    "input_area": _SMALLER,
     "input_elements": _SMALLER,
     "input_rank": "reshape the tensor to the rank that is taken before this layer",
     "inputs": "chain several ops with fewer inputs each",
@@ -48,7 +51,11 @@ _LIMIT_FIXES = {
     "resize_factor_w": "resize in several steps, each within the limit",
     "runtime_inputs": "make the other inputs constant, or compute this layer outside the model",
     "runtime_version": "compile for a newer runtime with --runtime-version, and install that runtime on the device",
+    "pad_h": "use padding VALID, or a layer that pads before this one",
+    "pad_w": "use padding VALID, or a layer that pads before this one",
     "slice_stride": "slice with stride 1, or replace the strided slice by a pooling layer with that stride",
+    "slice_stride_c": "slice the channels with stride 1, or move the axis with a transpose before",
+    "slice_stride_min": "slice forwards, and reverse in the app",
     "soc_float16": "quantize to int8, or give a chip that computes in float16 with --soc",
     "stride_h": "use a smaller stride, or a pooling layer for the rest of it",
     "stride_w": "use a smaller stride, or a pooling layer for the rest of it",
@@ -242,6 +249,11 @@ _KINDS = (
     ReasonKind("shape-mismatch", "Tensors of the op that must have one shape differ.", "reshape them in the model"),
     ReasonKind(
         "sparse-weights", "Weights are stored sparse.", "convert without sparsity; pruned weights may stay zeros"
+    ),
+    ReasonKind(
+        "unquantized",
+        "A tensor has no scale where the accelerator needs one.",
+        "quantize the whole model: edgepack build MODEL -t TARGET --samples SRC",
     ),
     ReasonKind("unequal", "Two quantities must be equal.", _LAYER),
     ReasonKind(

@@ -60,6 +60,7 @@ RULES: Mapping[str, Rule] = {
     "per-tensor-weights": rules_types.per_tensor_weights,
     "permutations": rules_shapes.permutations,
     "producers": rules_values.producers,
+    "quantized": rules_types.quantized,
     "range": rules_values.in_range,
     "runtime-inputs-only": rules_values.runtime_inputs_only,
     "same-dtype": rules_types.same_dtype,

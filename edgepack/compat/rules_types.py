@@ -111,6 +111,15 @@ def same_quantization(context: Context, op: Op, argument: bool) -> list[Reason]:
     return []
 
 
+def quantized(context: Context, op: Op, argument: list[str]) -> list[Reason]:
+    """Tensors of the roles given must have a scale."""
+    for wanted in argument:
+        for label, tensor in tensors(context.graph, op, wanted):
+            if tensor.quantization is None:
+                return [reason("unquantized", f"expected a scale for {label}, got {tensor.dtype} without one")]
+    return []
+
+
 def _scale(quantization: Any) -> str:
     if quantization.scale.size != 1:
         return f"{quantization.scale.size} scales"

@@ -29,6 +29,8 @@ BROADCAST_FORMS = frozenset({"none", "numpy", "gpu-legacy"})
 
 #: What can be measured on an op, for `range`, `multiple-of` and `equal-quantities`. Sizes are in elements.
 QUANTITIES: Mapping[str, str] = {
+    "aligned_resize_factor_h": "(output height - 1) divided by (input height - 1), the factor with aligned corners",
+    "aligned_resize_factor_w": "(output width - 1) divided by (input width - 1), the factor with aligned corners",
     "alpha": "slope of a leaky activation",
     "arch": "Hexagon architecture of the chip (73 for v73); unknown unless a SoC is given",
     "axes": "number of axes the op works along",
@@ -46,6 +48,7 @@ QUANTITIES: Mapping[str, str] = {
     "dilation_w": "dilation along the width",
     "dimension": "largest dimension of any data tensor",
     "groups": "input channels divided by the filter's channels (CONV_2D)",
+    "input_area": "height times width of the first data input",
     "input_c": "channels (last dimension) of the first data input",
     "input_elements": "elements of the first data input",
     "input_h": "height (third dimension from the end) of the first data input",
@@ -62,6 +65,8 @@ QUANTITIES: Mapping[str, str] = {
     "output_rank": "rank of the first output",
     "output_w": "width (second dimension from the end) of the first output",
     "outputs": "number of outputs",
+    "pad_h": "rows that padding SAME really adds to a convolution's or pool's input, 0 for VALID",
+    "pad_w": "columns that padding SAME really adds to a convolution's or pool's input, 0 for VALID",
     "padding_rows": "rows of the paddings tensor",
     "proj_clip": "projection clip of an LSTM",
     "reduced_c": "channels reduced, 1 when the channel axis is not",
@@ -73,6 +78,8 @@ QUANTITIES: Mapping[str, str] = {
     "runtime_inputs": "number of inputs that are not constant",
     "runtime_version": "runtime version the file is compiled for; the newest unless --runtime-version is given",
     "slice_stride": "largest absolute stride of STRIDED_SLICE",
+    "slice_stride_c": "stride of STRIDED_SLICE along the channels (last dimension)",
+    "slice_stride_min": "smallest stride of STRIDED_SLICE, sign included",
     "soc_float16": "1 when the chip computes in float16, 0 when it does not; unknown unless a SoC is given",
     "stride_h": "stride along the height",
     "stride_w": "stride along the width",
@@ -314,6 +321,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         Constraint("per-tensor-weights", "true", _flag),
         Constraint("permutations", "list of permutations", _permutations),
         Constraint("producers", "list of op names", _ops),
+        Constraint("quantized", "list of roles", _roles),
         Constraint("range", _RANGE, _ranges, merges=True),
         Constraint("runtime-inputs-only", "list of input positions, counted from 0", _integers),
         Constraint("same-dtype", "list of roles", _roles),
