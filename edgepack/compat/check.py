@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from edgepack.compat import estimates
 from edgepack.compat.context import Context
@@ -42,8 +43,10 @@ def check(
         math.inf if runtime_version is None else runtime_version,
         profile.socs.get(soc_model(profile, soc), {}),
     )
-    reasons = [_op_reasons(context, op, chosen.ops, profile.title) for op in graph.ops]
     nowhere = [_runs_nowhere(context, op) for op in graph.ops]
+    reasons = [_op_reasons(context, op, chosen.ops, profile.title) for op in graph.ops]
+    if profile.compiler is None and profile.bundle.delegate == "none":
+        reasons = [found if nowhere[i] else _on_built_in_kernels(found) for i, found in enumerate(reasons)]
     refusals = blockers(context, model, chosen.ops.file)
     for index, found in refusals.items():
         reasons[index] = (*reasons[index], found)
@@ -114,6 +117,16 @@ def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[R
     # A float file is refused for its types first of all, whatever its ops are.
     types = {"dtypes": table.defaults["dtypes"]} if "dtypes" in table.defaults else {}
     return (first, *(found for found in broken(context, op, types) if found.code == "dtype-float"))
+
+
+def _on_built_in_kernels(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Return reasons with the fix they have where the host is the target itself: the op runs all the same, slower."""
+    return tuple(
+        reason("built-in-kernel", found.message)
+        if found.code == "op-not-supported"
+        else replace(found, fix=f"nothing has to be done: the built-in kernels run it, slower; to mend it, {found.fix}")
+        for found in reasons
+    )
 
 
 def _runs_nowhere(context: Context, op: Op) -> bool:

@@ -77,6 +77,11 @@ _KINDS = (
         "reshape or tile the smaller input in the model so that the shapes agree",
     ),
     ReasonKind(
+        "built-in-kernel",
+        "On a CPU: the op has no fast kernel (XNNPACK) and runs on the built-in one, which computes the same.",
+        "nothing has to be done; if the op takes much of the time, use a layer that the fast kernels have",
+    ),
+    ReasonKind(
         "builtin-code",
         "The compiler's parser does not know this op at all and refuses the whole file.",
         "replace the layer by older ops; TensorFlow 2.6 or older knows what the parser knows",

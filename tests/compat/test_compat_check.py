@@ -370,3 +370,14 @@ def test_malformed_ops_are_answered(target: str) -> None:
                 for options in ({}, {"axis": 99, "squeeze_dims": [7], "padding": None, "stride_w": "x"}):
                     made = model([(label, inputs, [2], options)], odd, inputs=[0], outputs=[2])
                     assert check(made, profile, variant=variant.id).summary["total"] == 1
+
+
+def test_on_the_cpu_nothing_has_to_be_done() -> None:
+    """An op without a fast kernel runs on the built-in ones: the fix says so and asks for no other layer or target."""
+    report = check(chain("LOGISTIC", "ARG_MAX", "TANH"), get_target("cpu"))
+    assert (report.compatible, codes(report, 1)) == (True, ["built-in-kernel"])
+    assert report.ops[1].reasons[0].fix.startswith("nothing has to be done")
+    typed = check(chain("LOGISTIC", dtype="INT16"), get_target("cpu")).ops[0].reasons[0]
+    assert (typed.code, typed.fix.startswith("nothing has to be done: the built-in kernels run it")) == ("dtype", True)
+    nowhere = check(chain("CUSTOM:FlexErf"), get_target("cpu")).ops[0].reasons[0]
+    assert "nothing has to be done" not in nowhere.fix
