@@ -74,6 +74,10 @@ def test_qat_gives_an_int8_file(case: Case, tmp_path: Path) -> None:
     assert {model.main.tensors[i].dtype for i in (*model.main.inputs, *model.main.outputs)} == {"INT8"}
     assert names(made.tflite) == names(case.reference)
     assert {layer.dtype for layer in made.report.layers} == {"INT8"}
+    (dense,) = [op for op in model.main.ops if op.name == "FULLY_CONNECTED"]
+    quantization = model.main.tensors[dense.inputs[1]].quantization
+    # Per tensor, which every target takes, those that want it so above all.
+    assert quantization is not None and quantization.scale.size == 1
     assert len(made.tflite) < 0.5 * len(case.reference)
     assert case.drop(made) <= 2.0
     assert made.left_float == ("alone (BatchNormalization)",)
