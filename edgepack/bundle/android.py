@@ -1,10 +1,12 @@
 """What the Android template sees besides the tensors: libraries, languages, delivery. No text of its own."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgepack.bundle import names
 from edgepack.bundle.spec import BundleSpec
 from edgepack.errors import BundleError
 
@@ -100,6 +102,10 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
 
 #: Languages of the loader; each has a folder of its own in the template.
 LANGUAGES = ("kotlin", "java")
+#: How a bundle reaches the app.
+DELIVERIES = ("module", "ai-pack", "aar")
+#: Names under which Qualcomm's chips report their maker.
+_MANUFACTURERS = ("Qualcomm", "QTI")
 #: Array types that hold real values.
 _REAL = frozenset({"FLOAT32", "INT8", "UINT8", "INT16"})
 
@@ -187,15 +193,67 @@ def _per_channel(value: Any, channels: int) -> tuple[float, ...]:
     return tuple(float(number) for number in (numbers if len(numbers) == channels else numbers * channels))
 
 
-def left_out(spec: BundleSpec) -> frozenset[str]:
-    """Return the folders of a template that this bundle does not get.
+@dataclass(frozen=True)
+class DeviceGroup:
+    """Devices that get a folder of their own in an AI pack.
+
+    Attributes:
+        name: `Qualcomm_SM8550`.
+        soc: Model of the chip.
+        manufacturers: Names that devices report for its maker.
+    """
+
+    name: str
+    soc: str
+    manufacturers: tuple[str, ...] = _MANUFACTURERS
+
+
+def device_groups(spec: BundleSpec) -> tuple[DeviceGroup, ...]:
+    """Return the groups of `spec.socs`, without the group `other` that is always there.
 
     Raises:
-        BundleError: The language is none of `LANGUAGES`.
+        BundleError: A chip's name cannot be part of a folder's name.
+    """
+    for soc in spec.socs:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", soc):
+            raise BundleError(f"'{soc}' is no chip for an AI pack: expected letters, digits and '_', such as SM8550")
+    return tuple(DeviceGroup(f"{_MANUFACTURERS[0]}_{soc}", soc) for soc in dict.fromkeys(spec.socs))
+
+
+def group_folders(spec: BundleSpec) -> dict[str, dict[str, bytes]]:
+    """Return each device group's models: the one that runs anywhere, and what was compiled for the group's chip."""
+    host = {spec.host.filename: spec.host.data}
+    folders = {"other": host}
+    for group in device_groups(spec):
+        own = [model for model in spec.models if model.filename.endswith(f"_{group.name}.tflite")]
+        folders[group.name] = host | {model.filename: model.data for model in own if model.role == "compiled"}
+    return folders
+
+
+def left_out(spec: BundleSpec) -> frozenset[str]:
+    """Return the folders and files of a template that this bundle does not get.
+
+    Raises:
+        BundleError: Language or delivery is unknown, or the delivery is not for the bundle's platform.
     """
     if spec.language not in LANGUAGES:
         raise BundleError(f"language: expected {' or '.join(LANGUAGES)}, got '{spec.language}'")
-    return frozenset(f"__{language}__" for language in LANGUAGES if language != spec.language)
+    if spec.delivery not in DELIVERIES:
+        raise BundleError(f"delivery: expected {' or '.join(DELIVERIES)}, got '{spec.delivery}'")
+    if spec.delivery != "module" and spec.rule.template == "linux":
+        raise BundleError(
+            f"target '{spec.profile.id}' makes a bundle for Linux, which has no delivery '{spec.delivery}'",
+            hint="leave --delivery out, or give --platform android for the target cpu",
+        )
+    unwanted = {f"__{language}__" for language in LANGUAGES if language != spec.language}
+    if spec.delivery != "ai-pack":
+        unwanted.add("__ai_pack__")
+    if spec.delivery != "aar":
+        unwanted.add("__aar__")
+    elif spec.classes is not None:
+        # The archive is complete: there is nothing to build.
+        unwanted |= {"__module__", "build.gradle.kts.j2", "settings.gradle.kts.j2", "gradle.properties.j2"}
+    return frozenset(unwanted)
 
 
 def android_context(spec: BundleSpec, inputs: "Sequence[TensorView]") -> dict[str, Any]:
@@ -214,6 +272,11 @@ def android_context(spec: BundleSpec, inputs: "Sequence[TensorView]") -> dict[st
         "versions": versions(spec),
         "dependencies": dependencies(spec),
         "language": spec.language,
+        "delivery": spec.delivery,
+        "has_classes": spec.classes is not None,
+        "pack_module": f"{names.gradle_module(spec.name)}-pack",
+        "pack_name": f"{names.snake(spec.name)}_pack",
+        "device_groups": device_groups(spec),
         "images": found,
         "image_parameters": [Parameter(view, by_index.get(view.index)) for view in inputs],
     }

@@ -149,6 +149,8 @@ def placeholders(spec: BundleSpec) -> dict[str, str]:
         "__class__": names.class_name(spec.name),
         "__kotlin__": "kotlin",
         "__java__": "java",
+        "__ai_pack__": f"{names.gradle_module(spec.name)}-pack",
+        "__aar__": f"{names.gradle_module(spec.name)}.aar",
         "__cname__": c_name(spec.name),
     }
 

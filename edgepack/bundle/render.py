@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgepack.bundle import names
-from edgepack.bundle.android import left_out
+from edgepack.bundle.aar import fold
+from edgepack.bundle.android import group_folders, left_out
 from edgepack.bundle.context import label_lines, make_context, placeholders
 from edgepack.bundle.cpp import c_string
 from edgepack.bundle.golden import golden_files
@@ -18,6 +19,8 @@ from edgepack.resources import templates_dir
 
 #: Marks the folder of a template that gets the model, labels and golden vectors which the loader reads.
 _DATA_MARK = "__data__"
+#: Marks the folder of a template that gets one folder per device group of an AI pack.
+_GROUPS_MARK = "__groups__"
 #: Endings of editors' and interpreters' droppings that may lie in a template folder.
 _IGNORED = (".pyc", "~", ".swp", ".DS_Store")
 
@@ -71,7 +74,9 @@ def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what a loader reads at run time, by path relative to its data folder."""
     # Only libedgetpu takes a compiled .tflite through the interpreter; other compiled files have loaders of their own.
     wanted = {"main", "host", "compiled"} if spec.rule.delegate == "edgetpu" else {"main", "host"}
-    files = {model.filename: model.data for model in spec.models if model.role in wanted}
+    # An AI pack's models reach the app beside the loader, not in it.
+    apart = spec.delivery == "ai-pack"
+    files = {model.filename: model.data for model in spec.models if model.role in wanted and not apart}
     files |= {f"golden/{path}": data for path, data in golden.items()}
     files |= {f"labels_{n}.txt": label_lines(tensor.labels) for n, tensor in enumerate(spec.outputs) if tensor.labels}
     return files
@@ -118,6 +123,10 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
         if path.name == _DATA_MARK:
             parent = place.removesuffix(_DATA_MARK)
             files.update({parent + name: data for name, data in payload.items()})
+        elif path.name == _GROUPS_MARK:
+            stem = place.removesuffix(_GROUPS_MARK) + words["__asset__"]
+            for group, models in group_folders(spec).items():
+                files.update({f"{stem}#group_{group}/{name}": data for name, data in models.items()})
         elif path.suffix == ".j2":
             try:
                 text = environment.get_template(f"{template}/{path}").render(context)
@@ -127,7 +136,7 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
                 files[place.removesuffix(".j2")] = text.encode("utf-8", "replace")
         else:
             files[place] = (folder / path).read_bytes()
-    return files
+    return fold(files, f"android/{words['__aar__']}", spec.classes) if spec.delivery == "aar" else files
 
 
 def _fill(path: str, words: Mapping[str, str]) -> str:

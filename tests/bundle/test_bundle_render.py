@@ -37,7 +37,7 @@ EVIL = [
 
 def text_files(files: dict[str, bytes]) -> dict[str, str]:
     """Return the files that people read."""
-    binary = (".tflite", ".bin")
+    binary = (".tflite", ".bin", ".aar")
     return {path: data.decode("utf-8") for path, data in files.items() if not path.endswith(binary)}
 
 
@@ -48,7 +48,10 @@ def with_picture(spec: BundleSpec) -> BundleSpec:
 
 
 #: Bundles besides the targets' own whose text is reviewed.
-VARIANTS = {"cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java"))}
+VARIANTS = {
+    "cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java")),
+    "hexagon-ai-pack": tiny_spec("hexagon", delivery="ai-pack", socs=("SM8550", "SM8650")),
+}
 
 
 @pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
