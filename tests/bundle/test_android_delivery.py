@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundle_specs import tiny_spec
+from bundle_specs import spec_of, tiny_spec
 from kotlin_tools import Kotlin, find_kotlin
 
 from edgepack.bundle.aar import CLASSPATH, JAVAC, KOTLINC, pack, with_classes
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, ModelFile
+from edgepack.bundle.verify import verify
+from edgepack.bundle.write import write
 from edgepack.errors import BundleError
 
 CONFIG = "{http://schemas.android.com/apk/config}"
@@ -84,6 +86,17 @@ def test_deliveries_that_do_not_exist_are_refused() -> None:
         render(tiny_spec("hexagon", delivery="apk"))
     with pytest.raises(BundleError, match="Linux, which has no delivery 'aar'"):
         render(tiny_spec("cpu", delivery="aar"))
+
+
+@pytest.mark.parametrize("delivery", ["ai-pack", "aar"])
+def test_such_a_bundle_is_written_and_verified(delivery: str, tmp_path: Path) -> None:
+    """What is rendered can be written, its manifest vouches for every file, and its model answers its vectors."""
+    tflite = (Path(__file__).resolve().parents[1] / "data" / "digits_float.tflite").read_bytes()
+    spec = spec_of(tflite, "digits", "hexagon", delivery=delivery, socs=("SM8550",))
+    write(render(spec), tmp_path / "bundle")
+    result = verify(tmp_path / "bundle")
+    assert result.ok, result.problems
+    assert len(result.golden) == len(spec.golden.cases)
 
 
 # -- archives ----------------------------------------------------------------------------------------------------------
