@@ -205,6 +205,7 @@ class _Loader:
                     scheme=entry.choice("scheme", tuple(SCHEMES)),
                     io=entry.choice("io", IO_TYPES, "FLOAT32"),
                     fully_connected=entry.choice("fully_connected", ("per-channel", "per-tensor"), "per-channel"),
+                    weights=entry.choice("weights", ("per-channel", "per-tensor"), "per-channel"),
                     why=entry.text("why", ""),
                 )
             )

@@ -15,12 +15,14 @@ class SchemeRule:
         io: TFLite type that the file's inputs and outputs must have: `FLOAT32`, `INT8` or `UINT8`.
         fully_connected: `per-channel` or `per-tensor`: granularity of FULLY_CONNECTED weights.
         why: Half a sentence that completes "because", shown when --scheme auto takes it.
+        weights: `per-channel` or `per-tensor`: granularity of all other weights.
     """
 
     scheme: str
     io: str = "FLOAT32"
     fully_connected: str = "per-channel"
     why: str = ""
+    weights: str = "per-channel"
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,8 @@ def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
     if rule.scheme != "dynamic-range":
         activation = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": "INT"}
     # The BATCH_MATMUL kernel reads one scale of its weights, whatever the file says.
-    entries = [_entry("*", activation), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
+    weights = "TENSORWISE" if rule.weights == "per-tensor" else "CHANNELWISE"
+    entries = [_entry("*", activation, weights), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
     if per_tensor:
         entries.append(_entry("FULLY_CONNECTED", activation, "TENSORWISE"))
     return entries

@@ -110,7 +110,8 @@ def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
 
 
 def _weight_quantization(op: Op, weights: Tensor, rule: SchemeRule) -> Quantization:
-    whole = op.name == "BATCH_MATMUL" or (op.name == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor")
+    whole = op.name == "BATCH_MATMUL" or rule.weights == "per-tensor"
+    whole = whole or (op.name == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor")
     axis = _WEIGHTED.get(op.name, (0, 0, 0))[2]
     if whole or axis >= weights.rank:
         return _per_tensor()

@@ -1,0 +1,40 @@
+"""Improve and quantize in one native step, as a function that a child process runs: bytes in, bytes out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgepack.child import emit
+from edgepack.profiles.model import SchemeRule
+from edgepack.samples import SampleSet
+
+#: Most samples that the steps are fitted to and chosen by; they are held in memory together.
+MOST_SAMPLES = 200
+
+
+def improve_and_quantize(
+    tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, off: Sequence[str] = ()
+) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
+    """Return (int8 model, tool that wrote it, notes, report of the steps with their figures).
+
+    In a child, progress is emitted as `(step, part done, parts)`.
+
+    Args:
+        tflite: A float model.
+        rule: An int8 rule.
+        samples: Calibration samples; of more than `MOST_SAMPLES`, so many evenly spaced ones are used.
+        effort: `low`, `medium` or `high`.
+        off: Steps to leave out (`edgepack.quantize.improve.steps.STEPS`).
+
+    Raises:
+        QuantizationRefused: ai-edge-quantizer cannot take the model.
+        QuantizationError: The model cannot be calibrated or quantized.
+    """
+    from edgepack.quantize.apply import apply
+    from edgepack.quantize.improve.steps import improve
+
+    used = samples.limited(MOST_SAMPLES)
+    arrays = [used.sample(i) for i in range(len(used))]
+    done = improve(tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts)))
+    made = apply(done.tflite, rule, done.ranges)
+    report = {"effort": effort, "samples": len(arrays), **done.to_json()}
+    return made.tflite, made.tool, tuple(made.notes), report

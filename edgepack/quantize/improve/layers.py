@@ -1,0 +1,166 @@
+"""The layers with weights of a float model: what the steps read and change."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph import Graph, Op, read_model
+from edgepack.graph.edit import pack, unpack
+from edgepack.graph.read import schema
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with weights of its own.
+
+    Attributes:
+        place: Position among the ops of these kinds; the same in a quantized file of the same model.
+        op: The op.
+        source: Tensor index of its input.
+        result: Tensor index of its output.
+        weights: Tensor index of its weights: (out, height, width, in), (1, height, width, out) or (out, in).
+        bias: Tensor index of its bias, -1 when it has none.
+        shape: Shape of the weights.
+        channels: Input channels.
+    """
+
+    place: int
+    op: Op
+    source: int
+    result: int
+    weights: int
+    bias: int
+    shape: tuple[int, ...]
+    channels: int
+
+    @property
+    def depthwise(self) -> bool:
+        """True for DEPTHWISE_CONV_2D."""
+        return self.op.name == "DEPTHWISE_CONV_2D"
+
+    @property
+    def dense(self) -> bool:
+        """True for FULLY_CONNECTED."""
+        return self.op.name == "FULLY_CONNECTED"
+
+    @property
+    def axis(self) -> int:
+        """Dimension of the weights along which the output channels run."""
+        return 3 if self.depthwise else 0
+
+    @property
+    def width(self) -> int:
+        """Output channels."""
+        return self.shape[self.axis]
+
+    def rows(self, weights: Floats) -> Floats:
+        """Return weights as (output channels, inputs of one output)."""
+        moved: Floats = np.moveaxis(weights, self.axis, 0).reshape(self.width, -1)
+        return moved
+
+    def from_rows(self, rows: npt.NDArray[Any]) -> Floats:
+        """Undo `rows`."""
+        shape = (self.width, *(size for axis, size in enumerate(self.shape) if axis != self.axis))
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), 0, self.axis), np.float32)
+
+    def along_output(self, values: Floats) -> Floats:
+        """Return one value per output channel, shaped to multiply the weights."""
+        return values.reshape([-1 if axis == self.axis else 1 for axis in range(len(self.shape))])
+
+    def along_input(self, values: Floats) -> Floats:
+        """Return one value per input channel, shaped to multiply the weights."""
+        if self.depthwise:
+            return np.repeat(values, self.width // self.channels).reshape(1, 1, 1, -1)
+        return values.reshape([1] * (len(self.shape) - 1) + [-1])
+
+
+def weighted_ops(graph: Graph) -> list[Op]:
+    """Return the ops of the kinds that have weights, in file order."""
+    return [op for op in graph.ops if op.name in _KINDS]
+
+
+def find_layers(graph: Graph) -> list[Layer]:
+    """Return the layers whose weights can be changed: constant float32, used by nothing else; grouped ones left out."""
+    uses = Counter(index for op in graph.ops for index in op.inputs if index >= 0)
+    found = []
+    for place, op in enumerate(weighted_ops(graph)):
+        source, weights = op.inputs[0], op.inputs[1]
+        bias = op.inputs[2] if len(op.inputs) > 2 else -1
+        tensor = graph.tensors[weights]
+        if tensor.data is None or tensor.dtype != "FLOAT32" or uses[weights] > 1 or graph.tensors[source].is_constant:
+            continue
+        if bias >= 0 and (graph.tensors[bias].data is None or graph.tensors[bias].dtype != "FLOAT32"):
+            continue
+        shape, into = tensor.shape, graph.tensors[source].shape
+        channels = shape[-1] if op.name == "FULLY_CONNECTED" else into[-1]
+        whole = shape[3] % channels == 0 if op.name == "DEPTHWISE_CONV_2D" else shape[-1] == channels
+        if not whole or (op.name == "FULLY_CONNECTED" and op.options.get("weights_format", "DEFAULT") != "DEFAULT"):
+            continue
+        found.append(Layer(place, op, source, op.outputs[0], weights, bias, shape, channels))
+    return found
+
+
+def values_of(graph: Graph, index: int) -> Floats:
+    """Return a copy of a constant's values."""
+    data = graph.tensors[index].data
+    assert data is not None
+    return np.array(data, np.float32)
+
+
+def own_biases(tflite: bytes) -> bytes:
+    """Give every layer a bias that no other layer shares, zeros where it has none.
+
+    TFLiteConverter keeps one tensor for equal constants, so layers without a bias of their own share their zeros.
+    Returns the same bytes when nothing changes.
+    """
+    graph = read_model(tflite).main
+    uses = Counter(index for op in graph.ops for index in op.inputs if index >= 0)
+    model, changed = None, False
+    for layer in find_layers(graph):
+        if layer.bias >= 0 and uses[layer.bias] == 1:
+            continue
+        model = model or unpack(tflite)
+        shared = values_of(graph, layer.bias) if layer.bias >= 0 else np.zeros(layer.width, np.float32)
+        tensor = schema().TensorT()
+        tensor.name = f"{graph.tensors[layer.result].name}/bias{layer.place}".encode()
+        tensor.shape, tensor.type, tensor.hasRank = np.array([layer.width], np.int32), 0, True
+        tensor.buffer = _new_buffer(model, shared)
+        tensors, op = model.subgraphs[0].tensors, model.subgraphs[0].operators[layer.op.index]
+        tensors.append(tensor)
+        op.inputs = np.array([*layer.op.inputs[:2], len(tensors) - 1], np.int32)
+        changed = True
+    return pack(model) if changed else tflite
+
+
+def set_constants(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> bytes:
+    """Replace the values of float32 constants of the main graph, keyed by tensor index."""
+    model = unpack(tflite)
+    uses = Counter(int(t.buffer) for graph in model.subgraphs for t in graph.tensors)
+    for index, array in sorted(values.items()):
+        tensor = model.subgraphs[0].tensors[index]
+        if uses[int(tensor.buffer)] > 1:
+            uses[int(tensor.buffer)] -= 1
+            tensor.buffer = _new_buffer(model, array)
+        else:
+            model.buffers[tensor.buffer].data = _bytes(array)
+    return pack(model)
+
+
+def _new_buffer(model: Any, values: npt.NDArray[Any]) -> int:
+    buffer = schema().BufferT()
+    buffer.data = _bytes(values)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)

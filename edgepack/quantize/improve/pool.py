@@ -1,0 +1,53 @@
+"""Give a global average its own scale: AVERAGE_POOL_2D over the whole picture becomes MEAN.
+
+The int8 kernel of AVERAGE_POOL_2D keeps its input's scale, though an average's range is far smaller; MEAN computes the
+same and rescales (same-scale trait of tensorflow/compiler/mlir/lite/ir/tfl_ops.td). Keras writes AveragePooling2D and
+GlobalAveragePooling2D, which are then one and the same, as the one and the other.
+"""
+
+import numpy as np
+
+from edgepack.graph import Graph, Op, read_model
+from edgepack.graph.edit import builtin_code, pack, unpack
+from edgepack.graph.read import schema
+
+
+def global_pools(graph: Graph) -> list[Op]:
+    """Return the AVERAGE_POOL_2D that cover their whole input in one step."""
+    found = []
+    for op in graph.ops:
+        if op.name != "AVERAGE_POOL_2D" or op.options.get("fused_activation", "NONE") != "NONE":
+            continue
+        before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
+        window = (op.options["filter_height"], op.options["filter_width"])
+        if before[1:3] == window and after[1:3] == (1, 1):
+            found.append(op)
+    return found
+
+
+def means_for_pools(tflite: bytes) -> bytes:
+    """Return the float model with MEAN in place of `global_pools`; the same bytes when there are none."""
+    pools = global_pools(read_model(tflite).main)
+    if not pools:
+        return tflite
+    model = unpack(tflite)
+    graph = model.subgraphs[0]
+    code = schema().OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin_code("MEAN")
+    code.version = 1
+    model.operatorCodes.append(code)
+    buffer = schema().BufferT()
+    buffer.data = np.array([1, 2], np.int32).view(np.uint8)
+    model.buffers.append(buffer)
+    axes = schema().TensorT()
+    axes.name, axes.shape, axes.hasRank = b"global_pool_axes", np.array([2], np.int32), True
+    axes.type, axes.buffer = schema().TensorType.INT32, len(model.buffers) - 1
+    graph.tensors.append(axes)
+    for pool in pools:
+        op = graph.operators[pool.index]
+        op.opcodeIndex = len(model.operatorCodes) - 1
+        op.inputs = np.array([pool.inputs[0], len(graph.tensors) - 1], np.int32)
+        op.builtinOptionsType = schema().BuiltinOptions.ReducerOptions
+        op.builtinOptions = schema().ReducerOptionsT()
+        op.builtinOptions.keepDims = True
+    return pack(model)
