@@ -172,6 +172,6 @@ def test_no_file_names_a_machine_or_a_registry() -> None:
 
 
 def test_test_files_have_names_of_their_own() -> None:
-    """pytest imports test files by their base name: two of one name break the whole run."""
+    """Pytest imports test files by their base name: two of one name break the whole run."""
     names = [path.name for path in (REPOSITORY / "tests").rglob("test_*.py") if "golden" not in path.parts]
     assert sorted(names) == sorted(set(names))
