@@ -54,7 +54,9 @@ public final class Drive {
         "benchmark " + get(times, "Accelerator") + " " + get(times, "Runs") + " " + get(times, "MedianMillis") + " "
             + get(times, "P90Millis"));
     if (hasLabels(result)) {
-      for (Object label : (List<?>) call(result.getClass().getMethod("topK", int.class), result, 3)) {
+      Method topK = result.getClass().getMethod("topK", int.class);
+      System.out.println("labels " + ((List<?>) call(topK, result, 1000)).size());
+      for (Object label : (List<?>) call(topK, result, 3)) {
         System.out.println("label " + get(label, "Text") + " " + get(label, "Score"));
       }
     }

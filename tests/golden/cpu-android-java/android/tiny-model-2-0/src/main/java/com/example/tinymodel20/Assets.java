@@ -43,9 +43,11 @@ final class Assets {
     return buffer;
   }
 
-  /** Reads an asset's lines. */
+  /** Reads an asset's lines, empty ones too; each ends with a line break. */
   static List<String> lines(AssetManager assets, String path) {
-    return Arrays.asList(new String(bytes(assets, path), StandardCharsets.UTF_8).split("\n"));
+    String text = new String(bytes(assets, path), StandardCharsets.UTF_8);
+    List<String> lines = Arrays.asList(text.split("\n", -1));
+    return lines.subList(0, lines.size() - 1);
   }
 
   static ByteBuffer directBuffer(int size) {
