@@ -1,5 +1,6 @@
 """Arguments and options that several commands share, and how their words become values."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -80,3 +81,17 @@ def need_path(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     return path
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a file in one step.
+
+    Raises:
+        UsageError: The folder does not exist or cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error

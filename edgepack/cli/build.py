@@ -56,6 +56,7 @@ def build(
     ranges: str = typer.Option(
         "", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"
     ),
+    effort: str = typer.Option("low", "--effort", help="How much is done for the accuracy of int8: low, medium, high."),
     random_calibration: bool = typer.Option(
         False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."
     ),
@@ -68,6 +69,9 @@ def build(
     language: str = typer.Option("kotlin", "--language", help="Language of the Android loader: kotlin or java."),
     platform: str = typer.Option(
         "", "--platform", help="android or linux: the bundle of a CPU target.", show_default="the target's"
+    ),
+    delivery: str = typer.Option(
+        "module", "--delivery", help="How an Android bundle reaches the app: module, ai-pack or aar."
     ),
     require_full: bool = arguments.REQUIRE_FULL,
     dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
@@ -101,12 +105,14 @@ def build(
         random_calibration=random_calibration,
         calibration_samples=calibration_samples,
         method=ranges,
+        effort=effort,
         max_drop=max_drop,
         compile=compile_,
         compile_timeout=compile_timeout,
         package=package,
         language=language,
         platform=platform,
+        delivery=delivery,
         dry_run=dry_run,
         force=force,
     )

@@ -1,5 +1,6 @@
 """`edgepack check`."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ def check(
     target: list[str] = arguments.TARGET,
     require_full: bool = arguments.REQUIRE_FULL,
     scheme: str = typer.Option("auto", "--scheme", help="Scheme that a float model would be built with."),
+    sarif: Path | None = typer.Option(
+        None, "--sarif", help="Also write the findings as SARIF 2.1.0.", show_default=False
+    ),
     every: bool = typer.Option(False, "--all", help="List every op."),
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
@@ -42,6 +46,11 @@ def check(
         scheme=scheme,
         progress=output.progress if not json_ else lambda _: None,
     )
+    if sarif is not None:
+        from edgepack.pipeline.sarif import sarif as document
+
+        found = document([entry.report for entry in result.results if entry.report is not None], model.as_posix())
+        arguments.write_file(sarif, json.dumps(found, indent=2) + "\n")
     if json_:
         output.document("check", [entry.to_json() for entry in result.results], result.error)
     else:

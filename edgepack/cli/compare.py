@@ -1,6 +1,5 @@
 """`edgepack compare`."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,9 +48,7 @@ def compare(
     if html is not None:
         from edgepack.pipeline.report import html as page
 
-        temporary = html.with_name(f".{html.name}.{os.getpid()}")
-        temporary.write_text(page(result), encoding="utf-8")
-        temporary.replace(html)
+        arguments.write_file(html, page(result))
     if json_:
         output.document("compare", [r.to_json() for r in result.results], notes=result.notes, source=result.source)
     else:

@@ -86,6 +86,8 @@ class _Build:
         if options.compile not in {"auto", "require", "never"}:
             raise UsageError(f"--compile: expected auto, require or never, got '{options.compile}'")
         require_mode(options.target.repair)
+        if options.effort not in {"low", "medium", "high"}:
+            raise UsageError(f"--effort: expected low, medium or high, got '{options.effort}'")
         labels = read_labels(options.labels) if options.labels is not None else ()
         with watch.step("convert"):
             float_model, source = session.float_model(path)
@@ -215,6 +217,9 @@ class _Build:
                 self.session, self.float_model.tflite, profile, rule, self.options.target, samples=self.samples
             )
         tflite, result.repairs = proven.repaired.tflite, proven.repaired.rewrites
+        result.improvements, result.warnings = None, [*proven.notes]
+        if self._improve(tflite, rule, result):
+            return
         calibration = None
         if self._needs_ranges(rule):
             with result.stopwatch.step("calibrate"):
@@ -223,9 +228,25 @@ class _Build:
                 )
         with result.stopwatch.step("quantize"):
             result.model, result.tool, notes = self.session.quantized(tflite, rule, calibration, self.options.method)
-        result.warnings = [*proven.notes, *notes]
+        result.warnings.extend(notes)
         if calibration is not None and self.samples is None:
             result.warnings.append("calibrated on random numbers: accuracy on real data is unknown")
+
+    def _improve(self, tflite: bytes, rule: SchemeRule, result: TargetResult) -> bool:
+        """Make an int8 file with more effort; False where that does not apply and the ordinary way is taken."""
+        from edgepack.quantize.apply import QuantizationRefused
+
+        if self.options.effort == "low" or rule.scheme != "int8" or self.samples is None:
+            return False
+        with result.stopwatch.step("quantize"):
+            try:
+                done = self.session.improved(tflite, rule, self.samples, self.options.effort)
+            except QuantizationRefused as refused:
+                result.warnings.append(f"quantized with effort low: {refused.message}")
+                return False
+        result.model, result.tool, notes, result.improvements = done
+        result.warnings.extend(notes)
+        return True
 
     def _train(self, rule: SchemeRule, result: TargetResult) -> None:
         """Make the file by quantization-aware training on the labelled samples."""
@@ -348,6 +369,14 @@ class _Build:
         write(files, destination, force=self.options.force)
         result.bundle = destination
 
+    def _method(self, result: TargetResult) -> str:
+        from edgepack.quantize.ranges import DEFAULT_METHOD
+
+        if result.improvements is None:
+            return self.options.method or DEFAULT_METHOD
+        kept = [step["step"] for step in result.improvements["steps"] if step["kept"]]
+        return f"effort {self.options.effort}: {', '.join(kept)}"
+
     def _calibration_facts(self, result: TargetResult) -> dict[str, Any] | None:
         if self.float_model.quantized or result.scheme not in {"int8", "int16x8"}:
             return None
@@ -356,5 +385,5 @@ class _Build:
             "samples": RANDOM_SAMPLES if self.samples is None else len(self.samples),
             "source": "" if self.samples is None else self.samples.source,
             "random": random,
-            "method": self.options.method or "default",
+            "method": self._method(result),
         }

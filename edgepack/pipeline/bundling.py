@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack._version import __version__
+from edgepack.bundle.aar import with_classes
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import (
@@ -88,9 +89,11 @@ def bundle_files(
         android_package=options.package or "com.example",
         language=options.language,
         platform=options.platform,
+        delivery=options.delivery,
+        socs=options.target.socs if profile.socs else (),
     )
     result.model_name = f"model/{main.filename}"
-    return render(spec)
+    return render(with_classes(spec))
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -74,11 +74,13 @@ class BuildOptions:
         random_calibration: Calibrate on random numbers when there are no samples; the manifest says so.
         calibration_samples: At most so many samples are calibrated on.
         method: How ranges are chosen; empty for the default.
+        effort: `low` (seconds), `medium` or `high`: how much is done for the accuracy of int8.
         max_drop: Percentage points of accuracy that may be lost, None for any.
         compile: `auto`, `require` or `never`.
         compile_timeout: Seconds the vendor's compiler may take.
         package: Package name of Android code; empty for one made from the name.
         language: `kotlin` or `java`: the Android loader's language.
+        delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
         platform: `android` or `linux` in place of the target's own bundle; only for targets without accelerator.
         dry_run: Do everything but write bundles.
         force: Replace an existing bundle.
@@ -98,11 +100,13 @@ class BuildOptions:
     random_calibration: bool = False
     calibration_samples: int = 500
     method: str = ""
+    effort: str = "low"
     max_drop: float | None = None
     compile: str = "auto"
     compile_timeout: float = 600.0
     package: str = ""
     language: str = "kotlin"
     platform: str = ""
+    delivery: str = "module"
     dry_run: bool = False
     force: bool = False

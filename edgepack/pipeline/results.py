@@ -44,6 +44,7 @@ class TargetResult:
         model_name: Its name in the bundle.
         model_sha256: Its SHA-256.
         float_bytes: Size of the float .tflite.
+        improvements: What `--effort medium` or `high` tried and kept, None without.
         repairs: Rewrites of refused ops that moved ops onto the accelerator.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
@@ -62,6 +63,7 @@ class TargetResult:
     model_name: str = ""
     model_sha256: str = ""
     float_bytes: int = 0
+    improvements: dict[str, Any] | None = None
     repairs: tuple[Rewrite, ...] = ()
     report: Report | None = None
     compile: dict[str, Any] = field(
@@ -86,6 +88,7 @@ class TargetResult:
             if self.model is None
             else {"path": self.model_name, "bytes": len(self.model), "sha256": self.model_sha256},
             "float_bytes": self.float_bytes,
+            "improvements": self.improvements,
             "repairs": [rewrite.to_json() for rewrite in self.repairs],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,

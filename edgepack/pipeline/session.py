@@ -123,7 +123,7 @@ class Session:
 
         TFLiteConverter's quantizer takes over where ai-edge-quantizer refuses the model.
         """
-        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected}
+        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
         parts = {
             "model": sha256(tflite),
             "rule": wish,
@@ -145,6 +145,30 @@ class Session:
         files = self.cached(key_of("quantize", parts), compute)
         meta = json.loads(files["meta.json"])
         return files["model.tflite"], meta["tool"], tuple(meta["notes"])
+
+    def improved(
+        self, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str
+    ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
+        """Return (int8 file, tool that wrote it, notes, report of the steps), improved with an effort.
+
+        Raises:
+            QuantizationRefused: ai-edge-quantizer cannot take the model.
+        """
+        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
+        parts = {"model": sha256(tflite), "rule": wish, "samples": samples.digest, "effort": effort}
+
+        def compute() -> dict[str, bytes]:
+            self.progress(f"improving int8 with effort {effort}")
+            data, tool, notes, report = self.run_native(
+                "edgepack.pipeline.improving:improve_and_quantize",
+                *(tflite, rule, samples, effort),
+                on_event=lambda event: self.progress(f"{event[0]}: {event[1]} of {event[2]}"),
+            )
+            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "report": report})}
+
+        files = self.cached(key_of("improve", {**parts, "versions": self.versions}), compute)
+        meta = json.loads(files["meta.json"])
+        return files["model.tflite"], meta["tool"], tuple(meta["notes"]), meta["report"]
 
     def qualities(self, reference: bytes, candidates: Mapping[str, bytes], samples: SampleSet) -> dict[str, Quality]:
         """Return what each candidate lost against the reference on the samples."""
@@ -244,11 +268,11 @@ class Session:
     def _run(self, function: str, *args: Any, module: str = "edgepack.pipeline.native") -> Any:
         return self.run_native(f"{module}:{function}", *args)
 
-    def run_native(self, function: str, *args: Any) -> Any:
+    def run_native(self, function: str, *args: Any, on_event: Callable[[Any], None] | None = None) -> Any:
         """Run a native step, `module:function`, in the child; its death becomes one error."""
         self._settle()
         try:
-            return self._native.call(function, *args)
+            return self._native.call(function, *args, on_event=on_event)
         except ChildCrash as crash:
             step = function.rpartition(":")[2]
             kind: type[EdgepackError] = QuantizationError if step in {"quantize", "calibrate"} else UnfitModelError

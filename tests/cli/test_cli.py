@@ -261,3 +261,35 @@ def test_cache_shows_and_clears(tmp_path: Path) -> None:
     assert document(run("cache", "show", "--json", **environment))["results"]
     assert run("cache", "clear", **environment).returncode == 0
     assert document(run("cache", "show", "--json", **environment))["results"] == []
+
+
+def test_sarif_for_a_code_host(tmp_path: Path, shared_models: Path) -> None:
+    """check --sarif writes findings with rules, in one step; a folder that is not there is an error."""
+    model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
+    done = run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "findings.sarif")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "findings.sarif").read_text())
+    assert found["version"] == "2.1.0"
+    assert {result["ruleId"] for result in found["runs"][0]["results"]} >= {"op-not-supported"}
+    assert run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "no" / "findings.sarif").returncode == 2
+
+
+def test_effort_is_said(tmp_path: Path) -> None:
+    """--effort medium improves int8, lists what it kept, and the manifest says it; an unknown word is refused."""
+    done = build(tmp_path, "-t", "edgetpu", "--effort", "medium", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (entry,) = document(done)["results"]
+    kept = [step["step"] for step in entry["improvements"]["steps"] if step["kept"]]
+    assert kept
+    assert entry["quality"]["top1"] >= entry["quality"]["top1_float"] - 0.5
+    manifest = json.loads((tmp_path / "digits-edgetpu" / "manifest.json").read_text())
+    assert manifest["calibration"]["method"] == f"effort medium: {', '.join(kept)}"
+    assert build(tmp_path, "-t", "edgetpu", "--effort", "heroic").returncode == 2
+
+
+def test_a_cpu_bundle_for_android(tmp_path: Path) -> None:
+    """--platform android gives the cpu target an Android module, in the language asked for."""
+    done = build(tmp_path, "-t", "cpu", "--platform", "android", "--language", "java", "--package", "org.acme")
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in (tmp_path / "digits-cpu" / "android").rglob("Digits.java")] == ["Digits.java"]
+    assert run("verify", tmp_path / "digits-cpu").returncode == 0
