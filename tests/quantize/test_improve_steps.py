@@ -63,7 +63,7 @@ def test_one_scale_for_all_channels_is_saved_by_equalization(activation):
     """Per-tensor weights, channels 100 times apart: equalization alone is worth 10 dB and more on unseen samples."""
     tflite = chain(activation)
     rule = SchemeRule("int8", "INT8", "per-tensor", weights="per-tensor")
-    samples, unseen = builders.samples(tflite, 40), builders.samples(tflite, 40, seed=9)
+    samples, unseen = builders.samples(tflite, 40), builders.samples(tflite, 400, seed=9)
     plain = _file(tflite, samples, rule)
     assert all(read_model(plain).main.tensors[o.inputs[1]].quantization.scale.size == 1
                for o in weighted_ops(read_model(plain).main))  # fmt: skip
@@ -141,3 +141,29 @@ def test_unknown_words_are_refused():
         improve(chain(), RULE, [], "extreme")
     with pytest.raises(UsageError, match="unknown step 'magic'"):
         improve(chain(), RULE, [], "low", off=("magic",))
+
+
+def test_scores_and_averages_get_room():
+    """The margin widens the dense layer's range and the pool's, and nothing else; SOFTMAX's fixed range stays."""
+    tflite = chain()
+    samples = builders.samples(tflite, 12)
+    everything_else = tuple(step for step in STEPS if step != "margin")
+    plain = choose_ranges(calibrate(tflite, samples, 2), read_model(tflite), "minmax")
+    done = improve(tflite, RULE, samples, "low", off=everything_else)
+    assert done.steps[0].kept
+    widened = {key for key, bounds in done.ranges.items() if bounds != plain[key]}
+    assert widened == {"dense"}
+    assert done.ranges["dense"] == pytest.approx(tuple(1.25 * bound for bound in plain["dense"]))
+
+
+def test_an_unclipped_method_is_found_for_each_tensor():
+    """Tensor by tensor, the method that keeps the outputs wins over one that clips everything away."""
+    from edgepack.quantize.improve.tensorwise import best_methods
+
+    tflite = chain()
+    samples = builders.samples(tflite, 10)
+    ranges = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
+    clipped = {key: (low / 10, high / 10) for key, (low, high) in ranges.items()}
+    found = best_methods(tflite, {"clipped": clipped, "minmax": ranges}, samples)
+    assert set(found) == set(ranges)
+    assert {found[key] for key in ("x", "conv", "dw", "dense")} == {"minmax"}
