@@ -171,14 +171,22 @@ def _choose(model: Model, score: Score, places: list[list[Edit]]) -> _Chosen:
     if not places:
         return _Chosen((), 0)
     before = score(model)
+    results = frozenset(op.outputs[0] for op in model.main.ops if op.outputs)
     cache: dict[tuple[tuple[int, int], ...], int] = {(): 0}
 
     def gain(choice: dict[int, int]) -> int:
+        """Count the model's own results that move onto the accelerator, less new ones that do not get there.
+
+        Steps between types that come and go with quantization do not count: fewer of them move nothing.
+        """
         key = tuple(sorted(choice.items()))
         if key not in cache:
             edits = [places[place][number] for place, number in key]
-            gone = removed_results(model.main, edits)
-            cache[key] = len(before - gone) - len(score(edited(model, edits)))
+            trial = edited(model, edits)
+            after, kept = score(trial), results - removed_results(model.main, edits)
+            moved = len((before - after) & kept) - len((after - before) & kept)
+            known = kept | before
+            cache[key] = moved - sum(1 for index in after if index < len(trial.main.tensors) and index not in known)
         return cache[key]
 
     # An op that the target takes already cannot be helped by itself; leaving it alone keeps the search small.
