@@ -8,7 +8,7 @@ from typing import Any
 from edgepack.bundle import names
 from edgepack.bundle.android import android_context
 from edgepack.bundle.cpp import c_name, cpp_context
-from edgepack.bundle.golden import TOLERANCES
+from edgepack.bundle.golden import tolerances
 from edgepack.bundle.spec import BundleSpec, TensorSpec, element_count
 from edgepack.errors import BundleError
 from edgepack.graph import NUMPY_DTYPES
@@ -193,7 +193,7 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
-        "tolerances": TOLERANCES,
+        "tolerances": tolerances(spec.golden),
         "warnings": plain_warnings(spec),
         **cpp_context(spec, inputs, outputs),
     }

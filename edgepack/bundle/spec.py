@@ -112,11 +112,16 @@ class Golden:
         machine: Processor kind, `x86_64` say.
         runtime: `ai-edge-litert 2.3.1` say.
         cases: The vectors.
+        spread_steps: Largest difference between the runtime's default kernels and its built-in ones on these vectors,
+            in steps of a quantized output.
+        spread_relative: The same for float outputs, as a part of the largest magnitude expected.
     """
 
     machine: str
     runtime: str
     cases: tuple[GoldenCase, ...]
+    spread_steps: int = 0
+    spread_relative: float = 0.0
 
 
 @dataclass(frozen=True)

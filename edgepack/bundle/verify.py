@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.bundle.golden import (
+    LARGEST_SPREAD,
     TOLERANCES,
     Array,
     Difference,
@@ -291,7 +292,8 @@ class _Check:
             return
         same = (index["machine"], index["runtime"]) == (machine_name(), runtime_name())
         self.tolerance = "same" if same else "other"
-        stated, ours = index["tolerance"][self.tolerance], TOLERANCES[self.tolerance]
+        stated = index["tolerance"][self.tolerance]
+        ours = TOLERANCES["same"] if same else LARGEST_SPREAD
         # A bundle may ask for less than is usual, not excuse itself from more.
         allowed = Tolerance(min(stated["steps"], ours.steps), min(stated["relative"], ours.relative))
         results = self._run(manifest["model"]["host"], data, [case["inputs"] for case in cases], worker, timeout)

@@ -143,15 +143,18 @@ def _golden(session: Session, model: Model, result: TargetResult, samples: Sampl
         dict(zip(names, sample.values(), strict=True)) if set(sample) != set(names) else sample for sample in chosen
     ]
     try:
-        cases = session.golden(result.model, chosen)
+        cases, steps, relative = session.golden(result.model, chosen)
     except UnfitModelError as error:
         # The model needs an op that only the user's app has: the bundle ships without vectors and says so.
         result.warnings.append(f"no golden vectors: {error.message}")
-        cases = []
+        cases, steps, relative = [], 0, 0.0
     return Golden(
         machine=platform.machine(),
         runtime=f"ai-edge-litert {_version('ai-edge-litert')}",
         cases=tuple(GoldenCase(tuple(inputs), tuple(outputs)) for inputs, outputs in cases),
+        spread_steps=steps,
+        # Two figures are enough, and keep the last bits of a float kernel out of the bundle's bytes.
+        spread_relative=float(f"{relative:.1e}"),
     )
 
 

@@ -187,8 +187,13 @@ class Session:
         stored = json.loads(self.cached(key_of("measure", parts), compute)["quality.json"])
         return {name: Quality(**{**fields, "collapsed": tuple(fields["collapsed"])}) for name, fields in stored.items()}
 
-    def golden(self, tflite: bytes, samples: list[dict[str, Any]]) -> list[tuple[list[Any], list[Any]]]:
-        """Return raw (inputs, outputs) of a model for each sample of real values."""
+    def golden(
+        self, tflite: bytes, samples: list[dict[str, Any]]
+    ) -> tuple[list[tuple[list[Any], list[Any]]], int, float]:
+        """Return raw (inputs, outputs) for each sample of real values, and how far kernels differ on them.
+
+        The last two are the spread in steps of quantized outputs and the relative one of float outputs.
+        """
         import numpy as np
 
         digest = sha256(b"".join(s[name].tobytes() for s in samples for name in sorted(s)))
@@ -196,6 +201,7 @@ class Session:
 
         def compute() -> dict[str, bytes]:
             cases = self._run("golden_vectors", tflite, samples, module="edgepack.runtime.evaluate")
+            spread = self._run("kernel_spread", tflite, cases, module="edgepack.runtime.evaluate")
             stream = io.BytesIO()
             arrays = {
                 f"{c:03d}_{kind}_{i:03d}": array
@@ -204,14 +210,16 @@ class Session:
                 for i, array in enumerate(arrays)
             }
             np.savez(stream, **arrays)
-            return {"golden.npz": stream.getvalue()}
+            return {"golden.npz": stream.getvalue(), "spread.json": _json(spread)}
 
-        loaded = np.load(io.BytesIO(self.cached(key, compute)["golden.npz"]))
+        files = self.cached(key, compute)
+        loaded = np.load(io.BytesIO(files["golden.npz"]))
         cases: list[tuple[list[Any], list[Any]]] = [([], []) for _ in samples]
         for name in sorted(loaded.files):
             case, kind, _ = name.split("_")
             cases[int(case)][kind == "out"].append(loaded[name])
-        return cases
+        steps, relative = json.loads(files["spread.json"])
+        return cases, steps, relative
 
     def latency(self, tflite: bytes) -> Latency | None:
         """Return how long a model takes here, None when it does not run here. Never kept: a machine changes."""
@@ -306,4 +314,4 @@ def _code_digest() -> str:
     """Return a digest of edgepack's own code, so that a changed rule never meets a stale result."""
     package = Path(__file__).resolve().parent.parent
     rooms = ("convert", "quantize", "graph", "runtime", "samples", "repair", "compat", "profiles", "pipeline")
-    return sha256(b"".join(file.read_bytes() for room in rooms for file in sorted((package / room).glob("*.py"))))[:16]
+    return sha256(b"".join(file.read_bytes() for room in rooms for file in sorted((package / room).rglob("*.py"))))[:16]

@@ -67,6 +67,31 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
     return cases
 
 
+def kernel_spread(tflite: bytes, cases: list[tuple[list[Array], list[Array]]]) -> tuple[int, float]:
+    """Return how far the built-in kernels are from the golden vectors: what another runtime may rightly differ in.
+
+    Args:
+        tflite: The model.
+        cases: What `golden_vectors` gave.
+
+    Returns:
+        Largest difference of quantized outputs in steps, and of float outputs as a part of the largest magnitude.
+    """
+    steps, relative = 0, 0.0
+    for inputs, outputs in cases:
+        # A new one each time: a model with state starts every case afresh.
+        runner = Runner(tflite, threads=1, plain=True)
+        for info, expected, got in zip(runner.outputs, outputs, runner.run(inputs), strict=True):
+            difference = np.abs(expected.astype(np.float64) - got.astype(np.float64))
+            largest = float(np.max(difference, initial=0.0))
+            if info.quantized:
+                steps = max(steps, int(largest))
+            elif expected.dtype.kind == "f":
+                magnitude = float(np.max(np.abs(expected.astype(np.float64)), initial=0.0))
+                relative = max(relative, largest / magnitude if magnitude and np.isfinite(largest) else 0.0)
+    return steps, relative
+
+
 def synthetic_samples(inputs: list[TensorInfo], count: int, *, seed: int = 20) -> list[dict[str, Array]]:
     """Return random samples for a model without data: uniform over what the input's dtype or scale can hold.
 

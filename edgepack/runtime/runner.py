@@ -94,6 +94,7 @@ class Runner:
     Args:
         tflite: The file's bytes.
         threads: Threads of the runtime; results of integer models do not depend on it.
+        plain: Use the built-in kernels only, without XNNPACK.
 
     Attributes:
         inputs: The main graph's inputs in file order.
@@ -104,7 +105,7 @@ class Runner:
         UnfitModelError: The runtime of this machine cannot load the model (custom ops, an Edge TPU file).
     """
 
-    def __init__(self, tflite: bytes, *, threads: int = 1) -> None:
+    def __init__(self, tflite: bytes, *, threads: int = 1, plain: bool = False) -> None:
         model = read_model(tflite)
         self.inputs = model_inputs(model)
         self.outputs = model_outputs(model)
@@ -115,7 +116,7 @@ class Runner:
                 hint="run the uncompiled host model of the same bundle",
             )
         try:
-            self._interpreter = _load(tflite, threads)
+            self._interpreter = _load(tflite, threads, plain)
         except (RuntimeError, ValueError) as error:
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnfitModelError(
@@ -162,7 +163,7 @@ class Runner:
         return [dequantize(info, array) for info, array in zip(self.outputs, raw, strict=True)]
 
 
-def _load(tflite: bytes, threads: int) -> Any:
+def _load(tflite: bytes, threads: int, plain: bool) -> Any:
     """Return an allocated interpreter, with the plain kernels where XNNPACK refuses the model.
 
     XNNPACK gives up on some models that the built-in kernels run (DeepLab v3's uint8 file, say); as it is applied by
@@ -170,14 +171,18 @@ def _load(tflite: bytes, threads: int) -> Any:
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    def load(**options: Any) -> Any:
+        interpreter = Interpreter(model_content=tflite, num_threads=threads, **options)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    built_in = {"experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
+    if plain:
+        return load(**built_in)
     try:
-        interpreter = Interpreter(model_content=tflite, num_threads=threads)
-        interpreter.allocate_tensors()
+        return load()
     except (RuntimeError, ValueError):
-        interpreter = Interpreter(model_content=tflite, num_threads=threads, experimental_op_resolver_type=plain)
-        interpreter.allocate_tensors()
-    return interpreter
+        return load(**built_in)
 
 
 def quantize(info: TensorInfo, real: Array) -> Array:

@@ -264,7 +264,7 @@ def test_cache_shows_and_clears(tmp_path: Path) -> None:
 
 
 def test_sarif_for_a_code_host(tmp_path: Path, shared_models: Path) -> None:
-    """check --sarif writes findings with rules, in one step; a folder that is not there is an error."""
+    """Check --sarif writes findings with rules, in one step; a folder that is not there is an error."""
     model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
     done = run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "findings.sarif")
     assert done.returncode == 0, done.stderr
