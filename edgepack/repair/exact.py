@@ -17,6 +17,9 @@ from edgepack.repair.edits import Draft, Edit
 #: Most parts that one op is cut into; more would make a file of ops.
 _MOST_PARTS = 64
 
+#: More channels than any real layer has: a broken file may claim billions, and a slope for each would fill the memory.
+_MOST_CHANNELS = 1 << 16
+
 
 def rewrite_grouped_convolution(graph: Graph, op: Op) -> list[Edit]:
     """CONV_2D whose filter sees only a part of the channels: SPLIT, one CONV_2D per part, CONCATENATION.
@@ -71,7 +74,7 @@ def rewrite_leaky_relu(graph: Graph, op: Op) -> list[Edit]:
         return []
     alpha = float(op.options.get("alpha", 0.0))
     found = []
-    if x.rank > 1:
+    if x.rank > 1 and x.shape[-1] <= _MOST_CHANNELS:
         draft = Draft(graph, out.name)
         slopes = draft.constant(np.full((*(1,) * (x.rank - 2), x.shape[-1]), alpha))
         draft.op("PRELU", [x.index, slopes], [out.index])

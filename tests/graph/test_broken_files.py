@@ -18,6 +18,8 @@ from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.tflite"))
+#: Inputs that broke something once, as the fuzzer found them.
+FOUND = sorted((Path(__file__).parents[1] / "corpus" / "found").iterdir())
 ROOT = Path(__file__).parents[2]
 #: Values that lengths and offsets are broken with.
 _HARD = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x10000000, 0x80000004)
@@ -168,10 +170,11 @@ def test_ten_thousand_ops() -> None:
 
 
 def test_memory_stays_below_a_gigabyte() -> None:
-    """A process that may not have more than 1 GB survives the whole corpus with wild numbers in it."""
+    """A process that may not have more than 1 GB survives the corpus with wild numbers in it, and what was found."""
     script = (
         "import resource, sys; sys.path[:0] = sys.argv[1:3]; import test_broken_files as t; import broken; "
         "broken.answers(t.CORPUS[0].read_bytes()); "
+        "assert t.FOUND; [broken.answers(p.read_bytes()) for p in t.FOUND]; "
         "[broken.answers(p.read_bytes()[:k] + b'\\xff\\xff\\xff\\x7f' + p.read_bytes()[k + 4:]) "
         "for p in t.CORPUS[:3] for k in range(8, 600, 4)]; "
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
