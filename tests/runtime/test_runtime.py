@@ -7,7 +7,7 @@ import pytest
 
 from edgepack.errors import ModelFileError, UnfitModelError
 from edgepack.runtime import QualityMeter, Runner, TensorInfo, dequantize, quantize
-from edgepack.runtime.evaluate import evaluate, golden_vectors, synthetic_samples
+from edgepack.runtime.evaluate import evaluate, golden_vectors, kernel_spread, synthetic_samples
 from edgepack.runtime.metrics import class_output
 from edgepack.samples import InputSpec, load_samples
 
@@ -102,3 +102,20 @@ def test_a_collapsed_output_is_named() -> None:
 def test_which_output_holds_classes(shapes: list[tuple[int, ...]], label: int | None, expected: int | None) -> None:
     """Class scores are one vector long enough for the labels."""
     assert class_output(shapes, label) == expected
+
+
+def test_kernels_differ_and_it_is_measured(shared_models: Path) -> None:
+    """How far the built-in kernels are from XNNPACK's on a real model is counted in steps of the output."""
+    data = (shared_models / "mlperf-tiny/kws_reference_int8.tflite").read_bytes()
+    cases = golden_vectors(data, synthetic_samples(Runner(data).inputs, 20))
+    steps, relative = kernel_spread(data, cases)
+    assert 0 <= steps <= 64
+    assert relative == 0.0
+    moved = [(inputs, [outputs[0] ^ 1]) for inputs, outputs in cases]
+    assert kernel_spread(data, moved)[0] >= 1
+
+
+def test_a_model_that_plain_kernels_refuse_has_no_spread(shared_models: Path) -> None:
+    """Where the built-in kernels cannot run a model there is nothing to compare, and nothing is lost."""
+    data = (shared_models / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite").read_bytes()
+    assert kernel_spread(data, [([], [])]) == (0, 0.0)
