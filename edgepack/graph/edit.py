@@ -75,16 +75,20 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def expose_activations(tflite: bytes) -> bytes:
+def expose_activations(tflite: bytes, source: Model | None = None) -> bytes:
     """Make every float32 activation of the main graph a graph output.
 
     The original outputs stay first, in order; the rest follow by tensor index. Signatures are dropped, because a
     signature has to name every output. Graph inputs are not repeated as outputs: the caller has them.
 
+    Args:
+        tflite: The file.
+        source: The same file as `read_model` gives it, when the caller has it already.
+
     Returns:
         The edited file, for measuring only.
     """
-    source = read_model(tflite)
+    source = source or read_model(tflite)
     model = unpack(tflite)
     graph = model.subgraphs[0]
     outputs = list(source.main.outputs)

@@ -129,7 +129,7 @@ def calibrate(
     model = read_model(tflite)
     keys = tensor_keys(model.main)
     gathered = _Gathered({index: keys[index] for index in float_activations(model.main)}, model)
-    runtime = _runtime(expose_activations(tflite), threads)
+    runtime = _runtime(expose_activations(tflite, model), threads)
     done = 0
     for done, sample in enumerate(samples, 1):
         for index, values in zip(model.main.inputs, _arrays(model, sample, done), strict=True):
