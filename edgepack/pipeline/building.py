@@ -19,6 +19,7 @@ from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files, read_labels
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.formats import scheme_of
+from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.judging import AUTO_DROP, acceptable, hold, loss, loss_text, require
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.repairing import repair_kept, require_mode
@@ -29,8 +30,7 @@ from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
 from edgepack.quantize.select import Selection, select
 from edgepack.runtime.metrics import Quality
-from edgepack.runtime.runner import model_inputs
-from edgepack.samples import InputSpec, Preprocess, SampleSet, lint, load_samples
+from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 from edgepack.schemes import Needs, get_scheme
 
 #: How many random samples an explicit --random-calibration makes up.
@@ -92,10 +92,7 @@ class _Build:
         with watch.step("convert"):
             float_model, source = session.float_model(path)
         notes = list(float_model.notes)
-        inputs = [
-            InputSpec(i.name, i.shape_signature, i.dtype, i.scale, i.zero_point)
-            for i in model_inputs(read_model(float_model.tflite))
-        ]
+        inputs = input_specs(float_model.tflite)
         preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
         samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
         training = labelled(options.train, float_model.tflite, options.preprocess) if options.train else None

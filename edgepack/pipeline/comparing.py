@@ -11,14 +11,14 @@ from edgepack.cache import key_of, sha256
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.choice import resolve_targets
+from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
-from edgepack.runtime.runner import model_inputs
 from edgepack.runtime.timing import Latency
-from edgepack.samples import InputSpec, Preprocess, SampleSet, lint, load_samples
+from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 from edgepack.schemes import SCHEMES, Needs, get_scheme
 
 
@@ -119,10 +119,7 @@ def compare(
                 hint="give the .keras, SavedModel or float .tflite it was made from",
             )
         notes = list(model.notes)
-        inputs = [
-            InputSpec(i.name, i.shape_signature, i.dtype, i.scale, i.zero_point)
-            for i in model_inputs(read_model(model.tflite))
-        ]
+        inputs = input_specs(model.tflite)
         pixels = Preprocess.parse(preprocess) if preprocess else None
         calibration = load_samples(samples, inputs, preprocess=pixels) if samples else None
         measured = load_samples(evaluation, inputs, preprocess=pixels) if evaluation else calibration

@@ -13,13 +13,12 @@ from typing import Any
 from edgepack.cache import hash_path, key_of, sha256
 from edgepack.child import Worker
 from edgepack.errors import SamplesError, TransformError, UsageError
-from edgepack.graph import read_model
+from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
-from edgepack.runtime.runner import model_inputs
-from edgepack.samples import InputSpec, Preprocess, SampleSet, load_samples
+from edgepack.samples import Preprocess, SampleSet, load_samples
 from edgepack.train import FileReport, Trained, TrainOptions, train
 from edgepack.train.report import gzip_size
 
@@ -242,10 +241,7 @@ def labelled(source: str, reference: bytes, preprocess: str) -> SampleSet:
     Raises:
         SamplesError: They cannot be read, do not match, or have no labels.
     """
-    inputs = [
-        InputSpec(i.name, i.shape_signature, i.dtype, i.scale, i.zero_point)
-        for i in model_inputs(read_model(reference))
-    ]
+    inputs = input_specs(reference)
     found = load_samples(source, inputs, preprocess=Preprocess.parse(preprocess) if preprocess else None)
     if found.labels is None:
         raise SamplesError(
