@@ -159,10 +159,15 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
     folders = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
     labelled = bool(folders) and all(len(p.relative_to(path).parts) > 1 for p in files)
     notes = []
-    if spec.scale:
+    if preprocess is not None and not preprocess.fits(spec.shape[3]):
+        raise SamplesError(
+            f"--preprocess: the input '{spec.name}' has {spec.shape[3]} channel, got {len(preprocess.mean)} means",
+            hint="give MEAN,STD",
+        )
+    if preprocess is None and spec.scale:
         # Pixels go into a quantized input as they are; the reader works in real values, so undo the input's own scale.
         shift = 128 if spec.dtype == np.int8 else 0
-        preprocess = Preprocess(mean=spec.zero_point + shift, std=1.0 / spec.scale)
+        preprocess = Preprocess(mean=(spec.zero_point + shift,), std=(1.0 / spec.scale,))
         notes.append("pixels are given to the quantized input as they are")
     elif preprocess is None:
         preprocess = Preprocess()
@@ -170,7 +175,7 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
             notes.append("pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained otherwise")
     return SampleSet(
         source=path.name,
-        digest=hash_path(path) + f"/{preprocess.mean}/{preprocess.std}",
+        digest=hash_path(path) + f"/{preprocess.to_json()}",
         arrays={},
         images=tuple(files),
         shapes={spec.name: (1, *spec.shape[1:])},

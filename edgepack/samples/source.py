@@ -18,34 +18,42 @@ class Preprocess:
     """How pixels become input values: (pixel - mean) / std, pixel in 0..255.
 
     Attributes:
-        mean: Subtracted from each pixel.
-        std: Divided by; the default of 0 and 255 gives 0..1.
+        mean: Subtracted from each pixel: one number, or one per channel in the order red, green, blue.
+        std: Divided by, as many; the default of 0 and 255 gives 0..1.
     """
 
-    mean: float = 0.0
-    std: float = 255.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `MEAN,STD`.
+        """Read `MEAN,STD`, or three means and three stds.
 
         Raises:
-            SamplesError: Not two numbers, or a std of zero.
+            SamplesError: Not two or six numbers, or a std of zero.
         """
         try:
-            mean, std = (float(part) for part in text.split(","))
-            if std == 0 or not np.isfinite([mean, std]).all():
+            numbers = tuple(float(part) for part in text.split(","))
+            half = len(numbers) // 2
+            if len(numbers) not in {2, 6} or 0 in numbers[half:] or not np.isfinite(numbers).all():
                 raise ValueError
         except ValueError:
             raise SamplesError(
-                f"--preprocess: expected MEAN,STD such as 127.5,127.5, got '{text}'",
+                f"--preprocess: expected MEAN,STD such as 127.5,127.5, or three of each, got '{text}'",
                 hint="an input value is (pixel - MEAN) / STD with pixels in 0..255",
             ) from None
-        return cls(mean, std)
+        return cls(numbers[:half], numbers[half:])
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | list[float]]:
         """Return the `preprocessing` object of the manifest."""
-        return {"mean": self.mean, "std": self.std}
+        return {
+            key: values[0] if len(values) == 1 else list(values)
+            for key, values in (("mean", self.mean), ("std", self.std))
+        }
+
+    def fits(self, channels: int) -> bool:
+        """True when there is one number, or one for each of `channels`."""
+        return len(self.mean) in {1, channels} and len(self.std) in {1, channels}
 
 
 @dataclass(frozen=True)
@@ -132,4 +140,5 @@ def read_image(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preproc
     pixels = np.asarray(image, np.uint8).reshape(shape)
     if dtype.kind != "f":
         return pixels.astype(dtype)
-    return ((pixels.astype(np.float32) - np.float32(preprocess.mean)) / np.float32(preprocess.std)).astype(dtype)
+    mean, std = (np.asarray(values, np.float32) for values in (preprocess.mean, preprocess.std))
+    return ((pixels.astype(np.float32) - mean) / std).astype(dtype)

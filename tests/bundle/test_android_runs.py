@@ -219,7 +219,7 @@ def test_pictures_become_what_python_makes_of_them(run: Run, name: str, language
         # The reader knows one mean and std for all channels: it is asked once per channel.
         means, stds = (np.broadcast_to(known[key], info.shape[3]) for key in ("mean", "std"))
         channels = [
-            read_image(image, info.shape, np.dtype(np.float32), Preprocess(float(mean), float(std)))[..., channel]
+            read_image(image, info.shape, np.dtype(np.float32), Preprocess((float(mean),), (float(std),)))[..., channel]
             for channel, (mean, std) in enumerate(zip(means, stds, strict=True))
         ]
         raw = quantize(info, np.stack(channels, axis=-1))

@@ -80,6 +80,12 @@ def test_folder_of_images(tmp_path: Path) -> None:
     shifted = load_samples(str(tmp_path / "set"), [IMAGE], preprocess=Preprocess.parse("127.5,127.5"))
     assert (shifted.sample(0)["image"].min(), shifted.sample(3)["image"].max()) == (-1.0, 1.0)
     assert shifted.digest != samples.digest
+    by_channel = load_samples(str(tmp_path / "set"), [IMAGE], preprocess=Preprocess.parse("255,0,0,1,255,51"))
+    assert by_channel.sample(3)["image"][0, 0, 0].tolist() == [0.0, 1.0, 5.0]
+    assert by_channel.preprocess.to_json() == {"mean": [255.0, 0.0, 0.0], "std": [1.0, 255.0, 51.0]}
+    grey = InputSpec("image", (1, 8, 6, 1), np.dtype(np.float32))
+    with pytest.raises(SamplesError, match="1 channel, got 3 means"):
+        load_samples(str(tmp_path / "set"), [grey], preprocess=by_channel.preprocess)
 
 
 def test_images_into_a_quantized_input_stay_pixels(tmp_path: Path) -> None:
@@ -89,6 +95,8 @@ def test_images_into_a_quantized_input_stay_pixels(tmp_path: Path) -> None:
     samples = load_samples(str(tmp_path / "set"), [spec])
     assert np.all(np.round(samples.sample(3)["image"] * 128 + 128) == 255)
     assert np.all(np.round(samples.sample(0)["image"] * 128 + 128) == 0)
+    said = load_samples(str(tmp_path / "set"), [spec], preprocess=Preprocess.parse("127.5,127.5"))
+    assert said.sample(3)["image"].max() == 1.0
 
 
 def test_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,8 +170,8 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
         load_samples(str(tmp_path / "s.npz"), [VECTOR])
 
 
-@pytest.mark.parametrize("text", ["", "1", "1,0", "a,b", "1,2,3", "1,nan"])
+@pytest.mark.parametrize("text", ["", "1", "1,0", "a,b", "1,2,3", "1,nan", "1,2,3,4", "1,2,3,4,0,6"])
 def test_preprocess_needs_two_numbers(text: str) -> None:
-    """--preprocess takes MEAN,STD and nothing else."""
+    """--preprocess takes MEAN,STD or three of each, and nothing else."""
     with pytest.raises(SamplesError, match="MEAN,STD"):
         Preprocess.parse(text)
