@@ -1,0 +1,118 @@
+"""What all targets of one build share: the model, the samples, and what was found about them."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from edgepack.convert import FloatModel
+from edgepack.errors import UnfitModelError, UsageError
+from edgepack.pipeline.bundling import read_labels
+from edgepack.pipeline.inputs import input_specs
+from edgepack.pipeline.options import BuildOptions, Progress
+from edgepack.pipeline.repairing import require_mode
+from edgepack.pipeline.results import TargetResult
+from edgepack.pipeline.session import Session
+from edgepack.pipeline.training import labelled
+from edgepack.samples import Preprocess, SampleSet, lint, load_samples
+
+
+@dataclass
+class Given:
+    """What all targets of one build share.
+
+    Attributes:
+        options: What the user asked for.
+        session: Owner of the cache and the child processes.
+        progress: Told what is being done.
+        name: Name of the bundles.
+        float_model: The model, converted to a float .tflite.
+        source: `{format, bytes, sha256}` of the user's model.
+        notes: What was assumed about the model and the samples.
+        path: The user's model.
+        samples: Samples to calibrate on, None without.
+        training: Labelled samples to train on, None without.
+        evaluation: Samples to measure on, None without.
+        labels: Class names, empty when unknown.
+        convert_seconds: How long the conversion took.
+    """
+
+    options: BuildOptions
+    session: Session
+    progress: Progress
+    name: str
+    float_model: FloatModel
+    source: dict[str, Any]
+    notes: list[str]
+    path: Path
+    samples: SampleSet | None
+    training: SampleSet | None
+    evaluation: SampleSet | None
+    labels: tuple[str, ...]
+    convert_seconds: float
+
+    @classmethod
+    def prepare(cls, path: Path, options: BuildOptions, session: Session, progress: Progress) -> Self:
+        """Convert the model and read the samples.
+
+        Raises:
+            EdgepackError: An option makes no sense, the model cannot be read, samples do not match.
+        """
+        watch = TargetResult("").stopwatch
+        if options.compile not in {"auto", "require", "never"}:
+            raise UsageError(f"--compile: expected auto, require or never, got '{options.compile}'")
+        require_mode(options.target.repair)
+        if options.effort not in {"low", "medium", "high"}:
+            raise UsageError(f"--effort: expected low, medium or high, got '{options.effort}'")
+        labels = read_labels(options.labels) if options.labels is not None else ()
+        with watch.step("convert"):
+            float_model, source = session.float_model(path)
+        notes = list(float_model.notes)
+        inputs = input_specs(float_model.tflite)
+        preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
+        samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
+        training = labelled(options.train, float_model.tflite, options.preprocess) if options.train else None
+        samples = samples if samples is not None else training
+        evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
+        for found in (samples, evaluation):
+            notes.extend(note for note in (found.notes if found else ()) if note not in notes)
+        if samples is not None:
+            samples = samples.limited(options.calibration_samples)
+            notes.extend(lint(samples, evaluation))
+        return cls(
+            options=options,
+            session=session,
+            progress=progress,
+            name=options.name or path.name.removesuffix("/").rsplit(".", 1)[0],
+            float_model=float_model,
+            source=source,
+            notes=notes,
+            path=path,
+            samples=samples,
+            training=training,
+            evaluation=evaluation,
+            labels=labels or (evaluation.label_names if evaluation else ()),
+            convert_seconds=watch.seconds["convert"],
+        )
+
+    def measure(self, result: TargetResult) -> None:
+        """Hold the file against the float model on the evaluation samples, else on the calibration samples."""
+        samples = self.evaluation or self.samples
+        if samples is None or result.model is None:
+            return
+        reference = self.float_model.tflite
+        try:
+            quality = self.session.qualities(reference, {result.scheme or "model": result.model}, samples)
+        except UnfitModelError as error:
+            if not self.float_model.quantized:
+                raise
+            # A custom op of the user's own app: the file is sound, it only does not run here.
+            result.warnings.append(f"not measured: {error.message}")
+            return
+        result.quality = next(iter(quality.values()))
+        if self.float_model.quantized:
+            # There is no float model to hold it against; only its own accuracy is known.
+            result.quality = replace(result.quality, snr_db=None, agreement=None, top1_float=None)
+        for name in result.quality.collapsed:
+            text = f"output '{name}' has one value on all samples: the quantized model has collapsed"
+            if text not in result.warnings:
+                result.warnings.append(text)
