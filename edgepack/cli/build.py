@@ -39,8 +39,14 @@ def build(
     labels: Path | None = typer.Option(
         None, "--labels", help="Text file with one class name per line.", show_default=False
     ),
+    metadata: Path | None = typer.Option(
+        None, "--metadata", help="A model.toml: names, descriptions, pixels, labels.", show_default=False
+    ),
     preprocess: str = typer.Option(
-        "", "--preprocess", help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.", show_default="0,255"
+        "",
+        "--preprocess",
+        help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.",
+        show_default="the model's, or 0,255",
     ),
     max_drop: float | None = typer.Option(
         None,
@@ -101,6 +107,7 @@ def build(
         epochs=epochs,
         eval=evaluation,
         labels=labels,
+        metadata=metadata,
         preprocess=preprocess,
         random_calibration=random_calibration,
         calibration_samples=calibration_samples,

@@ -56,6 +56,8 @@ def _print(document: dict[str, Any], every: bool) -> None:
             output.out(
                 output.wrap(f"  {tensor['name']}  {tensor['dtype']} {json.dumps(tensor['shape'])}{scale}", "    ")
             )
+    if document["metadata"] is not None:
+        _print_metadata(document["metadata"])
     output.out("ops:")
     if every:
         for op in document["ops"]:
@@ -82,3 +84,18 @@ def _print(document: dict[str, Any], every: bool) -> None:
                 f"signature {signature['key']}: {', '.join(signature['inputs'])} -> {', '.join(signature['outputs'])}"
             )
         )
+
+
+def _print_metadata(metadata: dict[str, Any]) -> None:
+    said = [f"{key}: {metadata[key]}" for key in ("name", "version", "author", "license") if metadata[key]]
+    output.out(output.wrap("metadata: " + ", ".join(said), "    "))
+    for tensor in (*metadata["inputs"], *metadata["outputs"]):
+        parts = [tensor["description"].rstrip(".")] if tensor["description"] else []
+        if tensor["mean"]:
+            pairs = (" ".join(f"{value:g}" for value in tensor[key]) for key in ("mean", "std"))
+            parts.append("(pixel - {}) / {}".format(*pairs))
+        if tensor["labels"]:
+            first = ", ".join(f"'{label}'" for label in tensor["labels"][:3])
+            parts.append(f"{len(tensor['labels'])} labels: {first}{', ...' if len(tensor['labels']) > 3 else ''}")
+        if parts:
+            output.out(output.wrap(f"  {tensor['name']}  {'; '.join(parts)}", "    "))

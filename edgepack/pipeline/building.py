@@ -66,7 +66,6 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
     profile = replace(profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops)
     rule = choose(given, profile, result)
     assert result.model is not None
-    result.model_sha256 = sha256(result.model)
     result.model_name = f"{file_stem(given.name)}.tflite"
     model = read_model(result.model)
     with watch.step("check"):
@@ -74,6 +73,8 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
     require(result.report, profile, full=wish.require_full)
     with watch.step("compile"):
         compiled = _compile(given, profile, rule, result)
+    result.model = given.with_metadata(result.model)
+    result.model_sha256 = sha256(result.model)
     with watch.step("measure"):
         given.measure(result)
     if given.options.max_drop is not None:
@@ -133,7 +134,7 @@ def _bundle(
         result=result,
         samples=given.evaluation or given.samples,
         calibration=calibration_facts(given, result),
-        labels=given.labels,
+        info=given.info,
         notes=given.notes,
     )
     if given.options.dry_run:

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from edgepack._version import __version__
@@ -21,16 +20,16 @@ from edgepack.bundle.spec import (
     TensorSpec,
     tensor_spec,
 )
-from edgepack.errors import UnfitModelError, UsageError
+from edgepack.errors import UnfitModelError
 from edgepack.graph import Model
+from edgepack.graph.metadata import ModelInfo, TensorMetadata
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
-from edgepack.runtime.metrics import class_output
 from edgepack.runtime.runner import model_inputs, model_outputs
-from edgepack.samples import SampleSet
+from edgepack.samples import Preprocess, SampleSet
 
 #: Golden vectors in a bundle: enough to see a wrong layout or scale, small enough to ship.
 GOLDEN_CASES = 3
@@ -48,19 +47,18 @@ def bundle_files(
     result: TargetResult,
     samples: SampleSet | None,
     calibration: Mapping[str, Any] | None,
-    labels: tuple[str, ...],
+    info: ModelInfo,
     notes: Sequence[str],
 ) -> dict[str, bytes]:
     """Return every file of the bundle by its path inside the bundle.
 
     Raises:
-        UsageError: The labels do not match the model's outputs.
         BundleError: The bundle cannot be rendered.
     """
     assert result.model is not None
     main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
     models = (main, *(ModelFile("compiled", filename, data) for filename, data in sorted(compiled.items())))
-    inputs, outputs = _tensors(model, samples, labels)
+    inputs, outputs = _tensors(model, info)
     spec = BundleSpec(
         name=name,
         version=__version__,
@@ -96,38 +94,18 @@ def bundle_files(
     return render(with_classes(spec))
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the class names of a file with one name per line; blank lines at the end do not count.
-
-    Raises:
-        UsageError: The file cannot be read, is empty or holds no text.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--labels: cannot read '{path}' as UTF-8 text: {error}") from error
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise UsageError(f"--labels: '{path}' holds no names", hint="write one class name per line")
-    return tuple(line.strip() for line in lines)
-
-
-def _tensors(
-    model: Model, samples: SampleSet | None, labels: tuple[str, ...]
-) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    outputs = model_outputs(model)
-    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
-    if labels and (classes is None or outputs[classes].shape[-1] != len(labels)):
-        sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
-        raise UsageError(
-            f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
-            hint="give one label per class, in the order of the output",
-        )
-    preprocessing = samples.preprocess.to_json() if samples is not None and samples.images else None
+def _tensors(model: Model, info: ModelInfo) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the inputs and outputs of the file with what is known of them, by position."""
+    inputs = model_inputs(model)
+    said = [*info.inputs, *[TensorMetadata()] * len(inputs)]
+    rules = [Preprocess(one.mean, one.std).to_json() if one.mean else None for one in said]
+    texts = [one.labels for one in info.outputs]
     return (
-        tuple(tensor_spec(info, preprocessing=preprocessing) for info in model_inputs(model)),
-        tuple(tensor_spec(info, labels=labels if position == classes else ()) for position, info in enumerate(outputs)),
+        tuple(tensor_spec(found, preprocessing=rules[at]) for at, found in enumerate(inputs)),
+        tuple(
+            tensor_spec(found, labels=texts[at] if at < len(texts) else ())
+            for at, found in enumerate(model_outputs(model))
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from edgepack.cache import key_of, sha256
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.choice import resolve_targets
+from edgepack.pipeline.describing import preprocess_for
 from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
@@ -18,7 +19,7 @@ from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
-from edgepack.samples import Preprocess, SampleSet, lint, load_samples
+from edgepack.samples import SampleSet, lint, load_samples
 from edgepack.schemes import SCHEMES, Needs, get_scheme
 
 
@@ -120,7 +121,7 @@ def compare(
             )
         notes = list(model.notes)
         inputs = input_specs(model.tflite)
-        pixels = Preprocess.parse(preprocess) if preprocess else None
+        pixels = preprocess_for(model.tflite, preprocess)
         calibration = load_samples(samples, inputs, preprocess=pixels) if samples else None
         measured = load_samples(evaluation, inputs, preprocess=pixels) if evaluation else calibration
         if calibration is not None:

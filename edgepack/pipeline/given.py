@@ -6,13 +6,23 @@ from typing import Any, Self
 
 from edgepack.convert import FloatModel
 from edgepack.errors import UnfitModelError, UsageError
-from edgepack.pipeline.bundling import read_labels
+from edgepack.graph import read_model
+from edgepack.graph.metadata import ModelInfo
+from edgepack.pipeline.describing import (
+    describe_model,
+    own_metadata,
+    pixel_rule,
+    read_labels,
+    read_model_toml,
+    with_metadata,
+)
 from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import BuildOptions, Progress
 from edgepack.pipeline.repairing import require_mode
 from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import labelled
+from edgepack.runtime.runner import model_inputs
 from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 
 
@@ -32,7 +42,8 @@ class Given:
         samples: Samples to calibrate on, None without.
         training: Labelled samples to train on, None without.
         evaluation: Samples to measure on, None without.
-        labels: Class names, empty when unknown.
+        info: What is known of the model, its inputs and outputs: names, pixels, labels.
+        new_info: True when `info` says what the model's own metadata does not.
         convert_seconds: How long the conversion took.
     """
 
@@ -47,7 +58,8 @@ class Given:
     samples: SampleSet | None
     training: SampleSet | None
     evaluation: SampleSet | None
-    labels: tuple[str, ...]
+    info: ModelInfo
+    new_info: bool
     convert_seconds: float
 
     @classmethod
@@ -68,9 +80,15 @@ class Given:
             float_model, source = session.float_model(path)
         notes = list(float_model.notes)
         inputs = input_specs(float_model.tflite)
+        model = read_model(float_model.tflite)
+        own, unread = own_metadata(float_model.tflite)
+        notes.extend(unread)
+        toml = read_model_toml(options.metadata, model) if options.metadata is not None else None
         preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
+        for said in (toml, own):
+            preprocess = preprocess or (None if said is None else pixel_rule(said, model_inputs(model)))
         samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
-        training = labelled(options.train, float_model.tflite, options.preprocess) if options.train else None
+        training = labelled(options.train, float_model.tflite, preprocess) if options.train else None
         samples = samples if samples is not None else training
         evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
         for found in (samples, evaluation):
@@ -78,11 +96,15 @@ class Given:
         if samples is not None:
             samples = samples.limited(options.calibration_samples)
             notes.extend(lint(samples, evaluation))
+        name = options.name or path.name.removesuffix("/").rsplit(".", 1)[0]
+        images = next((found.preprocess for found in (samples, evaluation) if found and found.images), None)
+        names = labels or (evaluation.label_names if evaluation else ())
+        info = describe_model(model, name=name, own=own, toml=toml, labels=names, preprocess=preprocess or images)
         return cls(
             options=options,
             session=session,
             progress=progress,
-            name=options.name or path.name.removesuffix("/").rsplit(".", 1)[0],
+            name=name,
             float_model=float_model,
             source=source,
             notes=notes,
@@ -90,9 +112,14 @@ class Given:
             samples=samples,
             training=training,
             evaluation=evaluation,
-            labels=labels or (evaluation.label_names if evaluation else ()),
+            info=info,
+            new_info=info != describe_model(model, name=name, own=own),
             convert_seconds=watch.seconds["convert"],
         )
+
+    def with_metadata(self, tflite: bytes) -> bytes:
+        """Return a file made of the model with what is known of it as standard TFLite metadata."""
+        return with_metadata(tflite, self.info, self.float_model.tflite, new=self.new_info)
 
     def measure(self, result: TargetResult) -> None:
         """Hold the file against the float model on the evaluation samples, else on the calibration samples."""

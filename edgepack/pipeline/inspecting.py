@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgepack.errors import BundleError
 from edgepack.graph import Model, Tensor, read_model
+from edgepack.pipeline.describing import own_metadata
 from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
@@ -25,7 +27,8 @@ def inspect(path: Path, options: ModelOptions | None = None, progress: Progress 
     """
     source_format, data, name = _load(path, options or ModelOptions(), progress)
     model = read_model(data)
-    return {"file": name, "source_format": source_format, **describe(model)}
+    raw = data if isinstance(data, bytes) else data.read_bytes()
+    return {"file": name, "source_format": source_format, **describe(model), "metadata": _metadata(raw)}
 
 
 def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, bytes | Path, str]:
@@ -76,6 +79,12 @@ def describe(model: Model) -> dict[str, Any]:
             for s in model.signatures
         ],
     }
+
+
+def _metadata(tflite: bytes) -> dict[str, Any] | None:
+    """Return the file's standard metadata, None when it has none that can be read."""
+    own, _ = own_metadata(tflite)
+    return None if own is None else asdict(own)
 
 
 def _info(info: TensorInfo) -> dict[str, Any]:

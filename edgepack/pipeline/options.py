@@ -70,7 +70,8 @@ class BuildOptions:
         epochs: Epochs of training, 0 for the default.
         eval: Source of (labelled) evaluation samples, empty for none.
         labels: File with one class name per line.
-        preprocess: `MEAN,STD` of pixels; empty for the default.
+        metadata: A model.toml with names, descriptions, pixel normalisation and labels.
+        preprocess: `MEAN,STD` of pixels; empty for what the model's own metadata says, else the default.
         random_calibration: Calibrate on random numbers when there are no samples; the manifest says so.
         calibration_samples: At most so many samples are calibrated on.
         method: How ranges are chosen; empty for the default.
@@ -96,6 +97,7 @@ class BuildOptions:
     epochs: int = 0
     eval: str = ""
     labels: Path | None = None
+    metadata: Path | None = None
     preprocess: str = ""
     random_calibration: bool = False
     calibration_samples: int = 500

@@ -13,6 +13,7 @@ from typing import Any
 from edgepack.cache import hash_path, key_of, sha256
 from edgepack.child import Worker
 from edgepack.errors import SamplesError, TransformError, UsageError
+from edgepack.pipeline.describing import preprocess_for
 from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
@@ -121,8 +122,9 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
     require_trainable(path)
     with Session(request.model, progress) as session:
         reference = session.float_model(path)[0].tflite
-        data = labelled(request.data, reference, request.preprocess)
-        validation = labelled(request.validation, reference, request.preprocess) if request.validation else None
+        pixels = preprocess_for(reference, request.preprocess)
+        data = labelled(request.data, reference, pixels)
+        validation = labelled(request.validation, reference, pixels) if request.validation else None
         trained = train_model(
             session,
             path,
@@ -235,14 +237,14 @@ def require_trainable(path: Path) -> None:
         )
 
 
-def labelled(source: str, reference: bytes, preprocess: str) -> SampleSet:
+def labelled(source: str, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
     """Read labelled samples for a float model.
 
     Raises:
         SamplesError: They cannot be read, do not match, or have no labels.
     """
     inputs = input_specs(reference)
-    found = load_samples(source, inputs, preprocess=Preprocess.parse(preprocess) if preprocess else None)
+    found = load_samples(source, inputs, preprocess=preprocess)
     if found.labels is None:
         raise SamplesError(
             f"samples '{found.source}' have no labels, and training needs one per sample",

@@ -1,0 +1,293 @@
+"""What a model says about itself: names, sentences, pixel normalisation and labels.
+
+They come from flags, from a `model.toml` and from the standard metadata of the user's own .tflite, in this order, and
+go into the bundle's loaders and into the metadata of the file that ships.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepack.errors import ModelFileError, UsageError
+from edgepack.graph import Model, read_model
+from edgepack.graph.metadata import ModelInfo, TensorMetadata, copy_metadata, read_metadata, write_metadata
+from edgepack.runtime.metrics import class_output
+from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
+from edgepack.samples import Preprocess
+
+#: What model.toml may say of the model, and of each input and output.
+_MODEL_KEYS = ("name", "description", "version", "author", "license")
+_INPUT_KEYS = ("tensor", "name", "description", "mean", "std")
+_OUTPUT_KEYS = ("tensor", "name", "description", "labels", "labels_file")
+_COLORS = {1: "grayscale", 3: "rgb"}
+
+
+def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
+    """Return what a file's metadata says, and a note where it cannot be read."""
+    try:
+        return read_metadata(tflite), ()
+    except ModelFileError as error:
+        return None, (f"{error.message}; it is left out",)
+
+
+def preprocess_for(tflite: bytes, text: str) -> Preprocess | None:
+    """Return how pixels become values: from --preprocess, else from the file's own metadata, None when neither says.
+
+    Args:
+        tflite: The model as a .tflite.
+        text: `MEAN,STD` or empty.
+
+    Raises:
+        SamplesError: The text is no such pair.
+    """
+    if text:
+        return Preprocess.parse(text)
+    own, _ = own_metadata(tflite)
+    return None if own is None else pixel_rule(own, model_inputs(read_model(tflite)))
+
+
+def describe_model(
+    model: Model,
+    *,
+    name: str,
+    own: ModelInfo | None,
+    toml: ModelInfo | None = None,
+    labels: Sequence[str] = (),
+    preprocess: Preprocess | None = None,
+) -> ModelInfo:
+    """Put together what is known of a model; what was said closer to the command line wins.
+
+    Args:
+        model: The model; its inputs and outputs are what is described.
+        name: Name of the bundle.
+        own: Metadata of the user's file.
+        toml: What `model.toml` says.
+        labels: Class names that the user or the folders of the samples gave.
+        preprocess: How pixels become values, when that was said.
+
+    Raises:
+        UsageError: The number of labels fits no output.
+    """
+    inputs, outputs = model_inputs(model), model_outputs(model)
+    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
+    if labels and (classes is None or outputs[classes].shape[-1] != len(labels)):
+        sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
+        raise UsageError(
+            f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
+            hint="give one label per class, in the order of the output",
+        )
+    flags = ModelInfo(
+        inputs=tuple(_pixels(info, preprocess) for info in inputs),
+        outputs=tuple(
+            TensorMetadata(labels=tuple(labels)) if position == classes else TensorMetadata()
+            for position in range(len(outputs))
+        ),
+    )
+    names = ModelInfo(
+        name=name,
+        inputs=tuple(TensorMetadata(name=info.name) for info in inputs),
+        outputs=tuple(TensorMetadata(name=info.name) for info in outputs),
+    )
+    said = flags if toml is None else _merged(flags, toml)
+    for tensor, entry in (*zip(inputs, said.inputs, strict=False), *zip(outputs, said.outputs, strict=False)):
+        _require_fit(tensor, entry)
+    if own is not None:
+        said = _merged(said, _fitting(own, inputs, outputs))
+    said = _merged(said, names)
+    return replace(said, inputs=tuple(map(_colored, inputs, said.inputs)))
+
+
+def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, *, new: bool) -> bytes:
+    """Return a file with metadata.
+
+    Args:
+        tflite: The file that ships.
+        info: What is known of the model.
+        source: The user's model as a .tflite, perhaps with metadata of its own.
+        new: True when flags, samples or a model.toml say what the source's own metadata does not.
+    """
+    if new:
+        return write_metadata(tflite, info)
+    # The author's metadata goes along whole, with what edgepack does not read.
+    own, _ = own_metadata(source)
+    return tflite if own is None or own_metadata(tflite)[0] == own else copy_metadata(source, tflite)
+
+
+def pixel_rule(info: ModelInfo, inputs: Sequence[TensorInfo]) -> Preprocess | None:
+    """Return how the pixels of the first image input become values, None when that is not said."""
+    for tensor, said in zip(inputs, info.inputs, strict=False):
+        if _is_image(tensor.shape) and said.mean:
+            return Preprocess(said.mean, said.std)
+    return None
+
+
+def read_model_toml(path: Path, model: Model) -> ModelInfo:
+    """Read a `model.toml`.
+
+    Its keys are name, description, version, author and license, and a table per tensor, in the model's order or with
+    `tensor = "name"`: `[[inputs]]` with name, description, mean and std (one number or one per channel), `[[outputs]]`
+    with name, description and labels (a list) or labels_file (one name per line, beside the model.toml).
+
+    Args:
+        path: The file.
+        model: What it describes.
+
+    Raises:
+        UsageError: The file cannot be read, or says something that does not fit the model.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--metadata: cannot read '{path}': {error}") from error
+    _only(document, (*_MODEL_KEYS, "inputs", "outputs"), path)
+    texts = {key: _text(document, key, path) for key in _MODEL_KEYS}
+    return ModelInfo(
+        **texts,
+        inputs=_tensors(document, "inputs", model.input_names(), path),
+        outputs=_tensors(document, "outputs", model.output_names(), path),
+    )
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Return the class names of a file with one name per line; blank lines at the end do not count.
+
+    Raises:
+        UsageError: The file cannot be read, is empty or holds no text.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--labels: cannot read '{path}' as UTF-8 text: {error}") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise UsageError(f"--labels: '{path}' holds no names", hint="write one class name per line")
+    return tuple(line.strip() for line in lines)
+
+
+def _tensors(document: Mapping[str, Any], side: str, names: Sequence[str], path: Path) -> tuple[TensorMetadata, ...]:
+    entries = document.get(side, [])
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise _fault(path, f"expected [[{side}]] tables")
+    if len(entries) > len(names):
+        raise _fault(path, f"there are {len(entries)} [[{side}]], but the model has {len(names)}")
+    found = [TensorMetadata()] * len(names)
+    for position, entry in enumerate(entries):
+        tensor = _text(entry, "tensor", path) or names[position]
+        if tensor not in names:
+            raise _fault(path, f"[[{side}]] names the tensor '{tensor}': expected {', '.join(names)}")
+        found[names.index(tensor)] = _input(entry, path) if side == "inputs" else _output(entry, path)
+    return tuple(found)
+
+
+def _input(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
+    _only(entry, _INPUT_KEYS, path)
+    mean, std = _numbers(entry, "mean", path), _numbers(entry, "std", path)
+    if len(mean) != len(std) or not all(std):
+        raise _fault(path, f"expected as many std as mean, none of them 0, got {list(mean)} and {list(std)}")
+    return TensorMetadata(_text(entry, "name", path), _text(entry, "description", path), mean, std)
+
+
+def _output(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
+    _only(entry, _OUTPUT_KEYS, path)
+    labels = entry.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise _fault(path, "labels: expected a list of texts")
+    file = _text(entry, "labels_file", path)
+    if file and labels:
+        raise _fault(path, "give labels or labels_file, not both")
+    names = read_labels(path.parent / file) if file else tuple(labels)
+    return TensorMetadata(_text(entry, "name", path), _text(entry, "description", path), labels=names)
+
+
+def _only(table: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
+    for key in table:
+        if key not in keys:
+            raise _fault(path, f"unknown key '{key}': expected {', '.join(keys)}")
+
+
+def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str):
+        raise _fault(path, f"{key}: expected a text, got {value!r}")
+    return value
+
+
+def _numbers(table: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...]:
+    value = table.get(key, [])
+    numbers = value if isinstance(value, list) else [value]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) or not np.isfinite(n) for n in numbers):
+        raise _fault(path, f"{key}: expected a number or a list of numbers, got {value!r}")
+    return tuple(float(number) for number in numbers)
+
+
+def _fault(path: Path, what: str) -> UsageError:
+    return UsageError(f"--metadata: '{path.name}': {what}", hint="docs/commands/build.md shows a whole model.toml")
+
+
+def _is_image(shape: Sequence[int]) -> bool:
+    return len(shape) == 4 and shape[3] in _COLORS
+
+
+def _pixels(info: TensorInfo, preprocess: Preprocess | None) -> TensorMetadata:
+    """Return the normalisation of an image input; other inputs have none."""
+    if preprocess is None or not _is_image(info.shape) or not preprocess.fits(info.shape[3]):
+        return TensorMetadata()
+    return TensorMetadata(mean=preprocess.mean, std=preprocess.std)
+
+
+def _merged(first: ModelInfo, second: ModelInfo) -> ModelInfo:
+    """Return what the first says, and what the second says where the first is silent."""
+
+    def side(name: str) -> tuple[TensorMetadata, ...]:
+        pairs = zip_longest(getattr(first, name), getattr(second, name), fillvalue=TensorMetadata())
+        return tuple(_merged_tensor(one, other) for one, other in pairs)
+
+    texts = {key: getattr(first, key) or getattr(second, key) for key in _MODEL_KEYS}
+    return ModelInfo(**texts, inputs=side("inputs"), outputs=side("outputs"))
+
+
+def _merged_tensor(first: TensorMetadata, second: TensorMetadata) -> TensorMetadata:
+    values = {field.name: getattr(first, field.name) or getattr(second, field.name) for field in fields(first)}
+    return replace(first, **values)
+
+
+def _misfit(tensor: TensorInfo, said: TensorMetadata) -> str:
+    """Return what does not fit a tensor's last dimension, empty when everything does."""
+    last = tensor.shape[-1] if tensor.shape else 1
+    if said.labels and len(said.labels) != last:
+        return f"{last} values, but {len(said.labels)} labels"
+    counts = {len(values) for values in (said.mean, said.minimum, said.maximum)}
+    return "" if counts <= {0, 1, last} else f"{last} channels, but {max(counts)} numbers of normalisation"
+
+
+def _require_fit(tensor: TensorInfo, said: TensorMetadata) -> None:
+    wrong = _misfit(tensor, said)
+    if wrong:
+        raise UsageError(
+            f"'{tensor.name}' {list(tensor.shape)} has {wrong}",
+            hint="give one label per class in the order of the output, one mean and std or one per channel",
+        )
+
+
+def _fitting(own: ModelInfo, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> ModelInfo:
+    """Return a file's own metadata without entries that mean something else: labels of values, say, not of places."""
+
+    def kept(tensors: Sequence[TensorInfo], entries: Sequence[TensorMetadata]) -> tuple[TensorMetadata, ...]:
+        return tuple(
+            replace(entry, labels=(), mean=(), std=(), minimum=(), maximum=()) if _misfit(tensor, entry) else entry
+            for tensor, entry in zip(tensors, entries, strict=False)
+        )
+
+    return replace(own, inputs=kept(inputs, own.inputs), outputs=kept(outputs, own.outputs))
+
+
+def _colored(tensor: TensorInfo, said: TensorMetadata) -> TensorMetadata:
+    """Name the colours of an image whose pixels have a rule."""
+    image = said.mean and _is_image(tensor.shape) and not said.color
+    return replace(said, color=_COLORS[tensor.shape[3]]) if image else said
