@@ -1,9 +1,19 @@
 """Rules on ranks and shapes."""
 
+from collections.abc import Mapping
+
 from edgepack.compat.context import Context, inputs, named, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import Op, Tensor
+
+#: Fixes of `one-dimensional` better than the general one, by op.
+_ONE_DIMENSIONAL_FIXES: Mapping[str, str] = {
+    "FULLY_CONNECTED": "flatten the input to one row before the dense layer, or use a 1x1 convolution on a map",
+    "GATHER": "give the indices as one row, or gather in the app",
+    "PRELU": "use one slope per channel: tf.keras.layers.PReLU(shared_axes=[1, 2])",
+    "SOFTMAX": "take the softmax of one row, or leave it to the app; some compilers take more than their table says",
+}
 
 
 def static_shapes(context: Context, op: Op, argument: bool) -> list[Reason]:
@@ -41,7 +51,7 @@ def one_dimensional(context: Context, op: Op, argument: list[str]) -> list[Reaso
                 message = (
                     f"expected {label} to be larger than 1 only along its last dimension, got {list(tensor.shape)}"
                 )
-                return [reason("not-one-dimensional", message)]
+                return [reason("not-one-dimensional", message, fix=_ONE_DIMENSIONAL_FIXES.get(op.name, ""))]
     return []
 
 

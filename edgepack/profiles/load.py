@@ -14,6 +14,7 @@ from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import (
     BundleRule,
     CompilerRule,
+    MemoryLayout,
     MemoryRule,
     OpTable,
     PartitionRule,
@@ -274,7 +275,8 @@ class _Loader:
             return None
         on_chip = table.integer("on_chip_bytes", lowest=1)
         growth = table.numbers("growth", 2, (1.0, 1.0))
-        rule = MemoryRule(on_chip, table.integer("parameter_bytes", on_chip, lowest=1), (growth[0], growth[1]))
+        layout = self._layout(table.table("layout", optional=True))
+        rule = MemoryRule(on_chip, table.integer("parameter_bytes", on_chip, lowest=1), (growth[0], growth[1]), layout)
         table.done()
         if growth[0] > growth[1]:
             self.faults.expected(f"{table.path}.growth", "[lowest, highest]", list(growth))
@@ -283,6 +285,18 @@ class _Loader:
                 f"{table.path}.parameter_bytes", f"at most on_chip_bytes ({on_chip})", rule.parameter_bytes
             )
         return rule
+
+    def _layout(self, table: Table) -> MemoryLayout | None:
+        if not table.present:
+            return None
+        layout = MemoryLayout(
+            rows=table.integer("rows", 1, lowest=1),
+            columns=table.integer("columns", 1, lowest=1),
+            channels=table.integer("channels", 1, lowest=1),
+            row_overhead=table.integer("row_overhead", 0, lowest=0),
+        )
+        table.done()
+        return layout
 
     def _bundle(self, table: Table) -> BundleRule:
         rule = BundleRule(table.identifier("template"), table.text("delegate", "none"), table.free("options"))

@@ -43,18 +43,38 @@ class CompilerRule:
 
 
 @dataclass(frozen=True)
+class MemoryLayout:
+    """How a compiler pads 8-bit weights; 1 and 0 stand for no padding.
+
+    Attributes:
+        rows: Output channels are padded to a multiple of this.
+        columns: Input channels of every kernel tap are padded to a multiple of this.
+        channels: Channels of depthwise kernels are padded to a multiple of this.
+        row_overhead: Bytes for each padded output channel: its bias and its scale.
+    """
+
+    rows: int = 1
+    columns: int = 1
+    channels: int = 1
+    row_overhead: int = 0
+
+
+@dataclass(frozen=True)
 class MemoryRule:
     """On-chip memory for parameters, as a range.
 
     Attributes:
         on_chip_bytes: Size of the memory.
         parameter_bytes: What is typically free for parameters.
-        growth: Lowest and highest factor by which the compiler's parameters grow over the file's.
+        growth: Lowest and highest factor by which the compiler's parameters grow over the file's, or over what the
+            layout gives when there is one.
+        layout: How the compiler pads weights, None when that is not known.
     """
 
     on_chip_bytes: int
     parameter_bytes: int
     growth: tuple[float, float] = (1.0, 1.0)
+    layout: MemoryLayout | None = None
 
 
 @dataclass(frozen=True)
