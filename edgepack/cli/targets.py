@@ -80,8 +80,8 @@ def _long(profile: "TargetProfile") -> dict[str, Any]:
     return {
         **_short(profile),
         "rules": [
-            {"scheme": r.scheme, "io": r.io, "fully_connected": r.fully_connected, "why": r.why}
-            for r in profile.schemes
+            {"scheme": r.scheme, "io": r.io, "fully_connected": r.fully_connected, "chip": dict(r.chip), "why": r.why}
+            for r in profile.variants[0].schemes
         ],
         "batch": profile.batch,
         "fallback": profile.fallback,
@@ -93,14 +93,18 @@ def _long(profile: "TargetProfile") -> dict[str, Any]:
 
 
 def _print(profile: "TargetProfile") -> None:
+    from edgepack.profiles.variants import chips_for
     from edgepack.schemes import SCHEMES
 
     output.out(output.wrap(f"{profile.id}: {profile.title}"))
     output.out(output.wrap(f"  {profile.summary}", "  "))
     output.out("schemes, in order of preference:")
-    for rule in profile.schemes:
+    for rule in profile.variants[0].schemes:
         scheme = SCHEMES[rule.scheme]
-        output.out(output.wrap(f"  {rule.scheme}: inputs and outputs {rule.io}; needs {scheme.need_text}", "    "))
+        where = f"; on {', '.join(chips_for(profile, rule.scheme))} only" if rule.chip else ""
+        output.out(
+            output.wrap(f"  {rule.scheme}: inputs and outputs {rule.io}; needs {scheme.need_text}{where}", "    ")
+        )
     if len(profile.variants) > 1:
         output.out("variants (--variant):")
         for variant in profile.variants:

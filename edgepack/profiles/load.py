@@ -144,7 +144,7 @@ class _Loader:
             title=title,
             summary=summary,
             folder=self.folder,
-            schemes=first.schemes,
+            schemes=tuple(rule for rule in first.schemes if not rule.chip),
             batch=batch,
             fallback=fallback,
             partition=first.partition,
@@ -208,13 +208,25 @@ class _Loader:
                     fully_connected=entry.choice("fully_connected", ("per-channel", "per-tensor"), "per-channel"),
                     weights=entry.choice("weights", ("per-channel", "per-tensor"), "per-channel"),
                     why=entry.text("why", ""),
+                    chip=self._chip(entry.table("chip", optional=True)),
                 )
             )
             entry.done()
-        if required and not rules:
-            self.faults.add(f"{table.path}.schemes", "expected at least one scheme, in order of preference")
+        if (required or rules) and not any(not rule.chip for rule in rules):
+            self.faults.add(f"{table.path}.schemes", "expected at least one scheme for every chip, best first")
         self._unique(f"{table.path}.schemes", "scheme", [rule.scheme for rule in rules])
         return tuple(rules)
+
+    def _chip(self, table: Table) -> dict[str, bool | int]:
+        found: dict[str, bool | int] = {}
+        if table.has("float16"):
+            found["float16"] = table.boolean("float16")
+        if table.has("min_arch"):
+            found["min_arch"] = table.integer("min_arch", lowest=1)
+        if table.present and not found:
+            self.faults.add(table.path, "expected float16 or min_arch")
+        table.done()
+        return found
 
     def _partition(self, table: Table, default: PartitionRule) -> PartitionRule:
         rule = PartitionRule(

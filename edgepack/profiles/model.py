@@ -16,6 +16,8 @@ class SchemeRule:
         fully_connected: `per-channel` or `per-tensor`: granularity of FULLY_CONNECTED weights.
         why: Half a sentence that completes "because", shown when --scheme auto takes it.
         weights: `per-channel` or `per-tensor`: granularity of all other weights.
+        chip: What a chip must be like (`{"float16": True}`, `{"min_arch": 73}`); the scheme is offered only when a chip
+            was given that is like this. Empty for every chip.
     """
 
     scheme: str
@@ -23,6 +25,7 @@ class SchemeRule:
     fully_connected: str = "per-channel"
     why: str = ""
     weights: str = "per-channel"
+    chip: Mapping[str, bool | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class Variant:
         ops: Its op table.
         partition: Its partition rule.
         socs: SoC models (`SM8550`) that select it, sorted; empty for variants not chosen by chip.
-        schemes: Its schemes in order of preference.
+        schemes: Its schemes in order of preference, those that only some chips take included.
     """
 
     id: str
@@ -209,7 +212,7 @@ class TargetProfile:
         title: Name for people.
         summary: One sentence for people.
         folder: Where profile.toml is; only for reading templates, never written out.
-        schemes: Schemes in order of preference (the default variant's).
+        schemes: Schemes in order of preference (the default variant's), without those that only some chips take.
         batch: Batch size that the file must have, 0 for any.
         fallback: `host` or `deny`: whether ops may stay on the host.
         partition: The default variant's partition rule.

@@ -1,12 +1,16 @@
 """Which form of a target is meant: by its id, or by the chip."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from edgepack.errors import UsageError
 from edgepack.profiles.faults import did_you_mean
-from edgepack.profiles.model import TargetProfile, Variant
+from edgepack.profiles.model import SchemeRule, TargetProfile, Variant
 
 
 def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") -> Variant:
-    """Return the variant asked for.
+    """Return the variant asked for, with the schemes that the chip takes.
 
     Args:
         profile: The target.
@@ -17,6 +21,34 @@ def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") 
         UsageError: No such variant or chip, or the chip is not one of the variant's.
     """
     soc = soc_model(profile, soc)
+    chosen = _variant(profile, variant, soc)
+    facts = profile.socs.get(soc, {})
+    return replace(chosen, schemes=tuple(rule for rule in chosen.schemes if takes(facts, rule)))
+
+
+def takes(facts: Mapping[str, Any], rule: SchemeRule) -> bool:
+    """Return whether a chip with these facts (`arch`, `float16`) takes a scheme; unknown facts do not."""
+    if "float16" in rule.chip and facts.get("float16") != rule.chip["float16"]:
+        return False
+    digits = str(facts.get("arch", "")).lstrip("v")
+    return "min_arch" not in rule.chip or (digits.isdigit() and int(digits) >= rule.chip["min_arch"])
+
+
+def chips_for(profile: TargetProfile, scheme: str) -> tuple[str, ...]:
+    """Return the chips of a target on which alone a scheme is offered, sorted; empty when it depends on no chip."""
+    return tuple(
+        sorted(
+            soc
+            for variant in profile.variants
+            for rule in variant.schemes
+            if rule.scheme == scheme and rule.chip
+            for soc in variant.socs
+            if takes(profile.socs[soc], rule)
+        )
+    )
+
+
+def _variant(profile: TargetProfile, variant: str, soc: str) -> Variant:
     by_id = {candidate.id: candidate for candidate in profile.variants}
     if variant:
         if variant not in by_id:

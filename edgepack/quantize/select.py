@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from edgepack.errors import SamplesError, UsageError
 from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.variants import chips_for
 from edgepack.schemes import Needs, Scheme, get_scheme
 
 _SAMPLES_HINT = (
@@ -42,7 +43,7 @@ def select(profile: TargetProfile, available: Collection[Needs], asked: str = "a
         asked: `auto`, or a scheme's id.
 
     Raises:
-        UsageError: The scheme does not exist, or the target refuses it.
+        UsageError: The scheme does not exist, or the target (or the chip) refuses it.
         SamplesError: The scheme, or every scheme the target takes, needs data that was not given.
     """
     given = {Needs.NOTHING, *available}
@@ -51,6 +52,12 @@ def select(profile: TargetProfile, available: Collection[Needs], asked: str = "a
     scheme = get_scheme(asked)
     rule = profile.scheme_rule(asked)
     if rule is None:
+        chips = chips_for(profile, asked)
+        if chips:
+            raise UsageError(
+                f"{profile.title} takes {asked} on some chips only",
+                hint=f"give one of them with --soc: {', '.join(chips)}",
+            )
         raise UsageError(f"{profile.title} does not take {asked}", hint=f"it takes {_listed(profile)}")
     if scheme.needs not in given:
         raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_hint(scheme.needs))

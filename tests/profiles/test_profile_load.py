@@ -215,6 +215,8 @@ PROFILE_FAULTS = [
     ),
     ('[compiler]\nid = "npu"', '[compiler]\npolicy = "optional"', "[compiler].id: missing: expected a string"),
     ('[compiler]\nid = "npu"', '[compiler]\nid = "npu"\nschemes = ["int9"]', "[compiler].schemes[0]: expected one of"),
+    ('io = "INT8"', "chip = { arch = 73 }", "[quantization].schemes[0].chip.arch: unknown key"),
+    ('io = "INT8"', "chip = { min_arch = 73 }", "[quantization].schemes: expected at least one scheme for every chip"),
     (
         "on_chip_bytes = 1000",
         "on_chip_bytes = 9\nlayout = { rows = 0 }",

@@ -1,0 +1,98 @@
+"""Hexagon: which delegate, data types and schemes a chip gets."""
+
+import numpy as np
+import pytest
+from compat_graphs import one_op, tensor, weights
+
+from edgepack.compat import check
+from edgepack.errors import UsageError
+from edgepack.findings import OpFinding
+from edgepack.graph import Model
+from edgepack.profiles import TargetProfile, get_target
+from edgepack.profiles.variants import chips_for, choose_variant
+from edgepack.quantize.select import select
+from edgepack.schemes import Needs
+
+
+@pytest.fixture(scope="module")
+def hexagon() -> TargetProfile:
+    return get_target("hexagon")
+
+
+def conv(data: str = "INT8", kernel: str = "INT8", bias: str = "INT32") -> Model:
+    kinds = {"INT32": np.int32, "INT64": np.int64, "FLOAT32": np.float32}
+    steps = {"stride_w": 1, "stride_h": 1, "dilation_w": 1, "dilation_h": 1}
+    tensors = [tensor(dtype=data), weights((6, 3, 3, 4), dtype=kernel), tensor((6,), bias, np.zeros(6, kinds[bias]))]
+    return one_op("CONV_2D", tensors, [tensor((1, 8, 8, 6), data)], **steps)
+
+
+def found(made: Model, hexagon: TargetProfile, soc: str) -> OpFinding:
+    return check(made, hexagon, soc=soc).ops[0]
+
+
+@pytest.mark.parametrize(
+    ("soc", "variant", "schemes"),
+    [
+        ("", "htp", ["int8", "int8-qat"]),
+        ("SDM845", "dsp-legacy", ["int8", "int8-qat"]),
+        ("SM8150", "dsp-legacy", ["int8", "int8-qat"]),
+        ("SM8350", "htp", ["int8", "int8-qat"]),
+        ("QCM6490", "htp", ["int8", "int8-qat"]),
+        ("SM8450", "htp", ["int8", "int8-qat"]),
+        ("SM8550", "htp", ["int8", "int8-qat", "float16"]),
+        ("SM8650", "htp", ["int8", "int8-qat", "float16"]),
+        ("SM8850", "htp", ["int8", "int8-qat", "float16"]),
+        ("SM8635", "htp", ["int8", "int8-qat"]),
+        ("SM7675", "htp", ["int8", "int8-qat"]),
+    ],
+)
+def test_a_chip_has_its_delegate_and_its_schemes(
+    hexagon: TargetProfile, soc: str, variant: str, schemes: list[str]
+) -> None:
+    """v65 and v66 have the legacy delegate; float16 is offered on chips known to have it, never without a chip."""
+    chosen = choose_variant(hexagon, soc=soc)
+    assert (chosen.id, [rule.scheme for rule in chosen.schemes]) == (variant, schemes)
+
+
+def test_a_scheme_of_some_chips_names_them(hexagon: TargetProfile) -> None:
+    """float16 without a chip, or on one that has none, is refused with the chips that have it."""
+    with pytest.raises(UsageError) as caught:
+        select(hexagon, {Needs.NOTHING}, "float16")
+    assert "on some chips only" in caught.value.message
+    assert "SM8550" in caught.value.hint
+    assert not {"SM8635", "SM7675", "SM8450", "SM8350", "SM8150"} & set(chips_for(hexagon, "float16"))
+    assert chips_for(hexagon, "int8") == ()
+
+
+@pytest.mark.parametrize(
+    ("soc", "placement", "codes"),
+    [("SM8550", "accelerator", []), ("SM8350", "host", ["limit-arch"]), ("", "host", ["limit-arch"])],
+)
+def test_16_bit_weights_came_with_v73(hexagon: TargetProfile, soc: str, placement: str, codes: list[str]) -> None:
+    """16-bit weights are taken from v73 on, and 16-bit activations with 8-bit weights on every HTP."""
+    wide = found(conv("INT16", "INT16"), hexagon, soc)
+    assert (wide.placement, [reason.code for reason in wide.reasons]) == (placement, codes)
+    assert found(conv("INT16", "INT8"), hexagon, soc).placement == "accelerator"
+
+
+def test_a_bias_of_64_bits_is_refused(hexagon: TargetProfile) -> None:
+    """TFLite's int16x8 files have one, and the plugin's types do not."""
+    refused = found(conv("INT16", "INT8", "INT64"), hexagon, "SM8550")
+    assert (refused.placement, [reason.code for reason in refused.reasons]) == ("host", ["bias-dtype"])
+
+
+@pytest.mark.parametrize(
+    ("soc", "placement"),
+    [("SM8550", "accelerator"), ("SM8635", "host"), ("SM8350", "host"), ("SM8450", "host"), ("", "host")],
+)
+def test_float_layers_by_chip(hexagon: TargetProfile, soc: str, placement: str) -> None:
+    """A float convolution runs on chips that compute in float16, and on no other."""
+    assert found(conv("FLOAT32", "FLOAT32", "FLOAT32"), hexagon, soc).placement == placement
+
+
+def test_the_legacy_delegate_takes_one_scale_for_dense_weights(hexagon: TargetProfile) -> None:
+    """Per-channel weights of FULLY_CONNECTED are refused on v65 and v66, and taken by QNN."""
+    made = one_op("FULLY_CONNECTED", [tensor((1, 16)), weights((4, 16), scales=4)], [tensor((1, 4))])
+    codes = [reason.code for reason in found(made, hexagon, "SM8150").reasons]
+    assert codes == ["per-channel-weights"]
+    assert found(made, hexagon, "SM8550").placement == "accelerator"
