@@ -107,6 +107,12 @@ class ToolMissingError(EdgepackError):
     kind = "tool-missing"
 
 
+class DeviceError(ToolMissingError):
+    """A device to verify on that is not there, does not let us in, does not answer, or lacks the bundle's test."""
+
+    kind = "device"
+
+
 class CompilerError(EdgepackError):
     """A vendor's compiler ran and failed."""
 
@@ -122,7 +128,7 @@ class BundleError(EdgepackError):
 
 
 class AccuracyError(EdgepackError):
-    """The accuracy asked for with --max-drop was not reached."""
+    """No file holds what was asked for: --max-drop, --max-size, --max-download."""
 
     exit_code = 8
     kind = "accuracy"

@@ -92,7 +92,8 @@ def _compile(spec: BundleSpec, program: Path, entries: list[Path], timeout: floa
     from edgepack.bundle.render import render
 
     ending = ".java" if spec.language == "java" else ".kt"
-    sources = {path: data for path, data in render(replace(spec, delivery="module")).items() if path.endswith(ending)}
+    rendered = render(replace(spec, delivery="module"))
+    sources = {path: data for path, data in rendered.items() if path.endswith(ending) and "/src/main/" in path}
     with tempfile.TemporaryDirectory(prefix="edgepack-aar-") as name:
         folder = Path(name)
         jars = [str(_jar(entry, folder / f"library_{number}.jar")) for number, entry in enumerate(entries)]

@@ -246,8 +246,8 @@ def left_out(spec: BundleSpec) -> frozenset[str]:
             hint="leave --delivery out, or give --platform android for the target cpu",
         )
     unwanted = {f"__{language}__" for language in LANGUAGES if language != spec.language}
-    if spec.delivery != "ai-pack":
-        unwanted.add("__ai_pack__")
+    # A test of the module alone would not have the model that an AI pack brings.
+    unwanted.add("androidTest" if spec.delivery == "ai-pack" else "__ai_pack__")
     if spec.delivery != "aar":
         unwanted.add("__aar__")
     elif spec.classes is not None:
@@ -268,11 +268,13 @@ def android_context(spec: BundleSpec, inputs: "Sequence[TensorView]") -> dict[st
     """
     found = images(spec)
     by_index = {image.index: image for image in found}
+    package = names.jvm_package(spec.android_package, spec.name)
     return {
         "versions": versions(spec),
         "dependencies": dependencies(spec),
         "language": spec.language,
         "delivery": spec.delivery,
+        "self_test_component": f"{package}.test/{package}.SelfTest",
         "has_classes": spec.classes is not None,
         "pack_module": f"{names.gradle_module(spec.name)}-pack",
         "pack_name": f"{names.snake(spec.name)}_pack",

@@ -32,12 +32,12 @@ _PYTHON_USED = _set("self cls top_k k output status np result labels")
 _PACKAGES_TAKEN = _set("numpy ai_edge_litert tflite_runtime tensorflow edgepack hatchling src test tests")
 # Kotlin, Android and loader names that a class named after a model must not shadow in the generated files.
 _CLASSES_TAKEN = _set("""
-    Any Array ArrayLike ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Byte ByteArray
-    ByteBuffer ByteOrder Collection Comparable CompatibilityList Context Delegate Double Engine Error Exception
-    Executors File Float FloatArray GoldenDifference GpuDelegate HashMap IllegalArgumentException
-    IllegalStateException ImageSpec Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long LongArray
-    Map Math ModelRunner ModelStatus Nothing Object Pair QnnDelegate Result Runnable Sequence Set Short ShortArray
-    Status String System Tensor TensorSpec Thread Throwable Unit
+    Activity Any Array ArrayLike ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Bundle
+    Byte ByteArray ByteBuffer ByteOrder Collection Comparable CompatibilityList Context Delegate Double Engine Error
+    Exception Executors File Float FloatArray GoldenDifference GpuDelegate HashMap IllegalArgumentException
+    IllegalStateException ImageSpec Instrumentation Int IntArray Integer Interpreter Iterable JvmOverloads Label List
+    Long LongArray Map Math MessageDigest ModelRunner ModelStatus Nothing Object Pair QnnDelegate Result Runnable
+    SelfTest Sequence Set Short ShortArray Status Step String System Tail Tensor TensorSpec Thread Throwable Unit
 """)
 
 

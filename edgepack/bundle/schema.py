@@ -15,6 +15,7 @@ class Field:
     Attributes:
         kind: `text`, `integer`, `number`, `flag`, `object`, `list`, `sha256` or `path`.
         optional: True when null is allowed too.
+        absent: True when the key may be missing.
         choices: Texts that are allowed; empty for any.
         items: What each item of a list or each value of an object must be; None for anything.
         fields: Keys that an object must have; None for a free object.
@@ -22,6 +23,7 @@ class Field:
 
     kind: str
     optional: bool = False
+    absent: bool = False
     choices: tuple[str, ...] = ()
     items: "Field | None" = None
     fields: "Mapping[str, Field] | None" = None
@@ -31,19 +33,48 @@ TEXT, INTEGER, NUMBER, FLAG, SHA, PATH = (
     Field(kind) for kind in ("text", "integer", "number", "flag", "sha256", "path")
 )
 _SHAPE = Field("list", items=INTEGER)
-_TENSOR = Field(
+_TENSOR = {
+    "name": TEXT,
+    "tensor": TEXT,
+    "shape": _SHAPE,
+    "dtype": TEXT,
+    "scale": Field("number", optional=True),
+    "zero_point": Field("integer", optional=True),
+    "labels": Field("list", optional=True, items=TEXT),
+    "preprocessing": Field("object", optional=True),
+}
+_STEP = Field(
     "object",
     fields={
-        "name": TEXT,
-        "tensor": TEXT,
+        "op": Field("text", choices=("ARG_MAX", "SOFTMAX")),
+        "axis": INTEGER,
+        "beta": NUMBER,
         "shape": _SHAPE,
-        "dtype": TEXT,
-        "scale": Field("number", optional=True),
-        "zero_point": Field("integer", optional=True),
-        "labels": Field("list", optional=True, items=TEXT),
-        "preprocessing": Field("object", optional=True),
+        "dtype": Field("text", choices=("FLOAT32", "INT32", "INT64")),
     },
 )
+_INPUT = Field("object", fields=_TENSOR)
+_OUTPUT = Field("object", fields={**_TENSOR, "tail": Field("list", absent=True, items=_STEP)})
+
+_RUN = {
+    "accelerator": TEXT,
+    "reasons": Field("list", items=TEXT),
+    "differences": Field(
+        "list",
+        items=Field(
+            "object",
+            # JSON has no infinity: a result that cannot be compared at all is null.
+            fields={"case": INTEGER, "output": TEXT, "largest": Field("number", optional=True), "allowed": NUMBER},
+        ),
+    ),
+    "runs": INTEGER,
+    "median_ms": NUMBER,
+    "p90_ms": NUMBER,
+}
+_FACTS = {"manufacturer": TEXT, "model": TEXT, "android": TEXT, "sdk": INTEGER, "soc": TEXT, "abi": TEXT}
+
+#: What the generated self-test says on a device.
+DEVICE_REPORT = Field("object", fields={"model_sha256": SHA, **_RUN})
 
 MANIFEST = Field(
     "object",
@@ -73,8 +104,8 @@ MANIFEST = Field(
                 ),
             },
         ),
-        "inputs": Field("list", items=_TENSOR),
-        "outputs": Field("list", items=_TENSOR),
+        "inputs": Field("list", items=_INPUT),
+        "outputs": Field("list", items=_OUTPUT),
         "compile": Field(
             "object",
             fields={
@@ -85,17 +116,22 @@ MANIFEST = Field(
             },
         ),
         "quality": Field("object", optional=True),
+        "ladder": Field("list", absent=True, items=Field("object")),
         "placement": Field("object", optional=True),
         "calibration": Field("object", optional=True, fields={"samples": INTEGER, "random": FLAG, "method": TEXT}),
         "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
         "warnings": Field("list", items=TEXT),
         "notes": Field("list", items=TEXT),
         "files": Field("object", items=SHA),
+        # Written by `verify --device`.
+        "device": Field("object", absent=True, fields={**_FACTS, **_RUN}),
     },
 )
 
 _ARRAY = Field("object", fields={"file": PATH, "dtype": TEXT, "shape": _SHAPE})
 _ARRAYS = Field("list", items=_ARRAY)
+_FINISHED = Field("list", absent=True, items=Field("object", optional=True, fields=_ARRAY.fields))
+_CASE = Field("object", fields={"inputs": _ARRAYS, "outputs": _ARRAYS, "finished": _FINISHED})
 _TOLERANCE = Field("object", fields={"steps": INTEGER, "relative": NUMBER})
 GOLDEN_INDEX = Field(
     "object",
@@ -106,7 +142,7 @@ GOLDEN_INDEX = Field(
         "runtime": TEXT,
         "quantized_outputs": Field("list", items=FLAG),
         "tolerance": Field("object", fields={"same": _TOLERANCE, "other": _TOLERANCE, "accelerator": _TOLERANCE}),
-        "cases": Field("list", items=Field("object", fields={"inputs": _ARRAYS, "outputs": _ARRAYS})),
+        "cases": Field("list", items=_CASE),
     },
 )
 
@@ -153,10 +189,10 @@ def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
     dot = f"{where}." if where else ""
     if field.fields is not None:
         for key, inner in field.fields.items():
-            if key not in value:
-                yield f"{dot}{key}: missing"
-            else:
+            if key in value:
                 yield from faults(value[key], inner, f"{dot}{key}")
+            elif not inner.absent:
+                yield f"{dot}{key}: missing"
         for key in sorted(set(value) - set(field.fields)):
             yield f"{dot}{key[:80]}: unknown key"
     if field.items is not None:

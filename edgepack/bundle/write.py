@@ -75,6 +75,27 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
         ) from error
 
 
+def replace_manifest(dest: Path, data: bytes) -> None:
+    """Replace a bundle's manifest in one step; no other file is touched.
+
+    Args:
+        dest: The bundle's folder. A symbolic link is followed.
+        data: The new manifest.
+
+    Raises:
+        BundleError: The disk refuses; the old manifest stands.
+    """
+    dest = Path(os.path.realpath(dest))
+    try:
+        with _workspace(dest) as folder:
+            _write_file(folder / FILE_NAME, data, sync=False)
+            (folder / FILE_NAME).replace(dest / FILE_NAME)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write the manifest of '{dest.name}': {error.strerror or error}", hint=_advice(error, dest)
+        ) from error
+
+
 def _relative(path: str) -> PurePosixPath:
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or ":" in path:

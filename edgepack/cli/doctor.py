@@ -30,11 +30,16 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json_: bool = arguments.JSON) -> int:
     """Say which vendor tools and packages are there, and what to do about those that are not."""
+    from edgepack import tools as programs
+    from edgepack.bundle.aar import JAVAC, KOTLINC
+    from edgepack.bundle.adb import ADB
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
     from edgepack.profiles.registry import known_ids, warnings
 
-    tools = [{"kind": "tool", **asdict(compiler.find())} for compiler in all_compilers().values()]
+    found = [compiler.find() for compiler in all_compilers().values()]
+    found += [programs.find(tool) for tool in (JAVAC, KOTLINC, ADB)]
+    tools = [{"kind": "tool", **asdict(info)} for info in found]
     packages = [_package(name, purpose) for name, purpose in _PACKAGES]
     if json_:
         output.document(

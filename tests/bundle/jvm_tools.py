@@ -116,3 +116,20 @@ def drive(
         text=True,
         timeout=120,
     )
+
+
+def instrument(kotlin: Kotlin, standins: Path, classes: Path, package: str, folder: Path, runs: int) -> str:
+    """Start a generated self-test and return what `am instrument -r` would print; JSON is Android's own."""
+    android = next(jar for jar in kotlin.classpath if "android-all" in jar.name)
+    json = folder / "org.json.jar"
+    with zipfile.ZipFile(android) as whole, zipfile.ZipFile(json, "w") as part:
+        for name in whole.namelist():
+            if name.startswith("org/json/") and name.endswith(".class"):
+                part.writestr(name, whole.read(name))
+    jars = [jar for jar in kotlin.classpath if jar != android]
+    path = os.pathsep.join(map(str, [standins, classes, kotlin.stdlib, json, *jars]))
+    flags = [f"-Dreplay.folder={folder}", f"-Dreplay.archive={folder / 'app.zip'}", "-XX:TieredStopAtLevel=1"]
+    command = ["java", *flags, "-cp", path, "Instrument", f"{package}.SelfTest", str(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

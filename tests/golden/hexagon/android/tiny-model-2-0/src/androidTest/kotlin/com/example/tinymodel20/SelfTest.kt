@@ -1,0 +1,63 @@
+package com.example.tinymodel20
+
+import android.app.Activity
+import android.app.Instrumentation
+import android.os.Bundle
+import java.security.MessageDigest
+import org.json.JSONArray
+import org.json.JSONObject
+
+/**
+ * Replays the golden vectors on a device and times runs, without an app and without a test library:
+ * `adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest`.
+ *
+ * The result is one line of JSON under the key `edgepack`, or the reason under `error`. `edgepack verify --device` reads it.
+ */
+class SelfTest : Instrumentation() {
+    private var runs = 50
+
+    override fun onCreate(arguments: Bundle?) {
+        super.onCreate(arguments)
+        runs = arguments?.getString("runs")?.toInt() ?: runs
+        start()
+    }
+
+    override fun onStart() {
+        super.onStart()
+        val results = Bundle()
+        try {
+            results.putString("edgepack", report().toString())
+        } catch (error: Exception) {
+            results.putString("error", error.toString())
+        } catch (error: LinkageError) {
+            // The runtime has no native library for this device.
+            results.putString("error", error.toString())
+        }
+        finish(if (results.containsKey("edgepack")) Activity.RESULT_OK else Activity.RESULT_CANCELED, results)
+    }
+
+    private fun report(): JSONObject =
+        TinyModel20(targetContext).use { model ->
+            val differences = JSONArray()
+            for (found in model.selfTest()) {
+                val entry = JSONObject().put("case", found.case).put("output", found.output).put("allowed", found.allowed)
+                // JSON has no infinity.
+                entry.put("largest", if (found.largest.isInfinite()) JSONObject.NULL else found.largest)
+                differences.put(entry)
+            }
+            val times = model.benchmark(runs)
+            JSONObject()
+                .put("model_sha256", modelDigest())
+                .put("accelerator", model.status.accelerator)
+                .put("reasons", JSONArray(model.status.reasons))
+                .put("differences", differences)
+                .put("runs", times.runs)
+                .put("median_ms", times.medianMillis)
+                .put("p90_ms", times.p90Millis)
+        }
+
+    private fun modelDigest(): String {
+        val bytes = targetContext.assets.open("tiny_model_2_0/tiny.tflite").use { it.readBytes() }
+        return MessageDigest.getInstance("SHA-256").digest(bytes).joinToString("") { "%02x".format(it) }
+    }
+}
