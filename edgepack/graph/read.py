@@ -175,9 +175,9 @@ class _Reader:
         )
 
     def _ints(self, table: Any, name: str, what: str) -> tuple[int, ...]:
-        if getattr(table, f"{name}IsNone")():
+        # An absent vector has the length 0; a file of 10,000 ops has 40,000 vectors, so each is asked once.
+        if self._length(getattr(table, f"{name}Length")(), what) == 0:
             return ()
-        self._length(getattr(table, f"{name}Length")(), what)
         return tuple(getattr(table, f"{name}AsNumpy")().tolist())
 
     def _indices(self, table: Any, name: str, tensors: int, what: str) -> tuple[int, ...]:
@@ -192,8 +192,9 @@ class _Reader:
         signature = self._ints(tensor, "ShapeSignature", f"shape signature of tensor {index}")
         if len(shape) > _MAX_RANK or any(size < 0 for size in shape):
             raise ModelFileError(f"tensor {index} has the shape {list(shape)}")
-        raw = self._buffer(tensor.Buffer())
-        kind = enum_names("TensorType").get(tensor.Type(), f"TYPE_{tensor.Type()}")
+        buffer, code = tensor.Buffer(), tensor.Type()
+        raw = self._buffer(buffer)
+        kind = enum_names("TensorType").get(code, f"TYPE_{code}")
         sparse = tensor.Sparsity() is not None
         if raw is not None and kind in NUMPY_DTYPES and not sparse:
             # The runtime refuses such a file as well; here it would be memory that the file does not have.
@@ -206,7 +207,7 @@ class _Reader:
             shape=shape,
             shape_signature=signature if len(signature) == len(shape) else shape,
             dtype=kind,
-            buffer=tensor.Buffer(),
+            buffer=buffer,
             raw=raw,
             quantization=self._quantization(tensor.Quantization()),
             is_variable=bool(tensor.IsVariable()),
@@ -218,12 +219,12 @@ class _Reader:
         if parameters is None:
             return None
         blockwise = parameters.DetailsType() == schema().QuantizationDetails.BlockwiseQuantization
-        if parameters.ScaleIsNone() or parameters.ScaleLength() == 0:
+        if parameters.ScaleLength() == 0:
             empty = np.zeros(0, np.float32)
             return Quantization(empty, np.zeros(0, np.int64), 0, blockwise=True) if blockwise else None
         self._length(parameters.ScaleLength(), "quantization scales")
         scale = parameters.ScaleAsNumpy()
-        if parameters.ZeroPointIsNone() or parameters.ZeroPointLength() != scale.size:
+        if parameters.ZeroPointLength() != scale.size:
             zero_point = np.zeros(scale.size, np.int64)
         else:
             zero_point = parameters.ZeroPointAsNumpy()
