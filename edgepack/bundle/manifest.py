@@ -91,6 +91,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
             "reason": spec.compile.reason or None,
         },
         "quality": spec.quality,
+        **({"ladder": list(spec.ladder)} if spec.ladder else {}),
         "placement": spec.placement,
         "calibration": None
         if spec.calibration is None

@@ -174,6 +174,8 @@ class BundleSpec:
         golden: Vectors made with the `main` or `host` file.
         compile: What the compiler did.
         quality: Measured figures, None when nothing was measured.
+        ladder: What was tried until the limits held: `rung`, `bytes`, `top1`, `why` and more of each; empty for a build
+            without limits.
         placement: `total`, `accelerator`, `host`, `unsupported`, `partitions`.
         calibration: None for schemes that need no samples.
         warnings: Sentences that the user of the bundle has to know.
@@ -199,6 +201,7 @@ class BundleSpec:
     golden: Golden
     compile: CompileSpec = CompileSpec()
     quality: Mapping[str, Any] | None = None
+    ladder: tuple[Mapping[str, Any], ...] = ()
     placement: Mapping[str, Any] | None = None
     calibration: CalibrationSpec | None = None
     warnings: tuple[str, ...] = ()

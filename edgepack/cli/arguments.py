@@ -1,6 +1,7 @@
 """Arguments and options that several commands share, and how their words become values."""
 
 import os
+import re
 from pathlib import Path
 
 import typer
@@ -24,6 +25,14 @@ SOC = typer.Option(
 RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
 REPAIR = typer.Option("exact", "--repair", help="Rewrite refused ops: exact, approximate or none.")
 NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
+_UNITS = {
+    f"{prefix}{form}{b}": (1024 if form else 1000) ** power
+    for power, prefix in enumerate(("", "k", "m", "g"))
+    for form in (("", "i") if prefix else ("",))
+    for b in ("", "b")
+}
+
 TIMEOUT = typer.Option(900.0, "--timeout", help="Seconds that the conversion may take.", min=1.0)
 
 
@@ -81,6 +90,23 @@ def need_path(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     return path
+
+
+def size(option: str, text: str) -> int | None:
+    """Return the bytes that a size means: `500KB`, `1MB`, `1.5MiB` or plain bytes; None for no text.
+
+    KB, MB and GB are decimal, as file managers and stores count; KiB, MiB and GiB are powers of 1024.
+
+    Raises:
+        UsageError: The text is no size.
+    """
+    if not text:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    count = int(float(found[1]) * _UNITS[found[2].lower()]) if found else 0
+    if count < 1:
+        raise UsageError(f"{option}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
+    return count
 
 
 def write_file(path: Path, text: str) -> None:

@@ -55,6 +55,12 @@ def build(
         min=0.0,
         show_default=False,
     ),
+    max_size: str = typer.Option(
+        "", "--max-size", help="Bytes the .tflite may have: 500KB, 1MB, 1MiB; more is exit 8.", show_default=False
+    ),
+    max_download: str = typer.Option(
+        "", "--max-download", help="The same, compressed with gzip as a download is.", show_default=False
+    ),
     compile_: str = typer.Option("auto", "--compile", help="auto, require or never: the vendor's compiler."),
     compile_timeout: float = typer.Option(
         600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0
@@ -114,6 +120,8 @@ def build(
         method=ranges,
         effort=effort,
         max_drop=max_drop,
+        max_size=arguments.size("--max-size", max_size),
+        max_download=arguments.size("--max-download", max_download),
         compile=compile_,
         compile_timeout=compile_timeout,
         package=package,
@@ -128,6 +136,7 @@ def build(
         arguments.need_targets(target),
         options,
         output.progress if not json_ else lambda _: None,
+        (lambda line: output.err(output.wrap(line))) if not json_ else lambda _: None,
     )
     if json_:
         output.document(

@@ -14,13 +14,17 @@ __all__ = ["BuildOptions", "ModelOptions", "TargetOptions", "build", "check"]
 
 
 def build(
-    model: Path | str, targets: Sequence[str], options: BuildOptions | None = None, progress: Progress = silent
+    model: Path | str,
+    targets: Sequence[str],
+    options: BuildOptions | None = None,
+    progress: Progress = silent,
+    tell: Progress = silent,
 ) -> "BuildResult":
     """Build a bundle of a model for each target: see `edgepack.pipeline.building.build`."""
     # Loaded when used: `edgepack check` must not pay for what only a build needs.
     from edgepack.pipeline import building
 
-    return building.build(Path(model), targets, options, progress)
+    return building.build(Path(model), targets, options, progress, tell)
 
 
 def check(

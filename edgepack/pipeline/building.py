@@ -10,9 +10,10 @@ from edgepack.errors import EdgepackError, ToolMissingError
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files
 from edgepack.pipeline.choice import resolve_targets
+from edgepack.pipeline.choosing import check_placement, choose
 from edgepack.pipeline.given import Given
 from edgepack.pipeline.judging import hold, require
-from edgepack.pipeline.making import calibration_facts, choose
+from edgepack.pipeline.making import calibration_facts
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
@@ -21,7 +22,11 @@ from edgepack.profiles.variants import choose_variant
 
 
 def build(
-    model: Path, targets: Sequence[str], options: BuildOptions | None = None, progress: Progress = silent
+    model: Path,
+    targets: Sequence[str],
+    options: BuildOptions | None = None,
+    progress: Progress = silent,
+    tell: Progress = silent,
 ) -> BuildResult:
     """Build a bundle of `model` for each target.
 
@@ -32,6 +37,7 @@ def build(
         targets: Target ids, or `all`.
         options: What the user asked for.
         progress: Told what is being done.
+        tell: Told each rung of the ladder with its figures.
 
     Raises:
         EdgepackError: Something that concerns every target: an unknown target, a model that cannot be read, samples
@@ -40,7 +46,7 @@ def build(
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
     with Session(options.model, progress) as session:
-        given = Given.prepare(model, options, session, progress)
+        given = Given.prepare(model, options, session, progress, tell)
         results = [_target(given, profile) for profile in profiles]
         return BuildResult(results, given.notes, given.source)
 
@@ -57,8 +63,6 @@ def _target(given: Given, profile: TargetProfile) -> TargetResult:
 
 
 def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
-    from edgepack.compat import check
-
     watch = result.stopwatch
     result.float_bytes = len(given.float_model.tflite)
     wish = given.options.target
@@ -69,7 +73,7 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
     result.model_name = f"{file_stem(given.name)}.tflite"
     model = read_model(result.model)
     with watch.step("check"):
-        result.report = check(model, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
+        result.report = check_placement(given, profile, result.model)
     require(result.report, profile, full=wish.require_full)
     with watch.step("compile"):
         compiled = _compile(given, profile, rule, result)
@@ -77,8 +81,7 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
     result.model_sha256 = sha256(result.model)
     with watch.step("measure"):
         given.measure(result)
-    if given.options.max_drop is not None:
-        hold(result.quality, given.options.max_drop, result.scheme, profile.id)
+    hold(result.quality, result.model, given.options.limits, result.scheme, profile.id)
     with watch.step("bundle"):
         _bundle(given, profile, model, compiled, result)
 

@@ -78,6 +78,7 @@ def bundle_files(
             result.compile["reason"],
         ),
         quality=None if result.quality is None else result.quality.to_json(),
+        ladder=tuple(result.ladder),
         placement=None if result.report is None else result.report.summary,
         calibration=None
         if calibration is None

@@ -34,6 +34,7 @@ class Given:
         options: What the user asked for.
         session: Owner of the cache and the child processes.
         progress: Told what is being done.
+        tell: Told what everybody should read, watching or not: each rung of the ladder.
         name: Name of the bundles.
         float_model: The model, converted to a float .tflite.
         source: `{format, bytes, sha256}` of the user's model.
@@ -50,6 +51,7 @@ class Given:
     options: BuildOptions
     session: Session
     progress: Progress
+    tell: Progress
     name: str
     float_model: FloatModel
     source: dict[str, Any]
@@ -63,7 +65,7 @@ class Given:
     convert_seconds: float
 
     @classmethod
-    def prepare(cls, path: Path, options: BuildOptions, session: Session, progress: Progress) -> Self:
+    def prepare(cls, path: Path, options: BuildOptions, session: Session, progress: Progress, tell: Progress) -> Self:
         """Convert the model and read the samples.
 
         Raises:
@@ -104,6 +106,7 @@ class Given:
             options=options,
             session=session,
             progress=progress,
+            tell=tell,
             name=name,
             float_model=float_model,
             source=source,

@@ -1,7 +1,10 @@
 """What a build lets pass: does the model fit, and is the loss small enough?"""
 
+import gzip
+
 from edgepack.errors import AccuracyError, UnfitModelError
 from edgepack.findings import Placement, Report
+from edgepack.pipeline.options import Limits
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.metrics import Quality
 
@@ -11,24 +14,40 @@ AUTO_DROP = 1.0
 AUTO_SNR = 10.0
 
 
-def hold(quality: Quality | None, limit: float, scheme: str, target: str) -> None:
-    """Hold a loss against --max-drop.
+def unmeasured(limit: float) -> AccuracyError:
+    """Return the error of a --max-drop for which there is nothing to measure on."""
+    return AccuracyError(
+        f"--max-drop {limit:g} cannot be held: no accuracy was measured",
+        hint="give labelled samples with --eval (arrays x and y)",
+    )
+
+
+def hold(quality: Quality | None, model: bytes, limits: Limits, scheme: str, target: str) -> None:
+    """Hold a finished file against the limits.
 
     Raises:
-        AccuracyError: More was lost, or nothing could be measured.
+        AccuracyError: More was lost than --max-drop, nothing could be measured, or the file is too large.
     """
-    drop = None if quality is None else quality.drop
-    if quality is None or drop is None:
-        raise AccuracyError(
-            f"--max-drop {limit:g} cannot be held: no accuracy was measured",
-            hint="give labelled samples with --eval (arrays x and y)",
-        )
-    if drop > limit:
-        raise AccuracyError(
-            f"{scheme} on {target} loses {loss_text(quality)}, more than --max-drop {limit:g}",
-            hint="try another scheme (float16 or int16x8 where the target takes it), or more and truer samples",
-            details={"quality": quality.to_json()},
-        )
+    if limits.drop is not None:
+        drop = None if quality is None else quality.drop
+        if quality is None or drop is None:
+            raise unmeasured(limits.drop)
+        if drop > limits.drop:
+            raise AccuracyError(
+                f"{scheme} on {target} loses {loss_text(quality)}, more than --max-drop {limits.drop:g}",
+                hint="try another scheme (float16 or int16x8 where the target takes it), or more and truer samples",
+                details={"quality": quality.to_json()},
+            )
+    for option, limit, size in (
+        ("--max-size", limits.size, len(model)),
+        ("--max-download", limits.download, len(gzip.compress(model, 9, mtime=0))),
+    ):
+        if limit is not None and size > limit:
+            raise AccuracyError(
+                f"the {scheme} file for {target} has {size} bytes{' compressed' * (option == '--max-download')}, more "
+                f"than {option} {limit}",
+                hint="give the float model: edgepack then looks for a smaller form of it",
+            )
 
 
 def require(report: Report, profile: TargetProfile, *, full: bool) -> None:

@@ -56,6 +56,36 @@ class TargetOptions:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a file has to hold.
+
+    Attributes:
+        drop: Percentage points of top-1 (without labels of agreement) that may be lost, None for any.
+        size: Bytes of the file, None for any.
+        download: Bytes of the file compressed with gzip, level 9, None for any.
+    """
+
+    drop: float | None = None
+    size: int | None = None
+    download: int | None = None
+
+    def __bool__(self) -> bool:
+        """True when there is a limit."""
+        return (self.drop, self.size, self.download) != (None, None, None)
+
+    def __str__(self) -> str:
+        """Return them as the options they come from."""
+        given = []
+        if self.drop is not None:
+            given.append(f"--max-drop {self.drop:g}")
+        if self.size is not None:
+            given.append(f"--max-size {self.size}")
+        if self.download is not None:
+            given.append(f"--max-download {self.download}")
+        return " ".join(given)
+
+
+@dataclass(frozen=True)
 class BuildOptions:
     """Everything `build` can be asked.
 
@@ -77,6 +107,8 @@ class BuildOptions:
         method: How ranges are chosen; empty for the default.
         effort: `low` (seconds), `medium` or `high`: how much is done for the accuracy of int8.
         max_drop: Percentage points of accuracy that may be lost, None for any.
+        max_size: Bytes that the .tflite may have, None for any.
+        max_download: Bytes that it may have compressed with gzip, level 9, None for any.
         compile: `auto`, `require` or `never`.
         compile_timeout: Seconds the vendor's compiler may take.
         package: Package name of Android code; empty for one made from the name.
@@ -104,6 +136,8 @@ class BuildOptions:
     method: str = ""
     effort: str = "low"
     max_drop: float | None = None
+    max_size: int | None = None
+    max_download: int | None = None
     compile: str = "auto"
     compile_timeout: float = 600.0
     package: str = ""
@@ -112,3 +146,8 @@ class BuildOptions:
     delivery: str = "module"
     dry_run: bool = False
     force: bool = False
+
+    @property
+    def limits(self) -> Limits:
+        """What the file has to hold; with any of them a build climbs the ladder."""
+        return Limits(self.max_drop, self.max_size, self.max_download)

@@ -49,6 +49,7 @@ class TargetResult:
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
         quality: What was lost, None without samples.
+        ladder: What was tried until the limits held, one entry per rung; empty without limits.
         bundle: Where the bundle is, None when none was written.
         warnings: What the user should know.
         error: Why the build of this target failed.
@@ -70,6 +71,7 @@ class TargetResult:
         default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}
     )
     quality: Quality | None = None
+    ladder: list[dict[str, Any]] = field(default_factory=list)
     bundle: Path | None = None
     warnings: list[str] = field(default_factory=list)
     error: EdgepackError | None = None
@@ -85,7 +87,7 @@ class TargetResult:
             "reason": self.reason,
             "tool": self.tool,
             "model": None
-            if self.model is None
+            if self.model is None or not self.model_sha256
             else {"path": self.model_name, "bytes": len(self.model), "sha256": self.model_sha256},
             "float_bytes": self.float_bytes,
             "improvements": self.improvements,
@@ -93,6 +95,7 @@ class TargetResult:
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
             "quality": None if self.quality is None else self.quality.to_json(),
+            "ladder": self.ladder,
             "bundle": None if self.bundle is None else str(self.bundle),
             "warnings": self.warnings,
             "seconds": {name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
