@@ -27,6 +27,14 @@ def shared_models() -> Path:
     return found
 
 
+@pytest.fixture(scope="session")
+def tail_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with models whose last steps can go to the loader, and samples.npz."""
+    from tail_models import make_folder
+
+    return make_folder(tmp_path_factory.mktemp("tail-models"))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test away from the user's cache."""

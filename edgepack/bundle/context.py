@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from edgepack.bundle import names
 from edgepack.bundle.android import android_context
 from edgepack.bundle.cpp import c_name, cpp_context
@@ -24,6 +26,58 @@ _KOTLIN_ARRAYS = {
     "BOOL": "BooleanArray",
 }
 _KOTLIN_QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step that the loader does to an output's real values.
+
+    Attributes:
+        op: `SOFTMAX` or `ARG_MAX`.
+        axis: Axis it works along, counted from 0.
+        beta: Factor in front of SOFTMAX's logits, a float32 value.
+        numpy: NumPy dtype name of the result.
+        outer: Product of the sizes before the axis.
+        size: Size of the axis.
+        inner: Product of the sizes after the axis.
+    """
+
+    op: str
+    axis: int
+    beta: float
+    numpy: str
+    outer: int
+    size: int
+    inner: int
+
+    @property
+    def function(self) -> str:
+        """Name of the Kotlin and Java function that does it."""
+        return {"float32": "softmax", "int32": "argMaxInt", "int64": "argMaxLong"}[self.numpy]
+
+    @property
+    def arguments(self) -> str:
+        """What that function takes besides the values."""
+        return f"{self.size}, {names.kotlin_float(self.beta) if self.op == 'SOFTMAX' else self.inner}"
+
+
+@dataclass(frozen=True)
+class PublicView:
+    """What the loader takes or gives where the file has a tensor.
+
+    Attributes:
+        shape: Shape.
+        dtype: TFLite type; of a quantized tensor that nothing is done to, the file's own.
+        numpy: NumPy dtype name of `dtype`.
+        elements: Number of values.
+        real: True when the values are real numbers and `dtype` is the file's way to hold them.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    numpy: str
+    elements: int
+    real: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +101,8 @@ class TensorView:
         labels_file: Name of the labels' file in the data folder, empty without labels.
         label_count: How many labels.
         preprocessing: As in the spec.
+        public: What the loader's caller sees of it.
+        tail: What the loader does to an output's real values.
     """
 
     index: int
@@ -65,6 +121,13 @@ class TensorView:
     labels_file: str
     label_count: int
     preprocessing: Mapping[str, Any] | None
+    public: PublicView
+    tail: tuple[StepView, ...]
+
+    @property
+    def ranked(self) -> bool:
+        """True for an output with labels whose values rank them: top_k is for these."""
+        return bool(self.labels_file) and not (self.tail and self.tail[-1].op == "ARG_MAX")
 
     @property
     def kotlin_type(self) -> str:
@@ -73,6 +136,8 @@ class TensorView:
         Raises:
             BundleError: The Android runtime's Java classes have no such type.
         """
+        if self.tail:
+            return _KOTLIN_ARRAYS[self.public.dtype]
         if self.quantized and self.dtype in _KOTLIN_QUANTIZED:
             return "FloatArray"
         if not self.quantized and self.dtype in _KOTLIN_ARRAYS:
@@ -81,6 +146,11 @@ class TensorView:
             f"the Android loader cannot hold '{self.name}': expected {', '.join(_KOTLIN_ARRAYS)}, got {self.dtype}",
             hint="give the model inputs and outputs of one of these types",
         )
+
+    @property
+    def kotlin_read(self) -> str:
+        """Kotlin array type that the loader reads an output as, before what it does to it."""
+        return "FloatArray" if self.tail else self.kotlin_type
 
     @property
     def java_type(self) -> str:
@@ -128,9 +198,38 @@ def _views(tensors: tuple[TensorSpec, ...], fallback: str, kind: str) -> list[Te
                 labels_file=f"labels_{index}.txt" if tensor.labels else "",
                 label_count=len(tensor.labels),
                 preprocessing=tensor.preprocessing,
+                public=_public(tensor),
+                tail=_steps(tensor),
             )
         )
     return views
+
+
+def _public(tensor: TensorSpec) -> PublicView:
+    shape, dtype = tensor.finished_shape, tensor.finished_dtype
+    return PublicView(
+        shape, dtype, NUMPY_DTYPES[dtype].name, element_count(shape), tensor.quantized and not tensor.tail
+    )
+
+
+def _steps(tensor: TensorSpec) -> tuple[StepView, ...]:
+    found = []
+    shape = tensor.shape
+    for step in tensor.tail:
+        before, after = shape[: step.axis], shape[step.axis + 1 :]
+        found.append(
+            StepView(
+                op=step.op,
+                axis=step.axis,
+                beta=float(np.float32(step.beta)),
+                numpy=NUMPY_DTYPES[step.dtype].name,
+                outer=element_count(before),
+                size=shape[step.axis],
+                inner=element_count(after),
+            )
+        )
+        shape = step.shape
+    return tuple(found)
 
 
 def label_lines(labels: tuple[str, ...]) -> bytes:
@@ -181,11 +280,10 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "asset": names.snake(spec.name),
         "inputs": inputs,
         "outputs": outputs,
-        "labelled": [view for view in outputs if view.labels_file],
+        "labelled": [view for view in outputs if view.ranked],
         # Labels rank real numbers.
-        "labelled_kotlin": [
-            view for view in outputs if view.labels_file and (view.quantized or view.dtype == "FLOAT32")
-        ],
+        "labelled_kotlin": [view for view in outputs if view.ranked and (view.quantized or view.dtype == "FLOAT32")],
+        "tailed": [view for view in outputs if view.tail],
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
         "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],

@@ -9,7 +9,7 @@ from edgepack.bundle import names
 from edgepack.bundle.spec import BundleSpec
 
 if TYPE_CHECKING:
-    from edgepack.bundle.context import TensorView
+    from edgepack.bundle.context import StepView, TensorView
 
 
 def _set(text: str) -> frozenset[str]:
@@ -71,6 +71,7 @@ class CppTensor:
         code: Number of the raw type in the runtimes' C APIs.
         scale: C literal of the float32 scale.
         labels: One text per value, empty when there are none or they do not rank real numbers.
+        tail: What the loader does to an output's real values: initializers of `engine_step`.
     """
 
     view: "TensorView"
@@ -81,6 +82,7 @@ class CppTensor:
     code: int
     scale: str
     labels: tuple[str, ...]
+    tail: tuple[str, ...]
 
 
 def c_name(name: str) -> str:
@@ -130,6 +132,11 @@ def c_float(value: float) -> str:
     return names.kotlin_float(value)
 
 
+def _step(step: "StepView") -> str:
+    kind = {"float32": "ENGINE_FLOAT32", "int32": "ENGINE_INT32", "int64": "ENGINE_INT64"}[step.numpy]
+    return f"{{ENGINE_{step.op}, {kind}, {step.outer}, {step.size}, {step.inner}, {c_float(step.beta)}}}"
+
+
 def edgetpu_runtime(compiler_version: str) -> int:
     """Return the libedgetpu runtime version that a compiler's files need (16.0: 14; 15.0 and 14.1: 13)."""
     match = re.match(r"\d+", compiler_version)
@@ -160,17 +167,21 @@ def _tensors(spec: BundleSpec, views: Sequence["TensorView"], kind: str) -> list
     found = []
     for view, field in zip(views, fields, strict=True):
         plain, per_element, code = _TYPES[view.dtype]
-        type_ = "float" if view.quantized else plain
-        labels = spec.outputs[view.index].labels if kind == "output" and type_ == "float" and per_element == 1 else ()
+        real = "float" if view.quantized else plain
+        if view.tail:
+            real, per_element, _ = _TYPES[view.public.dtype]
+        ranked = kind == "output" and view.ranked and real == "float" and per_element == 1
+        labels = spec.outputs[view.index].labels if ranked else ()
         found.append(
             CppTensor(
                 view=view,
                 field=field,
                 macro=field.upper().rstrip("_"),
-                type=type_,
-                count=view.elements * per_element,
+                type=real,
+                count=view.public.elements * per_element,
                 code=code,
                 scale=c_float(view.scale),
+                tail=tuple(_step(step) for step in view.tail),
                 labels=tuple(" ".join(label.splitlines()) for label in labels),
             )
         )

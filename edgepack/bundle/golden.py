@@ -12,6 +12,10 @@ Tolerances (`golden/index.json` carries them, so that loaders and `verify` agree
   8-bit range), 2e-2 for floats.
 
 Integers without a scale (an arg-max, say) count things and have to be equal everywhere.
+
+The vectors are raw: what goes into the file and comes out of it. Where the loader finishes an output
+(`TensorSpec.tail`), `finished` has what it has to make of the golden raw output. That is the loader's own arithmetic,
+so one tolerance holds everywhere: classes are equal, probabilities differ by 1e-5 at most.
 """
 
 import platform
@@ -24,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.bundle.spec import Golden, TensorSpec
+from edgepack.runtime.tail import finish
 
 Array = npt.NDArray[Any]
 
@@ -47,6 +52,9 @@ TOLERANCES = {
     "accelerator": Tolerance(5, 2e-2),
 }
 
+
+#: For what a loader makes of a golden raw output itself.
+FINISHED = Tolerance(0, 1e-5)
 
 #: No measured spread excuses more than this in `verify`: an eighth of the 8-bit range.
 LARGEST_SPREAD = Tolerance(32, 0.05)
@@ -157,12 +165,26 @@ def compare(
     return Difference(case, output, largest, float(tolerance.steps) if quantized else 0.0)
 
 
+def finished_output(tensor: TensorSpec, raw: Array) -> Array:
+    """Return what a loader makes of a raw output, as its user gets it."""
+    real = raw
+    if tensor.quantized:
+        real = ((raw.astype(np.int64) - tensor.zero_point) * float(tensor.scale)).astype(np.float32)
+    return finish(tensor.tail, real)
+
+
+def finished_difference(tensor: TensorSpec, raw: Array, expected: Array, case: int, output: int) -> Difference:
+    """Return how far the stored finished output is from what the tensor's steps make of the raw one."""
+    actual = finished_output(tensor, raw)
+    return compare(expected, actual, quantized=False, tolerance=FINISHED, case=case, output=output)
+
+
 def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> dict[str, bytes]:
     """Return the files of golden/: raw little-endian arrays and index.json.
 
     Args:
         golden: The vectors.
-        outputs: The model's outputs, for their quantization.
+        outputs: The model's outputs, for their quantization and what the loader does to them.
         model: Path of the model that made them, relative to the bundle.
     """
     from edgepack.bundle.manifest import to_json_bytes
@@ -174,13 +196,18 @@ def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> d
         files[path] = little.tobytes()
         return {"file": path, "dtype": array.dtype.name, "shape": [int(size) for size in array.shape]}
 
-    cases = [
-        {
+    cases = []
+    for n, case in enumerate(golden.cases):
+        entry: dict[str, Any] = {
             "inputs": [store(f"case_{n}/input_{i}.bin", array) for i, array in enumerate(case.inputs)],
             "outputs": [store(f"case_{n}/output_{i}.bin", array) for i, array in enumerate(case.outputs)],
         }
-        for n, case in enumerate(golden.cases)
-    ]
+        if any(tensor.tail for tensor in outputs):
+            entry["finished"] = [
+                store(f"case_{n}/finished_{i}.bin", finished_output(tensor, raw)) if tensor.tail else None
+                for i, (tensor, raw) in enumerate(zip(outputs, case.outputs, strict=True))
+            ]
+        cases.append(entry)
     index = {
         "schema": 1,
         "model": model,

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgepack.bundle.spec import BundleSpec, TensorSpec
 from edgepack.cache import sha256
+from edgepack.runtime.tail import TailStep
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
@@ -42,8 +43,8 @@ def to_json_bytes(document: Mapping[str, Any]) -> bytes:
 
 
 def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
-    """Return the manifest's entry of an input or output."""
-    return {
+    """Return the manifest's entry of an input or output; only outputs that the loader has to finish have a `tail`."""
+    entry = {
         "name": tensor.name,
         "tensor": tensor.tensor_name,
         "shape": list(tensor.shape),
@@ -53,6 +54,30 @@ def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
         "labels": list(tensor.labels) or None,
         "preprocessing": tensor.preprocessing,
     }
+    return entry | ({"tail": [tail_entry(step) for step in tensor.tail]} if tensor.tail else {})
+
+
+def tail_entry(step: TailStep) -> dict[str, Any]:
+    """Return the manifest's entry of a step that the loader does; shape and type are those of its result."""
+    return {"op": step.op, "axis": step.axis, "beta": step.beta, "shape": list(step.shape), "dtype": step.dtype}
+
+
+def output_spec(position: int, entry: Mapping[str, Any]) -> TensorSpec:
+    """Return the spec of an output from its entry, which has passed the schema: the reverse of `tensor_entry`."""
+    return TensorSpec(
+        name=entry["name"],
+        tensor_name=entry["tensor"],
+        shape=tuple(entry["shape"]),
+        dtype=entry["dtype"],
+        scale=entry["scale"] or 0.0,
+        zero_point=entry["zero_point"] or 0,
+        labels=tuple(entry["labels"] or ()),
+        preprocessing=entry["preprocessing"],
+        tail=tuple(
+            TailStep(position, entry["name"], **{**step, "shape": tuple(step["shape"])})
+            for step in entry.get("tail", ())
+        ),
+    )
 
 
 def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a bundle is made from, as values. Everything a bundle says is in here; rendering adds nothing of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule, TargetProfile
 from edgepack.runtime import TensorInfo
+from edgepack.runtime.tail import TailStep
 
 #: Templates that a target without accelerator may be moved to.
 PLATFORMS = ("android", "linux")
@@ -41,8 +42,10 @@ class TensorSpec:
         dtype: TFLite type, `INT8` say.
         scale: real = scale * (value - zero_point); 0.0 for a tensor without quantization.
         zero_point: 0 for a tensor without quantization.
-        labels: One text per value of the last dimension; empty when there are none.
+        labels: One text per class: per value of the last dimension, or of the axis of an ARG_MAX that the loader does;
+            empty when there are none.
         preprocessing: JSON-serializable description of how the author's pipeline made the values.
+        tail: What the loader does to the real values of an output before the user gets them, in order.
     """
 
     name: str
@@ -53,17 +56,40 @@ class TensorSpec:
     zero_point: int = 0
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] | None = None
+    tail: tuple[TailStep, ...] = ()
 
     @property
     def quantized(self) -> bool:
         """True when the values are integers that stand for real numbers."""
         return self.scale != 0.0
 
+    @property
+    def finished_shape(self) -> tuple[int, ...]:
+        """Shape of what the user gets."""
+        return self.tail[-1].shape if self.tail else self.shape
+
+    @property
+    def finished_dtype(self) -> str:
+        """TFLite type of what the user gets; the file's own without a tail, where integers become real numbers."""
+        return self.tail[-1].dtype if self.tail else self.dtype
+
 
 def tensor_spec(
-    info: TensorInfo, *, labels: tuple[str, ...] = (), preprocessing: Mapping[str, Any] | None = None
+    info: TensorInfo,
+    *,
+    labels: tuple[str, ...] = (),
+    preprocessing: Mapping[str, Any] | None = None,
+    tail: Sequence[TailStep] = (),
 ) -> TensorSpec:
-    """Return the spec of a tensor that the runtime described."""
+    """Return the spec of a tensor that the runtime described.
+
+    Args:
+        info: The tensor.
+        labels: As in `TensorSpec`.
+        preprocessing: As in `TensorSpec`.
+        tail: Steps that were cut off. DEQUANTIZE is none of the spec's: loaders give every quantized output as real
+            values.
+    """
     return TensorSpec(
         name=info.name,
         tensor_name=info.tensor_name,
@@ -73,6 +99,7 @@ def tensor_spec(
         zero_point=info.zero_point,
         labels=labels,
         preprocessing=preprocessing,
+        tail=tuple(step for step in tail if step.op != "DEQUANTIZE"),
     )
 
 

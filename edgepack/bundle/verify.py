@@ -22,15 +22,17 @@ from edgepack.bundle.golden import (
     Difference,
     Tolerance,
     compare,
+    finished_difference,
     machine_name,
     runtime_name,
 )
-from edgepack.bundle.manifest import FILE_NAME, SCHEMA
+from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.cache import hash_path
 from edgepack.child import ChildCrash, ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
+from edgepack.runtime import tail
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
 #: A manifest is some kilobytes; more than this is no manifest and must not fill the memory.
@@ -152,6 +154,11 @@ class _Check:
         self.manifest = manifest
         self._files(manifest["files"])
         model = self._model(manifest)
+        for position, entry in enumerate(manifest["outputs"]):
+            wrong = tail.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
+            if wrong:
+                self._problem(FILE_NAME, f"outputs.{position}.tail: {wrong}")
+                return
         if model is not None:
             self._golden(manifest, model, worker, timeout)
 
@@ -290,6 +297,8 @@ class _Check:
         ]
         if any(array is None for case in cases for arrays in case.values() for array in arrays):
             return
+        if not self.problems:
+            self._finished(folder, manifest["outputs"], index["cases"], cases)
         same = (index["machine"], index["runtime"]) == (machine_name(), runtime_name())
         self.tolerance = "same" if same else "other"
         stated = index["tolerance"][self.tolerance]
@@ -313,6 +322,23 @@ class _Check:
                         f"output '{name}': expected a difference of at most {found.allowed:g}, got {found.largest:g}",
                         "the model does not give the numbers it gave when it was built: build the bundle again",
                     )
+
+    def _finished(
+        self, folder: str, outputs: list[dict[str, Any]], entries: list[dict[str, Any]], cases: list[Any]
+    ) -> None:
+        """Hold what a loader has to make of the golden outputs against the steps that the manifest lists."""
+        for number, (entry, case) in enumerate(zip(entries, cases, strict=True)):
+            stored = entry.get("finished") or [None] * len(outputs)
+            for position, (listed, place) in enumerate(zip(outputs, stored, strict=False)):
+                spec, raw = output_spec(position, listed), case["outputs"][position]
+                if not spec.tail or raw.shape != spec.shape:
+                    continue
+                expected = None if place is None else self._array(folder, place)
+                where = f"{folder}/case_{number}"
+                if expected is None:
+                    self._problem(where, f"output '{spec.name}': the finished values are missing")
+                elif not finished_difference(spec, raw, expected, number, position).ok:
+                    self._problem(where, f"output '{spec.name}': the finished values are not what its tail gives")
 
     def _array(self, folder: str, entry: Mapping[str, Any]) -> Array | None:
         path = f"{folder}/{entry['file']}" if folder else entry["file"]

@@ -24,6 +24,7 @@ SOC = typer.Option(
 )
 RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
 REPAIR = typer.Option("exact", "--repair", help="Rewrite refused ops: exact, approximate or none.")
+CUT_TAIL = typer.Option(False, "--cut-tail", help="Leave refused last steps (ARG_MAX, SOFTMAX) to the loader.")
 NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
 _UNITS = {
@@ -58,7 +59,7 @@ def model_options(
 
 
 def target_options(
-    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: str
+    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: str, cut_tail: bool = False
 ) -> TargetOptions:
     """Return the target options that the words mean.
 
@@ -67,7 +68,7 @@ def target_options(
     """
     from edgepack.pipeline.repairing import require_mode
 
-    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair))
+    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair), cut_tail)
 
 
 def need_targets(targets: list[str]) -> list[str]:

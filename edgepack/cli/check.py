@@ -31,6 +31,7 @@ def check(
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
     repair: str = arguments.REPAIR,
+    cut_tail: bool = arguments.CUT_TAIL,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
@@ -42,7 +43,7 @@ def check(
         arguments.need_path(model),
         arguments.need_targets(target),
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
-        arguments.target_options(variant, soc, runtime_version, require_full, repair),
+        arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         scheme=scheme,
         progress=output.progress if not json_ else lambda _: None,
     )
@@ -61,6 +62,8 @@ def check(
                 _print(entry.report, entry.planned, every)
                 for rewrite in entry.repairs:
                     output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
+                for step in entry.tail:
+                    output.out(output.wrap(f"  left to the loader: {step.message}", "    "))
             if entry.error is not None:
                 output.error(entry.error)
     return result.error.exit_code if result.error else 0

@@ -29,6 +29,7 @@ from edgepack.pipeline.session import Session
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import model_inputs, model_outputs
+from edgepack.runtime.tail import TailStep
 from edgepack.samples import Preprocess, SampleSet
 
 #: Golden vectors in a bundle: enough to see a wrong layout or scale, small enough to ship.
@@ -58,7 +59,7 @@ def bundle_files(
     assert result.model is not None
     main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
     models = (main, *(ModelFile("compiled", filename, data) for filename, data in sorted(compiled.items())))
-    inputs, outputs = _tensors(model, info)
+    inputs, outputs = _tensors(model, info, result.tail)
     spec = BundleSpec(
         name=name,
         version=__version__,
@@ -95,7 +96,9 @@ def bundle_files(
     return render(with_classes(spec))
 
 
-def _tensors(model: Model, info: ModelInfo) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+def _tensors(
+    model: Model, info: ModelInfo, tail: Sequence[TailStep]
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs of the file with what is known of them, by position."""
     inputs = model_inputs(model)
     said = [*info.inputs, *[TensorMetadata()] * len(inputs)]
@@ -104,7 +107,11 @@ def _tensors(model: Model, info: ModelInfo) -> tuple[tuple[TensorSpec, ...], tup
     return (
         tuple(tensor_spec(found, preprocessing=rules[at]) for at, found in enumerate(inputs)),
         tuple(
-            tensor_spec(found, labels=texts[at] if at < len(texts) else ())
+            tensor_spec(
+                found,
+                labels=texts[at] if at < len(texts) else (),
+                tail=[step for step in tail if step.output == at],
+            )
             for at, found in enumerate(model_outputs(model))
         ),
     )

@@ -15,6 +15,7 @@ from edgepack.profiles.variants import choose_variant
 
 if TYPE_CHECKING:
     from edgepack.repair import Rewrite
+    from edgepack.runtime.tail import TailStep
 
 
 @dataclass
@@ -25,6 +26,7 @@ class CheckedTarget:
         target: Target id.
         report: Placements, None when the check could not be made.
         repairs: Rewrites that a build would do to move ops onto the accelerator.
+        tail: Last steps that a build would leave to the loader.
         planned: Scheme that was planned for a float model, empty for a file checked as it is.
         error: Why the model is refused, None when it is not.
     """
@@ -33,6 +35,7 @@ class CheckedTarget:
     report: Report | None = None
     planned: str = ""
     repairs: tuple["Rewrite", ...] = ()
+    tail: tuple["TailStep", ...] = ()
     error: EdgepackError | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -40,6 +43,7 @@ class CheckedTarget:
         document = {"target": self.target, "compatible": False} if self.report is None else self.report.to_json()
         document["planned"] = self.planned
         document["repairs"] = [rewrite.to_json() for rewrite in self.repairs]
+        document["tail"] = [step.to_json() for step in self.tail]
         if self.error is not None:
             document["error"] = self.error.to_json()
         return document
@@ -104,14 +108,17 @@ def _one(tflite: bytes, model: Model, profile: TargetProfile, wish: TargetOption
         variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
         chosen = replace(profile, schemes=variant.schemes or profile.schemes)
         subject = model
-        if model.is_float:
-            rule = _rule(chosen, scheme)
+        rule = _rule(chosen, scheme) if model.is_float else _own_rule(chosen, model)
+        if rule is not None and (model.is_float or wish.cut_tail):
             from edgepack.pipeline.repairing import repair_for
+
+            repaired = repair_for(tflite, profile, rule, wish, mode=wish.repair, cut_tail=wish.cut_tail)
+            subject = model if repaired.tflite is tflite else read_model(repaired.tflite)
+            found.repairs, found.tail = repaired.rewrites, repaired.tail
+        if rule is not None and model.is_float:
             from edgepack.quantize.plan import plan
 
-            repaired = repair_for(tflite, profile, rule, wish, mode=wish.repair)
-            subject = plan(model if repaired.tflite is tflite else read_model(repaired.tflite), rule)
-            found.planned, found.repairs = rule.scheme, repaired.rewrites
+            subject, found.planned = plan(subject, rule), rule.scheme
         found.report = run(subject, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
         if not found.report.compatible or (
             wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)
@@ -128,6 +135,13 @@ def _rule(profile: TargetProfile, scheme: str) -> SchemeRule:
     from edgepack.schemes import Needs
 
     return select(profile, {Needs.NOTHING, Needs.SAMPLES}, scheme).rule
+
+
+def _own_rule(profile: TargetProfile, model: Model) -> SchemeRule | None:
+    """Return the target's rule for what a quantized file is, None when the target has none."""
+    from edgepack.pipeline.formats import scheme_of
+
+    return profile.scheme_rule(scheme_of(model))
 
 
 def _refusal(report: Report) -> UnfitModelError:

@@ -41,6 +41,7 @@ class TargetOptions:
         runtime_version: Runtime version the op table is held against, None for the newest.
         require_full: Refuse a model of which an op stays on the host.
         repair: `exact`, `approximate` or `none`: which rewrites of refused ops are done.
+        cut_tail: Leave refused last steps (ARG_MAX, SOFTMAX, DEQUANTIZE) to the loader.
     """
 
     variant: str = ""
@@ -48,6 +49,7 @@ class TargetOptions:
     runtime_version: int | None = None
     require_full: bool = False
     repair: str = "exact"
+    cut_tail: bool = False
 
     @property
     def soc(self) -> str:

@@ -11,6 +11,7 @@ from edgepack.errors import EdgepackError
 from edgepack.findings import Report
 from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
+from edgepack.runtime.tail import TailStep
 
 STEPS = ("convert", "calibrate", "quantize", "check", "compile", "measure", "bundle")
 
@@ -46,6 +47,7 @@ class TargetResult:
         float_bytes: Size of the float .tflite.
         improvements: What `--effort medium` or `high` tried and kept, None without.
         repairs: Rewrites of refused ops that moved ops onto the accelerator.
+        tail: Last steps that are left to the loader.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
         quality: What was lost, None without samples.
@@ -66,6 +68,7 @@ class TargetResult:
     float_bytes: int = 0
     improvements: dict[str, Any] | None = None
     repairs: tuple[Rewrite, ...] = ()
+    tail: tuple[TailStep, ...] = ()
     report: Report | None = None
     compile: dict[str, Any] = field(
         default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}
@@ -92,6 +95,7 @@ class TargetResult:
             "float_bytes": self.float_bytes,
             "improvements": self.improvements,
             "repairs": [rewrite.to_json() for rewrite in self.repairs],
+            "tail": [step.to_json() for step in self.tail],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
             "quality": None if self.quality is None else self.quality.to_json(),

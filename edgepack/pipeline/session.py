@@ -5,7 +5,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +22,7 @@ from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import QuantizationRefused
 from edgepack.runtime.metrics import Quality
+from edgepack.runtime.tail import TailStep
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
 from edgepack.schemes import get_scheme
@@ -170,18 +171,26 @@ class Session:
         meta = json.loads(files["meta.json"])
         return files["model.tflite"], meta["tool"], tuple(meta["notes"]), meta["report"]
 
-    def qualities(self, reference: bytes, candidates: Mapping[str, bytes], samples: SampleSet) -> dict[str, Quality]:
-        """Return what each candidate lost against the reference on the samples."""
+    def qualities(
+        self,
+        reference: bytes,
+        candidates: Mapping[str, bytes],
+        samples: SampleSet,
+        tail: Sequence[TailStep] = (),
+    ) -> dict[str, Quality]:
+        """Return what each candidate lost against the reference on the samples, after steps that only it lacks."""
         parts = {
             "reference": sha256(reference),
             "candidates": {name: sha256(data) for name, data in candidates.items()},
             "samples": samples.digest,
+            "tail": [step.to_json() for step in tail],
             "versions": self.versions,
         }
 
         def compute() -> dict[str, bytes]:
             self.progress(f"measuring {', '.join(candidates)} on {len(samples)} samples")
-            found = self._run("evaluate", reference, dict(candidates), samples, module="edgepack.runtime.evaluate")
+            arguments = (reference, dict(candidates), samples, tuple(tail))
+            found = self._run("evaluate", *arguments, module="edgepack.runtime.evaluate")
             return {"quality.json": _json({name: asdict(quality) for name, quality in found.items()})}
 
         stored = json.loads(self.cached(key_of("measure", parts), compute)["quality.json"])

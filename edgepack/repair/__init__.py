@@ -3,7 +3,7 @@
 from edgepack.repair.drive import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
 from edgepack.repair.edits import CODES
 from edgepack.repair.prove import TOLERANCE, prove
-from edgepack.repair.tail import TailStep, do_step
+from edgepack.repair.tail import before_class_choice
 
 __all__ = [
     "APPROXIMATE",
@@ -13,8 +13,7 @@ __all__ = [
     "TOLERANCE",
     "Repaired",
     "Rewrite",
-    "TailStep",
-    "do_step",
+    "before_class_choice",
     "prove",
     "repair",
 ]

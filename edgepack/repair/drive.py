@@ -20,7 +20,8 @@ from edgepack.repair.exact import (
     rewrite_tile,
 )
 from edgepack.repair.movement import rewrite_movement
-from edgepack.repair.tail import TailStep, cut, cut_file
+from edgepack.repair.tail import cut, cut_file
+from edgepack.runtime.tail import TailStep
 
 #: What a rewrite function looks like: alternatives for the place that the op is the (last) part of, best first.
 Rewriter = Callable[[Graph, Op], list[Edit]]

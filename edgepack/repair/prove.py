@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import read_model
-from edgepack.repair.tail import TailStep, do_step
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import Runner, TensorInfo, dequantize, model_inputs, quantize
+from edgepack.runtime.tail import TailStep, do_step
 from edgepack.samples import SampleSet
 
 #: Largest relative difference that counts as the same: float32 rounding of a few thousand sums.

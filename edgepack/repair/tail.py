@@ -1,48 +1,17 @@
 """Cut the model's last steps off, so that the loader does them: class choice, probabilities, floats."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op
+from edgepack.graph import Graph, Model, Op, Tensor, read_model
 from edgepack.graph.edit import pack, unpack, write_true_versions
 from edgepack.repair.edits import drop_unused
+from edgepack.runtime.tail import TailStep, fault
 
-
-@dataclass(frozen=True)
-class TailStep:
-    """One step that the loader does in place of an op, on one output of the file.
-
-    Steps of one output are done in order: the first one takes what the file gives.
-
-    Attributes:
-        output: Position of the output in the file.
-        op: `ARG_MAX`, `SOFTMAX` or `DEQUANTIZE`.
-        axis: Axis of ARG_MAX, counted from 0; the last one for SOFTMAX.
-        beta: Factor in front of SOFTMAX's logits.
-        dtype: TFLite type of the step's result.
-        shape: Shape of the step's result.
-        scale: Scale that DEQUANTIZE applied: real = scale * (value - zero_point).
-        zero_point: Its zero point.
-    """
-
-    output: int
-    op: str
-    axis: int
-    beta: float
-    dtype: str
-    shape: tuple[int, ...]
-    scale: float = 1.0
-    zero_point: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the step for a manifest."""
-        return {
-            "output": self.output, "op": self.op, "axis": self.axis, "beta": self.beta, "dtype": self.dtype,
-            "shape": list(self.shape), "scale": self.scale, "zero_point": self.zero_point,
-        }  # fmt: skip
+#: Types whose quantized values every loader gives as real ones.
+_QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
 
 
 def cut(model: Model, output: int) -> tuple[Model, TailStep] | None:
@@ -61,7 +30,7 @@ def cut(model: Model, output: int) -> tuple[Model, TailStep] | None:
     op = graph.ops[graph.producers[tensor]] if tensor in graph.producers else None
     if op is None or graph.consumers.get(tensor) or list(graph.outputs).count(tensor) != 1:
         return None
-    step = _step(graph, op, output)
+    step = _step(graph, op, output, model.output_names()[output])
     if step is None or op.inputs[0] in graph.outputs or op.inputs[0] in graph.inputs:
         return None
     outputs = tuple(op.inputs[0] if i == output else old for i, old in enumerate(graph.outputs))
@@ -82,42 +51,61 @@ def cut_file(tflite: bytes, output: int, op_index: int) -> bytes:
     old, new = int(op.outputs[0]), int(op.inputs[0])
     graph.operators = [kept for i, kept in enumerate(graph.operators) if i != op_index]
     graph.outputs = np.array([new if i == output else int(t) for i, t in enumerate(graph.outputs)], np.int32)
-    for signature in file.signatureDefs or []:
-        if signature.subgraphIndex == 0:
-            for entry in signature.outputs or []:
-                if entry.tensorIndex == old:
-                    entry.tensorIndex = new
+    signatures = [signature for signature in file.signatureDefs or [] if signature.subgraphIndex == 0]
+    named = [entry for signature in signatures for entry in signature.outputs or [] if entry.tensorIndex == old]
+    for entry in named:
+        entry.tensorIndex = new
+    if not named:
+        # Without a signature a tensor's own name is the public one.
+        graph.tensors[new].name = graph.tensors[old].name or f"tensor_{old}".encode()
     drop_unused(file)
     return write_true_versions(pack(file))
 
 
-def do_step(step: TailStep, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Do a step on an output's values, as every loader does it."""
-    if step.op == "ARG_MAX":
-        return np.asarray(np.argmax(values, axis=step.axis), NUMPY_DTYPES[step.dtype]).reshape(step.shape)
-    if step.op == "SOFTMAX":
-        scaled = values.astype(np.float64) * step.beta
-        powers = np.exp(scaled - scaled.max(axis=step.axis, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=step.axis, keepdims=True), np.float32)
-    return np.asarray((values.astype(np.float64) - step.zero_point) * step.scale, np.float32)
+def before_class_choice(tflite: bytes, tail: Sequence[TailStep]) -> bytes:
+    """Return a file without the ARG_MAX of a tail: its outputs are the scores that classes are chosen by.
+
+    Args:
+        tflite: The file as it was before the tail was cut, or before other repairs too.
+        tail: What was cut.
+    """
+    for step in tail:
+        model = read_model(tflite)
+        found = cut(model, step.output) if step.op == "ARG_MAX" else None
+        if found is not None and found[1].op == "ARG_MAX":
+            tflite = cut_file(tflite, step.output, model.main.producers[model.main.outputs[step.output]])
+    return tflite
 
 
-def _step(graph: Graph, op: Op, output: int) -> TailStep | None:
+def _step(graph: Graph, op: Op, output: int, name: str) -> TailStep | None:
     if len(op.outputs) != 1 or not op.inputs or op.inputs[0] < 0:
         return None
     source, result = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
     if source.is_constant or source.is_dynamic or source.rank == 0:
         return None
-    if op.name == "ARG_MAX" and len(op.inputs) == 2 and op.inputs[1] >= 0:
-        axis = graph.tensors[op.inputs[1]].data
-        if axis is None or axis.size != 1:
-            return None
-        return TailStep(output, op.name, int(axis.ravel()[0]) % source.rank, 1.0, result.dtype, result.shape)
-    if op.name == "SOFTMAX" and source.dtype == "FLOAT32":
+    last = source.rank - 1
+    step = None
+    if op.name == "ARG_MAX" and (source.dtype == "FLOAT32" or _scaled(source)):
+        axis = _axis(graph, op, source.rank)
+        step = None if axis is None else TailStep(output, name, op.name, axis, 1.0, result.dtype, result.shape)
+    elif op.name == "SOFTMAX" and source.dtype == "FLOAT32":
         beta = float(op.options.get("beta", 1.0))
-        return TailStep(output, op.name, source.rank - 1, beta, result.dtype, result.shape)
-    quantization = source.quantization
-    if op.name == "DEQUANTIZE" and quantization is not None and not quantization.per_channel:
-        scale, zero_point = float(quantization.scale[0]), int(quantization.zero_point[0])
-        return TailStep(output, op.name, source.rank - 1, 1.0, result.dtype, result.shape, scale, zero_point)
-    return None
+        step = TailStep(output, name, op.name, last, beta, result.dtype, result.shape)
+    elif op.name == "DEQUANTIZE" and source.quantization is not None and _scaled(source):
+        scale, zero_point = float(source.quantization.scale[0]), int(source.quantization.zero_point[0])
+        step = TailStep(output, name, op.name, last, 1.0, result.dtype, result.shape, scale, zero_point)
+    return None if step is None or fault(source.shape, (step,)) else step
+
+
+def _scaled(tensor: Tensor) -> bool:
+    """Return whether a tensor's values are integers that a loader gives as real numbers."""
+    known = tensor.quantization
+    return tensor.dtype in _QUANTIZED and known is not None and known.scale.size == 1 and bool(known.scale[0] > 0)
+
+
+def _axis(graph: Graph, op: Op, rank: int) -> int | None:
+    """Return the axis of ARG_MAX counted from 0, None when it is not a constant of the file."""
+    axis = graph.tensors[op.inputs[1]].data if len(op.inputs) == 2 and op.inputs[1] >= 0 else None
+    if axis is None or axis.size != 1 or not -rank <= int(axis.ravel()[0]) < rank:
+        return None
+    return int(axis.ravel()[0]) % rank

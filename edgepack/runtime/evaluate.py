@@ -3,7 +3,7 @@
 These functions run in a child process: arguments and results pickle.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,19 @@ import numpy.typing as npt
 from edgepack.errors import UnfitModelError
 from edgepack.runtime.metrics import Quality, QualityMeter, class_output
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
+from edgepack.runtime.tail import TailStep, finish
 from edgepack.samples.source import SampleSet
 
 Array = npt.NDArray[Any]
 
 
 def evaluate(
-    reference: bytes, candidates: Mapping[str, bytes], samples: SampleSet, *, threads: int = 2
+    reference: bytes,
+    candidates: Mapping[str, bytes],
+    samples: SampleSet,
+    tail: Sequence[TailStep] = (),
+    *,
+    threads: int = 2,
 ) -> dict[str, Quality]:
     """Return what each candidate lost against the reference.
 
@@ -26,6 +32,7 @@ def evaluate(
         reference: The float .tflite (or any .tflite that takes the same inputs).
         candidates: Converted .tflite files by a key of the caller's choice.
         samples: Samples with the reference's input names; labels are used when they are there.
+        tail: Steps that were cut off the candidates and that the reference still has; they are done here.
         threads: Threads of the runtime.
 
     Raises:
@@ -39,12 +46,15 @@ def evaluate(
     classes = class_output([info.shape for info in base.outputs], highest)
     names = [info.name for info in base.outputs]
     meters = {key: QualityMeter(names, classes) for key in runners}
+    steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for position in range(len(samples)):
         arrays = ordered(base.inputs, samples.sample(position))
         want = base.run_real(arrays)
         label = None if labels is None else int(labels[position])
         for key, runner in runners.items():
-            meters[key].add(want, runner.run_real(arrays), label)
+            given = runner.run_real(arrays)
+            got = [np.asarray(finish(mine, real), np.float64) for mine, real in zip(steps, given, strict=True)]
+            meters[key].add(want, got, label)
     return {key: meter.result() for key, meter in meters.items()}
 
 

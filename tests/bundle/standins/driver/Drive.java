@@ -6,6 +6,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 
 /**
@@ -123,8 +124,17 @@ public final class Drive {
   }
 
   private static byte[] encode(Object array) {
-    ByteBuffer buffer = ByteBuffer.allocate(4 * Array.getLength(array)).order(ByteOrder.LITTLE_ENDIAN);
-    buffer.asFloatBuffer().put((float[]) array);
-    return buffer.array();
+    int length = Array.getLength(array);
+    ByteBuffer buffer = ByteBuffer.allocate(8 * length).order(ByteOrder.LITTLE_ENDIAN);
+    for (int i = 0; i < length; i++) {
+      if (array instanceof long[] longs) {
+        buffer.putLong(longs[i]);
+      } else if (array instanceof int[] ints) {
+        buffer.putInt(ints[i]);
+      } else {
+        buffer.putFloat(((float[]) array)[i]);
+      }
+    }
+    return Arrays.copyOf(buffer.array(), buffer.position());
   }
 }

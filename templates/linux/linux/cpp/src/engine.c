@@ -3,6 +3,7 @@
 #include "engine.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,8 +24,9 @@ struct engine {
   void *library;
   void *session;
   engine_delegate delegate;
-  void **raw_inputs; /* staging of quantized tensors, null for the others */
+  void **raw_inputs; /* staging of tensors that are not given as they are, null for the others */
   void **raw_outputs;
+  void **real_outputs; /* real values of outputs with a tail */
   const void **given; /* what goes to the runtime in one run */
   void **wanted;
   edgepack_status status;
@@ -121,13 +123,14 @@ static void free_staging(void **staging, size_t count) {
   free(staging);
 }
 
-static void **make_staging(const engine_tensor *tensors, size_t count) {
+/* Room for raw values, or for the real ones of tensors with a tail. */
+static void **make_staging(const engine_tensor *tensors, size_t count, int real) {
   void **staging = calloc(count + 1, sizeof *staging);
   for (size_t i = 0; staging != NULL && i < count; ++i) {
-    if (tensors[i].scale == 0.0F) {
+    if (tensors[i].tail_count == 0 && (real || tensors[i].scale == 0.0F)) {
       continue;
     }
-    staging[i] = calloc(tensors[i].elements + 1, engine_type_size(tensors[i].type));
+    staging[i] = calloc(tensors[i].elements + 1, real ? sizeof(float) : engine_type_size(tensors[i].type));
     if (staging[i] == NULL) {
       free_staging(staging, count);
       return NULL;
@@ -148,12 +151,13 @@ static edgepack_code prepare(engine *self, const edgepack_options *options, edge
   self->accelerator = options->accelerator;
   self->device = strdup(device);
   self->data_dir = strdup(data_dir);
-  self->raw_inputs = make_staging(model->inputs, model->input_count);
-  self->raw_outputs = make_staging(model->outputs, model->output_count);
+  self->raw_inputs = make_staging(model->inputs, model->input_count, 0);
+  self->raw_outputs = make_staging(model->outputs, model->output_count, 0);
+  self->real_outputs = make_staging(model->outputs, model->output_count, 1);
   self->given = calloc(model->input_count + 1, sizeof *self->given);
   self->wanted = calloc(model->output_count + 1, sizeof *self->wanted);
   if (self->device == NULL || self->data_dir == NULL || self->raw_inputs == NULL || self->raw_outputs == NULL ||
-      self->given == NULL || self->wanted == NULL) {
+      self->real_outputs == NULL || self->given == NULL || self->wanted == NULL) {
     return engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
   }
   self->kind =
@@ -187,6 +191,7 @@ void engine_close(engine *self) {
   close_session(self);
   free_staging(self->raw_inputs, self->model->input_count);
   free_staging(self->raw_outputs, self->model->output_count);
+  free_staging(self->real_outputs, self->model->output_count);
   free(self->given);
   free(self->wanted);
   free(self->device);
@@ -244,7 +249,9 @@ edgepack_code engine_run_real(engine *self, const void *const *inputs, void *con
   }
   code = self->kind->run(self->session, self->given, self->wanted, error);
   for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
-    if (outputs[i] != NULL && self->raw_outputs[i] != NULL) {
+    if (outputs[i] != NULL && self->real_outputs[i] != NULL) {
+      engine_finish(&model->outputs[i], self->raw_outputs[i], self->real_outputs[i], outputs[i]);
+    } else if (outputs[i] != NULL && self->raw_outputs[i] != NULL) {
       engine_dequantize(&model->outputs[i], self->raw_outputs[i], outputs[i]);
     }
   }
@@ -253,11 +260,12 @@ edgepack_code engine_run_real(engine *self, const void *const *inputs, void *con
 
 /* -- golden vectors ---------------------------------------------------------------------------------------------- */
 
-static edgepack_code read_golden(const engine *self, size_t number, const char *kind, size_t position,
-                                 const engine_tensor *tensor, void **data, edgepack_error *error) {
+static size_t raw_size(const engine_tensor *tensor) { return tensor->elements * engine_type_size(tensor->type); }
+
+static edgepack_code read_golden(const engine *self, size_t number, const char *kind, size_t position, size_t size,
+                                 void **data, edgepack_error *error) {
   char name[96];
   char path[kPathSize];
-  const size_t size = tensor->elements * engine_type_size(tensor->type);
   snprintf(name, sizeof name, "golden/case_%zu/%s_%zu.bin", number, kind, position);
   const edgepack_code code = path_of(self, name, path, error);
   if (code != EDGEPACK_OK) {
@@ -279,16 +287,38 @@ static edgepack_code read_golden(const engine *self, size_t number, const char *
                                    got < size ? "fewer" : "more");
 }
 
+/* What this loader makes of a golden raw output has to be the golden finished one. */
+static edgepack_code check_tail(const engine *self, size_t number, size_t position, const void *raw,
+                                edgepack_difference *difference, edgepack_error *error) {
+  const engine_tensor *tensor = &self->model->outputs[position];
+  const size_t size = engine_finished_size(tensor);
+  void *expected = NULL;
+  void *finished = malloc(size + 1);
+  edgepack_code code = finished == NULL
+                           ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
+                           : read_golden(self, number, "finished", position, size, &expected, error);
+  if (code == EDGEPACK_OK) {
+    engine_finish(tensor, raw, self->real_outputs[position], finished);
+    if (!engine_same(tensor, expected, finished)) {
+      difference->largest = HUGE_VAL;
+      difference->ok = 0;
+    }
+  }
+  free(expected);
+  free(finished);
+  return code;
+}
+
 static edgepack_code run_case(engine *self, size_t number, void **inputs, void **expected, void **actual,
                               edgepack_difference *differences, edgepack_error *error) {
   const engine_model *model = self->model;
   edgepack_code code = engine_reset(self, error);
   for (size_t i = 0; code == EDGEPACK_OK && i < model->input_count; ++i) {
-    code = read_golden(self, number, "input", i, &model->inputs[i], &inputs[i], error);
+    code = read_golden(self, number, "input", i, raw_size(&model->inputs[i]), &inputs[i], error);
   }
   for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
     const engine_tensor *tensor = &model->outputs[i];
-    code = read_golden(self, number, "output", i, tensor, &expected[i], error);
+    code = read_golden(self, number, "output", i, raw_size(tensor), &expected[i], error);
     actual[i] = calloc(tensor->elements + 1, engine_type_size(tensor->type));
     if (code == EDGEPACK_OK && actual[i] == NULL) {
       code = engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
@@ -303,6 +333,9 @@ static edgepack_code run_case(engine *self, size_t number, void **inputs, void *
     differences[i].output = i;
     engine_compare(&model->outputs[i], expected[i], actual[i], on_cpu ? &model->on_cpu : &model->on_accelerator,
                    &differences[i]);
+    if (model->outputs[i].tail_count > 0) {
+      code = check_tail(self, number, i, expected[i], &differences[i], error);
+    }
   }
   return code;
 }

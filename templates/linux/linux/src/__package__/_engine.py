@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ._tail import Step, finish
+
 DATA = Path(__file__).resolve().parent / "data"
 _LOG = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ class Tensor:
         scale: real = scale * (raw - zero_point); 0.0 when raw values stand for themselves.
         zero_point: See `scale`.
         labels_file: File with one label a line; empty when there is none.
+        tail: What is done to an output's real values.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Tensor:
     scale: float
     zero_point: int
     labels_file: str = ""
+    tail: tuple[Step, ...] = ()
 
     def shaped(self, values: ArrayLike) -> NDArray[Any]:
         """Return values in the tensor's shape; a missing batch dimension of 1 is added.
@@ -89,6 +93,10 @@ class Tensor:
             return raw
         return ((raw.astype(np.int64) - self.zero_point) * float(self.scale)).astype(np.float32)
 
+    def finish(self, raw: NDArray[Any]) -> NDArray[Any]:
+        """Return what the caller gets of raw values: real ones, after the steps that are left to the loader."""
+        return finish(self.tail, self.dequantize(raw))
+
 
 @dataclass(frozen=True)
 class Status:
@@ -121,6 +129,7 @@ class Engine:
 
     Attributes:
         status: What runs the model, and why not something better.
+        outputs: Outputs in the model's order.
     """
 
     status: Status
@@ -139,7 +148,7 @@ class Engine:
         if accelerator not in ("auto", "require", "never"):
             raise ValueError(f"accelerator: expected 'auto', 'require' or 'never', got '{accelerator}'")
         self._inputs = tuple(inputs)
-        self._outputs = tuple(outputs)
+        self.outputs = tuple(outputs)
         self._lock = threading.Lock()
         self._runtime, self._runtime_name = _find_runtime()
         self._interpreter: Any = None
@@ -205,7 +214,7 @@ class Engine:
             return [np.array(interpreter.get_tensor(index), copy=True) for index in self._output_indices]
 
     def run_real(self, values: Sequence[ArrayLike]) -> list[NDArray[Any]]:
-        """Run the model on real values: quantizes, runs, dequantizes.
+        """Run the model on real values: quantizes, runs, dequantizes, does what is left to the loader.
 
         Args:
             values: One array per input, in the model's order.
@@ -214,7 +223,7 @@ class Engine:
             ValueError: A shape or type that the model does not take.
         """
         raw = self.run_raw([tensor.quantize(value) for tensor, value in zip(self._inputs, values)])
-        return [tensor.dequantize(array) for tensor, array in zip(self._outputs, raw)]
+        return [tensor.finish(array) for tensor, array in zip(self.outputs, raw)]
 
     def _live(self) -> Any:
         if self._interpreter is None:

@@ -9,16 +9,16 @@
 #define EDGEPACK_DATA_DIR "."
 #endif
 
-/* field, type, elements, scale, zero point */
+/* field, type, elements, scale, zero point, what is done to it, how many steps */
 static const engine_tensor kInputs[] = {
-    {"my_image", (engine_type)9, 12, 0.0078125f, -1},
-    {"class_", (engine_type)1, 4, 0.0f, 0},
+    {"my_image", (engine_type)9, 12, 0.0078125f, -1, NULL, 0},
+    {"class_", (engine_type)1, 4, 0.0f, 0, NULL, 0},
 };
 
 static const engine_tensor kOutputs[] = {
-    {"scores", (engine_type)3, 3, 0.00390625f, 0},
-    {"output_2nd_output", (engine_type)1, 2, 0.0f, 0},
-    {"scores2", (engine_type)4, 1, 0.0f, 0},
+    {"scores", (engine_type)3, 3, 0.00390625f, 0, NULL, 0},
+    {"output_2nd_output", (engine_type)1, 2, 0.0f, 0, NULL, 0},
+    {"scores2", (engine_type)4, 1, 0.0f, 0, NULL, 0},
 };
 
 static const engine_model kModel = {

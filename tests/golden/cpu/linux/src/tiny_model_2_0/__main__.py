@@ -45,9 +45,9 @@ def main() -> int:
             for label, score in result.top_k(5, tensor.field):
                 print(f"{tensor.field}\t{label}\t{score:.6g}")
             continue
-        values = np.asarray(arrays[tensor.field]).reshape(-1)
-        shown = " ".join(f"{value:.6g}" for value in values[:8])
-        print(f"{tensor.field}\t{list(tensor.shape)}\t{shown}{' ...' if values.size > 8 else ''}")
+        values = np.asarray(arrays[tensor.field])
+        shown = " ".join(f"{value:.6g}" for value in values.reshape(-1)[:8])
+        print(f"{tensor.field}\t{list(values.shape)}\t{shown}{' ...' if values.size > 8 else ''}")
     return 0
 
 

@@ -23,6 +23,9 @@
 #define engine_type_size ENGINE_JOIN(EDGEPACK_PREFIX, engine_type_size)
 #define engine_dequantize ENGINE_JOIN(EDGEPACK_PREFIX, engine_dequantize)
 #define engine_quantize ENGINE_JOIN(EDGEPACK_PREFIX, engine_quantize)
+#define engine_finish ENGINE_JOIN(EDGEPACK_PREFIX, engine_finish)
+#define engine_finished_size ENGINE_JOIN(EDGEPACK_PREFIX, engine_finished_size)
+#define engine_same ENGINE_JOIN(EDGEPACK_PREFIX, engine_same)
 #define engine_compare ENGINE_JOIN(EDGEPACK_PREFIX, engine_compare)
 #define runtime_litert ENGINE_JOIN(EDGEPACK_PREFIX, runtime_litert)
 #define runtime_load ENGINE_JOIN(EDGEPACK_PREFIX, runtime_load)
@@ -48,12 +51,26 @@ typedef enum engine_type {
   ENGINE_UINT16 = 17
 } engine_type;
 
+typedef enum engine_op { ENGINE_SOFTMAX, ENGINE_ARG_MAX } engine_op;
+
+/* What is done to an output's real values, because the accelerator does not take it. */
+typedef struct engine_step {
+  engine_op op;
+  engine_type type; /* of the result */
+  size_t outer;     /* product of the sizes before the axis it works along */
+  size_t size;      /* size of the axis */
+  size_t inner;     /* product of the sizes after it */
+  float beta;       /* factor in front of the logits */
+} engine_step;
+
 typedef struct engine_tensor {
   const char *field; /* name in the API, for messages */
   engine_type type;
   size_t elements;
   float scale; /* real = scale * (raw - zero_point); 0 when raw values stand for themselves */
   int64_t zero_point;
+  const engine_step *tail; /* in order; ENGINE_ARG_MAX is the last one if it is there */
+  size_t tail_count;
 } engine_tensor;
 
 typedef struct engine_tolerance {
@@ -105,6 +122,12 @@ size_t engine_type_size(engine_type type);
 const char *engine_type_name(engine_type type);
 edgepack_code engine_quantize(const engine_tensor *tensor, const float *real, void *raw, edgepack_error *error);
 void engine_dequantize(const engine_tensor *tensor, const void *raw, float *real);
+/* Makes what the caller gets of an output with a tail. `real` has room for its elements. */
+void engine_finish(const engine_tensor *tensor, const void *raw, float *real, void *finished);
+/* Bytes of what `engine_finish` makes. */
+size_t engine_finished_size(const engine_tensor *tensor);
+/* Whether finished values are the expected ones: classes exactly, probabilities to 1e-5. */
+int engine_same(const engine_tensor *tensor, const void *expected, const void *finished);
 /* Fills `largest`, `allowed` and `ok` from two raw tensors. */
 void engine_compare(const engine_tensor *tensor, const void *expected, const void *actual,
                     const engine_tolerance *tolerance, edgepack_difference *difference);

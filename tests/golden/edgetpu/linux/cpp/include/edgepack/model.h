@@ -51,7 +51,8 @@ typedef struct edgepack_status {
   char reason[480];        /* why not the accelerator; empty when the best was taken */
 } edgepack_status;
 
-/* One output of one golden case, compared. Integers are counted in steps, other values absolutely. */
+/* One output of one golden case, compared raw. Integers are counted in steps, other values absolutely; `largest` is
+ * infinite when the loader makes something else of the golden raw values than it should. */
 typedef struct edgepack_difference {
   size_t golden_case;
   size_t output;

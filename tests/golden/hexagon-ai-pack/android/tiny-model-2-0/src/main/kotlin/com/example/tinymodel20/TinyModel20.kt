@@ -193,7 +193,7 @@ class Label internal constructor(
 /**
  * One output of one golden case, compared.
  *
- * @property largest Largest absolute difference: steps for integers, absolute for floats.
+ * @property largest Largest absolute difference of the raw values: steps for integers, absolute for floats.
  * @property allowed What is allowed on what ran the model.
  */
 class GoldenDifference internal constructor(
