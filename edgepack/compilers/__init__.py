@@ -1,6 +1,7 @@
 """One wrapper per vendor's compiler: find it, run it, believe it only when all signs agree, translate its failures."""
 
 from edgepack.compilers.base import (
+    Companion,
     CompiledOp,
     Compiler,
     CompileRequest,
@@ -13,6 +14,7 @@ from edgepack.compilers.base import (
 from edgepack.compilers.registry import all_compilers, compiler_ids, get_compiler
 
 __all__ = [
+    "Companion",
     "CompileRequest",
     "CompileResult",
     "CompiledOp",

@@ -1,7 +1,7 @@
 """What every compiler wrapper takes and gives, and how its placement is held against the check's."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,19 @@ Status = Literal["compiled", "skipped", "failed"]
 
 
 @dataclass(frozen=True)
+class Companion:
+    """Another model that shares the accelerator's memory with the one that is compiled.
+
+    Attributes:
+        name: Stem of its file.
+        model: Bytes of its quantized .tflite.
+    """
+
+    name: str
+    model: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class CompileRequest:
     """What to compile.
 
@@ -23,6 +36,9 @@ class CompileRequest:
         scheme: Id of the scheme the file was quantized with.
         options: The profile's `[compiler.options]`; the wrapper refuses those it does not know.
         socs: Chips to compile for (`SM8550`), for compilers that compile per chip.
+        companions: Models to compile together with this one; only for wrappers with `divides`.
+        segments: Parts to cut the model into, one per accelerator, 0 for the model as a whole; only for wrappers with
+            `divides`.
     """
 
     model: bytes = field(repr=False)
@@ -30,6 +46,8 @@ class CompileRequest:
     scheme: str
     options: Mapping[str, Any] = field(default_factory=dict)
     socs: tuple[str, ...] = ()
+    companions: tuple[Companion, ...] = ()
+    segments: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,8 @@ class CompileResult:
         reason: Why it was skipped, one sentence; empty when compiled.
         hint: What to do about it.
         files: Contents by file name; only files that were checked to be whole.
+        segments: Names of the files that are run one after the other, in order; empty for a model as a whole.
+        companions: Names of the files that belong to the request's companions.
         placements: Where the compiler put the ops, None when it does not say.
         figures: What the compiler reports, as JSON values: bytes and counts, no times, so that the same input gives the
             same figures.
@@ -90,6 +110,8 @@ class CompileResult:
     reason: str = ""
     hint: str = ""
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    segments: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
     placements: tuple[CompiledOp, ...] | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -105,6 +127,10 @@ class CompileResult:
         }
         if self.hint:
             document["hint"] = self.hint
+        if self.segments:
+            document["segments"] = list(self.segments)
+        if self.companions:
+            document["companions"] = list(self.companions)
         if self.figures:
             document["figures"] = dict(self.figures)
         if self.warnings:
@@ -119,6 +145,9 @@ class Compiler(Protocol):
 
     Attributes:
         id: Key in profiles: `[compiler] id`.
+
+    A wrapper that can cut a model into segments and compile several models together says so with an attribute
+    `divides = True`; one without it never gets a request for that.
     """
 
     id: str
@@ -229,21 +258,24 @@ def _compare_one_by_one(findings: list[OpFinding], compiled: list[CompiledOp]) -
     return tuple(sorted(differences, key=lambda difference: (difference.op, difference.output)))
 
 
-def placements_from_files(source: Model, compiled: Model, accelerator_op: str) -> tuple[CompiledOp, ...]:
+def placements_from_files(
+    source: Model, compiled: Model | Sequence[Model], accelerator_op: str
+) -> tuple[CompiledOp, ...]:
     """Count what the compiler took, from what it left over.
 
     Holds for compilers that copy host ops unchanged and replace the others by custom ops of their own.
 
     Args:
         source: The file that was compiled.
-        compiled: The file that was made of it.
+        compiled: The file that was made of it, or its segments.
         accelerator_op: Label of the custom op that stands for the accelerator's part (`CUSTOM:edgetpu-custom-op`).
 
     Returns:
         Rows sorted by op, the accelerator's first.
     """
     before = Counter(op.label for op in source.main.ops)
-    after = Counter(op.label for op in compiled.main.ops if op.label != accelerator_op)
+    parts = (compiled,) if isinstance(compiled, Model) else compiled
+    after = Counter(op.label for part in parts for op in part.main.ops if op.label != accelerator_op)
     rows = []
     for label in sorted(before):
         left = min(after[label], before[label])

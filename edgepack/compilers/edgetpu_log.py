@@ -163,20 +163,31 @@ _FAILURES = (
 )
 
 
-def succeeded(output: str) -> bool:
+def succeeded(output: str, times: int = 1) -> bool:
     """Return whether the compiler says that it succeeded.
 
     From version 16 on it works in a child process under a timer and says so again at the end; then both lines count.
+
+    Args:
+        output: What it printed.
+        times: How often it has to say so: segments are compiled one after the other, co-compiled models at once.
     """
-    if not re.search(r"^Model compiled successfully\b", output, re.MULTILINE):
+    if len(re.findall(r"^Models? compiled successfully\b", output, re.MULTILINE)) < times:
         return False
-    return "Started a compilation timeout timer" not in output or "Compilation succeeded!" in output
+    timers = output.count("Started a compilation timeout timer")
+    return output.count("Compilation succeeded!") >= timers
 
 
 def version_in(output: str) -> str:
     """Return the compiler's version from its first line, empty when it is not there."""
     match = re.search(r"Edge TPU Compiler version (\S+)", output)
     return match.group(1) if match else ""
+
+
+def figures_of_each(output: str) -> dict[str, dict[str, Any]]:
+    """Return `figures_in` of each model that the compiler reports, by the name of its input file."""
+    blocks = re.split(r"^Input model: ", output, flags=re.MULTILINE)[1:]
+    return {block.partition("\n")[0].strip().rpartition("/")[2]: figures_in(block) for block in blocks}
 
 
 def figures_in(output: str) -> dict[str, Any]:

@@ -6,7 +6,8 @@ the failures that users have met. It compiles nothing. For an input that is one 
 through EDGEPACK_TEST_MODELS or `../shared/models` beside the checkout) it writes the file that the real compiler made
 of it and logs the ops that the real compiler mapped. For any other quantized model it writes a file with one
 `edgetpu-custom-op` in place of the leading ops and the rest copied, so that file and log agree; such a file does not
-run on an Edge TPU.
+run on an Edge TPU. Segments (`-n`) are cut between ops, each reported as a compilation of its own; several models on
+one line are reported together, as issues 557, 411, 518 and 458 of google-coral/edgetpu show it.
 
 Run by itself it needs a `python3` that has edgepack's packages; `install(folder)` makes a program that always works:
 
@@ -25,7 +26,9 @@ import signal
 import sys
 import time
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[2]
 VERSION = "16.0.384591198"
@@ -60,6 +63,9 @@ SCENARIOS = (
     "no-success-line",
     "half-success",
     "nonzero-with-file",
+    "second-segment-fails",
+    "version-only",
+    "torn-pipeline",
 )
 
 #: Ops that the compiler is known not to map.
@@ -118,12 +124,32 @@ def _rows(ops: list[str], host: dict[int, str]) -> list[tuple[str, int, str]]:
     return [(op, count, status) for (op, status), count in counted.items()]
 
 
-def cut(data: bytes, mapped: int) -> bytes:
-    """Return the model with its first `mapped` ops replaced by one edgetpu-custom-op."""
-    import flatbuffers
+def _unpack(data: bytes) -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+
+
+def _pack(model: Any) -> bytes:
+    """Return a model's bytes, without the constants that no op reads."""
+    import flatbuffers
+
+    graph = model.subgraphs[0]
+    # The real compiler keeps no weights of mapped ops outside its custom op.
+    used = {graph.tensors[int(t)].buffer for op in graph.operators for t in op.inputs if t >= 0}
+    for tensor in graph.tensors:
+        if tensor.buffer not in used:
+            model.buffers[tensor.buffer].data = None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def cut(data: bytes, mapped: int) -> bytes:
+    """Return the model with its first `mapped` ops replaced by one edgetpu-custom-op."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _unpack(data)
     graph = model.subgraphs[0]
     front, rest = graph.operators[:mapped], graph.operators[mapped:]
     if front:
@@ -141,14 +167,37 @@ def cut(data: bytes, mapped: int) -> bytes:
         op.outputs = sorted(made & wanted)
         op.customOptions = list(b"stand-in")
         graph.operators = [op, *rest]
-        # The real compiler keeps no weights of mapped ops outside its custom op.
-        used = {graph.tensors[int(t)].buffer for other in rest for t in other.inputs if t >= 0}
-        for tensor in graph.tensors:
-            if tensor.buffer not in used:
-                model.buffers[tensor.buffer].data = None
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output())
+    return _pack(model)
+
+
+def split(data: bytes, count: int) -> list[bytes]:
+    """Return a model cut between ops into `count` models that make it up when they are run one after the other."""
+    whole = _unpack(data).subgraphs[0]
+    ends = [len(whole.operators) * (i + 1) // count for i in range(count)]
+    given = {int(t) for t in whole.inputs}
+    parts = []
+    for start, end in pairwise([0, *ends]):
+        model = _unpack(data)
+        graph = model.subgraphs[0]
+        mine, later = graph.operators[start:end], graph.operators[end:]
+        made = {int(t) for op in mine for t in op.outputs}
+        read = {int(t) for op in mine for t in op.inputs if t >= 0}
+        wanted = {int(t) for op in later for t in op.inputs} | {int(t) for t in graph.outputs}
+        graph.operators = mine
+        graph.inputs = sorted(read & given)
+        graph.outputs = sorted(made & wanted)
+        model.signatureDefs = None
+        given |= made
+        parts.append(_pack(model))
+    return parts
+
+
+def _torn(data: bytes) -> bytes:
+    """Return a model whose first input nobody gives."""
+    model = _unpack(data)
+    graph = model.subgraphs[0]
+    graph.tensors[int(graph.inputs[0])].name = b"nowhere"
+    return _pack(model)
 
 
 def _compile(data: bytes, scenario: str) -> tuple[bytes, list[tuple[str, int, str]]]:
@@ -182,18 +231,86 @@ def _size(count: int) -> str:
     return f"{count:.2f}B"
 
 
+def _wrong(data: bytes) -> str:
+    """Return the failure of a file that cannot be compiled, empty for one that can."""
+    if data[4:8] != b"TFL3":
+        return "not-parsed"
+    sys.path.insert(0, str(_ROOT))
+    from edgepack.graph import read_model
+
+    return "" if read_model(data).is_quantized else "not-quantized"
+
+
+def _fail(text: str, name: str) -> int:
+    sys.stdout.flush()
+    print(text.replace("%", name), file=sys.stderr)
+    return int(os.environ.get("EDGETPU_STANDIN_EXIT", "1"))
+
+
+def _timer(seconds: int) -> None:
+    print(f"Started a compilation timeout timer of {seconds} seconds.\n", flush=True)
+
+
+def _write(folder: Path, stem: str, data: bytes, scenario: str) -> str:
+    """Compile one model, write its files and return what is said about it."""
+    compiled, rows = _compile(data, scenario)
+    made, log = folder / f"{stem}_edgetpu.tflite", folder / f"{stem}_edgetpu.log"
+    if scenario == "torn-pipeline" and "_segment_1_" in stem:
+        compiled = _torn(compiled)
+    if scenario != "no-file":
+        made.write_bytes(b"" if scenario == "empty-file" else compiled)
+    head = f"Edge TPU Compiler version {VERSION}\nInput: {stem}.tflite\nOutput: {made.name}\n\n"
+    table = "".join(f"{op:<31}{count:<11}{status}\n" for op, count, status in reversed(rows))
+    log.write_text(f"{head}{'Operator':<31}{'Count':<11}Status\n\n{table}")
+    on_tpu = sum(count for _, count, status in rows if status == "Mapped to Edge TPU")
+    total = sum(count for _, count, _ in rows)
+    lines = [
+        f"Input model: {stem}.tflite\nInput size: {_size(len(data))}",
+        f"Output model: {made.name}\nOutput size: {_size(len(compiled))}",
+        f"On-chip memory used for caching model parameters: {_size(len(compiled))}",
+        "On-chip memory remaining for caching model parameters: 1.02MiB",
+        "Off-chip memory used for streaming uncached model parameters: 0.00B",
+        f"Number of Edge TPU subgraphs: {int(on_tpu > 0)}\nTotal number of operations: {total}",
+        f"Operation log: {log.name}",
+    ]
+    if on_tpu < total:
+        lines += [
+            "Model successfully compiled but not all operations are supported by the Edge TPU. (...)",
+            f"Number of operations that will run on Edge TPU: {on_tpu}",
+            f"Number of operations that will run on CPU: {total - on_tpu}",
+        ]
+    return "\n".join([*lines, "See the operation log file for individual operation details."])
+
+
+_END = "Compilation child process completed within timeout period.\nCompilation succeeded!"
+
+
+def _segments(arguments: argparse.Namespace, data: bytes, scenario: str) -> int:
+    (path,), count = arguments.models, arguments.num_segments
+    for number, part in enumerate(split(data, count)):
+        if scenario == "second-segment-fails" and number == 1:
+            print("ERROR: Restored original execution plan after delegate application failure.", file=sys.stderr)
+            print("Compilation failed: Compilation failed due to large activation tensors in model.")
+            print("Compilation child process completed within timeout period.\nCompilation failed! ")
+            return int(os.environ.get("EDGETPU_STANDIN_EXIT", "1"))
+        if number:
+            _timer(arguments.timeout_sec)
+        said = _write(Path(arguments.out_dir), f"{path.stem}_segment_{number}_of_{count}", part, scenario)
+        print(f"Model compiled successfully in 1857 ms.\n\n{said}\n{_END} ")
+    return 0
+
+
 def main() -> int:
     arguments = _arguments()
     print(f"Edge TPU Compiler version {VERSION}")
+    scenario = os.environ.get("EDGETPU_STANDIN_SCENARIO", "success")
     if arguments.version:
         return 0
-    if len(arguments.models) != 1:
+    if not arguments.models:
         print("Need at least one input model")
         return 1
-    (path,) = arguments.models
-    scenario = os.environ.get("EDGETPU_STANDIN_SCENARIO", "success")
-    if scenario not in SCENARIOS:
-        print(f"stand-in: unknown scenario {scenario}")
+    if scenario not in SCENARIOS or (len(arguments.models) > 1 and arguments.num_segments > 1):
+        print(f"stand-in: no record of {scenario} with {sys.argv[1:]}")
         return 1
     runs = 1
     if state := os.environ.get("EDGETPU_STANDIN_STATE"):
@@ -202,52 +319,28 @@ def main() -> int:
         runs = len(Path(state).read_text().splitlines())
     if scenario.endswith("-once"):
         scenario = scenario.removesuffix("-once") if runs == 1 else "success"
-    print(f"Started a compilation timeout timer of {arguments.timeout_sec} seconds.\n", flush=True)
+    if scenario == "version-only":
+        return 0
+    _timer(arguments.timeout_sec)
     if scenario == "hang":
         time.sleep(600)
     if scenario == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
-    data = path.read_bytes()
-    if data[4:8] != b"TFL3":
-        scenario = "not-parsed"
-    elif scenario == "success":
-        sys.path.insert(0, str(_ROOT))
-        from edgepack.graph import read_model
-
-        if not read_model(data).is_quantized:
-            scenario = "not-quantized"
-    if scenario in FAILURES:
-        sys.stdout.flush()
-        print(FAILURES[scenario].replace("%", path.name), file=sys.stderr)
-        return int(os.environ.get("EDGETPU_STANDIN_EXIT", "1"))
-    compiled, rows = _compile(data, scenario)
-    stem = Path(arguments.out_dir) / path.stem
-    made, log = Path(f"{stem}_edgetpu.tflite"), Path(f"{stem}_edgetpu.log")
-    if scenario != "no-file":
-        made.write_bytes(b"" if scenario == "empty-file" else compiled)
-    head = f"Edge TPU Compiler version {VERSION}\nInput: {path.name}\nOutput: {made.name}\n\n"
-    table = "".join(f"{op:<31}{count:<11}{status}\n" for op, count, status in reversed(rows))
-    log.write_text(f"{head}{'Operator':<31}{'Count':<11}Status\n\n{table}")
-    on_tpu = sum(count for _, count, status in rows if status == "Mapped to Edge TPU")
-    total = sum(count for _, count, _ in rows)
+    models = {path: path.read_bytes() for path in arguments.models}
+    for path, data in models.items():
+        found = "not-parsed" if data[4:8] != b"TFL3" else scenario if scenario != "success" else _wrong(data)
+        if found in FAILURES:
+            return _fail(FAILURES[found], path.name)
+    if arguments.num_segments > 1:
+        return _segments(arguments, *models.values(), scenario)
+    said = [_write(Path(arguments.out_dir), path.stem, data, scenario) for path, data in models.items()]
     if scenario == "no-success-line":
         return 0
-    print("Model compiled successfully in 1857 ms.\n")
-    print(f"Input model: {path.name}\nInput size: {_size(len(data))}")
-    print(f"Output model: {made.name}\nOutput size: {_size(len(compiled))}")
-    print(f"On-chip memory used for caching model parameters: {_size(len(compiled))}")
-    print("On-chip memory remaining for caching model parameters: 1.02MiB")
-    print("Off-chip memory used for streaming uncached model parameters: 0.00B")
-    print(f"Number of Edge TPU subgraphs: {int(on_tpu > 0)}\nTotal number of operations: {total}")
-    print(f"Operation log: {log.name}")
-    if on_tpu < total:
-        print("Model successfully compiled but not all operations are supported by the Edge TPU. (...)")
-        print(f"Number of operations that will run on Edge TPU: {on_tpu}")
-        print(f"Number of operations that will run on CPU: {total - on_tpu}")
-    print("See the operation log file for individual operation details.")
+    print(f"Model{'s' if len(models) > 1 else ''} compiled successfully in 1857 ms.\n")
+    print("\n\n".join(said))
     if scenario == "half-success":
         return 0
-    print("Compilation child process completed within timeout period.\nCompilation succeeded!")
+    print(_END)
     return 1 if scenario == "nonzero-with-file" else 0
 
 
