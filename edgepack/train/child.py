@@ -25,6 +25,7 @@ from edgepack.train.model import RECIPES, TrainOptions
 from edgepack.train.ranges import measure_ranges
 from edgepack.train.rebuild import Rebuilt, rebuild
 from edgepack.train.recipes import Wrapped, layer_weights, set_layer_weights, unwrap, wrap
+from edgepack.train.shorten import shorten_scales
 
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 
@@ -122,6 +123,9 @@ class _Training:
             emit({"step": "converting the trained model to int8"})
             io = self.rule.io if self.rule is not None else "FLOAT32"
             tflite = to_tflite(made, self.order, self.reference, quantized=True, io=io)
+            if len(self.stages) > 1:
+                # Trained to compress: what is no weight should compress as well.
+                tflite = shorten_scales(tflite)
             float_tflite = self.state.before_qat
         else:
             emit({"step": "converting the trained model"})
