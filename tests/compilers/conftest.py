@@ -15,3 +15,9 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("EDGETPU_STANDIN_SCENARIO", "EDGETPU_STANDIN_EXIT"):
         monkeypatch.delenv(name, raising=False)
     return state
+
+
+@pytest.fixture
+def small(shared_models: Path) -> bytes:
+    """A model that Coral did not publish: the keyword spotter, 13 ops."""
+    return (shared_models / "mlperf-tiny" / "kws_reference_int8.tflite").read_bytes()

@@ -33,6 +33,31 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[2]
 VERSION = "16.0.384591198"
 
+#: What the real one printed for one model, figures and all.
+RECORDED = """\
+Edge TPU Compiler version 16.0.384591198
+Started a compilation timeout timer of 180 seconds.
+
+Model compiled successfully in 1857 ms.
+
+Input model: m.tflite
+Input size: 5.20MiB
+Output model: m_edgetpu.tflite
+Output size: 6.51MiB
+On-chip memory used for caching model parameters: 6.02MiB
+On-chip memory remaining for caching model parameters: 1.02MiB
+Off-chip memory used for streaming uncached model parameters: 0.00B
+Number of Edge TPU subgraphs: 1
+Total number of operations: 84
+Operation log: m_edgetpu.log
+Model successfully compiled but not all operations are supported by the Edge TPU. (...)
+Number of operations that will run on Edge TPU: 82
+Number of operations that will run on CPU: 2
+See the operation log file for individual operation details.
+Compilation child process completed within timeout period.
+Compilation succeeded!
+"""
+
 #: Scenario -> text of a failure. `%` is the model's file name.
 FAILURES = {
     "not-quantized": "ERROR: Invalid model: %\nModel not quantized",
