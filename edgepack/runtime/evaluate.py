@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import UnfitModelError
+from edgepack.runtime.logits import with_logits
 from edgepack.runtime.metrics import Quality, QualityMeter, class_output
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
 from edgepack.runtime.tail import TailStep, finish
@@ -39,23 +40,35 @@ def evaluate(
         UnfitModelError: A model does not load or run here.
         SamplesError: A sample cannot be read or does not fit.
     """
-    base = Runner(reference, threads=threads)
-    runners = {key: Runner(data, threads=threads) for key, data in candidates.items()}
+    base, base_logits = _runner(reference, threads)
+    loaded = {key: _runner(data, threads) for key, data in candidates.items()}
     labels = samples.labels
     highest = int(labels.max()) if labels is not None and labels.size else None
-    classes = class_output([info.shape for info in base.outputs], highest)
-    names = [info.name for info in base.outputs]
-    meters = {key: QualityMeter(names, classes) for key in runners}
+    count = len(base_logits)
+    classes = class_output([info.shape for info in base.outputs[:count]], highest)
+    names = [info.name for info in base.outputs[:count]]
+    meters = {key: QualityMeter(names, classes) for key in loaded}
+    squashed = [position for position in range(count) if base_logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for position in range(len(samples)):
         arrays = ordered(base.inputs, samples.sample(position))
         want = base.run_real(arrays)
         label = None if labels is None else int(labels[position])
-        for key, runner in runners.items():
+        for key, (runner, logits) in loaded.items():
             given = runner.run_real(arrays)
-            got = [np.asarray(finish(mine, real), np.float64) for mine, real in zip(steps, given, strict=True)]
-            meters[key].add(want, got, label)
+            got = [np.asarray(finish(mine, real), np.float64) for mine, real in zip(steps, given[:count], strict=True)]
+            meters[key].add(want[:count], got, label)
+            wanted = [want[base_logits[place]] for place in squashed]
+            found = [given[logits[place]] for place in squashed]
+            if all(one.shape == other.shape for one, other in zip(wanted, found, strict=True)):
+                meters[key].add_logits(wanted, found)
     return {key: meter.result() for key, meter in meters.items()}
+
+
+def _runner(tflite: bytes, threads: int) -> tuple[Runner, tuple[int, ...]]:
+    """Return a runner of the model with its logits, and where each output's logits stand among its outputs."""
+    data, places = with_logits(tflite)
+    return Runner(data, threads=threads), places
 
 
 def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array]:

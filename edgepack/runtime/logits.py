@@ -39,6 +39,25 @@ def expose_logits(tflite: bytes) -> bytes:
     return pack(model)
 
 
+def with_logits(tflite: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """Return the model with its logits as further outputs, and where each output's logits stand among the outputs.
+
+    For measuring only. An output that is no probability is its own logits, at its own place.
+    """
+    graph = read_model(tflite).main
+    outputs = list(graph.outputs)
+    places = []
+    for index in logit_tensors(graph):
+        if index not in outputs:
+            outputs.append(index)
+        places.append(outputs.index(index))
+    if len(outputs) == len(graph.outputs):
+        return tflite, tuple(places)
+    model = unpack(tflite)
+    model.subgraphs[0].outputs = np.array(outputs, np.int32)
+    return pack(model), tuple(places)
+
+
 def _before(graph: Graph, index: int) -> int:
     place = index
     while (made := graph.producers.get(place)) is not None:

@@ -32,6 +32,8 @@ class Quality:
         top1_float: The same of the float model.
         samples: Number of samples.
         collapsed: Names of outputs that took one single value on all samples while the float model's varied.
+        logits_snr_db: SNR of what stands before the last SOFTMAX or LOGISTIC, dB: probabilities near 0 and 1 hide most
+            of what int8 changes. None when the model ends in neither, or when the logits are equal.
     """
 
     snr_db: float | None
@@ -42,6 +44,7 @@ class Quality:
     top1_float: float | None
     samples: int
     collapsed: tuple[str, ...] = ()
+    logits_snr_db: float | None = None
 
     @property
     def drop(self) -> float | None:
@@ -54,6 +57,7 @@ class Quality:
         """Return the `quality` object of the JSON contract, figures rounded to what they mean."""
         return {
             "snr_db": None if self.snr_db is None else round(self.snr_db, 2),
+            "logits_snr_db": None if self.logits_snr_db is None else round(self.logits_snr_db, 2),
             "cosine": round(self.cosine, 6),
             "max_error": float(f"{self.max_error:.6g}"),
             "agreement": None if self.agreement is None else round(self.agreement, 3),
@@ -77,6 +81,8 @@ class QualityMeter:
         self._classes = classes
         self._signal = 0.0
         self._noise = 0.0
+        self._logits_signal = 0.0
+        self._logits_noise = 0.0
         self._cosines = 0.0
         self._max_error = 0.0
         self._same = 0
@@ -120,12 +126,19 @@ class QualityMeter:
                 self._right += best == label
                 self._right_float += best_reference == label
 
+    def add_logits(self, reference: Sequence[FloatArray], got: Sequence[FloatArray]) -> None:
+        """Take in the logits of one sample, where there are some: real values, the same shapes."""
+        for want, have in zip(reference, got, strict=True):
+            self._logits_signal += float(np.vdot(want, want))
+            self._logits_noise += float(np.vdot(want - have, want - have))
+
     def result(self) -> Quality:
         """Return the figures over all samples taken in."""
         samples = max(1, self._samples)
         labelled = self._labelled == self._samples and self._labelled > 0
         return Quality(
-            snr_db=None if self._noise == 0.0 else 10.0 * math.log10(max(self._signal, 1e-300) / self._noise),
+            snr_db=_snr_db(self._signal, self._noise),
+            logits_snr_db=_snr_db(self._logits_signal, self._logits_noise),
             cosine=self._cosines / samples,
             max_error=self._max_error,
             agreement=None if self._classes is None else 100.0 * self._same / samples,
@@ -140,6 +153,10 @@ class QualityMeter:
                 if low == high and float_high > float_low
             ),
         )
+
+
+def _snr_db(signal: float, noise: float) -> float | None:
+    return None if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)
 
 
 def _widen(limits: tuple[float, float], values: FloatArray) -> tuple[float, float]:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from edgepack.errors import ModelFileError, UnfitModelError
+from edgepack.graph import read_model
+from edgepack.graph.edit import pack, unpack
 from edgepack.runtime import QualityMeter, Runner, TensorInfo, dequantize, quantize
 from edgepack.runtime.evaluate import evaluate, golden_vectors, kernel_spread, synthetic_samples
+from edgepack.runtime.logits import expose_logits
 from edgepack.runtime.metrics import class_output
 from edgepack.samples import InputSpec, load_samples
 
@@ -119,3 +122,30 @@ def test_a_model_that_plain_kernels_refuse_has_no_spread(shared_models: Path) ->
     """Where the built-in kernels cannot run a model there is nothing to compare, and nothing is lost."""
     data = (shared_models / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite").read_bytes()
     assert kernel_spread(data, [([], [])]) == (0, 0.0)
+
+
+def test_logits_are_measured_where_the_model_ends_in_softmax() -> None:
+    """The SNR of the logits is that of the tensor before SOFTMAX; outputs and top-1 stay what they are."""
+    root = Path(__file__).resolve().parents[2]
+    float_model = (root / "tests" / "data" / "digits_float.tflite").read_bytes()
+    base = Runner(float_model)
+    samples = load_samples(
+        str(root / "examples" / "digits" / "eval.npz"),
+        [InputSpec(base.inputs[0].name, base.inputs[0].shape, base.inputs[0].dtype, 0.0, 0)],
+    ).limited(60)
+    # A model that is wrong in its last weights only: every bias of the classes moved.
+    graph = read_model(float_model).main
+    dense = [op for op in graph.ops if op.name == "FULLY_CONNECTED"][-1]
+    moved = graph.tensors[dense.inputs[2]].data + np.linspace(0.0, 0.5, 10, dtype=np.float32)
+    model = unpack(float_model)
+    model.buffers[graph.tensors[dense.inputs[2]].buffer].data = np.frombuffer(moved.tobytes(), np.uint8)
+    changed = pack(model)
+    quality = evaluate(float_model, {"changed": changed, "same": float_model}, samples)
+    runners = [Runner(expose_logits(data)) for data in (float_model, changed)]
+    pairs = [[runner.run_real(list(samples.sample(i).values()))[0] for runner in runners] for i in range(len(samples))]
+    signal = sum(float(np.sum(want**2)) for want, _ in pairs)
+    noise = sum(float(np.sum((want - got) ** 2)) for want, got in pairs)
+    assert quality["changed"].logits_snr_db == pytest.approx(10 * np.log10(signal / noise), abs=1e-6)
+    assert quality["changed"].snr_db != quality["changed"].logits_snr_db
+    assert (quality["same"].logits_snr_db, quality["same"].snr_db, quality["same"].agreement) == (None, None, 100.0)
+    assert quality["changed"].to_json()["logits_snr_db"] == round(quality["changed"].logits_snr_db, 2)
