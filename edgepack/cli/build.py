@@ -95,6 +95,7 @@ def build(
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
     repair: str = arguments.REPAIR,
+    cut_tail: bool = arguments.CUT_TAIL,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
@@ -104,7 +105,7 @@ def build(
 
     options = BuildOptions(
         model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
-        target=arguments.target_options(variant, soc, runtime_version, require_full, repair),
+        target=arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         out=out,
         name=name,
         scheme=scheme,
@@ -155,6 +156,8 @@ def _print(result: "BuildResult") -> None:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
         for rewrite in entry.repairs:
             output.out(output.wrap(f"  repaired: {rewrite.message} ({_moved(rewrite.moved_ops)})", "    "))
+        for step in entry.tail:
+            output.out(output.wrap(f"  left to the loader: {step.message}", "    "))
     for note in result.notes:
         output.warn(note)
     for entry in result.results:
@@ -172,8 +175,14 @@ def _moved(count: int) -> str:
 
 def _table(results: Sequence["TargetResult"]) -> str:
     """Return the table of a build; each bundle's path stands under its row, because paths are long."""
-    header = ("target", "scheme", "size", "accel", "host", "top-1", "SNR dB")
-    lines = output.table(header, [_row(entry) for entry in results], right=(2, 3, 4, 5, 6)).splitlines()
+    header = ["target", "scheme", "size", "accel", "host", "top-1", "SNR dB"]
+    rows = [_row(entry) for entry in results]
+    # The model ends in SOFTMAX: what stands before it says more.
+    logits = [None if entry.quality is None else entry.quality.logits_snr_db for entry in results]
+    if any(logits):
+        header[-1:] = ["SNR", "logits"]
+        rows = [(*row, "-" if value is None else f"{value:.1f}") for row, value in zip(rows, logits, strict=True)]
+    lines = output.table(header, rows, right=range(2, len(header))).splitlines()
     text = lines[:2]
     for entry, line in zip(results, lines[2:], strict=True):
         text.append(line)

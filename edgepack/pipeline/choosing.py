@@ -7,7 +7,7 @@ from edgepack.pipeline.formats import scheme_of
 from edgepack.pipeline.given import Given
 from edgepack.pipeline.judging import AUTO_DROP, acceptable, loss, loss_text, require, unmeasured
 from edgepack.pipeline.ladder import Rung, Step, best, chosen, judge, pointless, rungs
-from edgepack.pipeline.making import Made, make
+from edgepack.pipeline.making import Made, make, without_tail
 from edgepack.pipeline.options import Limits
 from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.training import require_trainable
@@ -200,5 +200,5 @@ def _as_it_is(given: Given, profile: TargetProfile, result: TargetResult) -> Sch
     rule = profile.scheme_rule(have)
     assert rule is not None
     result.scheme, result.reason = have, "the file is already quantized and is used as it is"
-    Made(given.float_model.tflite, "as given").into(result)
+    without_tail(given, profile, rule, Made(given.float_model.tflite, "as given")).into(result)
     return rule

@@ -22,7 +22,9 @@ from edgepack.pipeline.repairing import require_mode
 from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import labelled
+from edgepack.repair import before_class_choice
 from edgepack.runtime.runner import model_inputs
+from edgepack.runtime.tail import scores
 from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 
 
@@ -129,9 +131,11 @@ class Given:
         samples = self.evaluation or self.samples
         if samples is None or result.model is None:
             return
-        reference = self.float_model.tflite
+        # Classes are held against each other by their scores: two class numbers say nothing of how far off they are.
+        reference = before_class_choice(self.float_model.tflite, result.tail)
+        candidates = {result.scheme or "model": result.model}
         try:
-            quality = self.session.qualities(reference, {result.scheme or "model": result.model}, samples)
+            quality = self.session.qualities(reference, candidates, samples, scores(result.tail))
         except UnfitModelError as error:
             if not self.float_model.quantized:
                 raise

@@ -9,6 +9,7 @@ from edgepack.pipeline.repairing import repair_kept
 from edgepack.pipeline.results import Stopwatch, TargetResult
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.repair import Rewrite
+from edgepack.runtime.tail import TailStep
 
 #: How many random samples an explicit --random-calibration makes up.
 RANDOM_SAMPLES = 100
@@ -22,6 +23,7 @@ class Made:
         model: The .tflite.
         tool: What wrote it.
         repairs: Rewrites of refused ops.
+        tail: Last steps that are left to the loader.
         improvements: What effort medium or high tried and kept, None without.
         warnings: What the user should know.
     """
@@ -29,13 +31,14 @@ class Made:
     model: bytes
     tool: str
     repairs: tuple[Rewrite, ...] = ()
+    tail: tuple[TailStep, ...] = ()
     improvements: dict[str, Any] | None = None
     warnings: list[str] = field(default_factory=list)
 
     def into(self, result: TargetResult) -> None:
         """Make it the file of a target's result."""
         result.model, result.tool, result.repairs = self.model, self.tool, self.repairs
-        result.improvements, result.warnings = self.improvements, [*self.warnings]
+        result.tail, result.improvements, result.warnings = self.tail, self.improvements, [*self.warnings]
 
 
 def make(given: Given, profile: TargetProfile, rung: Rung, watch: Stopwatch) -> Made:
@@ -45,7 +48,7 @@ def make(given: Given, profile: TargetProfile, rung: Rung, watch: Stopwatch) -> 
         EdgepackError: The model cannot be quantized or trained so.
     """
     if rung.recipe:
-        return _train(given, rung, watch)
+        return without_tail(given, profile, rung.rule, _train(given, rung, watch))
     rule = rung.rule
     with watch.step("check"):
         proven = repair_kept(
@@ -58,6 +61,16 @@ def make(given: Given, profile: TargetProfile, rung: Rung, watch: Stopwatch) -> 
         made = _improve(given, tflite, rung, watch, warnings)
     made = made or _quantize(given, tflite, rule, watch)
     made.repairs, made.warnings = proven.repaired.rewrites, [*warnings, *made.warnings]
+    made.tail = proven.repaired.tail
+    return made
+
+
+def without_tail(given: Given, profile: TargetProfile, rule: SchemeRule, made: Made) -> Made:
+    """Take the last steps that the target refuses off a quantized file, when that was asked for."""
+    if given.options.target.cut_tail:
+        proven = repair_kept(given.session, made.model, profile, rule, given.options.target, samples=given.samples)
+        made.model, made.tail = proven.repaired.tflite, proven.repaired.tail
+        made.warnings.extend(proven.notes)
     return made
 
 
