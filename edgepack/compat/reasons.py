@@ -260,6 +260,21 @@ _KINDS = (
         "A tensor has no scale where the accelerator needs one.",
         "quantize the whole model: edgepack build MODEL -t TARGET --samples SRC",
     ),
+    ReasonKind(
+        "left-by-compiler",
+        "A compiler's own: it left the op in the compiled file and does not say why.",
+        "read the check's reason for the op; where the check has none, report the model as an issue",
+    ),
+    ReasonKind(
+        "unknown-status",
+        "A compiler's own: it gave a reason that edgepack does not know yet.",
+        "read the compiler's words beside it, and report them as an issue",
+    ),
+    ReasonKind(
+        "unspecified-limitation",
+        "A compiler's own: the op is of a kind it takes, but something about this one is outside its limits.",
+        "read the check's reason for the op; where the check has none, use a smaller or simpler form of the layer",
+    ),
     ReasonKind("unequal", "Two quantities must be equal.", _LAYER),
     ReasonKind(
         "version",

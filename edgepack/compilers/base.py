@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from edgepack.errors import UsageError
@@ -176,7 +176,7 @@ class Compiler(Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """An op, or a kind of op, that the check and the compiler place differently.
+    """An op, or a kind of op, that the check and the compiler place differently, or for different reasons.
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`.
@@ -207,7 +207,8 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
     """Hold the check's placement against the compiler's.
 
     Where the compiler names each op's output, ops are compared one by one; otherwise the numbers of accelerated ops are
-    compared for each kind of op, because that is all its log says.
+    compared for each kind of op, because that is all its log says. Ops that both leave to the host are compared by
+    reason code, where the compiler's is one that the check gives as well.
 
     Args:
         ours: Findings of the check, of the file that was compiled.
@@ -219,6 +220,9 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
     findings, compiled = list(ours), list(theirs)
     if compiled and all(op.output for op in compiled):
         return _compare_one_by_one(findings, compiled)
+    if any(row.op == "CUSTOM" for row in compiled):
+        # Some logs do not say which custom op it was.
+        findings = [replace(f, op="CUSTOM") if f.op.startswith("CUSTOM:") else f for f in findings]
     mine = Counter(finding.op for finding in findings if finding.placement is Placement.ACCELERATOR)
     its = Counter[str]()
     for row in compiled:
@@ -230,7 +234,36 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
             said = f" ({', '.join(sorted(statuses))})" if statuses else ""
             message = f"{op}: the check places {mine[op]} on the accelerator, the compiler {its[op]}{said}"
             differences.append(Difference(op, mine[op], its[op], message))
+            continue
+        host = [finding for finding in findings if finding.op == op and finding.placement is not Placement.ACCELERATOR]
+        for row in sorted((row for row in compiled if row.op == op), key=lambda row: row.code):
+            if (
+                sum(_agrees(finding, row) for finding in host) < row.count
+                and row.placement is not Placement.ACCELERATOR
+            ):
+                message = f"{op}: {_reasons(host)}, the compiler {row.count} x {row.status or row.code}"
+                differences.append(Difference(op, mine[op], its[op], message))
     return tuple(differences)
+
+
+#: Codes of compilers that say too little to be held against the check's: `left-by-compiler` and its like.
+_UNTOLD = ("", "left-by-compiler", "unknown-status", "unspecified-limitation")
+
+
+def _agrees(finding: OpFinding, row: CompiledOp) -> bool:
+    """Return whether the check has the compiler's reason among its own; `dtype` is all that is about data types.
+
+    Of a custom op compilers look at the data types only: any reason of the check's is the same.
+    """
+    if row.code in _UNTOLD or finding.op.startswith("CUSTOM"):
+        return True
+    codes = {reason.code for reason in finding.reasons}
+    return row.code in codes or (row.code == "dtype" and any("dtype" in code or code == "float-io" for code in codes))
+
+
+def _reasons(findings: Iterable[OpFinding]) -> str:
+    codes = sorted({reason.code for finding in findings for reason in finding.reasons})
+    return f"the check's reason is {' and '.join(codes)}"
 
 
 def _compare_one_by_one(findings: list[OpFinding], compiled: list[CompiledOp]) -> tuple[Difference, ...]:
@@ -240,6 +273,10 @@ def _compare_one_by_one(findings: list[OpFinding], compiled: list[CompiledOp]) -
     for output in {*mine, *its}:
         finding, row = mine.get(output), its.get(output)
         if finding is not None and row is not None and finding.placement is row.placement:
+            if finding.placement is Placement.ACCELERATOR or _agrees(finding, row):
+                continue
+            message = f"{finding.op} '{output}': {_reasons([finding])}, the compiler's {row.status or row.code}"
+            differences.append(Difference(finding.op, 0, 0, message, output))
             continue
         op = finding.op if finding is not None else its[output].op
         check = f"on {finding.placement}" if finding is not None else "nowhere"

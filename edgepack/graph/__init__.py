@@ -1,7 +1,7 @@
 """A .tflite as plain data: read it, look at it, edit it. Needs no TensorFlow."""
 
 from edgepack.graph.model import FLOAT_DTYPES, NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
-from edgepack.graph.read import read_model
+from edgepack.graph.read import read_bytes, read_model
 
 __all__ = [
     "FLOAT_DTYPES",
@@ -12,5 +12,6 @@ __all__ = [
     "Quantization",
     "Signature",
     "Tensor",
+    "read_bytes",
     "read_model",
 ]

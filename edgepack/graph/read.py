@@ -51,11 +51,24 @@ def enum_names(enum: str) -> dict[int, str]:
     return {value: name for name, value in vars(getattr(schema(), enum)).items() if isinstance(value, int)}
 
 
-def read_model(source: bytes | bytearray | memoryview | Path | str) -> Model:
+def read_bytes(path: Path) -> bytes:
+    """Return a model file's bytes.
+
+    Raises:
+        ModelFileError: The file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
+def read_model(source: bytes | bytearray | memoryview | Path | str, *, path: Path | None = None) -> Model:
     """Read a .tflite file or its bytes.
 
     Args:
         source: A path, or the file's bytes.
+        path: Where the bytes came from, for messages.
 
     Returns:
         The model as plain data. Constant tensors are views on the bytes, not copies.
@@ -63,13 +76,10 @@ def read_model(source: bytes | bytearray | memoryview | Path | str) -> Model:
     Raises:
         ModelFileError: The file does not exist, is not a TFLite flatbuffer or is corrupt.
     """
-    where = "the model"
     if isinstance(source, str | Path):
-        where = f"'{source}'"
-        try:
-            source = Path(source).read_bytes()
-        except OSError as error:
-            raise ModelFileError(f"cannot read {where}: {error.strerror or error}") from error
+        path = Path(source)
+        source = read_bytes(path)
+    where = "the model" if path is None else f"'{path}'"
     data = source if isinstance(source, bytes) else bytes(source)
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise ModelFileError(

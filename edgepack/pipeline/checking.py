@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.findings import Report
-from edgepack.graph import Model, read_model
+from edgepack.graph import Model, read_bytes, read_model
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.profiles.model import SchemeRule, TargetProfile
@@ -91,8 +91,8 @@ def check(
 
 def _model(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes, Model]:
     if path.is_file() and path.suffix == ".tflite":
-        model = read_model(path)
-        return path.read_bytes(), model
+        data = read_bytes(path)
+        return data, read_model(data, path=path)
     from edgepack.pipeline.session import Session
 
     with Session(options, progress) as session:
