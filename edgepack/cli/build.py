@@ -68,6 +68,9 @@ def build(
     ranges: str = typer.Option(
         "", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"
     ),
+    per_tensor: bool = typer.Option(
+        False, "--per-tensor", help="One scale for each weight tensor instead of one per channel."
+    ),
     effort: str = typer.Option("low", "--effort", help="How much is done for the accuracy of int8: low, medium, high."),
     random_calibration: bool = typer.Option(
         False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."
@@ -119,6 +122,7 @@ def build(
         random_calibration=random_calibration,
         calibration_samples=calibration_samples,
         method=ranges,
+        per_tensor=per_tensor,
         effort=effort,
         max_drop=max_drop,
         max_size=arguments.size("--max-size", max_size),

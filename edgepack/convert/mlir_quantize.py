@@ -9,7 +9,12 @@ from edgepack.errors import ConversionError
 
 
 def mlir_quantize(
-    tflite: bytes, *, io: str = "FLOAT32", fully_connected: str = "per-channel", activations: str = "INT8"
+    tflite: bytes,
+    *,
+    io: str = "FLOAT32",
+    fully_connected: str = "per-channel",
+    weights: str = "per-channel",
+    activations: str = "INT8",
 ) -> bytes:
     """Make int8 of a float .tflite whose tensors carry (minimum, maximum), as `graph.edit.set_ranges` writes them.
 
@@ -17,6 +22,7 @@ def mlir_quantize(
         tflite: The float model with ranges.
         io: Type of inputs and outputs: `FLOAT32`, `INT8` or `UINT8`.
         fully_connected: `per-channel` or `per-tensor`: granularity of FULLY_CONNECTED weights.
+        weights: The same for all other weights; `per-tensor` holds for FULLY_CONNECTED as well.
         activations: Type of activations; only `INT8`. For int16 TensorFlow has another path, which takes no ranges: fed
             with them, this quantizer writes int32 biases and asymmetric scales that the int16 kernels refuse.
 
@@ -39,6 +45,7 @@ def mlir_quantize(
     try:
         made: bytes = convert.mlir_quantize(
             tflite,
+            disable_per_channel=weights == "per-tensor",
             disable_per_channel_for_dense_layers=fully_connected == "per-tensor",
         )
         if io != "FLOAT32":

@@ -10,7 +10,7 @@ from edgepack.errors import EdgepackError, ToolMissingError
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files
 from edgepack.pipeline.choice import resolve_targets
-from edgepack.pipeline.choosing import check_placement, choose
+from edgepack.pipeline.choosing import check_placement, choose, per_tensor
 from edgepack.pipeline.given import Given
 from edgepack.pipeline.judging import hold, require
 from edgepack.pipeline.making import calibration_facts
@@ -68,6 +68,8 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
     wish = given.options.target
     variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
     profile = replace(profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops)
+    if given.options.per_tensor:
+        profile = replace(profile, schemes=per_tensor(profile.schemes))
     rule = choose(given, profile, result)
     assert result.model is not None
     result.model_name = f"{file_stem(given.name)}.tflite"

@@ -1,5 +1,8 @@
 """Choose how a target's file is made: what was asked for, the first scheme that loses little, or up the ladder."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from edgepack.errors import AccuracyError, EdgepackError, QuantizationError, TransformError, UnfitModelError
 from edgepack.findings import Report
 from edgepack.graph import read_model
@@ -42,6 +45,15 @@ def choose(given: Given, profile: TargetProfile, result: TargetResult) -> Scheme
     result.scheme, result.reason = selection.rule.scheme, selection.reason
     make(given, profile, _rung(given, selection.rule), result.stopwatch).into(result)
     return selection.rule
+
+
+def per_tensor(schemes: Sequence[SchemeRule]) -> tuple[SchemeRule, ...]:
+    """Return the rules with one scale for each weight tensor; training cannot make these and is left out."""
+    return tuple(
+        replace(rule, weights="per-tensor", fully_connected="per-tensor")
+        for rule in schemes
+        if get_scheme(rule.scheme).needs is not Needs.LABELS
+    )
 
 
 def check_placement(given: Given, profile: TargetProfile, model: bytes) -> Report:
@@ -99,23 +111,31 @@ def _climb(
         profile.schemes, available, asked=options.scheme, effort=options.effort, untrainable=_untrainable(given)
     )
     steps: list[Step] = []
+    told: list[Step] = []
     files: dict[str, Made] = {}
     failures: list[EdgepackError] = []
     for rung in ladder:
         why = rung.missing or pointless(rung, steps, limits)
         if why:
-            step = Step(rung, why=why)
+            step = Step(rung, why=f"not tried: {why}")
         else:
             try:
                 step, files[rung.name] = _try(given, profile, rung, limits, result)
             except (TransformError, UnfitModelError) as error:
                 failures.append(error)
-                step = Step(rung, why=f"it cannot be made: {error.message}")
+                step = Step(rung, why=f"cannot be made: {error.message.replace(str(given.path), given.path.name)}")
         steps.append(step)
         result.ladder.append(step.to_json())
-        given.tell(f"{profile.id}: {step}")
-        if step.made and not step.misses:
-            break
+        if told and (step.made or step.why != told[-1].why):
+            _tell(given, profile, told)
+            told.clear()
+        told.append(step)
+        if step.made:
+            _tell(given, profile, told)
+            told.clear()
+            if not step.misses:
+                break
+    _tell(given, profile, told)
     if not files:
         raise failures[0]
     found = chosen(steps, limits)
@@ -131,11 +151,18 @@ def _climb(
     return found.rung.rule
 
 
+def _tell(given: Given, profile: TargetProfile, steps: Sequence[Step]) -> None:
+    """Say what became of one rung, or of several that have the same reason."""
+    if steps:
+        before = "; ".join(step.rung.name for step in steps[:-1])
+        given.tell(f"{profile.id}: {f'{before}; ' if before else ''}{steps[-1]}")
+
+
 def _untrainable(given: Given) -> str:
     try:
         require_trainable(given.path)
-    except TransformError as error:
-        return error.message
+    except TransformError:
+        return "only a .keras or .h5 model can be trained"
     return ""
 
 

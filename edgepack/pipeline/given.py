@@ -79,6 +79,11 @@ class Given:
         require_mode(options.target.repair)
         if options.effort not in {"low", "medium", "high"}:
             raise UsageError(f"--effort: expected low, medium or high, got '{options.effort}'")
+        if options.per_tensor and options.scheme == "int8-qat":
+            raise UsageError(
+                "--per-tensor: training for int8-qat makes one scale per channel",
+                hint="leave --per-tensor out, or take --scheme int8",
+            )
         labels = read_labels(options.labels) if options.labels is not None else ()
         with watch.step("convert"):
             float_model, source = session.float_model(path)

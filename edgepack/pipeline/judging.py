@@ -94,9 +94,9 @@ def loss(quality: Quality) -> float:
 def loss_text(quality: Quality) -> str:
     """Return the loss in words."""
     if quality.top1 is not None and quality.top1_float is not None:
-        return (
-            f"{quality.top1_float - quality.top1:.2f} points of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
-        )
+        lost = quality.top1_float - quality.top1
+        points = "nothing" if lost <= 0 else f"{lost:.2f} points"
+        return f"{points} of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
     if quality.agreement is not None:
         return f"{100 - quality.agreement:.2f} points of agreement with the float model"
     return "nothing" if quality.snr_db is None else f"signal down to {quality.snr_db:.1f} dB above the error"

@@ -99,6 +99,7 @@ class BuildOptions:
         scheme: Scheme id or `auto`.
         samples: Source of representative samples, empty for none.
         train: Source of labelled training samples, empty for none; they calibrate as well when `samples` is empty.
+        per_tensor: One scale for each weight tensor instead of one per channel.
         epochs: Epochs of training, 0 for the default.
         eval: Source of (labelled) evaluation samples, empty for none.
         labels: File with one class name per line.
@@ -128,6 +129,7 @@ class BuildOptions:
     scheme: str = "auto"
     samples: str = ""
     train: str = ""
+    per_tensor: bool = False
     epochs: int = 0
     eval: str = ""
     labels: Path | None = None

@@ -251,6 +251,7 @@ class Session:
                 carrying,
                 io=rule.io,
                 fully_connected=rule.fully_connected,
+                weights=rule.weights,
                 activations=get_scheme(rule.scheme).activations,
                 timeout=self.options.timeout,
             )

@@ -35,6 +35,7 @@ def test_after_training_comes_first() -> None:
         "cluster+qat, 16 clusters",
         "prune+cluster+qat, 50 % zeros, 16 clusters",
         "prune+cluster+qat, 80 % zeros, 16 clusters",
+        "prune+cluster+qat, 90 % zeros, 16 clusters",
     ]
     assert len(names) == len(set(names))
 

@@ -1,0 +1,120 @@
+"""A build with limits climbs the ladder on real files, and says how."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgepack.bundle.verify import verify
+from edgepack.errors import AccuracyError, UsageError
+from edgepack.graph import read_model
+from edgepack.pipeline import BuildOptions, build
+from edgepack.pipeline.results import TargetResult
+from edgepack.train.report import gzip_size
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "digits"
+FLOAT = ROOT / "tests" / "data" / "digits_float.tflite"
+
+
+@pytest.fixture(scope="module")
+def dim(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Samples far darker than real ones: int8 calibrated on them clips every real one, at any effort."""
+    path = tmp_path_factory.mktemp("samples") / "dim.npz"
+    with np.load(EXAMPLES / "eval.npz") as data:
+        x = data[data.files[0]]
+    np.savez(path, x=(0.02 * x[:20]).astype(np.float32))
+    return str(path)
+
+
+def climb(target: str, out: Path, said: list[str], **more: object) -> TargetResult:
+    options = BuildOptions(
+        out=out,
+        name="digits",
+        **{"samples": str(EXAMPLES / "samples.npz"), "eval": str(EXAMPLES / "eval.npz"), **more},  # type: ignore[arg-type]
+    )
+    (result,) = build(FLOAT, [target], options, tell=said.append).results
+    return result
+
+
+def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
+    """Where int8 loses too much at every effort, the next scheme is taken; every rung stands in the manifest."""
+    said: list[str] = []
+    entry = climb("cpu", tmp_path, said, samples=dim, max_drop=1.0)
+    assert entry.error is None
+    assert [(step["rung"], step["tried"], step["holds"]) for step in entry.ladder] == [
+        ("int8, effort low", True, False),
+        ("int8, effort medium", True, False),
+        ("int8, effort high", True, False),
+        ("dynamic-range", True, True),
+    ]
+    assert entry.scheme == "dynamic-range"
+    assert "first rung" in entry.reason
+    assert all(step["top1"] < step["top1_float"] - 1.0 and "1 may be lost" in step["why"] for step in entry.ladder[:3])
+    assert [line.split(":")[1].strip() for line in said] == [step["rung"] for step in entry.ladder]
+    assert not any(str(ROOT) in step["why"] for step in entry.ladder)
+    assert all(f"{step['bytes']} bytes" in line for step, line in zip(entry.ladder, said, strict=True))
+    assert entry.bundle is not None
+    assert verify(entry.bundle).problems == ()
+    manifest = json.loads((entry.bundle / "manifest.json").read_text())
+    assert manifest["ladder"] == entry.ladder
+    assert entry.model is not None
+    assert manifest["ladder"][-1]["bytes"] == len(entry.model)
+    assert manifest["ladder"][-1]["gzip_bytes"] == gzip_size(entry.model)
+
+
+def test_none_holds(tmp_path: Path, dim: str) -> None:
+    """Exit code 8, no bundle, the nearest rung's figures, and what was not tried for want of data."""
+    said: list[str] = []
+    entry = climb("edgetpu", tmp_path, said, samples=dim, max_drop=1.0)
+    assert isinstance(entry.error, AccuracyError)
+    assert entry.error.exit_code == 8
+    assert entry.bundle is None
+    assert list(tmp_path.iterdir()) == []
+    best = entry.error.details["best"]
+    assert best in entry.ladder
+    assert best["top1"] == max(step["top1"] for step in entry.ladder if step["tried"])
+    assert best["rung"] in entry.error.message
+    assert f"{best['top1']:.2f}" in entry.error.message
+    # A .tflite cannot be trained, whatever samples there are.
+    assert {step["why"] for step in entry.ladder if step["scheme"] == "int8-qat"} == {
+        next(step["why"] for step in entry.ladder if step["rung"] == "qat")
+    }
+    (line,) = [line for line in said if "only a .keras" in line]
+    assert line.startswith("edgetpu: qat; prune+qat, 50 % zeros; ")
+    looser = entry.error.hint.split("--max-drop ")[1].split()[0]
+    again = climb("edgetpu", tmp_path, [], samples=dim, max_drop=float(looser))
+    assert again.error is None
+
+
+def test_size_asks_for_fewer_bits_and_not_for_effort(tmp_path: Path) -> None:
+    """A size that float16 exceeds and int8 holds: the GPU's third choice is taken, larger files are not even made."""
+    entry = climb("android-gpu", tmp_path, [], max_size=30_000)
+    assert entry.error is None
+    tried = {step["rung"]: step["tried"] for step in entry.ladder}
+    assert tried["float16"]
+    assert not tried["float32"]
+    assert entry.scheme == "int8"
+    assert entry.model is not None
+    assert len(entry.model) <= 30_000 < entry.ladder[0]["bytes"]
+
+
+def test_a_size_no_file_has(tmp_path: Path) -> None:
+    """Too small a size ends with 8 as well, without rungs that could not help."""
+    entry = climb("cpu", tmp_path, [], max_size=1000)
+    assert isinstance(entry.error, AccuracyError)
+    assert "--max-size 1000" in entry.error.message
+    assert not any(step["tried"] for step in entry.ladder if "effort high" in step["rung"])
+
+
+def test_one_scale_per_tensor(tmp_path: Path) -> None:
+    """--per-tensor leaves no weight tensor with more than one scale; training cannot do that and says so."""
+    entry = climb("cpu", tmp_path, [], scheme="int8", per_tensor=True)
+    assert entry.error is None
+    assert entry.model is not None
+    scales = [t.quantization.scale.size for t in read_model(entry.model).main.tensors if t.quantization is not None]
+    assert scales
+    assert max(scales) == 1
+    with pytest.raises(UsageError, match="per channel"):
+        climb("cpu", tmp_path, [], scheme="int8-qat", per_tensor=True)
