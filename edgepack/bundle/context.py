@@ -286,6 +286,11 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "tailed": [view for view in outputs if view.tail],
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
+        "compiled_files": [model.filename for model in spec.segments or ((compiled,) if compiled else ())],
+        "segmented": bool(spec.segments),
+        "co_compiled": {
+            model.filename.removesuffix("_edgetpu.tflite"): model.filename for model in spec.of_role("co-compiled")
+        },
         "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],
         # A file whose activations are integers runs quantized on an NPU; any other one in half precision.
         "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},

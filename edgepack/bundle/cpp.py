@@ -158,7 +158,7 @@ def cpp_context(spec: BundleSpec, inputs: Sequence["TensorView"], outputs: Seque
         "c_macro": name.upper(),
         "c_inputs": _tensors(spec, inputs, "input"),
         "c_outputs": _tensors(spec, outputs, "output"),
-        "edgetpu_runtime": edgetpu_runtime(spec.compile.version),
+        "edgetpu_runtime": spec.compile.runtime_version or edgetpu_runtime(spec.compile.version),
     }
 
 

@@ -114,6 +114,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
             "tool": spec.compile.tool or None,
             "version": spec.compile.version or None,
             "reason": spec.compile.reason or None,
+            **({"runtime_version": spec.compile.runtime_version} if spec.compile.runtime_version else {}),
         },
         "quality": spec.quality,
         **({"ladder": list(spec.ladder)} if spec.ladder else {}),

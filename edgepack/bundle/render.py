@@ -73,7 +73,9 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
 def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return what a loader reads at run time, by path relative to its data folder."""
     # Only libedgetpu takes a compiled .tflite through the interpreter; other compiled files have loaders of their own.
-    wanted = {"main", "host", "compiled"} if spec.rule.delegate == "edgetpu" else {"main", "host"}
+    wanted = {"main", "host"}
+    if spec.rule.delegate == "edgetpu":
+        wanted |= {"compiled", "segment", "co-compiled"}
     # An AI pack's models reach the app beside the loader, not in it.
     apart = spec.delivery == "ai-pack"
     files = {model.filename: model.data for model in spec.models if model.role in wanted and not apart}

@@ -96,7 +96,7 @@ MANIFEST = Field(
                         "object",
                         fields={
                             "path": PATH,
-                            "role": Field("text", choices=("main", "host", "compiled")),
+                            "role": Field("text", choices=("main", "host", "compiled", "segment", "co-compiled")),
                             "bytes": INTEGER,
                             "sha256": SHA,
                         },
@@ -113,6 +113,8 @@ MANIFEST = Field(
                 "tool": Field("text", optional=True),
                 "version": Field("text", optional=True),
                 "reason": Field("text", optional=True),
+                # Of libedgetpu, for files that need one.
+                "runtime_version": Field("integer", absent=True),
             },
         ),
         "quality": Field("object", optional=True),

@@ -108,7 +108,9 @@ class ModelFile:
     """A file of the bundle's model/ folder.
 
     Attributes:
-        role: `main` (runs anywhere, nothing was compiled), `host` (the fallback of a compiled file) or `compiled`.
+        role: `main` (runs anywhere, nothing was compiled), `host` (the fallback of a compiled file), `compiled`,
+            `segment` (one of several that are run in this order) or `co-compiled` (of another model, which shares the
+            accelerator's memory with this one).
         filename: Name without folder, made of letters, digits, dot, dash and underscore.
         data: The file.
     """
@@ -160,12 +162,14 @@ class CompileSpec:
         tool: Name of the program, empty when there is none.
         version: Its version.
         reason: Why nothing was compiled, one sentence.
+        runtime_version: Version of libedgetpu's runtime that the files need; 0 when only the compiler's version tells.
     """
 
     status: str = "none"
     tool: str = ""
     version: str = ""
     reason: str = ""
+    runtime_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -267,7 +271,16 @@ class BundleSpec:
     @property
     def compiled(self) -> ModelFile | None:
         """The first compiled file, None when nothing was compiled."""
-        return next((model for model in self.models if model.role == "compiled"), None)
+        return next((model for model in self.models if model.role in {"compiled", "segment"}), None)
+
+    @property
+    def segments(self) -> tuple[ModelFile, ...]:
+        """The files that are run one after the other, in order; empty for a model as a whole."""
+        return self.of_role("segment")
+
+    def of_role(self, role: str) -> tuple[ModelFile, ...]:
+        """The files of a role, in order."""
+        return tuple(model for model in self.models if model.role == role)
 
 
 def element_count(shape: tuple[int, ...]) -> int:

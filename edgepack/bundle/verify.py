@@ -32,6 +32,7 @@ from edgepack.cache import hash_path
 from edgepack.child import ChildCrash, ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
+from edgepack.graph.segments import segments_fault
 from edgepack.runtime import tail
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
@@ -240,21 +241,27 @@ class _Check:
             if manifest["model"][key] not in entries:
                 self._problem(FILE_NAME, f"model.{key}: expected one of model.files, got '{manifest['model'][key]}'")
                 return None
-        data = None
-        for path in entries:
+        data, host, segments = None, None, []
+        for path, entry in entries.items():
             file = self._regular(path)
             if file is None:
                 continue
             content = file.read_bytes()
             try:
-                self._tensors(path, read_model(content), manifest)
+                model = read_model(content)
             except EdgepackError as error:
                 if not path.endswith(".tflite"):
                     continue
                 self._problem(path, error.message)
                 continue
+            if entry["role"] == "segment":
+                segments.append(model)
+            elif entry["role"] != "co-compiled":
+                self._tensors(path, model, manifest)
             if path == manifest["model"]["host"]:
-                data = content
+                data, host = content, model
+        if segments and host is not None and (fault := segments_fault(host, segments)):
+            self._problem(FILE_NAME, f"model.files: {fault}")
         return data
 
     def _tensors(self, path: str, model: Model, manifest: Mapping[str, Any]) -> None:

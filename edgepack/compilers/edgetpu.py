@@ -26,6 +26,7 @@ from edgepack.compilers.edgetpu_log import (
 from edgepack.errors import CompilerError, ModelFileError, UnfitModelError, UsageError
 from edgepack.findings import Placement
 from edgepack.graph import Model, read_model
+from edgepack.graph.segments import segments_fault
 
 ACCELERATOR_OP = "CUSTOM:edgetpu-custom-op"
 
@@ -236,7 +237,7 @@ def _attempt(program: Path, request: CompileRequest, timeout: float) -> _Made | 
             if isinstance(read, Failure):
                 return read, done
             files.append(read)
-        if request.segments and (fault := pipeline_fault(read_model(request.model), [file.model for file in files])):
+        if request.segments and (fault := segments_fault(read_model(request.model), [file.model for file in files])):
             return Failure("broken-pipeline", f"the segments do not fit together: {fault}", "take fewer segments"), done
         return _Made(tuple(files), done)
 
@@ -264,21 +265,6 @@ def _whose(request: CompileRequest, output: str) -> str:
     if match and int(match.group(1)) < len(request.companions):
         return f" (the model '{request.companions[int(match.group(1))].name}' of --co-compile)"
     return ""
-
-
-def pipeline_fault(source: Model, segments: Sequence[Model]) -> str:
-    """Return why segments, run one after the other, do not make up the model; empty when they do.
-
-    Tensors are told by their names, which the compiler keeps.
-    """
-    known = {source.main.tensors[i].name for i in source.main.inputs}
-    for number, segment in enumerate(segments):
-        for name in (segment.main.tensors[i].name for i in segment.main.inputs):
-            if name not in known:
-                return f"segment {number} reads '{name}', which no input and no earlier segment gives"
-        known |= {segment.main.tensors[i].name for i in segment.main.outputs}
-    missing = [source.main.tensors[i].name for i in source.main.outputs if source.main.tensors[i].name not in known]
-    return f"no segment gives the output '{missing[0]}'" if missing else ""
 
 
 # -- the result --------------------------------------------------------------------------------------------------------

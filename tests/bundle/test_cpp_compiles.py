@@ -207,7 +207,7 @@ static float real[kSize];
 static {dtype.lower()}_t raw[kSize];
 int main(int count, char **arguments) {{
   const float scale = {cpp.c_float(float(step))};
-  const engine_tensor tensor = {{"q", ENGINE_{dtype}, kSize, scale, {zero_point}}};
+  const engine_tensor tensor = {{"q", "q", ENGINE_{dtype}, kSize, scale, {zero_point}, NULL, 0}};
   FILE *stream = fopen(arguments[count - 2], "rb");
   if (stream == NULL || fread(real, sizeof(float), kSize, stream) != kSize) return 3;
   fclose(stream);

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cpp_tools
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from bundle_specs import quantize_model, spec_of, write_tree
 from cpp_tools import link, loader_of, run, runtime_library, self_test_program
+from edgetpu_library import segmented, standin
 
 from edgepack.bundle.cpp import edgetpu_runtime
 from edgepack.bundle.render import render
@@ -205,42 +207,6 @@ def test_cmake_builds_tests_installs_and_is_found(make_spec: Callable[..., Bundl
 
 # -- Edge TPU ----------------------------------------------------------------------------------------------------------
 
-#: A libedgetpu whose delegate takes no op: enough to see that it is found, asked for, attached and freed.
-STANDIN = """
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-struct device { int type; const char *path; };
-static struct device devices[] = {DEVICES};
-struct delegate { void *data; int (*prepare)(void *, void *); void *copies[3]; int64_t flags; void *more[4]; };
-static int prepare(void *context, void *delegate) { (void)context; (void)delegate; return 0; }
-static struct delegate made = {.prepare = prepare};
-struct device *edgetpu_list_devices(size_t *count) { *count = COUNT; return devices; }
-void edgetpu_free_devices(struct device *list) { (void)list; }
-void *edgetpu_create_delegate(int type, const char *path, const void *options, size_t count) {
-  (void)options; (void)count;
-  fprintf(stderr, "opened %d %s\\n", type, path);
-  return OPENED;
-}
-void edgetpu_free_delegate(void *delegate) { fprintf(stderr, "freed %d\\n", delegate == &made); }
-const char *edgetpu_version(void) { return "BuildLabel(COMPILER=12), RuntimeVersion(VERSION)"; }
-"""
-
-
-def standin(folder: Path, devices: str, *, version: int = 14, opened: str = "&made") -> str:
-    """Compile a stand-in and return the value of LD_LIBRARY_PATH with it."""
-    folder.mkdir()
-    count = devices.count("{")
-    code = STANDIN.replace("DEVICES", devices or "{0, 0}").replace("COUNT", str(count)).replace("OPENED", opened)
-    code = code.replace("RuntimeVersion(VERSION)", f"RuntimeVersion({version})")
-    subprocess.run(
-        ["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(folder / "libedgetpu.so.1")],
-        input=code,
-        text=True,
-        check=True,
-    )
-    return str(folder)
-
 
 def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
     """Library missing, wrong, too old, without device, busy or there: what runs and why is said each time."""
@@ -261,7 +227,7 @@ def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSp
         (standin(tmp_path / "old", both, version=13), "", "has runtime version 13, this model needs 14"),
         (standin(tmp_path / "none", ""), "", "no Edge TPU '' among the 0 found"),
         (standin(tmp_path / "pci", '{0, "/dev/apex_0"}'), "usb", "no Edge TPU 'usb' among the 1 found"),
-        (standin(tmp_path / "busy", both, opened="0"), ":1", "the Edge TPU ':1' cannot be opened"),
+        (standin(tmp_path / "busy", both, busy=True), ":1", "the Edge TPU ':1' cannot be opened"),
         (standin(tmp_path / "there", both), "gpu", "device: expected '', ':N', 'usb'"),
         (str(tmp_path / "there"), "usb:", "device: expected"),
     ]
@@ -314,3 +280,59 @@ def test_without_a_compiled_file_the_host_runs(make_spec: Callable[..., BundleSp
 def test_runtime_version_follows_the_compiler(version: str, runtime: int) -> None:
     """Files of compiler 16.0 need runtime 14, those of 15.0 and 14.1 runtime 13."""
     assert edgetpu_runtime(version) == runtime
+
+
+def test_segments_run_in_order_each_on_its_device(shared_models: Path, tmp_path: Path) -> None:
+    """Segments give the golden numbers together, each on the device it is given; fewer devices are taken in turns."""
+    spec = segmented((shared_models / SPLIT).read_bytes(), 3)
+    loader = bundle_of(spec, tmp_path / "bundle")
+    program = self_test_program(loader, tmp_path / "program")
+    arguments = [loader.data, "--runtime", runtime_library("tflite")]
+    three = standin(tmp_path / "three", '{0, "/dev/apex_0"}, {0, "/dev/apex_1"}, {1, "/usb"}')
+    two = standin(tmp_path / "two", '{0, "/dev/apex_0"}, {1, "/usb"}')
+    for path, device, opened in [
+        (three, "", ["0 /dev/apex_0", "0 /dev/apex_1", "1 /usb"]),
+        (three, "usb:0,pci:1,:0", ["1 /usb", "0 /dev/apex_1", "0 /dev/apex_0"]),
+        (two, "usb", ["1 /usb"] * 3),
+        (two, "", ["0 /dev/apex_0", "1 /usb", "0 /dev/apex_0"]),
+    ]:
+        done = run(program, *arguments, *(["--device", device] if device else []), LD_LIBRARY_PATH=path)
+        assert done.returncode == 0, done.stderr
+        assert ", ".join(f"net_segment_{i}_of_3_edgetpu.tflite" for i in range(3)) + " on edgetpu" in done.stderr
+        found = [line.removeprefix("opened ") for line in done.stderr.splitlines() if line.startswith("opened ")]
+        # Opened anew for each golden case.
+        assert found == opened * 3 and done.stderr.count("freed 1") == 9
+        assert "FAILED" not in done.stdout and done.stdout.splitlines()[-1].endswith("(tolerance: accelerator)")
+        assert ("3 segments take turns on 2 Edge TPUs" in done.stderr) == (path == two and not device)
+    for device, reason in [("usb,pci", "one for each of 3 segments, got 'usb,pci'"), (":0,:1,:2", "no Edge TPU ':2'")]:
+        done = run(program, *arguments, "--device", device, LD_LIBRARY_PATH=two)
+        assert done.returncode == 0 and "model.tflite on cpu" in done.stderr and reason in done.stderr
+        assert done.stderr.count("opened ") == done.stderr.count("freed 1")
+
+
+def test_a_torn_pipeline_is_refused(shared_models: Path, tmp_path: Path) -> None:
+    """Segments in the wrong order are told apart by their tensors' names; the host's model runs."""
+    spec = segmented((shared_models / SPLIT).read_bytes(), 2)
+    spec = replace(spec, models=(spec.models[0], spec.models[2], spec.models[1]))
+    loader = bundle_of(spec, tmp_path / "bundle")
+    program = self_test_program(loader, tmp_path / "program")
+    path = standin(tmp_path / "lib", '{0, "/a"}, {0, "/b"}')
+    done = run(program, loader.data, "--runtime", runtime_library("tflite"), LD_LIBRARY_PATH=path)
+    assert done.returncode == 0 and "model.tflite on cpu" in done.stderr
+    assert "segment 0 reads '" in done.stderr and "which no earlier one gives" in done.stderr
+
+
+def test_another_compiled_file_takes_the_place_of_the_own(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
+    """A file that was co-compiled with another model is given by path, or by name in the data folder."""
+    spec = make_spec(SPLIT, "edgetpu")
+    loader = bundle_of(spec, tmp_path / "bundle")
+    program = self_test_program(loader, tmp_path / "program")
+    (tmp_path / "other_edgetpu.tflite").write_bytes(spec.host.data)
+    (loader.data / "near_edgetpu.tflite").write_bytes(spec.host.data)
+    path = standin(tmp_path / "lib", '{1, "/usb"}')
+    for given in (str(tmp_path / "other_edgetpu.tflite"), "near_edgetpu.tflite"):
+        arguments = [loader.data, "--runtime", runtime_library("tflite"), "--compiled", given]
+        done = run(program, *arguments, "--accelerator", "require", LD_LIBRARY_PATH=path)
+        assert done.returncode == 0 and f"{given} on edgetpu" in done.stderr, done.stderr
+    done = run(program, *arguments[:-1], "gone.tflite", LD_LIBRARY_PATH=path)
+    assert done.returncode == 0 and "cannot read" in done.stderr and "model.tflite on cpu" in done.stderr

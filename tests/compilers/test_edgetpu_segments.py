@@ -11,10 +11,11 @@ import pytest
 from edgetpu_standin import RECORDED
 
 from edgepack.compilers import Companion, CompileRequest, CompileResult
-from edgepack.compilers.edgetpu import ACCELERATOR_OP, EdgeTpuCompiler, pipeline_fault
+from edgepack.compilers.edgetpu import ACCELERATOR_OP, EdgeTpuCompiler
 from edgepack.compilers.edgetpu_log import figures_of_each, succeeded
 from edgepack.errors import CompilerError, UnfitModelError, UsageError
 from edgepack.graph import read_model
+from edgepack.graph.segments import segments_fault
 
 
 def compile_(
@@ -54,7 +55,7 @@ def test_segments_make_up_the_model(shared_models: Path, standin: Path, count: i
     assert result.segments == tuple(f"net_segment_{i}_of_{count}_edgetpu.tflite" for i in range(count))
     assert tuple(result.files) == result.segments and result.companions == ()
     assert f" -n {count} model.tflite" in standin.read_text()
-    assert pipeline_fault(read_model(data), [read_model(result.files[name]) for name in result.segments]) == ""
+    assert segments_fault(read_model(data), [read_model(result.files[name]) for name in result.segments]) == ""
     ops = Counter(op.label for op in read_model(data).main.ops)
     placed = Counter[str]()
     assert result.placements is not None

@@ -66,7 +66,8 @@ size_t engine_finished_size(const engine_tensor *tensor) {
 
 int engine_same(const engine_tensor *tensor, const void *expected, const void *finished) {
   const engine_tolerance tolerance = {0.0, 1e-5};
-  const engine_tensor values = {tensor->field, last_step(tensor)->type, finished_count(tensor), 0.0F, 0, NULL, 0};
+  const engine_step *last = last_step(tensor);
+  const engine_tensor values = {tensor->field, tensor->name, last->type, finished_count(tensor), 0.0F, 0, NULL, 0};
   edgepack_difference difference;
   engine_compare(&values, expected, finished, &tolerance, &difference);
   return difference.ok;

@@ -39,7 +39,10 @@ typedef struct edgepack_options {
   const char *runtime_library; /* runtime to load; null: the one compiled in, then the usual names */
   int threads;                 /* threads of the CPU kernels; 0: one */
   edgepack_accelerator accelerator;
-  const char *device; /* which Edge TPU: "" or null for any, ":0", "usb", "usb:0", "pci" or "pci:0" */
+  const char *device; /* which Edge TPU: "" or null for any, ":0", "usb", "usb:0", "pci" or "pci:0"; for a model in
+                         segments one for each, separated by commas */
+  const char *compiled_file; /* another file compiled for the Edge TPU in place of the model's own, such as one that was
+                                co-compiled with another model: a name in data_dir or a path; null: the model's own */
 } edgepack_options;
 
 /* What runs a model, and why not something better. */

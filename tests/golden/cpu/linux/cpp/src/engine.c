@@ -18,12 +18,13 @@ struct engine {
   const engine_model *model;
   char *data_dir;
   char *device;
+  char *compiled_file; /* for the accelerator in place of the model's own; null for these */
   edgepack_accelerator accelerator;
   int threads;
   const runtime_kind *kind;
   void *library;
   void *session;
-  engine_delegate delegate;
+  engine_delegate *delegates; /* one for each file on the accelerator */
   void **raw_inputs; /* staging of tensors that are not given as they are, null for the others */
   void **raw_outputs;
   void **real_outputs; /* real values of outputs with a tail */
@@ -44,7 +45,8 @@ edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char 
 }
 
 static edgepack_code path_of(const engine *self, const char *file, char *path, edgepack_error *error) {
-  const int length = snprintf(path, kPathSize, "%s/%s", self->data_dir, file);
+  const char *folder = file[0] == '/' ? "" : self->data_dir;
+  const int length = snprintf(path, kPathSize, "%s%s%s", folder, file[0] == '/' ? "" : "/", file);
   if (length < 0 || length >= kPathSize) {
     return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "data_dir is too long");
   }
@@ -54,11 +56,31 @@ static edgepack_code path_of(const engine *self, const char *file, char *path, e
   return EDGEPACK_OK;
 }
 
-static edgepack_code open_file(engine *self, const char *file, void *delegate, edgepack_error *error) {
-  char path[kPathSize];
-  const runtime_request request = {path, self->threads, self->model, delegate};
-  const edgepack_code code = path_of(self, file, path, error);
-  return code != EDGEPACK_OK ? code : self->kind->open(self->library, &request, &self->session, error);
+/* Opens a file, or several that are run one after the other, each with its delegate. */
+static edgepack_code open_files(engine *self, const char *const *files, size_t count, edgepack_error *error) {
+  char *texts = calloc(count, kPathSize);
+  const char **paths = calloc(count, sizeof *paths);
+  void **delegates = calloc(count, sizeof *delegates);
+  edgepack_code code = texts == NULL || paths == NULL || delegates == NULL
+                           ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
+                           : EDGEPACK_OK;
+  for (size_t i = 0; code == EDGEPACK_OK && i < count; ++i) {
+    code = path_of(self, files[i], texts + i * kPathSize, error);
+    paths[i] = texts + i * kPathSize;
+    delegates[i] = self->delegates[i].delegate;
+  }
+  if (code == EDGEPACK_OK) {
+    const runtime_request request = {paths, delegates, count, self->threads, self->model};
+    code = self->kind->open(self->library, &request, &self->session, error);
+  }
+  free(texts);
+  free(paths);
+  free(delegates);
+  return code;
+}
+
+static size_t delegate_count(const engine *self) {
+  return self->model->compiled_count > 0 ? self->model->compiled_count : 1;
 }
 
 static void close_session(engine *self) {
@@ -67,15 +89,65 @@ static void close_session(engine *self) {
     self->session = NULL;
   }
   /* Only now: the interpreter uses its delegate until it is gone. */
-  if (self->delegate.delegate != NULL) {
-    self->delegate.destroy(self->delegate.delegate);
-    self->delegate.delegate = NULL;
+  for (size_t i = 0; self->delegates != NULL && i < delegate_count(self); ++i) {
+    if (self->delegates[i].delegate != NULL) {
+      self->delegates[i].destroy(self->delegates[i].delegate);
+      self->delegates[i].delegate = NULL;
+    }
   }
+}
+
+/* Writes which device the file `index` of `count` gets: the one that was named, the one at its place in a list, or, when
+ * none was named, one for each. */
+static edgepack_code device_of(const engine *self, size_t index, size_t count, char *device, size_t size,
+                               edgepack_error *error) {
+  const char *part = self->device;
+  size_t names = 1;
+  for (const char *at = self->device; *at != '\0'; ++at) {
+    if (*at == ',' && names++ == index) {
+      part = at + 1;
+    }
+  }
+  if (self->device[0] == '\0' && count > 1) {
+    snprintf(device, size, ":%zu", index);
+  } else {
+    snprintf(device, size, "%.*s", (int)strcspn(part, ","), part);
+  }
+  return names == 1 || names == count
+             ? EDGEPACK_OK
+             : engine_fail(error, EDGEPACK_BAD_ARGUMENT,
+                           "device: expected one Edge TPU, or one for each of %zu segments, got '%.40s'", count,
+                           self->device);
+}
+
+/* Attaches an accelerator to each file. Where none was named and there are fewer than files, these take turns. */
+static edgepack_code attach_all(engine *self, size_t count, edgepack_error *error) {
+  size_t there = count;
+  for (size_t i = 0; i < count;) {
+    char device[64];
+    edgepack_code code = device_of(self, i % there, count, device, sizeof device, error);
+    if (code == EDGEPACK_OK) {
+      code = self->model->attach(device, &self->delegates[i], error);
+    }
+    if (code == EDGEPACK_OK) {
+      ++i;
+    } else if (i > 0 && there == count && self->device[0] == '\0') {
+      there = i;
+      snprintf(self->status.reason, sizeof self->status.reason,
+               "%zu segments take turns on %zu Edge TPU%s, which is slower", count, there, there > 1 ? "s" : "");
+    } else {
+      return code;
+    }
+  }
+  return EDGEPACK_OK;
 }
 
 static edgepack_code open_accelerator(engine *self, edgepack_error *error) {
   const engine_model *model = self->model;
-  if (model->compiled_file[0] == '\0') {
+  const char *const given[] = {self->compiled_file};
+  const char *const *files = self->compiled_file != NULL ? given : model->compiled_files;
+  const size_t count = self->compiled_file != NULL ? 1 : model->compiled_count;
+  if (count == 0) {
     return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "this bundle has no model compiled for the accelerator");
   }
   if (!self->kind->takes_delegates) {
@@ -83,11 +155,14 @@ static edgepack_code open_accelerator(engine *self, edgepack_error *error) {
                        "the C API of %s takes no delegate of libedgetpu: give TensorFlow Lite's libtensorflowlite_c.so",
                        self->kind->name);
   }
-  edgepack_code code = model->attach(self->device, &self->delegate, error);
+  edgepack_code code = attach_all(self, count, error);
   if (code == EDGEPACK_OK) {
-    code = open_file(self, model->compiled_file, self->delegate.delegate, error);
+    code = open_files(self, files, count, error);
   }
-  if (code != EDGEPACK_OK) {
+  if (code == EDGEPACK_OK) {
+    self->status.accelerator = model->accelerator;
+    self->status.model = self->compiled_file != NULL ? self->compiled_file : model->compiled_names;
+  } else {
     close_session(self);
   }
   return code;
@@ -99,8 +174,6 @@ static edgepack_code open_best(engine *self, edgepack_error *error) {
   if (self->model->attach != NULL && self->accelerator != EDGEPACK_NEVER) {
     edgepack_error reason = {EDGEPACK_OK, ""};
     if (open_accelerator(self, &reason) == EDGEPACK_OK) {
-      self->status.accelerator = self->model->accelerator;
-      self->status.model = self->model->compiled_file;
       return EDGEPACK_OK;
     }
     if (self->accelerator == EDGEPACK_REQUIRE) {
@@ -113,7 +186,7 @@ static edgepack_code open_best(engine *self, edgepack_error *error) {
   }
   self->status.accelerator = "cpu";
   self->status.model = self->model->host_file;
-  return open_file(self, self->model->host_file, NULL, error);
+  return open_files(self, &self->model->host_file, 1, error);
 }
 
 static void free_staging(void **staging, size_t count) {
@@ -150,14 +223,17 @@ static edgepack_code prepare(engine *self, const edgepack_options *options, edge
   self->threads = options->threads > 0 ? options->threads : 1;
   self->accelerator = options->accelerator;
   self->device = strdup(device);
+  self->compiled_file = options->compiled_file != NULL ? strdup(options->compiled_file) : NULL;
+  self->delegates = calloc(delegate_count(self), sizeof *self->delegates);
   self->data_dir = strdup(data_dir);
   self->raw_inputs = make_staging(model->inputs, model->input_count, 0);
   self->raw_outputs = make_staging(model->outputs, model->output_count, 0);
   self->real_outputs = make_staging(model->outputs, model->output_count, 1);
   self->given = calloc(model->input_count + 1, sizeof *self->given);
   self->wanted = calloc(model->output_count + 1, sizeof *self->wanted);
-  if (self->device == NULL || self->data_dir == NULL || self->raw_inputs == NULL || self->raw_outputs == NULL ||
-      self->real_outputs == NULL || self->given == NULL || self->wanted == NULL) {
+  if (self->device == NULL || self->delegates == NULL || self->data_dir == NULL || self->raw_inputs == NULL ||
+      self->raw_outputs == NULL || self->real_outputs == NULL || self->given == NULL || self->wanted == NULL ||
+      (options->compiled_file != NULL && self->compiled_file == NULL)) {
     return engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
   }
   self->kind =
@@ -170,7 +246,7 @@ static edgepack_code prepare(engine *self, const edgepack_options *options, edge
 }
 
 engine *engine_open(const engine_model *model, const edgepack_options *options, edgepack_error *error) {
-  static const edgepack_options kDefaults = {NULL, NULL, 0, EDGEPACK_AUTO, NULL};
+  static const edgepack_options kDefaults = {NULL, NULL, 0, EDGEPACK_AUTO, NULL, NULL};
   engine *self = calloc(1, sizeof *self);
   if (self == NULL) {
     engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
@@ -195,6 +271,8 @@ void engine_close(engine *self) {
   free(self->given);
   free(self->wanted);
   free(self->device);
+  free(self->delegates);
+  free(self->compiled_file);
   free(self->data_dir);
   free(self);
 }

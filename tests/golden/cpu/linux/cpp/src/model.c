@@ -9,21 +9,23 @@
 #define EDGEPACK_DATA_DIR "."
 #endif
 
-/* field, type, elements, scale, zero point, what is done to it, how many steps */
+/* field, name in the file, type, elements, scale, zero point, what is done to it, how many steps */
 static const engine_tensor kInputs[] = {
-    {"my_image", (engine_type)9, 12, 0.0078125f, -1, NULL, 0},
-    {"class_", (engine_type)1, 4, 0.0f, 0, NULL, 0},
+    {"my_image", "serving_default_image:0", (engine_type)9, 12, 0.0078125f, -1, NULL, 0},
+    {"class_", "serving_default_class:0", (engine_type)1, 4, 0.0f, 0, NULL, 0},
 };
 
 static const engine_tensor kOutputs[] = {
-    {"scores", (engine_type)3, 3, 0.00390625f, 0, NULL, 0},
-    {"output_2nd_output", (engine_type)1, 2, 0.0f, 0, NULL, 0},
-    {"scores2", (engine_type)4, 1, 0.0f, 0, NULL, 0},
+    {"scores", "StatefulPartitionedCall:0", (engine_type)3, 3, 0.00390625f, 0, NULL, 0},
+    {"output_2nd_output", "StatefulPartitionedCall:1", (engine_type)1, 2, 0.0f, 0, NULL, 0},
+    {"scores2", "StatefulPartitionedCall:2", (engine_type)4, 1, 0.0f, 0, NULL, 0},
 };
 
 static const engine_model kModel = {
     EDGEPACK_DATA_DIR,
     "tiny.tflite",
+    NULL,
+    0,
     "",
     "",
     NULL,

@@ -153,7 +153,7 @@ static edgepack_code compile(litert_session *session, const runtime_request *req
   if (status != 0) {
     return failed("start", status, error);
   }
-  status = api->create_model(session->environment, request->path, &session->file);
+  status = api->create_model(session->environment, request->paths[0], &session->file);
   if (status == kUnsupported) {
     return engine_fail(error, EDGEPACK_RUNTIME_FAILED,
                        "LiteRT cannot read the model (status %d): a model with state needs libtensorflowlite_c.so",

@@ -3,6 +3,7 @@
 // Ends with 0 when every output agrees, 1 when one does not, 2 when the model does not run.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <vector>
@@ -45,7 +46,8 @@ int run(const edgepack::Options &options) {
   const edgepack_status &status = model.status();
   std::fprintf(stderr, "%s on %s, %s (%s)\n", status.model, status.accelerator, status.runtime, status.library);
   if (status.reason[0] != '\0') {
-    std::fprintf(stderr, "running on the CPU: %s\n", status.reason);
+    std::fprintf(stderr, "running on the %s: %s\n", std::strcmp(status.accelerator, "cpu") == 0 ? "CPU" : "accelerator",
+                 status.reason);
   }
   std::size_t failed = 0;
   const std::vector<edgepack_difference> differences = model.self_test();

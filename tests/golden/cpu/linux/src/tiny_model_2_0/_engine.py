@@ -9,6 +9,7 @@ import ctypes
 import importlib
 import importlib.metadata
 import logging
+import re
 import sys
 import threading
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 # (module, distribution): the maintained runtime first.
 _RUNTIMES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 _EDGETPU_LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
+_INSTALL = "install a libedgetpu of runtime version {} or later (16.0 has 14: the package libedgetpu1-std)"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Tensor:
         zero_point: See `scale`.
         labels_file: File with one label a line; empty when there is none.
         tail: What is done to an output's real values.
+        tensor: Name in the file, where segments of a model are told by it.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Tensor:
     zero_point: int
     labels_file: str = ""
     tail: tuple[Step, ...] = ()
+    tensor: str = ""
 
     def shaped(self, values: ArrayLike) -> NDArray[Any]:
         """Return values in the tensor's shape; a missing batch dimension of 1 is added.
@@ -115,6 +119,31 @@ class Status:
     reasons: tuple[str, ...] = ()
 
 
+class _Stage:
+    """A file that runs: the whole model, whose tensors are told by position, or a segment, by name."""
+
+    def __init__(self, interpreter: Any, *, named: bool) -> None:
+        self._interpreter = interpreter
+        self._inputs = _keys(interpreter.get_input_details(), "input", named)
+        self._outputs = _keys(interpreter.get_output_details(), "output", named)
+
+    def reset(self) -> None:
+        """Forget the state of a file that has one."""
+        self._interpreter.reset_all_variables()
+
+    def run(self, values: dict[str, NDArray[Any]]) -> None:
+        """Take the inputs out of `values` and add the outputs."""
+        for key, index in self._inputs:
+            self._interpreter.set_tensor(index, np.ascontiguousarray(values[key]))
+        self._interpreter.invoke()
+        for key, index in self._outputs:
+            values[key] = np.array(self._interpreter.get_tensor(index), copy=True)
+
+
+def _keys(details: list[dict[str, Any]], kind: str, named: bool) -> list[tuple[str, int]]:
+    return [(detail["name"] if named else f"{kind} {i}", detail["index"]) for i, detail in enumerate(details)]
+
+
 class Engine:
     """One loaded model. Safe to use from several threads; runs one call at a time.
 
@@ -122,10 +151,12 @@ class Engine:
         inputs: Inputs in the model's order.
         outputs: Outputs in the model's order.
         host: File that runs on the CPU.
-        compiled: File for the Edge TPU, empty when there is none.
+        compiled: Files for the Edge TPU, run one after the other; empty when there are none, None for a model that is
+            not for an Edge TPU at all.
+        runtime_version: Version of libedgetpu's runtime that these files need, 0 for any.
         threads: Threads of the CPU kernels.
         accelerator: `auto`, `require` or `never`.
-        device: Which Edge TPU.
+        device: Which Edge TPU; for segments one for each, separated by commas.
 
     Attributes:
         status: What runs the model, and why not something better.
@@ -140,7 +171,8 @@ class Engine:
         outputs: Sequence[Tensor],
         *,
         host: str,
-        compiled: str | None = None,
+        compiled: Sequence[str] | None = None,
+        runtime_version: int = 0,
         threads: int = 1,
         accelerator: str = "auto",
         device: str = "",
@@ -151,22 +183,24 @@ class Engine:
         self.outputs = tuple(outputs)
         self._lock = threading.Lock()
         self._runtime, self._runtime_name = _find_runtime()
-        self._interpreter: Any = None
+        self._stages: list[_Stage] = []
         reasons: list[str] = []
-        # None: this bundle is not for an accelerator at all.
         if compiled is not None and accelerator != "never":
-            self._interpreter = self._open_edgetpu(compiled, device, threads, reasons)
-        if self._interpreter is not None:
-            self.status = Status(self._runtime_name, "edgetpu", compiled or "")
+            self._stages = self._open_edgetpu(compiled, runtime_version, device, threads, reasons)
+        if self._stages:
+            self.status = Status(self._runtime_name, "edgetpu", ", ".join(compiled or ()), tuple(reasons))
+            for reason in reasons:
+                _LOG.warning("running on the Edge TPU: %s", reason)
         else:
             if accelerator == "require":
                 raise RuntimeError("the Edge TPU was required: " + "; ".join(reasons))
-            self._interpreter = self._open(host, threads, [])
+            self._stages = [_Stage(self._open(host, threads, []), named=False)]
             self.status = Status(self._runtime_name, "cpu", host, tuple(reasons))
             if reasons:
                 _LOG.warning("running %s on the CPU: %s", host, "; ".join(reasons))
-        self._input_indices = [detail["index"] for detail in self._interpreter.get_input_details()]
-        self._output_indices = [detail["index"] for detail in self._interpreter.get_output_details()]
+        named = len(self._stages) > 1
+        self._input_keys = [t.tensor if named else f"input {i}" for i, t in enumerate(self._inputs)]
+        self._output_keys = [t.tensor if named else f"output {i}" for i, t in enumerate(self.outputs)]
 
     def __enter__(self) -> Engine:
         """Return the engine; leaving the block closes it."""
@@ -179,12 +213,13 @@ class Engine:
     def close(self) -> None:
         """Free the model and the accelerator."""
         with self._lock:
-            self._interpreter = None
+            self._stages = []
 
     def reset(self) -> None:
         """Forget the state of a model that has one (LSTM), so that the next run is like the first."""
         with self._lock:
-            self._live().reset_all_variables()
+            for stage in self._live():
+                stage.reset()
 
     def run_raw(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the model on raw values.
@@ -207,11 +242,10 @@ class Engine:
                     f"got {array.dtype.name} {list(array.shape)}"
                 )
         with self._lock:
-            interpreter = self._live()
-            for index, array in zip(self._input_indices, inputs):
-                interpreter.set_tensor(index, np.ascontiguousarray(array))
-            interpreter.invoke()
-            return [np.array(interpreter.get_tensor(index), copy=True) for index in self._output_indices]
+            values = dict(zip(self._input_keys, inputs))
+            for stage in self._live():
+                stage.run(values)
+            return [values[key] for key in self._output_keys]
 
     def run_real(self, values: Sequence[ArrayLike]) -> list[NDArray[Any]]:
         """Run the model on real values: quantizes, runs, dequantizes, does what is left to the loader.
@@ -225,10 +259,10 @@ class Engine:
         raw = self.run_raw([tensor.quantize(value) for tensor, value in zip(self._inputs, values)])
         return [tensor.finish(array) for tensor, array in zip(self.outputs, raw)]
 
-    def _live(self) -> Any:
-        if self._interpreter is None:
+    def _live(self) -> list[_Stage]:
+        if not self._stages:
             raise ValueError("the model is closed")
-        return self._interpreter
+        return self._stages
 
     def _open(self, filename: str, threads: int, delegates: list[Any]) -> Any:
         path, chosen = str(DATA / filename), delegates or None
@@ -249,27 +283,75 @@ class Engine:
             interpreter.allocate_tensors()
         return interpreter
 
-    def _open_edgetpu(self, compiled: str, device: str, threads: int, reasons: list[str]) -> Any:
-        """Return an interpreter on the Edge TPU, or None with the reason added to `reasons`."""
-        if not compiled or not (DATA / compiled).is_file():
+    def _open_edgetpu(
+        self, compiled: Sequence[str], needed: int, device: str, threads: int, reasons: list[str]
+    ) -> list[_Stage]:
+        """Return the files on Edge TPUs, or nothing with the reason added to `reasons`."""
+        if not compiled or not all((DATA / name).is_file() for name in compiled):
             reasons.append("this bundle has no model compiled for the Edge TPU")
-            return None
+            return []
         library = _EDGETPU_LIBRARIES.get(sys.platform, _EDGETPU_LIBRARIES["linux"])
         try:
             # Looked for first: a delegate object that failed to load complains again when it is collected.
-            ctypes.CDLL(library)
-            # Without a device both runtimes raise ValueError.
-            delegate = self._runtime.load_delegate(library, {"device": device} if device else {})
-        except (OSError, ValueError, AttributeError) as error:
-            # AttributeError: a library of that name which is not libedgetpu.
-            wanted = f" '{device}'" if device else ""
-            reasons.append(f"no Edge TPU{wanted}: {_first_line(error)}")
-            return None
+            version = _runtime_version(ctypes.CDLL(library))
+        except OSError as error:
+            reasons.append(f"no Edge TPU: {_first_line(error)}")
+            return []
+        if 0 < version < needed:
+            reasons.append(
+                f"{library} has runtime version {version}, this model needs {needed}: {_INSTALL.format(needed)}"
+            )
+            return []
+        delegates = self._delegates(library, device, len(compiled), reasons)
         try:
-            return self._open(compiled, threads, [delegate])
+            return [
+                _Stage(self._open(name, threads, [delegate]), named=len(compiled) > 1)
+                for name, delegate in zip(compiled, delegates)
+            ]
         except (RuntimeError, ValueError) as error:
-            reasons.append(f"{library} does not run {compiled}: {_first_line(error)}")
-            return None
+            reasons.append(f"{library} does not run {', '.join(compiled)}: {_first_line(error)}")
+            return []
+
+    def _delegates(self, library: str, device: str, count: int, reasons: list[str]) -> list[Any]:
+        """Return a delegate for each file, or nothing with the reason added to `reasons`.
+
+        Segments get an Edge TPU each; where there are fewer, they take turns.
+        """
+        wanted = device.split(",") if device else [f":{i}" for i in range(count)] if count > 1 else [""]
+        if len(wanted) not in (1, count):
+            reasons.append(f"device: expected one Edge TPU, or one for each of {count} segments, got '{device}'")
+            return []
+        found: list[Any] = []
+        for name in wanted * (count // len(wanted)):
+            try:
+                found.append(self._delegate(library, name))
+            except (ValueError, AttributeError) as error:
+                # AttributeError: a library of that name which is not libedgetpu.
+                if found and not device:
+                    break
+                which = f" '{name}'" if name else ""
+                reasons.append(f"no Edge TPU{which}: {_first_line(error)}")
+                return []
+        if len(found) < count:
+            there = len(found)
+            reasons.append(f"{count} segments take turns on {there} Edge TPU{'s' if there > 1 else ''}, which is slower")
+            found += [self._delegate(library, wanted[i % there]) for i in range(there, count)]
+        return found
+
+    def _delegate(self, library: str, device: str) -> Any:
+        # Without a device both runtimes raise ValueError.
+        return self._runtime.load_delegate(library, {"device": device} if device else {})
+
+
+def _runtime_version(library: ctypes.CDLL) -> int:
+    """Return the version in libedgetpu's `... RuntimeVersion(14)`, 0 when the library does not say."""
+    try:
+        function = library.edgetpu_version
+    except AttributeError:
+        return 0
+    function.restype = ctypes.c_char_p
+    match = re.search(rb"RuntimeVersion\((\d+)\)", function() or b"")
+    return int(match.group(1)) if match else 0
 
 
 def _first_line(error: BaseException) -> str:

@@ -79,8 +79,9 @@ edgepack_code edgetpu_attach(const char *wanted, engine_delegate *delegate, edge
   const long version = runtime_version(api.version());
   if (version != 0 && version < kNeeded) {
     return engine_fail(error, EDGEPACK_NO_ACCELERATOR,
-                       "%s has runtime version %ld, this model needs %d: install a newer libedgetpu", kLibrary, version,
-                       (int)kNeeded);
+                       "%s has runtime version %ld, this model needs %d: install a libedgetpu of runtime version %d or "
+                       "later (16.0 has 14: the package libedgetpu1-std)",
+                       kLibrary, version, (int)kNeeded, (int)kNeeded);
   }
   size_t count = 0;
   edgetpu_device *devices = api.list_devices(&count);

@@ -65,6 +65,7 @@ typedef struct engine_step {
 
 typedef struct engine_tensor {
   const char *field; /* name in the API, for messages */
+  const char *name;  /* name in the file: segments of a model are joined by it */
   engine_type type;
   size_t elements;
   float scale; /* real = scale * (raw - zero_point); 0 when raw values stand for themselves */
@@ -88,11 +89,13 @@ typedef struct engine_delegate {
 typedef edgepack_code (*engine_attach)(const char *device, engine_delegate *delegate, edgepack_error *error);
 
 typedef struct engine_model {
-  const char *data_dir;      /* compiled-in folder */
-  const char *host_file;     /* runs on the CPU */
-  const char *compiled_file; /* runs on the accelerator; empty when there is none */
-  const char *accelerator;   /* its name */
-  engine_attach attach;      /* null: this model is not for an accelerator at all */
+  const char *data_dir;              /* compiled-in folder */
+  const char *host_file;             /* runs on the CPU */
+  const char *const *compiled_files; /* run on the accelerator, one after the other */
+  size_t compiled_count;             /* 0 when nothing was compiled */
+  const char *compiled_names;        /* of all of them, for people */
+  const char *accelerator;           /* its name */
+  engine_attach attach;              /* null: this model is not for an accelerator at all */
   const engine_tensor *inputs;
   const engine_tensor *outputs;
   size_t input_count;

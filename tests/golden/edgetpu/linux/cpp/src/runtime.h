@@ -13,10 +13,11 @@ typedef struct runtime_symbol {
 
 /* What a session is made of. */
 typedef struct runtime_request {
-  const char *path; /* the model's file */
+  const char *const *paths; /* the model's file, or its segments in order */
+  void *const *delegates;   /* a TfLiteDelegate, or null, for each */
+  size_t count;
   int threads;
   const engine_model *model;
-  void *delegate; /* a TfLiteDelegate, or null */
 } runtime_request;
 
 /* How one kind of library is used. */

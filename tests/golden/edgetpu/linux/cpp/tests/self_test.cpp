@@ -1,9 +1,10 @@
 // Replays the golden vectors that came with the model. Made by edgepack.
 //   self_test [DATA_DIR] [--runtime LIBRARY] [--threads N]
-//             [--accelerator auto|require|never] [--device DEVICE]
+//             [--accelerator auto|require|never] [--device DEVICE] [--compiled FILE]
 // Ends with 0 when every output agrees, 1 when one does not, 2 when the model does not run.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <string>
 #include <vector>
@@ -36,6 +37,8 @@ bool parse(int count, char **arguments, edgepack::Options *options) {
       options->threads = std::atoi(value.c_str());
     } else if (argument == "--device") {
       options->device = value;
+    } else if (argument == "--compiled") {
+      options->compiled_file = value;
     } else if (argument == "--accelerator" && (value == "auto" || value == "require" || value == "never")) {
       options->accelerator = value == "auto" ? EDGEPACK_AUTO : value == "require" ? EDGEPACK_REQUIRE : EDGEPACK_NEVER;
     } else {
@@ -50,7 +53,8 @@ int run(const edgepack::Options &options) {
   const edgepack_status &status = model.status();
   std::fprintf(stderr, "%s on %s, %s (%s)\n", status.model, status.accelerator, status.runtime, status.library);
   if (status.reason[0] != '\0') {
-    std::fprintf(stderr, "running on the CPU: %s\n", status.reason);
+    std::fprintf(stderr, "running on the %s: %s\n", std::strcmp(status.accelerator, "cpu") == 0 ? "CPU" : "accelerator",
+                 status.reason);
   }
   std::size_t failed = 0;
   const std::vector<edgepack_difference> differences = model.self_test();

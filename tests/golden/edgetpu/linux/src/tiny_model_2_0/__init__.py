@@ -6,6 +6,8 @@ Made by edgepack; scales and zero points below are the model's own. Values go in
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
+from os.path import abspath
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -59,6 +61,10 @@ OUTPUTS = (
         zero_point=0,
     ),
 )
+# What runs on the Edge TPU.
+_COMPILED: tuple[str, ...] = (
+    "tiny_edgetpu.tflite",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,18 +98,28 @@ class TinyModel20(Engine):
         threads: Threads of the CPU kernels.
         accelerator: `auto` takes the Edge TPU when it is there, `require` fails without it, `never` stays on the CPU.
         device: Which Edge TPU: empty for any, `:0`, `usb`, `usb:0`, `pci` or `pci:0`.
+        compiled_file: Another file compiled for the Edge TPU in place of the package's own, such as one that was
+            co-compiled with another model.
 
     Raises:
         ImportError: No TFLite runtime is installed.
         RuntimeError: `accelerator="require"` and there is none; the message lists what was tried.
     """
 
-    def __init__(self, *, threads: int = 1, accelerator: str = "auto", device: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        threads: int = 1,
+        accelerator: str = "auto",
+        device: str = "",
+        compiled_file: str | PathLike[str] = "",
+    ) -> None:
         super().__init__(
             INPUTS,
             OUTPUTS,
             host="tiny.tflite",
-            compiled="tiny_edgetpu.tflite",
+            compiled=[abspath(compiled_file)] if compiled_file else _COMPILED,
+            runtime_version=14,
             threads=threads,
             accelerator=accelerator,
             device=device,
