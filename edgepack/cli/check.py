@@ -64,6 +64,8 @@ def check(
                     output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
                 for step in entry.tail:
                     output.out(output.wrap(f"  left to the loader: {step.message}", "    "))
+                for step in entry.cuttable:
+                    output.out(output.wrap(f"  --cut-tail would leave {step.message} to the loader", "    "))
             if entry.error is not None:
                 output.error(entry.error)
     return result.error.exit_code if result.error else 0

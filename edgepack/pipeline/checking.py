@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgepack.errors import EdgepackError, UnfitModelError
-from edgepack.findings import Report
+from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_bytes, read_model
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
@@ -27,6 +27,7 @@ class CheckedTarget:
         report: Placements, None when the check could not be made.
         repairs: Rewrites that a build would do to move ops onto the accelerator.
         tail: Last steps that a build would leave to the loader.
+        cuttable: Refused last steps that a build with --cut-tail would leave to the loader.
         planned: Scheme that was planned for a float model, empty for a file checked as it is.
         error: Why the model is refused, None when it is not.
     """
@@ -36,6 +37,7 @@ class CheckedTarget:
     planned: str = ""
     repairs: tuple["Rewrite", ...] = ()
     tail: tuple["TailStep", ...] = ()
+    cuttable: tuple["TailStep", ...] = ()
     error: EdgepackError | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -44,6 +46,7 @@ class CheckedTarget:
         document["planned"] = self.planned
         document["repairs"] = [rewrite.to_json() for rewrite in self.repairs]
         document["tail"] = [step.to_json() for step in self.tail]
+        document["cuttable"] = [step.to_json() for step in self.cuttable]
         if self.error is not None:
             document["error"] = self.error.to_json()
         return document
@@ -107,19 +110,21 @@ def _one(tflite: bytes, model: Model, profile: TargetProfile, wish: TargetOption
     try:
         variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
         chosen = replace(profile, schemes=variant.schemes or profile.schemes)
-        subject = model
+        subject = fixed = model
         rule = _rule(chosen, scheme) if model.is_float else _own_rule(chosen, model)
         if rule is not None and (model.is_float or wish.cut_tail):
             from edgepack.pipeline.repairing import repair_for
 
             repaired = repair_for(tflite, profile, rule, wish, mode=wish.repair, cut_tail=wish.cut_tail)
-            subject = model if repaired.tflite is tflite else read_model(repaired.tflite)
+            subject = fixed = model if repaired.tflite is tflite else read_model(repaired.tflite)
             found.repairs, found.tail = repaired.rewrites, repaired.tail
         if rule is not None and model.is_float:
             from edgepack.quantize.plan import plan
 
             subject, found.planned = plan(subject, rule), rule.scheme
         found.report = run(subject, profile, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
+        if not wish.cut_tail:
+            found.cuttable = _cuttable(fixed, subject, found.report, profile)
         if not found.report.compatible or (
             wish.require_full and found.report.summary["accelerator"] < len(found.report.ops)
         ):
@@ -127,6 +132,15 @@ def _one(tflite: bytes, model: Model, profile: TargetProfile, wish: TargetOption
     except EdgepackError as error:
         found.error = error
     return found
+
+
+def _cuttable(model: Model, planned: Model, report: Report, profile: TargetProfile) -> tuple["TailStep", ...]:
+    """Return the last steps that --cut-tail would take off; tensors of a plan are those of its model."""
+    from edgepack.pipeline.repairing import has_accelerator
+    from edgepack.repair import cuttable
+
+    ops = [planned.main.ops[one.index] for one in report.ops if one.placement is not Placement.ACCELERATOR]
+    return cuttable(model, {op.outputs[0] for op in ops if op.outputs}) if has_accelerator(profile) else ()
 
 
 def _rule(profile: TargetProfile, scheme: str) -> SchemeRule:

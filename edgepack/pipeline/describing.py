@@ -74,8 +74,8 @@ def describe_model(
         UsageError: The number of labels fits no output.
     """
     inputs, outputs = model_inputs(model), model_outputs(model)
-    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
-    if labels and (classes is None or outputs[classes].shape[-1] != len(labels)):
+    classes = labelled_output(outputs, labels)
+    if labels and classes is None:
         sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
         raise UsageError(
             f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
@@ -100,6 +100,12 @@ def describe_model(
         said = _merged(said, _fitting(own, inputs, outputs))
     said = _merged(said, names)
     return replace(said, inputs=tuple(map(_colored, inputs, said.inputs)))
+
+
+def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int | None:
+    """Return the position of the output that has a score for each label, None when there is none."""
+    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
+    return None if classes is None or outputs[classes].shape[-1] != len(labels) else classes
 
 
 def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, *, new: bool) -> bytes:

@@ -10,6 +10,7 @@ from edgepack.graph import read_model
 from edgepack.graph.metadata import ModelInfo
 from edgepack.pipeline.describing import (
     describe_model,
+    labelled_output,
     own_metadata,
     pixel_rule,
     read_labels,
@@ -23,7 +24,7 @@ from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import labelled
 from edgepack.repair import before_class_choice
-from edgepack.runtime.runner import model_inputs
+from edgepack.runtime.runner import model_inputs, model_outputs
 from edgepack.runtime.tail import scores
 from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 
@@ -108,6 +109,9 @@ class Given:
         name = options.name or path.name.removesuffix("/").rsplit(".", 1)[0]
         images = next((found.preprocess for found in (samples, evaluation) if found and found.images), None)
         names = labels or (evaluation.label_names if evaluation else ())
+        if not labels and labelled_output(model_outputs(model), names) is None:
+            # Folders name the samples' classes, not the outputs of a model that gives class numbers.
+            names = ()
         info = describe_model(model, name=name, own=own, toml=toml, labels=names, preprocess=preprocess or images)
         return cls(
             options=options,

@@ -46,6 +46,11 @@ def require_mode(mode: str) -> str:
     return mode
 
 
+def has_accelerator(profile: TargetProfile) -> bool:
+    """Return whether a target has an accelerator that ops can be moved to."""
+    return profile.compiler is not None or profile.bundle.delegate != "none"
+
+
 def repair_for(
     tflite: bytes,
     profile: TargetProfile,
@@ -69,7 +74,7 @@ def repair_for(
         cut_tail: Leave refused last steps to the loader.
         skip: Codes of rewrites that are not to be done.
     """
-    if profile.compiler is None and profile.bundle.delegate == "none":
+    if not has_accelerator(profile):
         # The host is all there is: its slower kernels would give way to more ops of its faster ones, for nothing.
         return Repaired(tflite)
     return repair(tflite, off_accelerator(profile, rule, wish), mode=require_mode(mode), cut_tail=cut_tail, skip=skip)

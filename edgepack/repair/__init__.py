@@ -3,7 +3,7 @@
 from edgepack.repair.drive import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
 from edgepack.repair.edits import CODES
 from edgepack.repair.prove import TOLERANCE, prove
-from edgepack.repair.tail import before_class_choice
+from edgepack.repair.tail import before_class_choice, cuttable
 
 __all__ = [
     "APPROXIMATE",
@@ -14,6 +14,7 @@ __all__ = [
     "Repaired",
     "Rewrite",
     "before_class_choice",
+    "cuttable",
     "prove",
     "repair",
 ]

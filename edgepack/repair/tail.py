@@ -1,6 +1,7 @@
 """Cut the model's last steps off, so that the loader does them: class choice, probabilities, floats."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,12 +28,10 @@ def cut(model: Model, output: int) -> tuple[Model, TailStep] | None:
     """
     graph = model.main
     tensor = graph.outputs[output]
-    op = graph.ops[graph.producers[tensor]] if tensor in graph.producers else None
-    if op is None or graph.consumers.get(tensor) or list(graph.outputs).count(tensor) != 1:
+    step = _last_step(graph, output, model.output_names()[output], Counter(graph.outputs))
+    if step is None:
         return None
-    step = _step(graph, op, output, model.output_names()[output])
-    if step is None or op.inputs[0] in graph.outputs or op.inputs[0] in graph.inputs:
-        return None
+    op = graph.ops[graph.producers[tensor]]
     outputs = tuple(op.inputs[0] if i == output else old for i, old in enumerate(graph.outputs))
     ops = tuple(replace(kept, index=i) for i, kept in enumerate(k for k in graph.ops if k.index != op.index))
     signatures = tuple(
@@ -62,6 +61,20 @@ def cut_file(tflite: bytes, output: int, op_index: int) -> bytes:
     return write_true_versions(pack(file))
 
 
+def cuttable(model: Model, refused: Container[int]) -> tuple[TailStep, ...]:
+    """Return the last step of each output that a loader could do.
+
+    Args:
+        model: The model.
+        refused: First outputs of ops that stay off the accelerator; other ops are not worth a step.
+    """
+    graph = model.main
+    counts = Counter(graph.outputs)
+    places = zip(graph.outputs, model.output_names(), strict=True)
+    found = (_last_step(graph, at, name, counts) for at, (tensor, name) in enumerate(places) if tensor in refused)
+    return tuple(step for step in found if step is not None)
+
+
 def before_class_choice(tflite: bytes, tail: Sequence[TailStep]) -> bytes:
     """Return a file without the ARG_MAX of a tail: its outputs are the scores that classes are chosen by.
 
@@ -75,6 +88,16 @@ def before_class_choice(tflite: bytes, tail: Sequence[TailStep]) -> bytes:
         if found is not None and found[1].op == "ARG_MAX":
             tflite = cut_file(tflite, step.output, model.main.producers[model.main.outputs[step.output]])
     return tflite
+
+
+def _last_step(graph: Graph, output: int, name: str, counts: Mapping[int, int]) -> TailStep | None:
+    """Return what a loader would do for the op that makes an output; `counts` says how often each is an output."""
+    tensor = graph.outputs[output]
+    if tensor not in graph.producers or graph.consumers.get(tensor) or counts[tensor] != 1:
+        return None
+    op = graph.ops[graph.producers[tensor]]
+    step = _step(graph, op, output, name)
+    return None if step is None or op.inputs[0] in counts or op.inputs[0] in graph.inputs else step
 
 
 def _step(graph: Graph, op: Op, output: int, name: str) -> TailStep | None:

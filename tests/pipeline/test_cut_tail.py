@@ -186,6 +186,39 @@ def test_check_says_what_the_loader_would_do(tail_models: Path, file: str, steps
     assert found.to_json()["tail"] == [step.to_json() for step in found.tail]
 
 
+def test_check_names_what_could_be_cut(tail_models: Path, tmp_path: Path) -> None:
+    """Without --cut-tail `check` says which refused last steps it would take, and only those."""
+    (tmp_path / "wide.tflite").write_bytes(wide_softmax())
+    for file, steps in [
+        (tail_models / "classes.tflite", {"ARG_MAX"}),
+        (tail_models / "probabilities.tflite", {"SOFTMAX"}),
+        (tmp_path / "wide.tflite", {"SOFTMAX"}),
+    ]:
+        (found,) = check(file, ["edgetpu"]).results
+        assert {step.op for step in found.cuttable} == steps
+        (cut,) = check(file, ["edgetpu"], target_options=TargetOptions(cut_tail=True)).results
+        assert cut.cuttable == ()
+        (cpu,) = check(file, ["cpu"]).results
+        assert cpu.cuttable == ()
+    (taken,) = check(Path(__file__).parents[1] / "data" / "digits_float.tflite", ["edgetpu"]).results
+    assert taken.cuttable == ()
+
+
+def test_folders_of_samples_measure_a_class_choice(tail_models: Path, tmp_path: Path) -> None:
+    """Folders name the samples' classes: the model that gives class numbers is measured, and no output gets labels."""
+    from PIL import Image
+
+    for number, image in enumerate(images(12, seed=2)):
+        folder = tmp_path / "eval" / f"class{number % 6}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * image).astype(np.uint8)).save(folder / f"{number}.png")
+    result = one(tail_models, "classes", "edgetpu", tmp_path, eval=str(tmp_path / "eval"))
+    assert result.quality is not None and result.quality.top1 is not None
+    assert result.bundle is not None
+    manifest = json.loads((result.bundle / "manifest.json").read_text())
+    assert [output["labels"] for output in manifest["outputs"]] == [None, None]
+
+
 def test_the_command_line_says_it(tail_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`check` and `build` print what is left to the loader, and `--json` lists it."""
     model, samples = str(tail_models / "probabilities.tflite"), str(tail_models / "samples.npz")
