@@ -22,6 +22,10 @@ def compare(
     target: list[str] = arguments.TARGET,
     samples: str = typer.Option("", "--samples", help="Representative samples.", show_default=False),
     evaluation: str = typer.Option("", "--eval", help="Samples with labels.", show_default=False),
+    train: str = typer.Option(
+        "", "--train", help="Labelled samples to train on: adds training, zeros and clusters.", show_default=False
+    ),
+    epochs: int = typer.Option(0, "--epochs", help="Epochs of each stage of training.", min=0, show_default="4 to 6"),
     preprocess: str = typer.Option("", "--preprocess", help="MEAN,STD of pixels.", show_default="0,255"),
     html: Path | None = typer.Option(None, "--html", help="Also write one self-contained page.", show_default=False),
     input_shape: list[str] = arguments.INPUT_SHAPE,
@@ -42,6 +46,8 @@ def compare(
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
         samples=samples,
         evaluation=evaluation,
+        train=train,
+        epochs=epochs,
         preprocess=preprocess,
         progress=output.progress if not json_ else lambda _: None,
     )
@@ -58,8 +64,8 @@ def compare(
 
 def _print(result: "Comparison") -> None:
     made = [entry for entry in result.results if not entry.reason]
-    header = ("scheme", "file", "gzip", "top-1 float", "top-1", "SNR dB", "ms here")
-    output.out(output.table(header, [_row(entry) for entry in made], right=(1, 2, 3, 4, 5, 6)))
+    header = ("scheme", "file", "gzip", "top-1", "SNR", "logits", "ms here")
+    output.out(output.table(header, [_row(entry) for entry in made], right=range(1, len(header))))
     output.out()
     names = result.targets
     output.out(
@@ -69,9 +75,14 @@ def _print(result: "Comparison") -> None:
             right=range(1, len(names) + 1),
         )
     )
-    if any(entry.latency for entry in made):
-        output.out()
-        output.out(output.wrap("ms here: median on this machine with one thread; it says nothing about the device"))
+    output.out()
+    if any(entry.quality for entry in made):
+        output.out(output.wrap("top-1: the float model's and the file's; SNR of outputs and of logits in dB"))
+    timed = [entry.latency for entry in made if entry.latency is not None]
+    if timed:
+        threads = f"{timed[0].threads} thread{'s' * (timed[0].threads != 1)}"
+        runs = min(latency.runs for latency in timed)
+        output.out(output.wrap(f"ms here: median of {runs} runs or more on this machine, {threads}; not the device's"))
     for entry in result.results:
         if entry.reason:
             output.warn(f"{entry.scheme} was not made: {entry.reason}")
@@ -84,20 +95,26 @@ def _print(result: "Comparison") -> None:
 def _row(entry: "ComparedScheme") -> tuple[str, ...]:
     quality = entry.quality
     equal = quality is not None and quality.snr_db is None
+    top1 = "-"
+    if quality is not None and quality.top1 is not None:
+        top1 = f"{_figure(quality.top1_float, 2)} -> {quality.top1:.2f}"
     return (
         entry.scheme,
         output.size(entry.bytes),
         output.size(entry.gzip_bytes),
-        _figure(None if quality is None else quality.top1_float, 2),
-        _figure(None if quality is None else quality.top1, 2),
+        top1,
         "equal" if equal else _figure(None if quality is None else quality.snr_db, 1),
+        _figure(None if quality is None else quality.logits_snr_db, 1),
         _figure(None if entry.latency is None else entry.latency.median_ms, 3),
     )
 
 
 def _placed(entry: "ComparedScheme", target: str) -> str:
     summary = entry.targets.get(target)
-    return "-" if summary is None else f"{summary['accelerator']}/{summary['total']}"
+    if summary is None:
+        return "-"
+    placed = f"{summary['accelerator']}/{summary['total']}"
+    return placed if target in entry.accepted else f"refused {placed}"
 
 
 def _figure(value: float | None, digits: int) -> str:

@@ -1,9 +1,8 @@
 """Every scheme side by side, on the user's own model: what TensorFlow's optimization guide shows in its Table 1."""
 
-import gzip
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,26 @@ from edgepack.pipeline.describing import preprocess_for
 from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.training import labelled, require_trainable, train_model
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet, lint, load_samples
 from edgepack.schemes import SCHEMES, Needs, get_scheme
+from edgepack.train import TrainOptions
+from edgepack.train.report import gzip_size
+
+#: What --train adds: (recipe, share of zeros, different weights per layer), as on the ladder.
+TRAINED = (("qat", 0.0, 0), ("prune+qat", 0.5, 0), ("cluster+qat", 0.0, 16), ("prune+cluster+qat", 0.8, 16))
 
 
 @dataclass
 class ComparedScheme:
-    """One scheme of the user's model.
+    """One scheme of the user's model, or one recipe of training.
 
     Attributes:
-        scheme: Scheme id.
+        scheme: Scheme id; for zeros and clusters before quantization-aware training the recipe, `prune+qat`.
         tool: What wrote the file.
         bytes: Size of the file.
         gzip_bytes: Size compressed with gzip -9, as an app store ships it.
@@ -36,6 +41,7 @@ class ComparedScheme:
         latency: Time on this machine, None when the file does not run here.
         layers: Error of each layer, empty without samples or for float files.
         targets: Target id -> summary of its check with the target's own wishes; only targets that take the scheme.
+        accepted: Targets that run the file, as far as the check knows.
         reason: Why there is no file: data that was not given, a quantizer that refused.
         notes: What the quantizer said.
     """
@@ -48,6 +54,7 @@ class ComparedScheme:
     latency: Latency | None = None
     layers: list[LayerError] = field(default_factory=list)
     targets: dict[str, dict[str, int]] = field(default_factory=dict)
+    accepted: list[str] = field(default_factory=list)
     reason: str = ""
     notes: tuple[str, ...] = ()
 
@@ -62,6 +69,7 @@ class ComparedScheme:
             "latency": None if self.latency is None else {**asdict(self.latency), "where": "this machine"},
             "layers": [asdict(layer) for layer in self.layers],
             "targets": self.targets,
+            "accepted": self.accepted,
             "reason": self.reason,
             "notes": list(self.notes),
         }
@@ -93,6 +101,8 @@ def compare(
     *,
     samples: str = "",
     evaluation: str = "",
+    train: str = "",
+    epochs: int = 0,
     preprocess: str = "",
     progress: Progress = silent,
 ) -> Comparison:
@@ -104,6 +114,8 @@ def compare(
         options: How the model is read.
         samples: Source of representative samples; without them integer schemes are left out, with the reason.
         evaluation: Source of labelled samples; without them the samples measure.
+        train: Source of labelled samples to train on; without them training is left out, with the reason.
+        epochs: Epochs of each stage of training, 0 for the default.
         preprocess: `MEAN,STD` of pixels.
         progress: Told what is being done.
 
@@ -127,9 +139,15 @@ def compare(
         if calibration is not None:
             calibration = calibration.limited(500)
             notes.extend(lint(calibration, measured if evaluation else None))
+        training = labelled(train, model.tflite, pixels) if train else None
+        if training is not None:
+            require_trainable(path)
         run = _Comparing(session, model.tflite, profiles, calibration, measured)
         wanted = [s for s in SCHEMES if any(profile.scheme_rule(s) is not None for profile in profiles)]
         results = [run.scheme(scheme) for scheme in wanted if get_scheme(scheme).needs is not Needs.LABELS]
+        if "int8-qat" in wanted:
+            wish = TrainOptions(epochs=epochs, allow_code=session.options.allow_code)
+            results += [run.trained(path, training, wish, *recipe) for recipe in TRAINED[: None if train else 1]]
         return Comparison(path.name, source, results, [profile.id for profile in profiles], notes)
 
 
@@ -155,23 +173,57 @@ class _Comparing:
         if get_scheme(scheme).needs is Needs.SAMPLES and self.samples is None:
             entry.reason = "needs samples (--samples)"
             return entry
-        rules = {p.id: rule for p in self.profiles if (rule := p.scheme_rule(scheme)) is not None}
+        rules = self._rules(scheme)
         try:
             data, entry.tool, entry.notes = self._file(next(iter(rules.values())))
         except EdgepackError as error:
             entry.reason = error.message
             return entry
-        entry.bytes = len(data)
-        entry.gzip_bytes = len(gzip.compress(data, 9, mtime=0))
-        for profile in self.profiles:
-            if profile.id in rules:
-                entry.targets[profile.id] = self._placed(profile, rules[profile.id])
-        if self.measured is not None:
-            entry.quality = self.session.qualities(self.tflite, {scheme: data}, self.measured)[scheme]
-            if get_scheme(scheme).is_integer:
-                entry.layers = self._layers(data, self.measured)
-        entry.latency = self.session.latency(data)
+        self._fill(entry, data, {target: self._file(rule)[0] for target, rule in rules.items()})
+        if self.measured is not None and get_scheme(scheme).is_integer:
+            entry.layers = self._layers(data, self.measured)
         return entry
+
+    def trained(
+        self, path: Path, data: SampleSet | None, options: TrainOptions, recipe: str, sparsity: float, clusters: int
+    ) -> ComparedScheme:
+        """Train a recipe; the error of its layers is none of quantization's alone and is left out."""
+        entry = ComparedScheme("int8-qat" if recipe == "qat" else recipe)
+        if data is None:
+            entry.reason = "needs labelled samples (--train)"
+            return entry
+        rules = self._rules("int8-qat")
+        # One training serves all: integer inputs and outputs are the stricter wish.
+        rule = next((one for one in rules.values() if one.io != "FLOAT32"), next(iter(rules.values())))
+        wish = replace(options, sparsity=sparsity or options.sparsity, clusters=clusters or options.clusters)
+        self.session.progress(f"training {recipe} on {len(data)} labelled samples")
+        try:
+            made = train_model(self.session, path, self.tflite, data, recipe, wish, rule=rule)
+        except EdgepackError as error:
+            entry.reason = error.message
+            return entry
+        words = [f"{100 * sparsity:g} % zeros"] * bool(sparsity) + [f"{clusters} clusters"] * bool(clusters)
+        entry.tool, entry.notes = "tensorflow-model-optimization", (*([", ".join(words)] if words else ()), *made.notes)
+        self._fill(entry, made.tflite, dict.fromkeys(rules, made.tflite))
+        return entry
+
+    def _rules(self, scheme: str) -> dict[str, SchemeRule]:
+        return {p.id: rule for p in self.profiles if (rule := p.scheme_rule(scheme)) is not None}
+
+    def _fill(self, entry: ComparedScheme, data: bytes, files: Mapping[str, bytes]) -> None:
+        """Measure a file, and place the ops of the file of each target that takes it."""
+        from edgepack.compat import check
+
+        entry.bytes, entry.gzip_bytes = len(data), gzip_size(data)
+        for profile in self.profiles:
+            if profile.id in files:
+                report = check(read_model(files[profile.id]), profile)
+                entry.targets[profile.id] = report.summary
+                if report.compatible:
+                    entry.accepted.append(profile.id)
+        if self.measured is not None:
+            entry.quality = self.session.qualities(self.tflite, {entry.scheme: data}, self.measured)[entry.scheme]
+        entry.latency = self.session.latency(data)
 
     def _file(self, rule: SchemeRule) -> tuple[bytes, str, tuple[str, ...]]:
         calibration = None
@@ -179,11 +231,6 @@ class _Comparing:
             assert self.samples is not None
             calibration = self.session.calibration(self.tflite, self.samples)
         return self.session.quantized(self.tflite, rule, calibration, "")
-
-    def _placed(self, profile: TargetProfile, rule: SchemeRule) -> dict[str, int]:
-        from edgepack.compat import check
-
-        return check(read_model(self._file(rule)[0]), profile).summary
 
     def _layers(self, data: bytes, samples: SampleSet) -> list[LayerError]:
         parts = {"reference": sha256(self.tflite), "model": sha256(data), "samples": samples.digest}

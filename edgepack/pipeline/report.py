@@ -34,6 +34,7 @@ def html(comparison: Comparison) -> str:
         layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in made if e.layers],
         notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in made for note in e.notes)],
         threads=next((e.latency.threads for e in made if e.latency is not None), 1),
+        runs=min((e.latency.runs for e in made if e.latency is not None), default=0),
     )
 
 
@@ -60,6 +61,7 @@ def _row(entry: ComparedScheme, targets: list[str]) -> dict[str, Any]:
         "top1": _figure(None if quality is None else quality.top1),
         "top1_float": _figure(None if quality is None else quality.top1_float),
         "snr": _snr(quality),
+        "logits": _figure(None if quality is None else quality.logits_snr_db, 1),
         "latency": _figure(None if latency is None else latency.median_ms, 3),
         "placed": [_placed(entry, target) for target in targets],
     }
@@ -73,7 +75,10 @@ def _snr(quality: Quality | None) -> str:
 
 def _placed(entry: ComparedScheme, target: str) -> str:
     summary = entry.targets.get(target)
-    return "–" if summary is None else f"{summary['accelerator']} of {summary['total']}"
+    if summary is None:
+        return "–"
+    placed = f"{summary['accelerator']} of {summary['total']}"
+    return placed if target in entry.accepted else f"refused, {placed}"
 
 
 def _layers(entry: ComparedScheme) -> list[dict[str, Any]]:
@@ -94,16 +99,22 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
     measured = [(entry, entry.quality) for entry in made if entry.quality is not None]
     if len(measured) < 2:
         return None
+    # Zeros and clusters show in the compressed file only.
+    packed = any("+" in entry.scheme for entry in made)
+
+    def size_of(entry: ComparedScheme) -> int:
+        return entry.gzip_bytes if packed else entry.bytes
+
     by_top1 = all(quality.top1 is not None for _, quality in measured)
     best = max((q.snr_db for _, q in measured if q.snr_db is not None), default=60.0)
     # An equal file has no finite SNR; it is drawn at the top.
     heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
     low, high = _span(min(heights), max(heights), 1.0)
-    _, widest = _span(0, max(entry.bytes for entry, _ in measured), 1.0)
+    _, widest = _span(0, max(size_of(entry) for entry, _ in measured), 1.0)
     points = []
     taken: list[tuple[float, float]] = []
-    for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: item[0][0].bytes):
-        x = _LEFT + entry.bytes / widest * (_RIGHT - _LEFT)
+    for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: size_of(item[0][0])):
+        x = _LEFT + size_of(entry) / widest * (_RIGHT - _LEFT)
         y = _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP)
         # Labels of near points are stacked, so that none covers another.
         label_y = y - 12
@@ -119,10 +130,11 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
                 "label_y": round(label_y, 1),
                 "anchor": "end" if near_edge else "start",
                 "name": entry.scheme,
-                "title": f"{entry.scheme}: {readable(entry.bytes)}, {height:.2f}",
+                "title": f"{entry.scheme}: {readable(size_of(entry))}, {height:.2f}",
             }
         )
     return {
+        "size": "compressed file size" if packed else "file size",
         "what": "top-1 accuracy" if by_top1 else "SNR in dB",
         "points": points,
         "x_ticks": [

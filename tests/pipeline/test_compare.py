@@ -7,9 +7,10 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from edgepack.errors import UsageError
+from edgepack.errors import TransformError, UsageError
 from edgepack.pipeline.comparing import Comparison, compare
 from edgepack.pipeline.report import html
 
@@ -30,7 +31,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 def test_every_scheme_has_its_figures(digits: Comparison) -> None:
     """Each scheme has size, compressed size, accuracy, time here and the targets that take it."""
     found = {entry.scheme: entry for entry in digits.results}
-    assert list(found) == ["float32", "float16", "dynamic-range", "int8", "int16x8"]
+    assert list(found) == ["float32", "float16", "dynamic-range", "int8", "int16x8", "int8-qat"]
+    assert "--train" in found.pop("int8-qat").reason
     for entry in found.values():
         assert entry.reason == ""
         assert 0 < entry.gzip_bytes <= entry.bytes
@@ -39,7 +41,9 @@ def test_every_scheme_has_its_figures(digits: Comparison) -> None:
         assert entry.latency is not None
         assert entry.latency.runs >= 5
     assert found["int8"].bytes < found["float16"].bytes < found["float32"].bytes
-    assert set(found["int8"].targets) == set(TARGETS)
+    assert set(found["int8"].targets) == set(found["int8"].accepted) == set(TARGETS)
+    assert found["int8"].quality is not None
+    assert found["int8"].quality.logits_snr_db is not None
     assert set(found["float16"].targets) == {"cpu", "android-gpu"}
     assert found["float32"].quality is not None
     assert found["float32"].quality.snr_db is None
@@ -58,6 +62,38 @@ def test_without_samples_integer_schemes_say_what_they_need() -> None:
     assert "samples" in found["int8"].reason
     assert found["float16"].bytes > 0
     assert found["float16"].quality is None
+
+
+@pytest.mark.slow
+def test_training_adds_rows(tmp_path: Path) -> None:
+    """--train: quantization-aware training, zeros and clusters stand beside the rest, smaller when compressed."""
+    with np.load(EXAMPLES / "eval.npz") as data:
+        np.savez(tmp_path / "train.npz", x=data["x"][:240], y=data["y"][:240])
+        np.savez(tmp_path / "eval.npz", x=data["x"][240:], y=data["y"][240:])
+    found = compare(
+        EXAMPLES / "digits.keras",
+        ["edgetpu"],
+        samples=str(EXAMPLES / "samples.npz"),
+        evaluation=str(tmp_path / "eval.npz"),
+        train=str(tmp_path / "train.npz"),
+        epochs=2,
+    )
+    rows = {entry.scheme: entry for entry in found.results}
+    assert list(rows) == ["int8", "int8-qat", "prune+qat", "cluster+qat", "prune+cluster+qat"]
+    for entry in rows.values():
+        assert entry.reason == ""
+        assert entry.accepted == ["edgetpu"]
+        assert entry.quality is not None
+        assert entry.quality.top1 is not None
+    assert rows["prune+cluster+qat"].gzip_bytes < rows["prune+qat"].gzip_bytes < rows["int8"].gzip_bytes
+    assert "80 % zeros, 16 clusters" in rows["prune+cluster+qat"].notes
+    assert "compressed file size" in html(found)
+
+
+def test_training_wants_a_keras_model() -> None:
+    """A .tflite with --train is refused before anything is made."""
+    with pytest.raises(TransformError, match=r"\.tflite"):
+        compare(FLOAT, ["cpu"], train=str(EXAMPLES / "eval.npz"))
 
 
 def test_a_quantized_model_is_refused(shared_models: Path) -> None:
