@@ -5,9 +5,13 @@ By data dependency and not by file order, as TFLite's delegate partitioner makes
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from edgepack.graph import Graph
+from edgepack.graph import Graph, Op
 from edgepack.profiles.model import PartitionRule
+
+#: Ops that run other subgraphs, which may change what later ops read.
+_RUN_OTHERS = frozenset({"CALL_ONCE", "IF", "WHILE"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
 
     A group takes ready ops of one kind until none is left, then the other kind's turn comes. The first op in file order
     that is ready when a group begins decides its kind, so a graph whose first op is not supported begins with a host
-    group.
+    group. Ops that read or change variables follow each other in file order.
 
     Args:
         graph: The graph.
@@ -45,6 +49,11 @@ def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[
     """Return the groups and the order in which ops became ready and were taken."""
     order: list[int] = []
     waiting: list[int] = [0] * len(graph.ops)
+    followers: dict[int, int] = {}
+    stateful = [op.index for op in graph.ops if _is_stateful(graph, op)]
+    for first, then in pairwise(stateful):
+        followers[first] = then
+        waiting[then] += 1
     readers: dict[int, list[int]] = {}
     for op in graph.ops:
         for tensor in {t for t in op.inputs if t in graph.producers}:
@@ -63,15 +72,23 @@ def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[
             index = pool.pop()
             members.append(index)
             order.append(index)
+            after = [followers[index]] if index in followers else []
             for tensor in dict.fromkeys(graph.ops[index].outputs):
-                if graph.producers.get(tensor) != index:
-                    continue
-                for reader in readers.get(tensor, ()):
-                    waiting[reader] -= 1
-                    if waiting[reader] == 0:
-                        ready[supported[reader]].add(reader)
+                if graph.producers.get(tensor) == index:
+                    after.extend(readers.get(tensor, ()))
+            for follower in after:
+                waiting[follower] -= 1
+                if waiting[follower] == 0:
+                    ready[supported[follower]].add(follower)
         groups.append(Group(kind, tuple(sorted(members))))
     return groups, order
+
+
+def _is_stateful(graph: Graph, op: Op) -> bool:
+    """Return whether the partitioner keeps an op in file order with its like: it reads, writes or runs what may."""
+    if op.name in _RUN_OTHERS:
+        return True
+    return any(graph.tensors[t].dtype == "RESOURCE" for t in (*op.inputs, *op.outputs) if t >= 0)
 
 
 def choose(groups: Sequence[Group], rule: PartitionRule) -> list[Group]:
