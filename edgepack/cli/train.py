@@ -93,14 +93,9 @@ def train(
 
 def _tell(event: Mapping[str, Any]) -> None:
     """Say one event on stderr."""
-    if "step" in event:
-        output.err(f"... {event['step']}")
-        return
-    measured = f", validation {100 * event['val_accuracy']:.2f} %" if "val_accuracy" in event else ""
-    output.err(
-        f"... {event['stage']} epoch {event['epoch']} of {event['epochs']}: loss {event['loss']:.4f}, "
-        f"accuracy {100 * event['accuracy']:.2f} %{measured}, {event['seconds_left']:.0f} s left"
-    )
+    from edgepack.pipeline.training import event_text
+
+    output.err(f"... {event_text(event)}")
 
 
 def _print(result: "TrainResult") -> None:

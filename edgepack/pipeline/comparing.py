@@ -14,7 +14,7 @@ from edgepack.pipeline.describing import preprocess_for
 from edgepack.pipeline.inputs import input_specs
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
-from edgepack.pipeline.training import labelled, require_trainable, train_model
+from edgepack.pipeline.training import event_text, labelled, require_trainable, train_model
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
@@ -198,7 +198,16 @@ class _Comparing:
         wish = replace(options, sparsity=sparsity or options.sparsity, clusters=clusters or options.clusters)
         self.session.progress(f"training {recipe} on {len(data)} labelled samples")
         try:
-            made = train_model(self.session, path, self.tflite, data, recipe, wish, rule=rule)
+            made = train_model(
+                self.session,
+                path,
+                self.tflite,
+                data,
+                recipe,
+                wish,
+                rule=rule,
+                on_event=lambda event: self.session.progress(event_text(event)),
+            )
         except EdgepackError as error:
             entry.reason = error.message
             return entry

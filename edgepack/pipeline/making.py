@@ -105,7 +105,7 @@ def _improve(given: Given, tflite: bytes, rung: Rung, watch: Stopwatch, warnings
 
 def _train(given: Given, rung: Rung, watch: Stopwatch) -> Made:
     """Make the file by training on the labelled samples."""
-    from edgepack.pipeline.training import train_model
+    from edgepack.pipeline.training import event_text, train_model
     from edgepack.train import TrainOptions
 
     assert given.training is not None
@@ -119,7 +119,14 @@ def _train(given: Given, rung: Rung, watch: Stopwatch) -> Made:
     given.progress(f"training {rung.recipe} on {len(given.training)} labelled samples")
     with watch.step("quantize"):
         trained = train_model(
-            given.session, given.path, given.float_model.tflite, given.training, rung.recipe, options, rule=rung.rule
+            given.session,
+            given.path,
+            given.float_model.tflite,
+            given.training,
+            rung.recipe,
+            options,
+            rule=rung.rule,
+            on_event=lambda event: given.progress(event_text(event)),
         )
     made = Made(trained.tflite, "tensorflow-model-optimization", warnings=list(trained.notes))
     if trained.left_float:

@@ -222,6 +222,17 @@ def train_model(
     return trained
 
 
+def event_text(event: Mapping[str, Any]) -> str:
+    """Return what an event of training says: a step, or the figures of an epoch."""
+    if "step" in event:
+        return str(event["step"])
+    measured = f", validation {100 * event['val_accuracy']:.2f} %" if "val_accuracy" in event else ""
+    return (
+        f"{event['stage']} epoch {event['epoch']} of {event['epochs']}: loss {event['loss']:.4f}, "
+        f"accuracy {100 * event['accuracy']:.2f} %{measured}, {event['seconds_left']:.0f} s left"
+    )
+
+
 def require_trainable(path: Path) -> None:
     """Refuse what cannot be trained, before anything is converted.
 
