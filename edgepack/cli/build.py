@@ -65,6 +65,18 @@ def build(
     compile_timeout: float = typer.Option(
         600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0
     ),
+    segments: int = typer.Option(
+        0,
+        "--segments",
+        help="Cut the model for so many Edge TPUs, which run it one after the other.",
+        show_default=False,
+    ),
+    co_compile: list[Path] = typer.Option(
+        [],
+        "--co-compile",
+        help="Another int8 .tflite or bundle that shares the Edge TPU's memory; repeatable.",
+        show_default=False,
+    ),
     ranges: str = typer.Option(
         "", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"
     ),
@@ -129,6 +141,8 @@ def build(
         max_download=arguments.size("--max-download", max_download),
         compile=compile_,
         compile_timeout=compile_timeout,
+        segments=segments,
+        co_compile=tuple(arguments.need_path(path) for path in co_compile),
         package=package,
         language=language,
         platform=platform,

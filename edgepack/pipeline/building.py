@@ -5,19 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgepack.bundle.names import file_stem
+from edgepack.bundle.spec import ModelFile
 from edgepack.cache import sha256
-from edgepack.errors import EdgepackError, ToolMissingError
+from edgepack.errors import EdgepackError
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.bundling import bundle_files
 from edgepack.pipeline.choice import resolve_targets
 from edgepack.pipeline.choosing import check_placement, choose, per_tensor
+from edgepack.pipeline.compiling import compile_model
 from edgepack.pipeline.given import Given
 from edgepack.pipeline.judging import hold, require
 from edgepack.pipeline.making import calibration_facts
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.session import Session
-from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.pipeline.wishes import require_wishes
+from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
 
 
@@ -45,10 +48,11 @@ def build(
     """
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
+    notes = require_wishes(profiles, options)
     with Session(options.model, progress) as session:
         given = Given.prepare(model, options, session, progress, tell)
         results = [_target(given, profile) for profile in profiles]
-        return BuildResult(results, given.notes, given.source)
+        return BuildResult(results, [*given.notes, *notes], given.source)
 
 
 def _target(given: Given, profile: TargetProfile) -> TargetResult:
@@ -78,7 +82,7 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
         result.report = check_placement(given, profile, result.model)
     require(result.report, profile, full=wish.require_full)
     with watch.step("compile"):
-        compiled = _compile(given, profile, rule, result)
+        compiled = compile_model(given, profile, rule, result)
     result.model = given.with_metadata(result.model)
     result.model_sha256 = sha256(result.model)
     with watch.step("measure"):
@@ -88,42 +92,8 @@ def _steps(given: Given, profile: TargetProfile, result: TargetResult) -> None:
         _bundle(given, profile, model, compiled, result)
 
 
-def _compile(given: Given, profile: TargetProfile, rule: SchemeRule, result: TargetResult) -> dict[str, bytes]:
-    """Run the vendor's compiler where there is one; return the files it made."""
-    from edgepack.compilers import CompileRequest, compare_placements, get_compiler
-
-    wanted = profile.compiler
-    if wanted is None or rule.scheme not in wanted.schemes:
-        result.compile["reason"] = f"{profile.id} needs no compiler" if wanted is None else f"not for {rule.scheme}"
-        return {}
-    if given.options.compile == "never":
-        result.compile["reason"] = "--compile never"
-        return {}
-    assert result.model is not None and result.report is not None
-    given.progress(f"compiling for {profile.id}")
-    request = CompileRequest(
-        model=result.model,
-        name=file_stem(given.name),
-        scheme=rule.scheme,
-        options=dict(wanted.options),
-        socs=given.options.target.socs,
-    )
-    done = get_compiler(wanted.id).compile(request, timeout=given.options.compile_timeout)
-    result.compile = {**done.to_json(), "differences": []}
-    if done.status == "skipped":
-        if given.options.compile == "require" or wanted.policy == "required":
-            raise ToolMissingError(f"{profile.id}: {done.reason}", hint=done.hint)
-        result.warnings.append(f"not compiled: {done.reason}")
-    if done.placements is not None:
-        differences = compare_placements(result.report.ops, done.placements)
-        result.compile["differences"] = [difference.to_json() for difference in differences]
-        result.warnings.extend(difference.message for difference in differences)
-    result.warnings.extend(done.warnings)
-    return dict(done.files)
-
-
 def _bundle(
-    given: Given, profile: TargetProfile, model: Model, compiled: dict[str, bytes], result: TargetResult
+    given: Given, profile: TargetProfile, model: Model, compiled: tuple[ModelFile, ...], result: TargetResult
 ) -> None:
     """Render the bundle and move it into place."""
     from edgepack.bundle.write import write

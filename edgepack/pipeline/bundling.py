@@ -26,6 +26,7 @@ from edgepack.graph.metadata import ModelInfo, TensorMetadata
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.results import TargetResult
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.wishes import delivery_of, platform_of
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import model_inputs, model_outputs
@@ -44,7 +45,7 @@ def bundle_files(
     name: str,
     source: Mapping[str, Any],
     model: Model,
-    compiled: Mapping[str, bytes],
+    compiled: Sequence[ModelFile],
     result: TargetResult,
     samples: SampleSet | None,
     calibration: Mapping[str, Any] | None,
@@ -58,7 +59,7 @@ def bundle_files(
     """
     assert result.model is not None
     main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
-    models = (main, *(ModelFile("compiled", filename, data) for filename, data in sorted(compiled.items())))
+    models = (main, *compiled)
     inputs, outputs = _tensors(model, info, result.tail)
     spec = BundleSpec(
         name=name,
@@ -77,6 +78,7 @@ def bundle_files(
             result.compile["tool"],
             result.compile["version"],
             result.compile["reason"],
+            result.compile.get("figures", {}).get("runtime_version", 0),
         ),
         quality=None if result.quality is None else result.quality.to_json(),
         ladder=tuple(result.ladder),
@@ -88,8 +90,8 @@ def bundle_files(
         notes=tuple(notes),
         android_package=options.package or "com.example",
         language=options.language,
-        platform=options.platform,
-        delivery=options.delivery,
+        platform=platform_of(profile, options),
+        delivery=delivery_of(profile, options),
         socs=options.target.socs if profile.socs else (),
     )
     result.model_name = f"model/{main.filename}"

@@ -114,6 +114,8 @@ class BuildOptions:
         max_download: Bytes that it may have compressed with gzip, level 9, None for any.
         compile: `auto`, `require` or `never`.
         compile_timeout: Seconds the vendor's compiler may take.
+        segments: Parts to cut the compiled model into, one per accelerator; 0 for the model as a whole.
+        co_compile: Models to compile together with this one: quantized .tflite files or bundles.
         package: Package name of Android code; empty for one made from the name.
         language: `kotlin` or `java`: the Android loader's language.
         delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
@@ -144,6 +146,8 @@ class BuildOptions:
     max_download: int | None = None
     compile: str = "auto"
     compile_timeout: float = 600.0
+    segments: int = 0
+    co_compile: tuple[Path, ...] = ()
     package: str = ""
     language: str = "kotlin"
     platform: str = ""

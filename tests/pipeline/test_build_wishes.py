@@ -1,0 +1,145 @@
+"""Options that concern some targets only: wrong values are wrong use, targets without a use for them build without."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compilers"))
+import edgetpu_standin
+
+from edgepack.bundle.verify import verify
+from edgepack.cli.main import run
+
+SPLIT = "coral/split_concat.tflite"
+MOBILENET = "coral/mobilenet_v1_0.25_128_quant.tflite"
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in compiler."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", str(edgetpu_standin.install(tmp_path / "bin")))
+    monkeypatch.delenv("EDGETPU_STANDIN_SCENARIO", raising=False)
+
+
+def build(capsys: pytest.CaptureFixture[str], model: Path, out: Path, *words: object) -> tuple[int, dict[str, Any]]:
+    """Run `edgepack build ... --json`; return exit code and document."""
+    code = run(["build", str(model), "-o", str(out), "--name", "net", *map(str, words), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-t", "hexagon", "--language", "ruby"], "--language: expected kotlin or java, got 'ruby'"),
+        (["-t", "cpu", "--platform", "windows"], "--platform: expected android or linux, got 'windows'"),
+        (["-t", "hexagon", "--delivery", "apk"], "--delivery: expected module, ai-pack or aar, got 'apk'"),
+        (["-t", "cpu", "-t", "edgetpu", "--delivery", "aar"], "none of the targets has a use for it: cpu, edgetpu"),
+        (["-t", "edgetpu", "--platform", "android"], "--platform android is for targets without an accelerator"),
+        (["-t", "edgetpu", "--segments", "1"], "--segments: expected 2 or more, got 1"),
+        (["-t", "edgetpu", "--segments", "-2"], "--segments: expected 2 or more, got -2"),
+        (["-t", "cpu", "--segments", "2"], "--segments is for the Edge TPU"),
+        (["-t", "edgetpu", "--segments", "2", "--compile", "never"], "which --compile never leaves out"),
+        (["-t", "edgetpu", "--co-compile", "nothing.tflite"], "'nothing.tflite' does not exist"),
+    ],
+)
+def test_wrong_values_are_wrong_use(
+    shared_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    """Exit 2 and one sentence, before anything is built."""
+    code, document = build(capsys, shared_models / SPLIT, tmp_path / "out", *words)
+    assert (code, document["error"]["kind"]) == (2, "usage")
+    assert message in document["error"]["message"]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["--delivery", "ai-pack"], ["--platform", "android"], ["--segments", "2"]])
+def test_targets_without_a_use_build_without(
+    shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """With several targets an option takes effect where it can; the others are built as ever, and a note says so."""
+    chosen = ["-t", "cpu", "-t", "edgetpu", "-t", "hexagon"]
+    code, document = build(capsys, shared_models / SPLIT, tmp_path, *chosen, *words)
+    assert code == 0, document
+    [note] = [note for note in document["notes"] if words[0] in note]
+    alone = {"--delivery": "cpu, edgetpu", "--platform": "edgetpu", "--segments": "cpu, hexagon"}[words[0]]
+    assert note.endswith(f"{alone} built without it")
+    for target in ("cpu", "edgetpu", "hexagon"):
+        assert verify(tmp_path / f"net-{target}").ok
+        assert note not in json.loads((tmp_path / f"net-{target}" / "manifest.json").read_bytes())["notes"]
+    assert (tmp_path / "net-edgetpu" / "linux").is_dir()
+    assert (tmp_path / "net-cpu" / "android").is_dir() == (words[0] == "--platform")
+    assert (tmp_path / "net-hexagon" / "android" / "net-pack").is_dir() == (words[0] == "--delivery")
+    assert (tmp_path / "net-edgetpu" / "model" / "net_segment_1_of_2_edgetpu.tflite").is_file() == (
+        words[0] == "--segments"
+    )
+
+
+def test_a_bundle_of_segments(
+    shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Segments stand in the manifest in order, with the runtime version they need; --json has each one's figures."""
+    code, document = build(capsys, shared_models / MOBILENET, tmp_path, "-t", "edgetpu", "--segments", "11")
+    assert code == 0, document
+    names = [f"net_segment_{i}_of_11_edgetpu.tflite" for i in range(11)]
+    compiled = document["results"][0]["compile"]
+    assert compiled["segments"] == names and len(compiled["figures"]["segments"]) == 11
+    manifest = json.loads((tmp_path / "net-edgetpu" / "manifest.json").read_bytes())
+    files = [entry["path"] for entry in manifest["model"]["files"] if entry["role"] == "segment"]
+    assert files == [f"model/{name}" for name in names]
+    assert manifest["compile"]["runtime_version"] == 14
+
+
+def test_a_bundle_with_co_compiled_models(
+    shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another model is a .tflite or a bundle; its compiled file comes along under its own name and role."""
+    code, document = build(capsys, shared_models / MOBILENET, tmp_path / "other", "-t", "edgetpu", "--name", "bird")
+    assert code == 0, document
+    code, document = build(
+        capsys,
+        shared_models / SPLIT,
+        tmp_path,
+        *("-t", "edgetpu", "--co-compile", tmp_path / "other" / "bird-edgetpu"),
+        *("--co-compile", shared_models / "mlperf-tiny" / "kws_reference_int8.tflite"),
+    )
+    assert code == 0, document
+    manifest = json.loads((tmp_path / "net-edgetpu" / "manifest.json").read_bytes())
+    roles = {entry["path"]: entry["role"] for entry in manifest["model"]["files"]}
+    assert roles == {
+        "model/net.tflite": "host",
+        "model/net_edgetpu.tflite": "compiled",
+        "model/bird_edgetpu.tflite": "co-compiled",
+        "model/kws_reference_int8_edgetpu.tflite": "co-compiled",
+    }
+    assert manifest["model"]["runs"] == "model/net_edgetpu.tflite"
+    assert verify(tmp_path / "net-edgetpu").ok
+    assert set(document["results"][0]["compile"]["figures"]["co_compiled"]) == {"bird", "kws_reference_int8"}
+
+
+@pytest.mark.parametrize(
+    ("other", "code", "message"),
+    [
+        ("tests/data/digits_float.tflite", 3, "'digits_float' is not quantized"),
+        ("README.md", 3, ""),
+        ("tests", 2, "expected a quantized .tflite or a bundle, got"),
+    ],
+)
+def test_models_that_cannot_be_co_compiled(
+    shared_models: Path,
+    tmp_path: Path,
+    compiler: None,
+    capsys: pytest.CaptureFixture[str],
+    other: str,
+    code: int,
+    message: str,
+) -> None:
+    """A float model, a file that is none and a folder that is no bundle are refused by name; nothing is written."""
+    given = REPOSITORY / other
+    found, document = build(capsys, shared_models / SPLIT, tmp_path / "out", "-t", "edgetpu", "--co-compile", given)
+    assert found == code and message in document["error"]["message"]
+    assert not (tmp_path / "out").exists()
