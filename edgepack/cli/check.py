@@ -1,6 +1,7 @@
 """`edgepack check`."""
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.findings import OpFinding, Placement, Report
+
+#: The op that a message of `outside-partition` names.
+_CUT = re.compile(r"by op (\d+) \((.+)\), which runs elsewhere$")
 
 
 def register(app: typer.Typer) -> None:
@@ -124,14 +128,15 @@ def _print_grouped(report: Report) -> None:
     for found in groups.values():
         listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(found).items())
         output.out(output.wrap(f"  {found[0].placement}: {listed}", "    "))
-        _print_reasons(found[0], "    ")
+        if not _print_cut(found):
+            _print_reasons(found[0], "    ")
 
 
 def _group(finding: OpFinding) -> tuple[str, ...]:
     """Return what ops must share to be shown together: the cut that put them out, else the op and its reasons."""
     codes = tuple(reason.code for reason in finding.reasons)
     if codes == ("outside-partition",):
-        return (str(finding.placement), finding.reasons[0].message)
+        return (str(finding.placement), re.sub(r"op \d+", "op", finding.reasons[0].message))
     return (str(finding.placement), finding.op, *codes)
 
 
@@ -143,14 +148,32 @@ def _by_op(findings: list[OpFinding]) -> dict[str, list[int]]:
 
 
 def _where(indices: list[int]) -> str:
-    """Return `op 3`, `ops 3-5` or `ops 3, 7 and 12 more`."""
+    """Return `op 3`, `ops 3-5` or `ops 3, 7-9, 12, 14 and 12 more`."""
     if len(indices) == 1:
         return f"op {indices[0]}"
-    if indices[-1] - indices[0] == len(indices) - 1:
-        return f"ops {indices[0]}-{indices[-1]}"
-    if len(indices) <= 6:
-        return f"ops {', '.join(map(str, indices))}"
-    return f"ops {', '.join(map(str, indices[:4]))} and {len(indices) - 4} more"
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    shown = runs if len(runs) <= 6 else runs[:4]
+    listed = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in shown)
+    left = len(indices) - sum(len(run) for run in shown)
+    return f"ops {listed}" + (f" and {left} more" if left else "")
+
+
+def _print_cut(findings: list[OpFinding]) -> bool:
+    """Print one reason for ops that several ops of one kind cut off; return whether they are such."""
+    matches = [_CUT.search(finding.reasons[0].message) for finding in findings]
+    indices = sorted({int(match.group(1)) for match in matches if match})
+    if len(indices) < 2 or not all(matches):
+        return False
+    where = f"{_where(indices)} ({next(match.group(2) for match in matches if match)})"
+    message = f"cut off from the accelerator's group by {where}, which run elsewhere [{findings[0].reasons[0].code}]"
+    output.out(output.wrap(f"    {message}", "      "))
+    output.out(output.wrap(f"    fix: mend or move {where}; then these follow", "      "))
+    return True
 
 
 def _print_reasons(finding: OpFinding, indent: str) -> None:
