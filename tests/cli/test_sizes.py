@@ -1,0 +1,25 @@
+"""Sizes on the command line mean what people write."""
+
+import pytest
+
+from edgepack.cli.arguments import size
+from edgepack.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", None), ("800000", 800_000), ("500KB", 500_000), ("500 kb", 500_000), ("1MB", 1_000_000), ("1M", 1_000_000),
+        ("1MiB", 1 << 20), ("1.5KiB", 1536), ("2GB", 2_000_000_000), ("64b", 64),
+    ],
+)  # fmt: skip
+def test_units(text: str, count: int | None) -> None:
+    """KB and MB are decimal, KiB and MiB powers of 1024; no unit is bytes."""
+    assert size("--max-size", text) == count
+
+
+@pytest.mark.parametrize("text", ["big", "-1", "0", "1TB", "MB", "1,5MB", "0.2"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    """The message names the option and the forms it takes."""
+    with pytest.raises(UsageError, match="--max-size: expected a size such as 500KB"):
+        size("--max-size", text)
