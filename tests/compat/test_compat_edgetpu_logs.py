@@ -156,3 +156,23 @@ def test_dense_layers_of_any_width_are_taken(edgetpu: TargetProfile, classes: in
     report = check(made, edgetpu)
     assert report.ops[0].placement is Placement.ACCELERATOR
     assert (report.estimates["streamed_bytes"][0] > 0) == (classes > 1000)
+
+
+def test_upsampling_by_stacking_strands_an_fpn(edgetpu: TargetProfile) -> None:
+    """google-coral/edgetpu#537, SSD MobileNet FPN-Lite: 'unsupported rank' where a map doubles, the rest stranded."""
+    small, wide, deep, large = (
+        tensor(shape) for shape in ((1, 10, 10, 128), (1, 10, 10, 2, 128), (1, 10, 2, 10, 2, 128), (1, 20, 20, 128))
+    )
+    ops = [
+        ("RELU", [0], [1], {}),
+        ("PACK", [1, 1], [2], {"axis": 3, "values_count": 2}),
+        ("PACK", [2, 2], [3], {"axis": 2, "values_count": 2}),
+        ("RESHAPE", [3, 4], [5], {"version": 1}),
+        ("RELU", [5], [6], {}),
+    ]
+    shape = ints(1, 20, 20, 128)
+    made = model(ops, [small, small, wide, deep, shape, large, large], inputs=[0], outputs=[6], version=2)
+    report = check(made, edgetpu)
+    assert [entry[1] for entry in placed(report)] == ["accelerator", "host", "host", "host", "host"]
+    assert all("rank-above-3" in entry[2] for entry in placed(report)[1:4])
+    assert placed(report)[4][2] == ["outside-partition"]
