@@ -17,11 +17,13 @@ from bundle_specs import quantize_model, spec_of, tiny_spec, write_tree
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
-from edgepack.runtime import Runner
+from edgepack.runtime import Runner, dequantize, quantize
+from edgepack.samples.source import Preprocess, read_image
 
 KWS = "mlperf-tiny/kws_reference_int8.tflite"
 MOBILENET = "coral/mobilenet_v1_0.25_128_quant.tflite"
 SPLIT = "coral/split_concat.tflite"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(bundle: Path, *arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -223,6 +225,63 @@ def test_files_run_from_the_command_line(make_spec: Callable[..., BundleSpec], t
     with np.load(tmp_path / "out.npz") as saved:
         assert sorted(saved.files) == sorted(line.split("\t")[0] for line in done.stdout.splitlines())
         assert saved["concat_split0"].dtype == np.float32
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("size", [(300, 197), (31, 5), (128, 128)])
+def test_pictures_run_from_the_command_line(
+    shared_models: Path, tmp_path: Path, size: tuple[int, int], grey: bool
+) -> None:
+    """`python -m NAME image.png` gives what the real runtime makes of the picture as the build reads it; top-k too."""
+    from PIL import Image
+
+    known = Preprocess((123.7, 116.3, 103.5), (127.5, 126.0, 125.0))
+    model = REPOSITORY / "tests" / "data" / "digits_float.tflite" if grey else shared_models / MOBILENET
+    known = Preprocess((0.0,), (16.0,)) if grey else known
+    spec = spec_of(model.read_bytes(), "net", "cpu")
+    classes = spec.outputs[0].shape[-1]
+    spec = replace(
+        spec,
+        inputs=(replace(spec.inputs[0], preprocessing=known.to_json()),),
+        outputs=(replace(spec.outputs[0], labels=tuple(f"class {n}" for n in range(classes))),),
+    )
+    bundle = write_tree(render(spec), tmp_path / "bundle")
+    assert "[project.optional-dependencies]" in (bundle / "linux" / "pyproject.toml").read_text()
+    generator = np.random.default_rng(5)
+    pixels = generator.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    done = run(bundle, tmp_path / "image.png", "--save", tmp_path / "out.npz", "--top", "3")
+    assert done.returncode == 0, done.stderr
+    runner = Runner(model.read_bytes())
+    [info] = runner.inputs
+    real = read_image(tmp_path / "image.png", info.shape, np.dtype(np.float32), known)
+    [raw] = runner.run([quantize(info, real)])
+    scores = dequantize(runner.outputs[0], raw).reshape(-1)
+    with np.load(tmp_path / "out.npz") as saved:
+        assert np.array_equal(saved[saved.files[0]].reshape(-1), scores)
+    best = np.argsort(-scores, kind="stable")[:3]
+    assert [line.split("\t")[1] for line in done.stdout.splitlines()] == [f"class {n}" for n in best]
+
+
+def test_pictures_that_cannot_be_read(shared_models: Path, tmp_path: Path) -> None:
+    """No picture, an input that takes none and a missing Pillow are said in a sentence, exit 2."""
+    spec = spec_of((shared_models / MOBILENET).read_bytes(), "net", "cpu")
+    known = replace(spec, inputs=(replace(spec.inputs[0], preprocessing={"mean": 0.0, "std": 1.0}),))
+    bundle = write_tree(render(known), tmp_path / "bundle")
+    (tmp_path / "text.jpg").write_text("no picture")
+    done = run(bundle, tmp_path / "text.jpg")
+    assert done.returncode == 2 and "no picture that can be read" in done.stderr and "Traceback" not in done.stderr
+    # A package of that name without anything in it stands for a missing one.
+    (tmp_path / "hidden" / "PIL").mkdir(parents=True)
+    (tmp_path / "hidden" / "PIL" / "__init__.py").write_text("")
+    package = bundle / "linux" / "src"
+    done = run(bundle, tmp_path / "text.jpg", env={"PYTHONPATH": f"{tmp_path / 'hidden'}:{package}"})
+    assert done.returncode == 2 and "pip install net[image]" in done.stderr
+    plain = write_tree(render(spec), tmp_path / "plain")
+    assert not list(plain.rglob("_image.py"))
+    assert "optional-dependencies" not in (plain / "linux" / "pyproject.toml").read_text()
+    done = run(plain, tmp_path / "text.jpg")
+    assert done.returncode == 2 and "expected a .npy file" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [[], ["missing.npy"], ["a.npy", "b.npy"]])

@@ -47,9 +47,17 @@ def with_picture(spec: BundleSpec) -> BundleSpec:
     return replace(spec, inputs=(replace(spec.inputs[0], preprocessing=known), *spec.inputs[1:]))
 
 
+def in_segments(spec: BundleSpec) -> BundleSpec:
+    """Return the spec with two segments and a file that was co-compiled in place of the compiled file."""
+    names = {"segment": ("tiny_segment_0_of_2", "tiny_segment_1_of_2"), "co-compiled": ("other",)}
+    files = [ModelFile(role, f"{n}_edgetpu.tflite", n.encode()) for role, found in names.items() for n in found]
+    return replace(spec, models=(spec.host, *files), runs=files[0].filename)
+
+
 #: Bundles besides the targets' own whose text is reviewed.
 VARIANTS = {
     "cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java")),
+    "edgetpu-segments": in_segments(with_picture(tiny_spec("edgetpu"))),
     "hexagon-ai-pack": tiny_spec("hexagon", delivery="ai-pack", socs=("SM8550", "SM8650")),
 }
 

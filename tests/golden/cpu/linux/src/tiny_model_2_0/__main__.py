@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", type=Path, help="one .npy per input in order, or one .npz with all of them")
     parser.add_argument("--self-test", action="store_true", help="replay the golden vectors and print the differences")
     parser.add_argument("--save", type=Path, metavar="OUT.npz", help="write the outputs")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many labels to print")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if not options.self_test and not options.files:
@@ -42,7 +43,7 @@ def main() -> int:
         np.savez(options.save, **arrays)
     for tensor in OUTPUTS:
         if tensor.labels_file:
-            for label, score in result.top_k(5, tensor.field):
+            for label, score in result.top_k(options.top, tensor.field):
                 print(f"{tensor.field}\t{label}\t{score:.6g}")
             continue
         values = np.asarray(arrays[tensor.field])
@@ -74,6 +75,9 @@ def _read(files: list[Path]) -> list[NDArray[Any]]:
             return found
     if len(files) != len(INPUTS):
         raise ValueError(f"expected {len(INPUTS)} files ({', '.join(t.field for t in INPUTS)}), got {len(files)}")
+    wrong = next((file for file in files if file.suffix != ".npy"), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong}: expected a .npy file; how pictures become values was not known at build time")
     return [np.load(file, allow_pickle=False) for file in files]
 
 

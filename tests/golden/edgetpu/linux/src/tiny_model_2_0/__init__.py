@@ -62,9 +62,7 @@ OUTPUTS = (
     ),
 )
 # What runs on the Edge TPU.
-_COMPILED: tuple[str, ...] = (
-    "tiny_edgetpu.tflite",
-)
+_COMPILED: tuple[str, ...] = ("tiny_edgetpu.tflite",)
 
 
 @dataclass(frozen=True, eq=False)

@@ -334,7 +334,8 @@ class Engine:
                 return []
         if len(found) < count:
             there = len(found)
-            reasons.append(f"{count} segments take turns on {there} Edge TPU{'s' if there > 1 else ''}, which is slower")
+            plural = "s" if there > 1 else ""
+            reasons.append(f"{count} segments take turns on {there} Edge TPU{plural}, which is slower")
             found += [self._delegate(library, wanted[i % there]) for i in range(there, count)]
         return found
 
