@@ -3,17 +3,21 @@
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 from edgepack.cache import key_of, sha256
 from edgepack.errors import UnfitModelError, UsageError
 from edgepack.findings import Placement
 from edgepack.graph import Model
 from edgepack.pipeline.options import TargetOptions
-from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.repair import MODES, TOLERANCE, Repaired, Rewrite, repair
 from edgepack.runtime.tail import TailStep
-from edgepack.samples import SampleSet
+
+if TYPE_CHECKING:
+    # A check needs neither, and both take long to import.
+    from edgepack.pipeline.session import Session
+    from edgepack.samples import SampleSet
 
 #: Samples that a rewrite is proved on; each runs the float model twice.
 PROOF_SAMPLES = 8
@@ -81,7 +85,7 @@ def repair_for(
 
 
 def repair_proven(
-    session: Session,
+    session: "Session",
     tflite: bytes,
     profile: TargetProfile,
     rule: SchemeRule,
@@ -89,7 +93,7 @@ def repair_proven(
     *,
     mode: str = "exact",
     cut_tail: bool = False,
-    samples: SampleSet | None = None,
+    samples: "SampleSet | None" = None,
 ) -> Proven:
     """Do `repair_for` and prove it on samples (random ones without): rewrites that do not prove exact are left out.
 
@@ -141,13 +145,13 @@ def repair_proven(
 
 
 def repair_kept(
-    session: Session,
+    session: "Session",
     tflite: bytes,
     profile: TargetProfile,
     rule: SchemeRule,
     wish: TargetOptions,
     *,
-    samples: SampleSet | None = None,
+    samples: "SampleSet | None" = None,
 ) -> Proven:
     """Return what `repair_proven` does as the wish says, from the cache when it was done before."""
     parts = {
