@@ -118,3 +118,31 @@ def test_one_scale_per_tensor(tmp_path: Path) -> None:
     assert max(scales) == 1
     with pytest.raises(UsageError, match="per channel"):
         climb("cpu", tmp_path, [], scheme="int8-qat", per_tensor=True)
+
+
+@pytest.mark.slow
+def test_training_when_accuracy_asks(tmp_path: Path, dim: str) -> None:
+    """Where int8 loses too much at every effort and the target takes nothing else, labelled samples are trained on."""
+    with np.load(EXAMPLES / "eval.npz") as data:
+        np.savez(tmp_path / "train.npz", x=data["x"][:300], y=data["y"][:300])
+        np.savez(tmp_path / "eval.npz", x=data["x"][300:], y=data["y"][300:])
+    options = BuildOptions(
+        out=tmp_path,
+        samples=dim,
+        train=str(tmp_path / "train.npz"),
+        eval=str(tmp_path / "eval.npz"),
+        epochs=2,
+        max_drop=3.0,
+    )
+    (entry,) = build(EXAMPLES / "digits.keras", ["edgetpu"], options).results
+    assert entry.error is None
+    assert entry.scheme == "int8-qat"
+    assert [(step["rung"], step["tried"]) for step in entry.ladder] == [
+        ("int8, effort low", True),
+        ("int8, effort medium", True),
+        ("int8, effort high", True),
+        ("qat", True),
+    ]
+    assert entry.bundle is not None
+    assert verify(entry.bundle).problems == ()
+    assert "tried 4 | qat" in (entry.bundle / "README.md").read_text()
