@@ -127,6 +127,16 @@ _KINDS = (
         "quantize the model: edgepack build MODEL -t TARGET --samples SRC",
     ),
     ReasonKind(
+        "dtype-wide-integer",
+        "An index or a count in 64 bits where the accelerator takes 32.",
+        "make it int32 in the model: output_type=tf.int32 of tf.argmax, dtype of tf.range and tf.shape, else tf.cast",
+    ),
+    ReasonKind(
+        "dtype-quantized",
+        "A quantized tensor where the accelerator takes the op in floating point only.",
+        "use a floating-point scheme of the target for the model, or leave this op to the app",
+    ),
+    ReasonKind(
         "dtype-mismatch",
         "Tensors of the op that must have one data type differ.",
         "quantize the whole model with one scheme, or cast in the model",

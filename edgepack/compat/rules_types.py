@@ -9,6 +9,8 @@ from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import FLOAT_DTYPES, Op, Tensor
 
+#: Integers that count or index, wider than what accelerators count with.
+_WIDE = frozenset({"INT64", "UINT64", "UINT32"})
 _CODES = {"weights": "weights-dtype", "bias": "bias-dtype", "parameter": "parameter-dtype"}
 
 
@@ -29,12 +31,21 @@ def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Rea
     for label, tensor, allowed, usual in everything:
         if allowed is None or tensor.dtype in allowed:
             continue
-        code = usual
-        if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
-            code = "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
+        code = _kind(op, tensor, allowed, usual)
         # One sentence per kind of fault is enough: the next tensor says the same.
         found.setdefault(code, reason(code, f"expected {_either(allowed)} for {label}, got {tensor.dtype}"))
     return list(found.values())
+
+
+def _kind(op: Op, tensor: Tensor, allowed: list[str], usual: str) -> str:
+    """Return the code that says what to do about a type: the general one only where nothing better is known."""
+    if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
+        return "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
+    if usual == "dtype" and tensor.dtype in _WIDE and "INT32" in allowed:
+        return "dtype-wide-integer"
+    if usual == "dtype" and tensor.quantization is not None and FLOAT_DTYPES.issuperset(allowed):
+        return "dtype-quantized"
+    return usual
 
 
 def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Reason]:

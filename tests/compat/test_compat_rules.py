@@ -61,7 +61,14 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
         one_op("QUANTIZE", [FLOAT], [IMAGE]),
         "float-io",
     ),
-    ("dtypes", {"data": ["INT8"], "input1": ["FLOAT32"]}, add(IMAGE, FLOAT), add(IMAGE, IMAGE), "dtype"),
+    ("dtypes", {"data": ["INT8"], "input1": ["FLOAT32"]}, add(IMAGE, FLOAT), add(IMAGE, IMAGE), "dtype-quantized"),
+    (
+        "dtypes",
+        {"output": ["INT32"]},
+        one_op("ARG_MAX", [IMAGE], [tensor((1, 8, 8), "INT32")]),
+        one_op("ARG_MAX", [IMAGE], [tensor((1, 8, 8), "INT64")]),
+        "dtype-wide-integer",
+    ),
     (
         "dtype-pairs",
         [["FLOAT32", "INT8"]],
