@@ -137,7 +137,8 @@ def _climb(
                 break
     _tell(given, profile, told)
     if not files:
-        raise failures[0]
+        # Nothing failed, so all was left out: only training was asked for, and the model cannot be trained.
+        raise failures[0] if failures else TransformError(_untrainable(given), hint="give the file it was saved as")
     found = chosen(steps, limits)
     # What is nearest to the limits is also what the result of a refused build shows.
     shown = found or best(steps, limits)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgepack.bundle.verify import verify
-from edgepack.errors import AccuracyError, UsageError
+from edgepack.errors import AccuracyError, TransformError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline import BuildOptions, build
 from edgepack.pipeline.results import TargetResult
@@ -106,6 +106,14 @@ def test_a_size_no_file_has(tmp_path: Path) -> None:
     assert isinstance(entry.error, AccuracyError)
     assert "--max-size 1000" in entry.error.message
     assert not any(step["tried"] for step in entry.ladder if "effort high" in step["rung"])
+
+
+def test_training_alone_of_a_file_that_cannot_be_trained(tmp_path: Path) -> None:
+    """A .tflite and --scheme int8-qat leave no rung at all: that is said, and no bundle is written."""
+    entry = climb("edgetpu", tmp_path, [], scheme="int8-qat", train=str(EXAMPLES / "eval.npz"), max_drop=1.0)
+    assert isinstance(entry.error, TransformError)
+    assert ".keras" in entry.error.message
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_scale_per_tensor(tmp_path: Path) -> None:
