@@ -108,7 +108,12 @@ def _climb(
     """Try rung after rung until the limits hold."""
     options = given.options
     ladder = rungs(
-        profile.schemes, available, asked=options.scheme, effort=options.effort, untrainable=_untrainable(given)
+        profile.schemes,
+        available,
+        asked=options.scheme,
+        effort=options.effort,
+        improvable=given.samples is not None,
+        untrainable=_untrainable(given),
     )
     steps: list[Step] = []
     told: list[Step] = []

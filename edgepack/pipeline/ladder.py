@@ -125,6 +125,7 @@ def rungs(
     *,
     asked: str = "auto",
     effort: str = "low",
+    improvable: bool = True,
     untrainable: str = "",
 ) -> tuple[Rung, ...]:
     """Return the rungs of a target from bottom to top, also those that data is missing for.
@@ -134,10 +135,11 @@ def rungs(
         available: What data was given.
         asked: `auto`, or the scheme asked for: then only its rungs; training also makes `int8`.
         effort: Where the effort for int8 begins.
+        improvable: False when there are no real samples, which more effort would be fitted to.
         untrainable: Why the model cannot be trained at all, empty when it can.
     """
     found: list[Rung] = []
-    efforts = EFFORTS[EFFORTS.index(effort) :]
+    efforts = EFFORTS[EFFORTS.index(effort) :] if improvable else ("low",)
     for rule in schemes:
         needs = get_scheme(rule.scheme).needs
         if asked not in {"auto", rule.scheme} or needs is Needs.LABELS:

@@ -48,6 +48,12 @@ def test_a_scheme_that_was_asked_for_stays() -> None:
     assert [rung.effort for rung in rungs(EDGETPU, EVERYTHING, effort="high")][:1] == ["high"]
 
 
+def test_random_numbers_are_not_fitted_to() -> None:
+    """Without real samples int8 has one rung: more effort would be fitted to noise."""
+    names = [rung.name for rung in rungs(EDGETPU, EVERYTHING, effort="medium", improvable=False)]
+    assert [name for name in names if name.startswith("int8, ")] == ["int8, effort low"]
+
+
 def test_what_data_is_missing_for_is_listed_with_the_flag() -> None:
     """A rung without its data stays on the list and names the flag; a model that cannot be trained says so instead."""
     missing = {rung.name: rung.missing for rung in rungs(EDGETPU, {Needs.NOTHING})}
