@@ -55,7 +55,7 @@ NEVER_REFUSED = {"DENSIFY": "reads constants only"}
 
 #: Constraint, target, variant, file, op, the refusal's code.
 REFUSED = [
-    ("any-of", "hexagon", "htp", "CAST int64", "CAST", "dtype"),
+    ("any-of", "hexagon", "htp", "CAST int64", "CAST", "dtype-wide-integer"),
     ("broadcast", "android-gpu", "legacy", "ADD ranks", "ADD", "broadcast"),
     ("constant-inputs", "edgetpu", "", "CONV_2D computed int8", "CONV_2D", "not-constant"),
     ("consumers", "android-gpu", "legacy", "LESS shown", "LESS", "consumer"),
