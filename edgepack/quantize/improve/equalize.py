@@ -6,10 +6,12 @@ channel gets. The idea is Nagel et al. 2019, "Data-Free Quantization Through Wei
 section 4.1; here t comes from the measured range of each channel, and residual streams are scaled as one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.quantize.improve.layers import Floats, Layer, find_layers, set_constants, values_of
@@ -219,6 +221,16 @@ def _scale(stream: Stream, t: Floats, values: dict[int, Floats]) -> None:
         values[layer.weights] = values[layer.weights] / layer.along_input(t)
 
 
+def scaled(tflite: bytes, by: Iterable[tuple[Stream, npt.NDArray[Any]]]) -> bytes:
+    """Return the float model with the channels of each stream scaled; the same function in float."""
+    graph = read_model(tflite).main
+    values = {i: values_of(graph, i) for layer in find_layers(graph) for i in (layer.weights, layer.bias) if i >= 0}
+    given = list(by)
+    for stream, t in given:
+        _scale(stream, np.asarray(t, np.float32), values)
+    return set_constants(tflite, values) if given else tflite
+
+
 def equalize(tflite: bytes, ranges: Mapping[int, Floats], share: float, free_share: float = 1.0) -> bytes:
     """Return the float model with its streams scaled; outputs stay the same to float rounding.
 
@@ -229,9 +241,5 @@ def equalize(tflite: bytes, ranges: Mapping[int, Floats], share: float, free_sha
         free_share: The same in front of depthwise layers, where it costs nothing.
     """
     graph = read_model(tflite).main
-    layers = find_layers(graph)
-    values = {i: values_of(graph, i) for layer in layers for i in (layer.weights, layer.bias) if i >= 0}
-    streams = find_streams(graph, layers)
-    for stream in streams:
-        _scale(stream, factors(stream, ranges, free_share if stream.free else share), values)
-    return set_constants(tflite, values) if streams else tflite
+    streams = find_streams(graph, find_layers(graph))
+    return scaled(tflite, [(s, factors(s, ranges, free_share if s.free else share)) for s in streams])
