@@ -164,6 +164,11 @@ class Parameter:
         return self.view.java_type if self.image is None else "Bitmap"
 
     @property
+    def java_parameter(self) -> str:
+        """Type and name in Java."""
+        return f"{self.java_type} {self.name}"
+
+    @property
     def argument(self) -> str:
         """What is handed on to the `run` that takes values."""
         return self.name if self.image is None else f"IMAGE_{self.image.index}.values({self.name})"

@@ -162,6 +162,19 @@ class TensorView:
         return f"{self.kotlin_type.removesuffix('Array').lower()}[]"
 
     @property
+    def java_parameter(self) -> str:
+        """Parameter of a Java method that takes the tensor's values."""
+        return f"{self.java_type} {self.kotlin}"
+
+    @property
+    def java_spec(self) -> str:
+        """Java expression that describes the tensor to the loader."""
+        facts = [names.java_string(self.name), f"TensorSpec.Type.{self.dtype}", str(self.elements)]
+        if self.quantized:
+            facts += [names.kotlin_float(self.scale), str(self.zero_point)]
+        return f"new TensorSpec({', '.join(facts)})"
+
+    @property
     def getter(self) -> str:
         """Name of the getter of an output: Kotlin's own for a property of that name."""
         return f"get{self.kotlin[0].upper()}{self.kotlin[1:]}"

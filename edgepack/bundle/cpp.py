@@ -29,6 +29,7 @@ _KEYWORDS = _set("""
 """)
 # Names that the generated code uses where a model's names are in scope.
 _USED = _set("best check edgepack error inputs k model options outputs result std")
+_COLUMNS = 120
 # Prefixes of system functions such as timer_create, names that CMake keeps, and headers' folders.
 _MODELS_TAKEN = _set("""
     all clean cnd depend edgepack edgetpu edit_cache epoll help install main mq mtx package pthread rebuild_cache sem
@@ -125,6 +126,25 @@ def c_string(text: str) -> str:
             # Octal escapes end after three digits, hexadecimal ones would swallow a digit that follows.
             parts.extend(f"\\{byte:03o}" for byte in character.encode("utf-8", "replace"))
     return f'"{"".join(parts)}"'
+
+
+def c_call(start: str, parameters: Sequence[str], end: str) -> str:
+    """Return a declaration or a call in lines of at most 120, as clang-format lays it out.
+
+    Args:
+        start: Everything up to and with the opening parenthesis.
+        parameters: One text each.
+        end: Everything from the closing parenthesis on.
+    """
+    lines = [start]
+    for number, parameter in enumerate(parameters):
+        text = f"{parameter}{end if number == len(parameters) - 1 else ','}"
+        first = number == 0
+        if not first and len(lines[-1]) + 1 + len(text) > _COLUMNS:
+            lines.append(" " * len(start) + text)
+        else:
+            lines[-1] += text if first else f" {text}"
+    return "\n".join(lines)
 
 
 def c_float(value: float) -> str:

@@ -25,6 +25,7 @@ _JVM_KEYWORDS = _set("""
     package private protected public return short static strictfp super switch synchronized this throw throws transient
     true try typealias typeof val var void volatile when while yield
 """)
+_JAVA_COLUMNS = 100
 # Names that the generated code itself uses where a model's names are in scope.
 _KOTLIN_USED = _set("runner outputs inputs listOf arrayOf mapOf topK labels output k")
 _PYTHON_USED = _set("self cls top_k k output status np result labels")
@@ -229,6 +230,24 @@ def markdown_code(text: str) -> str:
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", line)), default=0))
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}".replace("|", "\\|")
+
+
+def java_call(start: str, parameters: Iterable[str], end: str) -> str:
+    """Return a Java declaration or call in lines of at most 100, as google-java-format lays it out.
+
+    Args:
+        start: Everything up to and with the opening parenthesis, indented.
+        parameters: One text each.
+        end: Everything from the closing parenthesis on.
+    """
+    given = list(parameters)
+    indent = " " * (len(start) - len(start.lstrip()) + 4)
+    joined = ", ".join(given) + end
+    if len(start + joined) <= _JAVA_COLUMNS:
+        return start + joined
+    if len(indent + joined) <= _JAVA_COLUMNS:
+        return f"{start}\n{indent}{joined}"
+    return f"{start}\n" + ",\n".join(indent + parameter for parameter in given) + end
 
 
 def comment_text(text: str) -> str:

@@ -9,7 +9,7 @@ from edgepack.bundle import names
 from edgepack.bundle.aar import fold
 from edgepack.bundle.android import group_folders, left_out
 from edgepack.bundle.context import label_lines, make_context, placeholders
-from edgepack.bundle.cpp import c_string
+from edgepack.bundle.cpp import c_call, c_string
 from edgepack.bundle.golden import golden_files
 from edgepack.bundle.manifest import FILE_NAME, make_manifest, to_json_bytes
 from edgepack.bundle.spec import BundleSpec
@@ -35,6 +35,8 @@ FILTERS = {
     "comment": names.comment_text,
     "ktfloat": names.kotlin_float,
     "c": c_string,
+    "ccall": c_call,
+    "jcall": names.java_call,
 }
 
 

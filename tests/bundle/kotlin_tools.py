@@ -95,12 +95,12 @@ def find_kotlin(scratch: Path) -> Kotlin:
     missing = [tool for tool in ("mvn", "java", "javac") if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"compiling Kotlin needs {', '.join(missing)}")
-    compiler = _fetch(_COMPILER, transitive=True)
-    android = _fetch(_ANDROID)
+    compiler = fetch(_COMPILER, transitive=True)
+    android = fetch(_ANDROID)
     if compiler is None or android is None:
         pytest.skip("compiling Kotlin needs its compiler and the Android artifacts from Maven Central")
     jars = [*sorted(android.glob("*.jar")), *(_classes(aar) for aar in sorted(android.glob("*.aar")))]
-    qnn = _fetch(_QNN)
+    qnn = fetch(_QNN)
     if qnn is not None:
         return Kotlin(compiler, (*jars, *(_classes(aar) for aar in sorted(qnn.glob("*.aar")))), "real")
     built = scratch / "qnn-stand-in"
@@ -111,7 +111,7 @@ def find_kotlin(scratch: Path) -> Kotlin:
     return Kotlin(compiler, (*jars, built), "stand-in")
 
 
-def _fetch(coordinates: list[str], transitive: bool = False) -> Path | None:
+def fetch(coordinates: list[str], transitive: bool = False) -> Path | None:
     """Return a folder with the artifacts, None when Maven cannot bring them."""
     parts = [coordinate.split(":") for coordinate in coordinates]
     folder = cache_folder() / "-".join([parts[0][1], parts[0][2]])

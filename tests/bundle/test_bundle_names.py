@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from edgepack.bundle import names
+from edgepack.bundle.cpp import c_call
 
 NASTY = [
     "",
@@ -135,3 +136,27 @@ def test_code_spans_hold_backticks(text: str) -> None:
     span = names.markdown_code(text)
     fence = re.match(r"`+", span)
     assert fence and span.endswith(fence.group()) and not re.search(r"(?<!\\)\|", span)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (2, ["  int run(int number0, int number1) {"]),
+        (7, ["  int run(", "      " + ", ".join(f"int number{n}" for n in range(7)) + ") {"]),
+        (8, ["  int run(", *[f"      int number{n}," for n in range(7)], "      int number7) {"]),
+    ],
+)
+def test_java_is_laid_out_as_its_formatter_does(count: int, expected: list[str]) -> None:
+    """On one line, else all on the next, else one per line; never beyond column 100."""
+    text = names.java_call("  int run(", [f"int number{n}" for n in range(count)], ") {")
+    assert text.splitlines() == expected
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_c_is_laid_out_as_its_formatter_does() -> None:
+    """Lines are filled up to column 120 and go on below the first parameter."""
+    short = c_call("int run(", ["int a", "int b"], ");")
+    assert short == "int run(int a, int b);"
+    lines = c_call("int run(", [f"const int *number{n}" for n in range(8)], ") {").splitlines()
+    assert len(lines) == 2 and lines[1].startswith("        const int *number5") and lines[1].endswith("number7) {")
+    assert max(map(len, lines)) <= 120

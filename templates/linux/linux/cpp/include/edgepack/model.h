@@ -47,11 +47,11 @@ typedef struct edgepack_options {
 
 /* What runs a model, and why not something better. */
 typedef struct edgepack_status {
-  char runtime[64];        /* "TensorFlow Lite 2.18.0" or "LiteRT" */
-  char library[256];       /* the library's file or name */
+  char runtime[64]; /* "TensorFlow Lite 2.18.0" or "LiteRT" */
+  char library[256]; /* the library's file or name */
   const char *accelerator; /* "edgetpu" or "cpu" */
-  const char *model;       /* the file that runs */
-  char reason[480];        /* why not the accelerator; empty when the best was taken */
+  const char *model; /* the file that runs */
+  char reason[480]; /* why not the accelerator; empty when the best was taken */
 } edgepack_status;
 
 /* One output of one golden case, compared raw. Integers are counted in steps, other values absolutely; `largest` is

@@ -22,20 +22,15 @@ static const engine_tensor kOutputs[] = {
 };
 
 static const engine_model kModel = {
-    EDGEPACK_DATA_DIR,
-    "tiny.tflite",
-    NULL,
-    0,
-    "",
-    "",
-    NULL,
-    kInputs,
-    kOutputs,
-    2,
-    3,
-    1,
-    {1, 0.0001},
-    {5, 0.02},
+    .data_dir = EDGEPACK_DATA_DIR,
+    .host_file = "tiny.tflite",
+    .inputs = kInputs,
+    .outputs = kOutputs,
+    .input_count = 2,
+    .output_count = 3,
+    .cases = 1,
+    .on_cpu = {1, 0.0001},
+    .on_accelerator = {5, 0.02},
 };
 
 static const char *const kLabels0[] = {
@@ -57,9 +52,8 @@ const edgepack_status *tiny_model_2_0_status(const tiny_model_2_0_model *model) 
   return engine_status((const engine *)(const void *)model);
 }
 
-edgepack_code tiny_model_2_0_run(
-    tiny_model_2_0_model *model, const tiny_model_2_0_inputs *inputs,
-    const tiny_model_2_0_outputs *outputs, edgepack_error *error) {
+edgepack_code tiny_model_2_0_run(tiny_model_2_0_model *model, const tiny_model_2_0_inputs *inputs,
+                                 const tiny_model_2_0_outputs *outputs, edgepack_error *error) {
   if (inputs == NULL || outputs == NULL) {
     return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "the inputs or outputs are null");
   }
@@ -75,8 +69,8 @@ edgepack_code tiny_model_2_0_run(
   return engine_run_real(open_handle(model), given, wanted, error);
 }
 
-edgepack_code tiny_model_2_0_run_raw(
-    tiny_model_2_0_model *model, const void *const *inputs, void *const *outputs, edgepack_error *error) {
+edgepack_code tiny_model_2_0_run_raw(tiny_model_2_0_model *model, const void *const *inputs, void *const *outputs,
+                                     edgepack_error *error) {
   return engine_run_raw(open_handle(model), inputs, outputs, error);
 }
 
@@ -84,8 +78,8 @@ edgepack_code tiny_model_2_0_reset(tiny_model_2_0_model *model, edgepack_error *
   return engine_reset(open_handle(model), error);
 }
 
-edgepack_code tiny_model_2_0_self_test(
-    tiny_model_2_0_model *model, edgepack_difference *differences, edgepack_error *error) {
+edgepack_code tiny_model_2_0_self_test(tiny_model_2_0_model *model, edgepack_difference *differences,
+                                       edgepack_error *error) {
   return engine_self_test(open_handle(model), differences, error);
 }
 

@@ -156,7 +156,8 @@ static edgepack_code join_output(const tflite_session *session, size_t index, tf
   const tflite_api *api = &session->api;
   const engine_tensor *expected = &session->model->outputs[index];
   *source = (tflite_source){0, index};
-  if (session->count > 1 && (!find_source(session, session->count, expected->name, source) || source->stage == kGiven)) {
+  if (session->count > 1 &&
+      (!find_source(session, session->count, expected->name, source) || source->stage == kGiven)) {
     return engine_fail(error, EDGEPACK_RUNTIME_FAILED, "no segment gives the output '%s'", expected->field);
   }
   return check(api, expected, api->output(session->stages[source->stage].interpreter, (int32_t)source->index), error);
@@ -268,9 +269,10 @@ static edgepack_code run_stage(tflite_session *session, size_t stage, const tfli
   for (int32_t i = 0; i < count; ++i) {
     TfLiteTensor *tensor = api->input(interpreter, i);
     const tflite_source source = sources[i];
-    const void *data = source.stage == kGiven ? inputs[source.index]
-                                              : api->tensor_data(api->output(
-                                                    session->stages[source.stage].interpreter, (int32_t)source.index));
+    const void *data =
+        source.stage == kGiven
+            ? inputs[source.index]
+            : api->tensor_data(api->output(session->stages[source.stage].interpreter, (int32_t)source.index));
     if (api->copy_from(tensor, data, api->tensor_size(tensor)) != 0) {
       return refused(session, "does not take the inputs", error);
     }

@@ -97,8 +97,8 @@ static void close_session(engine *self) {
   }
 }
 
-/* Writes which device the file `index` of `count` gets: the one that was named, the one at its place in a list, or, when
- * none was named, one for each. */
+/* Writes which device the file `index` of `count` gets: the one that was named, the one at its place in a list, or,
+ * when none was named, one for each. */
 static edgepack_code device_of(const engine *self, size_t index, size_t count, char *device, size_t size,
                                edgepack_error *error) {
   const char *part = self->device;
@@ -372,9 +372,8 @@ static edgepack_code check_tail(const engine *self, size_t number, size_t positi
   const size_t size = engine_finished_size(tensor);
   void *expected = NULL;
   void *finished = malloc(size + 1);
-  edgepack_code code = finished == NULL
-                           ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
-                           : read_golden(self, number, "finished", position, size, &expected, error);
+  edgepack_code code = finished == NULL ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
+                                        : read_golden(self, number, "finished", position, size, &expected, error);
   if (code == EDGEPACK_OK) {
     engine_finish(tensor, raw, self->real_outputs[position], finished);
     if (!engine_same(tensor, expected, finished)) {

@@ -33,6 +33,13 @@
 #define runtime_tflite ENGINE_JOIN(EDGEPACK_PREFIX, runtime_tflite)
 #define edgetpu_attach ENGINE_JOIN(EDGEPACK_PREFIX, edgetpu_attach)
 
+/* Lets compilers check a format against its arguments. */
+#if defined(__GNUC__)
+#define ENGINE_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define ENGINE_PRINTF(text, first)
+#endif
+
 /* Types of raw values, numbered as both runtimes' C APIs do. */
 typedef enum engine_type {
   ENGINE_FLOAT32 = 1,
@@ -108,10 +115,7 @@ typedef struct engine_model {
 typedef struct engine engine;
 
 /* Writes a message and returns `code`; `error` may be null. */
-#if defined(__GNUC__)
-__attribute__((format(printf, 3, 4)))
-#endif
-edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char *format, ...);
+edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char *format, ...) ENGINE_PRINTF(3, 4);
 
 engine *engine_open(const engine_model *model, const edgepack_options *options, edgepack_error *error);
 void engine_close(engine *self);

@@ -63,7 +63,7 @@ struct Options {
   std::string runtime_library;  // runtime to load; empty: the one compiled in, then the usual names
   int threads = 1;
   edgepack_accelerator accelerator = EDGEPACK_AUTO;
-  std::string device;         // which Edge TPU: empty for any, ":0", "usb", "usb:0", "pci" or "pci:0"; lists by commas
+  std::string device;  // which Edge TPU: empty for any, ":0", "usb", "usb:0", "pci" or "pci:0"; lists by commas
   std::string compiled_file;  // another file compiled for the Edge TPU, co-compiled say; empty: the model's own
 
   // The same for the C API; valid as long as this object.

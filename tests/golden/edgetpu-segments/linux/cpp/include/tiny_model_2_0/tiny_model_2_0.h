@@ -56,20 +56,19 @@ void tiny_model_2_0_destroy(tiny_model_2_0_model *model);
 const edgepack_status *tiny_model_2_0_status(const tiny_model_2_0_model *model);
 
 /* Runs the model on real values. */
-edgepack_code tiny_model_2_0_run(
-    tiny_model_2_0_model *model, const tiny_model_2_0_inputs *inputs,
-    const tiny_model_2_0_outputs *outputs, edgepack_error *error);
+edgepack_code tiny_model_2_0_run(tiny_model_2_0_model *model, const tiny_model_2_0_inputs *inputs,
+                                 const tiny_model_2_0_outputs *outputs, edgepack_error *error);
 
 /* Runs the model on raw values: one pointer per input and output in the model's order and types. */
-edgepack_code tiny_model_2_0_run_raw(
-    tiny_model_2_0_model *model, const void *const *inputs, void *const *outputs, edgepack_error *error);
+edgepack_code tiny_model_2_0_run_raw(tiny_model_2_0_model *model, const void *const *inputs, void *const *outputs,
+                                     edgepack_error *error);
 
 /* Forgets the state of a model that has one (LSTM), so that the next run is like the first. */
 edgepack_code tiny_model_2_0_reset(tiny_model_2_0_model *model, edgepack_error *error);
 
 /* Runs the golden vectors from the data folder and writes TINY_MODEL_2_0_DIFFERENCES entries. */
-edgepack_code tiny_model_2_0_self_test(
-    tiny_model_2_0_model *model, edgepack_difference *differences, edgepack_error *error);
+edgepack_code tiny_model_2_0_self_test(tiny_model_2_0_model *model, edgepack_difference *differences,
+                                       edgepack_error *error);
 
 /* Writes the `k` labels with the highest values of an output, best first; returns how many there were. */
 size_t tiny_model_2_0_top_k_scores(const float *scores, size_t k, edgepack_label *best);

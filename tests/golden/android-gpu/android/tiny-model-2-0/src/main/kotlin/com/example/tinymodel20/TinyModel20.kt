@@ -1,10 +1,10 @@
 package com.example.tinymodel20
 
 import android.content.Context
-import java.nio.ByteBuffer
 import org.tensorflow.lite.Delegate
 import org.tensorflow.lite.gpu.CompatibilityList
 import org.tensorflow.lite.gpu.GpuDelegate
+import java.nio.ByteBuffer
 
 /**
  * Tiny Model 2.0, made by edgepack for Android GPU.
@@ -14,9 +14,9 @@ import org.tensorflow.lite.gpu.GpuDelegate
  * @param context Gives access to the model in the assets.
  * @param threads Threads of the CPU kernels.
  */
-class TinyModel20 @JvmOverloads constructor(
+class TinyModel20(
     context: Context,
-    threads: Int = 4,
+    threads: Int,
 ) : AutoCloseable {
     private val assets = context.assets
     private val runner =
@@ -33,6 +33,9 @@ class TinyModel20 @JvmOverloads constructor(
 
     /** What runs the model, and why not something better. */
     val status: ModelStatus get() = runner.status
+
+    /** Loads the model with four threads for the CPU kernels. */
+    constructor(context: Context) : this(context, 4)
 
     /**
      * Runs the model on real values.

@@ -12,11 +12,14 @@ import org.json.JSONException;
 import org.json.JSONObject;
 
 /**
- * Replays the golden vectors on a device and times runs, without an app and without a test library:
- * {@code adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest}.
+ * Replays the golden vectors on a device and times runs, without an app and without a test library.
  *
- * <p>The result is one line of JSON under the key {@code edgepack}, or the reason under {@code error}. {@code edgepack
- * verify --device} reads it.
+ * <pre>
+ * adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest
+ * </pre>
+ *
+ * <p>The result is one line of JSON under the key {@code edgepack}, or the reason under {@code
+ * error}. {@code edgepack verify --device} reads it.
  */
 public final class SelfTest extends Instrumentation {
   private int runs = 50;
@@ -37,11 +40,16 @@ public final class SelfTest extends Instrumentation {
     Bundle results = new Bundle();
     try {
       results.putString("edgepack", report().toString());
-    } catch (IOException | JSONException | GeneralSecurityException | RuntimeException | LinkageError error) {
+    } catch (IOException
+        | JSONException
+        | GeneralSecurityException
+        | RuntimeException
+        | LinkageError error) {
       // A LinkageError: the runtime has no native library for this device.
       results.putString("error", error.toString());
     }
-    finish(results.containsKey("edgepack") ? Activity.RESULT_OK : Activity.RESULT_CANCELED, results);
+    finish(
+        results.containsKey("edgepack") ? Activity.RESULT_OK : Activity.RESULT_CANCELED, results);
   }
 
   private JSONObject report() throws IOException, JSONException, GeneralSecurityException {
@@ -49,9 +57,14 @@ public final class SelfTest extends Instrumentation {
       JSONArray differences = new JSONArray();
       for (GoldenDifference found : model.selfTest()) {
         JSONObject entry = new JSONObject();
-        entry.put("case", found.getCase()).put("output", found.getOutput()).put("allowed", found.getAllowed());
+        entry
+            .put("case", found.getCase())
+            .put("output", found.getOutput())
+            .put("allowed", found.getAllowed());
         // JSON has no infinity.
-        entry.put("largest", Double.isInfinite(found.getLargest()) ? JSONObject.NULL : (Object) found.getLargest());
+        entry.put(
+            "largest",
+            Double.isInfinite(found.getLargest()) ? JSONObject.NULL : (Object) found.getLargest());
         differences.put(entry);
       }
       Benchmark times = model.benchmark(runs);

@@ -54,7 +54,10 @@ final class Assets {
     return ByteBuffer.allocateDirect(size).order(ByteOrder.nativeOrder());
   }
 
-  /** Goes back to the start. The parameter's type keeps the call to a method of every Android version. */
+  /**
+   * Goes back to the start. The parameter's type keeps the call to a method of every Android
+   * version.
+   */
   static void rewind(Buffer buffer) {
     buffer.rewind();
   }

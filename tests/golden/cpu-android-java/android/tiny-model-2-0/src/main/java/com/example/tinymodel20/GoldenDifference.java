@@ -24,7 +24,10 @@ public final class GoldenDifference {
     return output;
   }
 
-  /** Returns the largest absolute difference of the raw values: steps for integers, absolute for floats. */
+  /**
+   * Returns the largest absolute difference of the raw values: steps for integers, absolute for
+   * floats.
+   */
   public double getLargest() {
     return largest;
   }

@@ -3,8 +3,9 @@ package com.example.tinymodel20;
 import android.graphics.Bitmap;
 
 /**
- * How a picture becomes an input: resized to the input's size, red, green and blue or grey, {@code (pixel - mean) /
- * std}. The bilinear filter covers all pixels that a smaller picture leaves out, as Pillow's does, bit for bit.
+ * How a picture becomes an input: resized to the input's size, red, green and blue or grey, {@code
+ * (pixel - mean) / std}. The bilinear filter covers all pixels that a smaller picture leaves out,
+ * as Pillow's does, bit for bit.
  */
 final class ImageSpec {
   /** Gives one row of a picture, each pixel as 0xAARRGGBB. */

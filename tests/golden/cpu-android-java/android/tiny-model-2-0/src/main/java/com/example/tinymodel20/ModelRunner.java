@@ -35,7 +35,8 @@ final class ModelRunner implements AutoCloseable {
   private final int threads;
   private final List<ByteBuffer> inputs = new ArrayList<>();
   private final List<ByteBuffer> outputs = new ArrayList<>();
-  // A GPU delegate has to be made, run and closed on one thread; the other accelerators do not mind.
+  // A GPU delegate has to be made, run and closed on one thread; the other accelerators do not
+  // mind.
   private final ExecutorService executor =
       Executors.newSingleThreadExecutor(
           task -> {

@@ -18,7 +18,9 @@ public final class ModelStatus {
     return accelerator;
   }
 
-  /** Returns why not something better, in the order tried; empty when the first choice was taken. */
+  /**
+   * Returns why not something better, in the order tried; empty when the first choice was taken.
+   */
   public List<String> getReasons() {
     return reasons;
   }

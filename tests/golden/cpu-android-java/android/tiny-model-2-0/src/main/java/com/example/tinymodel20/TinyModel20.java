@@ -19,16 +19,15 @@ public final class TinyModel20 implements AutoCloseable {
   private static final List<TensorSpec> INPUTS =
       Arrays.asList(
           new TensorSpec("My image", TensorSpec.Type.INT8, 12, 0.0078125f, -1),
-          new TensorSpec("class", TensorSpec.Type.FLOAT32, 4)
-      );
+          new TensorSpec("class", TensorSpec.Type.FLOAT32, 4));
   private static final List<TensorSpec> OUTPUTS =
       Arrays.asList(
           new TensorSpec("scores", TensorSpec.Type.UINT8, 3, 0.00390625f, 0),
           new TensorSpec("2nd-output", TensorSpec.Type.FLOAT32, 2),
-          new TensorSpec("scores", TensorSpec.Type.INT64, 1)
-      );
+          new TensorSpec("scores", TensorSpec.Type.INT64, 1));
   private static final ImageSpec IMAGE_0 =
-      new ImageSpec(2, 2, new float[] {127.5f, 127.5f, 127.5f}, new float[] {127.5f, 127.5f, 127.5f});
+      new ImageSpec(
+          2, 2, new float[] {127.5f, 127.5f, 127.5f}, new float[] {127.5f, 127.5f, 127.5f});
 
   private final AssetManager assets;
   private final ModelRunner runner;
@@ -75,8 +74,7 @@ public final class TinyModel20 implements AutoCloseable {
                 OUTPUTS.get(0).readFloatArray(outputs.get(0)),
                 OUTPUTS.get(1).readFloatArray(outputs.get(1)),
                 OUTPUTS.get(2).readLongArray(outputs.get(2)),
-                labels()
-            ));
+                labels()));
   }
 
   /**
@@ -94,7 +92,10 @@ public final class TinyModel20 implements AutoCloseable {
     runner.reset();
   }
 
-  /** Runs the golden vectors that came with the model and returns how far the results are from the expected ones. */
+  /**
+   * Runs the golden vectors that came with the model and returns how far the results are from the
+   * expected ones.
+   */
   public List<GoldenDifference> selfTest() {
     boolean cpu = getStatus().getAccelerator().equals("CPU");
     List<GoldenDifference> differences = new ArrayList<>();
@@ -102,7 +103,8 @@ public final class TinyModel20 implements AutoCloseable {
       int number = i;
       runner.reset();
       differences.addAll(
-          runner.run(buffers -> putGolden(number, buffers), buffers -> compare(number, buffers, cpu)));
+          runner.run(
+              buffers -> putGolden(number, buffers), buffers -> compare(number, buffers, cpu)));
     }
     return differences;
   }
@@ -152,7 +154,8 @@ public final class TinyModel20 implements AutoCloseable {
   }
 
   private ByteBuffer golden(int number, String kind, int index) {
-    return Assets.read(assets, "tiny_model_2_0/golden/case_" + number + "/" + kind + "_" + index + ".bin");
+    return Assets.read(
+        assets, "tiny_model_2_0/golden/case_" + number + "/" + kind + "_" + index + ".bin");
   }
 
   private Map<String, List<String>> labels() {
@@ -168,7 +171,8 @@ public final class TinyModel20 implements AutoCloseable {
     private final long[] scores2;
     private final Map<String, List<String>> labels;
 
-    Result(float[] scores, float[] output2ndOutput, long[] scores2, Map<String, List<String>> labels) {
+    Result(
+        float[] scores, float[] output2ndOutput, long[] scores2, Map<String, List<String>> labels) {
       this.scores = scores;
       this.output2ndOutput = output2ndOutput;
       this.scores2 = scores2;
@@ -213,7 +217,8 @@ public final class TinyModel20 implements AutoCloseable {
           values = this.scores;
           break;
         default:
-          throw new IllegalArgumentException("output: expected one of " + labels.keySet() + ", got " + output);
+          throw new IllegalArgumentException(
+              "output: expected one of " + labels.keySet() + ", got " + output);
       }
       List<String> names = labels.get(output);
       List<Label> found = new ArrayList<>();

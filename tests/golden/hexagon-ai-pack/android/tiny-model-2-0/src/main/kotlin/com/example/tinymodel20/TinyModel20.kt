@@ -2,10 +2,10 @@ package com.example.tinymodel20
 
 import android.content.Context
 import com.qualcomm.qti.QnnDelegate
-import java.nio.ByteBuffer
 import org.tensorflow.lite.Delegate
 import org.tensorflow.lite.gpu.CompatibilityList
 import org.tensorflow.lite.gpu.GpuDelegate
+import java.nio.ByteBuffer
 
 /**
  * Tiny Model 2.0, made by edgepack for Qualcomm Hexagon.
@@ -15,9 +15,9 @@ import org.tensorflow.lite.gpu.GpuDelegate
  * @param context Gives access to the model in the assets.
  * @param threads Threads of the CPU kernels.
  */
-class TinyModel20 @JvmOverloads constructor(
+class TinyModel20(
     context: Context,
-    threads: Int = 4,
+    threads: Int,
 ) : AutoCloseable {
     private val assets = context.assets
     private val runner =
@@ -26,8 +26,12 @@ class TinyModel20 @JvmOverloads constructor(
             INPUTS,
             OUTPUTS,
             listOf(
-                Attempt("HTP") { openQnn(context, QnnDelegate.Capability.HTP_RUNTIME_QUANTIZED, QnnDelegate.Options.BackendType.HTP_BACKEND) },
-                Attempt("DSP") { openQnn(context, QnnDelegate.Capability.DSP_RUNTIME, QnnDelegate.Options.BackendType.DSP_BACKEND) },
+                Attempt("HTP") {
+                    openQnn(context, QnnDelegate.Capability.HTP_RUNTIME_QUANTIZED, QnnDelegate.Options.BackendType.HTP_BACKEND)
+                },
+                Attempt("DSP") {
+                    openQnn(context, QnnDelegate.Capability.DSP_RUNTIME, QnnDelegate.Options.BackendType.DSP_BACKEND)
+                },
                 Attempt("GPU") { openGpu() },
             ),
             threads,
@@ -36,6 +40,9 @@ class TinyModel20 @JvmOverloads constructor(
 
     /** What runs the model, and why not something better. */
     val status: ModelStatus get() = runner.status
+
+    /** Loads the model with four threads for the CPU kernels. */
+    constructor(context: Context) : this(context, 4)
 
     /**
      * Runs the model on real values.

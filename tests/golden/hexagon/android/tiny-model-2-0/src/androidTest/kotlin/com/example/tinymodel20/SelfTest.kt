@@ -3,9 +3,9 @@ package com.example.tinymodel20
 import android.app.Activity
 import android.app.Instrumentation
 import android.os.Bundle
-import java.security.MessageDigest
 import org.json.JSONArray
 import org.json.JSONObject
+import java.security.MessageDigest
 
 /**
  * Replays the golden vectors on a device and times runs, without an app and without a test library:

@@ -1,6 +1,8 @@
 package com.example.tinymodel20
 
 import android.content.res.AssetManager
+import org.tensorflow.lite.Delegate
+import org.tensorflow.lite.Interpreter
 import java.io.FileInputStream
 import java.io.FileNotFoundException
 import java.nio.ByteBuffer
@@ -9,8 +11,6 @@ import java.nio.channels.FileChannel
 import java.util.concurrent.Callable
 import java.util.concurrent.ExecutionException
 import java.util.concurrent.Executors
-import org.tensorflow.lite.Delegate
-import org.tensorflow.lite.Interpreter
 
 /**
  * What runs the model.
