@@ -38,3 +38,47 @@ def improve_and_quantize(
     made = apply(done.tflite, rule, done.ranges)
     report = {"effort": effort, "samples": len(arrays), **done.to_json()}
     return made.tflite, made.tool, tuple(made.notes), report
+
+
+def improve_and_mix(
+    tflite: bytes,
+    rule: SchemeRule,
+    samples: SampleSet,
+    judged: SampleSet,
+    effort: str,
+    limit: float,
+    off: Sequence[str] = (),
+) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
+    """Return what `improve_and_quantize` does, with as few ops in float as hold a limit; the report has `mixed` too.
+
+    In a child, progress is emitted as `(step, part done, parts)`; of `mixed` the parts are not known beforehand and are
+    one more than what is done.
+
+    Args:
+        tflite: A float model.
+        rule: An int8 rule whose `mixed` allows `float32`.
+        samples: Calibration samples, as for `improve_and_quantize`.
+        judged: Samples that the limit is held on: top-1 counts with labels, agreement with the float model without.
+        effort: `low`, `medium` or `high`.
+        limit: Most percentage points that may be lost.
+        off: Steps to leave out.
+
+    Raises:
+        UnfitModelError: The target takes integers only.
+        AccuracyError: Mixed precision does not hold the limit.
+        QuantizationRefused: ai-edge-quantizer cannot take the model.
+        QuantizationError: The model cannot be calibrated or quantized.
+    """
+    from edgepack.quantize.improve.mixed import mixed
+    from edgepack.quantize.improve.steps import improve
+    from edgepack.runtime.evaluate import evaluate
+
+    used = samples.limited(MOST_SAMPLES)
+    arrays = [used.sample(i) for i in range(len(used))]
+    done = improve(tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts)))
+    found = mixed(
+        done.tflite, rule, done.ranges, arrays, lambda made: evaluate(tflite, {"": made}, judged)[""], limit,
+        progress=lambda tries: emit(("mixed", tries, tries + 1)),
+    )  # fmt: skip
+    report = {"effort": effort, "samples": len(arrays), **done.to_json(), "mixed": found.to_json()}
+    return found.made.tflite, found.made.tool, tuple(found.made.notes), report

@@ -209,6 +209,7 @@ class _Loader:
                     weights=entry.choice("weights", ("per-channel", "per-tensor"), "per-channel"),
                     why=entry.text("why", ""),
                     chip=self._chip(entry.table("chip", optional=True)),
+                    mixed=self._mixed(entry),
                 )
             )
             entry.done()
@@ -216,6 +217,12 @@ class _Loader:
             self.faults.add(f"{table.path}.schemes", "expected at least one scheme for every chip, best first")
         self._unique(f"{table.path}.schemes", "scheme", [rule.scheme for rule in rules])
         return tuple(rules)
+
+    def _mixed(self, entry: Table) -> tuple[str, ...]:
+        found = entry.strings("mixed")
+        if unknown := sorted(set(found) - {"float32"}):
+            self.faults.add(f"{entry.path}.mixed", f"expected float32, got '{unknown[0]}'")
+        return found
 
     def _chip(self, table: Table) -> dict[str, bool | int]:
         found: dict[str, bool | int] = {}

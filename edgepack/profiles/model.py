@@ -18,6 +18,7 @@ class SchemeRule:
         weights: `per-channel` or `per-tensor`: granularity of all other weights.
         chip: What a chip must be like (`{"float16": True}`, `{"min_arch": 73}`); the scheme is offered only when a chip
             was given that is like this. Empty for every chip.
+        mixed: Types that single ops may keep when the rest is integer: `float32`, or none.
     """
 
     scheme: str
@@ -26,6 +27,7 @@ class SchemeRule:
     why: str = ""
     weights: str = "per-channel"
     chip: Mapping[str, bool | int] = field(default_factory=dict)
+    mixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

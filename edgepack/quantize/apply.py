@@ -3,9 +3,10 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -46,7 +47,9 @@ class Quantized:
     notes: tuple[str, ...] = ()
 
 
-def apply(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = None) -> Quantized:
+def apply(
+    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = None, *, keep: Collection[str] = ()
+) -> Quantized:
     """Return the float model in the rule's scheme.
 
     Signatures, names and order of inputs and outputs and the description are the float model's; op versions and
@@ -57,6 +60,7 @@ def apply(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = 
         rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
         ranges: (minimum, maximum) of every float activation by `edgepack.graph.edit.tensor_keys` key; for the integer
             schemes only.
+        keep: Ops that stay float, by the `tensor_keys` of their first output; for the integer schemes only.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot, or leaves float what TFLiteConverter's quantizer would not.
@@ -78,8 +82,9 @@ def apply(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = 
     if scheme.id == "float16":
         made, tool = to_float16(tflite), "edgepack"
     else:
-        made, tool = _quantize(tflite, rule, ranges), f"ai-edge-quantizer {version('ai-edge-quantizer')}"
-    return adopt(made, tflite, rule, tool)
+        made, tool = _quantize(tflite, rule, ranges, keep), f"ai-edge-quantizer {version('ai-edge-quantizer')}"
+    done = adopt(made, tflite, rule, tool)
+    return replace(done, notes=(f"kept in float: {', '.join(sorted(keep))}",)) if keep else done
 
 
 def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
@@ -148,7 +153,7 @@ def _bits(rule: SchemeRule) -> int:
     return 16 if get_scheme(rule.scheme).activations == "INT16" else 8
 
 
-def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None) -> bytes:
+def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None, keep: Collection[str] = ()) -> bytes:
     scheme = get_scheme(rule.scheme)
     if scheme.is_integer and ranges is None:
         raise QuantizationError(f"{scheme.id} needs the ranges of a calibration, got none")
@@ -156,7 +161,7 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
         from ai_edge_quantizer import quantizer
 
         try:
-            tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule))
+            tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule, keep))
             measured = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
             made = bytes(
                 tool.quantize(measured, enable_progress_bar=False, enable_progress_report=False).quantized_model
@@ -170,7 +175,14 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
     if not scheme.is_integer:
         return made
     if _bits(rule) == 8:
-        left = sorted({op.name for op in float_ops(read_model(made).main) if op.name in CONVERTER_INT8})
+        graph = read_model(made).main
+        left = sorted(
+            {
+                op.name
+                for op in float_ops(graph)
+                if op.name in CONVERTER_INT8 and graph.tensors[op.outputs[0]].name not in keep
+            }
+        )
         if left:
             raise QuantizationRefused(
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
@@ -186,7 +198,7 @@ def _prepared(tflite: bytes) -> bytes:
     return pack(model)
 
 
-def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
+def _recipe(rule: SchemeRule, keep: Collection[str] = ()) -> list[dict[str, Any]]:
     """Return the recipe, in ai-edge-quantizer's own JSON form; a later entry overrides an earlier one."""
     per_tensor = rule.fully_connected == "per-tensor"
     bits = _bits(rule)
@@ -198,6 +210,10 @@ def _recipe(rule: SchemeRule) -> list[dict[str, Any]]:
     entries = [_entry("*", activation, weights), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
     if per_tensor:
         entries.append(_entry("FULLY_CONNECTED", activation, "TENSORWISE"))
+    if keep:
+        # An op goes by its outputs' names, each ended by a semicolon.
+        names = "|".join(re.escape(name) for name in sorted(keep))
+        entries.append({"regex": f"^(?:{names});", "operation": "*", "algorithm_key": "no_quantize", "op_config": {}})
     return entries
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from edgepack.child import Worker
 from edgepack.graph import read_model
-from edgepack.pipeline.improving import improve_and_quantize
+from edgepack.pipeline.improving import improve_and_mix, improve_and_quantize
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import InputSpec, load_samples
 
@@ -32,6 +32,22 @@ def test_improving_runs_in_a_child_and_reports(tmp_path):
     assert read_model(data).is_quantized and tool.startswith("ai-edge-quantizer")
     assert (report["effort"], report["samples"]) == ("high", 12)
     tried = [step["step"] for step in report["steps"]]
-    assert tried[:3] == ["ranges", "margin", "pools"] and "rounding" in tried and "absorb" not in tried
-    assert {step for step, _, _ in told} >= {"ranges", "equalize", "rounding"}
+    assert tried[:3] == ["ranges", "margin", "bounds"] and "rounding" in tried and "absorb" not in tried
+    assert {step for step, _, _ in told} >= {"ranges", "balance", "rounding"}
     assert all(0 <= done < parts for _, done, parts in told)
+
+
+@pytest.mark.slow
+def test_mixing_runs_in_a_child_and_reports(tmp_path):
+    """The child gives the file that holds the limit, and the report says which ops stayed float and what it cost."""
+    tflite = builders.classifier()
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 1, (12, 8, 8, 3)).astype(np.float32))
+    samples = load_samples(str(tmp_path / "x.npy"), [InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))])
+    rule = SchemeRule("int8", "FLOAT32", mixed=("float32",))
+    with Worker() as worker:
+        data, tool, _, report = worker.call(
+            "edgepack.pipeline.improving:improve_and_mix", tflite, rule, samples, samples, "low", 0.0
+        )
+    assert (data, tool) == improve_and_mix(tflite, rule, samples, samples, "low", 0.0)[:2]
+    assert report["effort"] == "low" and report["mixed"]["after"]["agreement"] == 100.0
+    assert report["mixed"]["ops"] == len(read_model(tflite).main.ops)
