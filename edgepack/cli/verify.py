@@ -1,7 +1,8 @@
 """`edgepack verify`."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -61,6 +62,8 @@ def verify(
     _print(result)
     if found is not None:
         _print_device(found)
+    elif result.ok:
+        _print_last_device(result.manifest)
     if error is not None:
         output.error(error)
         return error.exit_code
@@ -92,6 +95,15 @@ def _print(result: "VerifyResult") -> None:
         output.out(output.wrap(f"golden vectors: {vectors} run, largest difference {largest:g} (on {kind})"))
     for note in result.notes:
         output.out(output.wrap(f"note: {note}"))
+
+
+def _print_last_device(manifest: Mapping[str, Any]) -> None:
+    """Say what an earlier --device found; the manifest has passed its schema."""
+    device = manifest.get("device")
+    if device is not None:
+        where = f"{device['manufacturer']} {device['model']} ({device['soc']}, Android {device['android']})"
+        times = f"median {device['median_ms']:.3g} ms of {device['runs']} runs"
+        output.out(output.wrap(f"measured before on {where}: {device['accelerator']}, {times}"))
 
 
 def _print_device(found: "DeviceResult") -> None:
