@@ -1,37 +1,14 @@
 /* Opens a model's file on the best there is, and runs it. Made by edgepack; the same file in every Linux bundle. */
 #define _POSIX_C_SOURCE 200809L
-#include "engine.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "runtime.h"
-
-enum { kPathSize = 4096 };
-
-struct engine {
-  const engine_model *model;
-  char *data_dir;
-  char *device;
-  char *compiled_file; /* for the accelerator in place of the model's own; null for these */
-  edgepack_accelerator accelerator;
-  int threads;
-  const runtime_kind *kind;
-  void *library;
-  void *session;
-  engine_delegate *delegates; /* one for each file on the accelerator */
-  void **raw_inputs; /* staging of tensors that are not given as they are, null for the others */
-  void **raw_outputs;
-  void **real_outputs; /* real values of outputs with a tail */
-  const void **given; /* what goes to the runtime in one run */
-  void **wanted;
-  edgepack_status status;
-};
+#include "engine_state.h"
 
 edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char *format, ...) {
   if (error != NULL) {
@@ -44,7 +21,7 @@ edgepack_code engine_fail(edgepack_error *error, edgepack_code code, const char 
   return code;
 }
 
-static edgepack_code path_of(const engine *self, const char *file, char *path, edgepack_error *error) {
+edgepack_code engine_path(const engine *self, const char *file, char *path, edgepack_error *error) {
   const char *folder = file[0] == '/' ? "" : self->data_dir;
   const int length = snprintf(path, kPathSize, "%s%s%s", folder, file[0] == '/' ? "" : "/", file);
   if (length < 0 || length >= kPathSize) {
@@ -65,7 +42,7 @@ static edgepack_code open_files(engine *self, const char *const *files, size_t c
                            ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
                            : EDGEPACK_OK;
   for (size_t i = 0; code == EDGEPACK_OK && i < count; ++i) {
-    code = path_of(self, files[i], texts + i * kPathSize, error);
+    code = engine_path(self, files[i], texts + i * kPathSize, error);
     paths[i] = texts + i * kPathSize;
     delegates[i] = self->delegates[i].delegate;
   }
@@ -189,7 +166,7 @@ static edgepack_code open_best(engine *self, edgepack_error *error) {
   return open_files(self, &self->model->host_file, 1, error);
 }
 
-static void free_staging(void **staging, size_t count) {
+void engine_free_all(void **staging, size_t count) {
   for (size_t i = 0; staging != NULL && i < count; ++i) {
     free(staging[i]);
   }
@@ -205,7 +182,7 @@ static void **make_staging(const engine_tensor *tensors, size_t count, int real)
     }
     staging[i] = calloc(tensors[i].elements + 1, real ? sizeof(float) : engine_type_size(tensors[i].type));
     if (staging[i] == NULL) {
-      free_staging(staging, count);
+      engine_free_all(staging, count);
       return NULL;
     }
   }
@@ -265,9 +242,9 @@ void engine_close(engine *self) {
     return;
   }
   close_session(self);
-  free_staging(self->raw_inputs, self->model->input_count);
-  free_staging(self->raw_outputs, self->model->output_count);
-  free_staging(self->real_outputs, self->model->output_count);
+  engine_free_all(self->raw_inputs, self->model->input_count);
+  engine_free_all(self->raw_outputs, self->model->output_count);
+  engine_free_all(self->real_outputs, self->model->output_count);
   free(self->given);
   free(self->wanted);
   free(self->device);
@@ -332,107 +309,6 @@ edgepack_code engine_run_real(engine *self, const void *const *inputs, void *con
     } else if (outputs[i] != NULL && self->raw_outputs[i] != NULL) {
       engine_dequantize(&model->outputs[i], self->raw_outputs[i], outputs[i]);
     }
-  }
-  return code;
-}
-
-/* -- golden vectors ---------------------------------------------------------------------------------------------- */
-
-static size_t raw_size(const engine_tensor *tensor) { return tensor->elements * engine_type_size(tensor->type); }
-
-static edgepack_code read_golden(const engine *self, size_t number, const char *kind, size_t position, size_t size,
-                                 void **data, edgepack_error *error) {
-  char name[96];
-  char path[kPathSize];
-  snprintf(name, sizeof name, "golden/case_%zu/%s_%zu.bin", number, kind, position);
-  const edgepack_code code = path_of(self, name, path, error);
-  if (code != EDGEPACK_OK) {
-    return code;
-  }
-  FILE *stream = fopen(path, "rb");
-  if (stream == NULL) {
-    return engine_fail(error, EDGEPACK_NO_FILE, "cannot read %s: %s", path, strerror(errno));
-  }
-  *data = malloc(size + 1);
-  /* One byte more than expected: a longer file is as wrong as a shorter one. */
-  const size_t got = *data != NULL ? fread(*data, 1, size + 1, stream) : 0;
-  fclose(stream);
-  if (*data == NULL) {
-    return engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
-  }
-  return got == size ? EDGEPACK_OK
-                     : engine_fail(error, EDGEPACK_NO_FILE, "%s: expected %zu bytes, got %s", path, size,
-                                   got < size ? "fewer" : "more");
-}
-
-/* What this loader makes of a golden raw output has to be the golden finished one. */
-static edgepack_code check_tail(const engine *self, size_t number, size_t position, const void *raw,
-                                edgepack_difference *difference, edgepack_error *error) {
-  const engine_tensor *tensor = &self->model->outputs[position];
-  const size_t size = engine_finished_size(tensor);
-  void *expected = NULL;
-  void *finished = malloc(size + 1);
-  edgepack_code code = finished == NULL ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
-                                        : read_golden(self, number, "finished", position, size, &expected, error);
-  if (code == EDGEPACK_OK) {
-    engine_finish(tensor, raw, self->real_outputs[position], finished);
-    if (!engine_same(tensor, expected, finished)) {
-      difference->largest = HUGE_VAL;
-      difference->ok = 0;
-    }
-  }
-  free(expected);
-  free(finished);
-  return code;
-}
-
-static edgepack_code run_case(engine *self, size_t number, void **inputs, void **expected, void **actual,
-                              edgepack_difference *differences, edgepack_error *error) {
-  const engine_model *model = self->model;
-  edgepack_code code = engine_reset(self, error);
-  for (size_t i = 0; code == EDGEPACK_OK && i < model->input_count; ++i) {
-    code = read_golden(self, number, "input", i, raw_size(&model->inputs[i]), &inputs[i], error);
-  }
-  for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
-    const engine_tensor *tensor = &model->outputs[i];
-    code = read_golden(self, number, "output", i, raw_size(tensor), &expected[i], error);
-    actual[i] = calloc(tensor->elements + 1, engine_type_size(tensor->type));
-    if (code == EDGEPACK_OK && actual[i] == NULL) {
-      code = engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory");
-    }
-  }
-  if (code == EDGEPACK_OK) {
-    code = engine_run_raw(self, (const void *const *)inputs, actual, error);
-  }
-  const int on_cpu = code == EDGEPACK_OK && strcmp(self->status.accelerator, "cpu") == 0;
-  for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
-    differences[i].golden_case = number;
-    differences[i].output = i;
-    engine_compare(&model->outputs[i], expected[i], actual[i], on_cpu ? &model->on_cpu : &model->on_accelerator,
-                   &differences[i]);
-    if (model->outputs[i].tail_count > 0) {
-      code = check_tail(self, number, i, expected[i], &differences[i], error);
-    }
-  }
-  return code;
-}
-
-edgepack_code engine_self_test(engine *self, edgepack_difference *differences, edgepack_error *error) {
-  if (self == NULL || differences == NULL) {
-    return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "the model or the differences are null");
-  }
-  const engine_model *model = self->model;
-  edgepack_code code = EDGEPACK_OK;
-  for (size_t number = 0; code == EDGEPACK_OK && number < model->cases; ++number) {
-    void **inputs = calloc(model->input_count + 1, sizeof *inputs);
-    void **expected = calloc(model->output_count + 1, sizeof *expected);
-    void **actual = calloc(model->output_count + 1, sizeof *actual);
-    code = inputs == NULL || expected == NULL || actual == NULL
-               ? engine_fail(error, EDGEPACK_NO_MEMORY, "out of memory")
-               : run_case(self, number, inputs, expected, actual, differences + number * model->output_count, error);
-    free_staging(inputs, model->input_count);
-    free_staging(expected, model->output_count);
-    free_staging(actual, model->output_count);
   }
   return code;
 }
