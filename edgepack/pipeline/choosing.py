@@ -69,7 +69,7 @@ def check_placement(given: Given, profile: TargetProfile, model: bytes) -> Repor
 
 def _rung(given: Given, rule: SchemeRule) -> Rung:
     recipe = "qat" if get_scheme(rule.scheme).needs is Needs.LABELS else ""
-    return Rung(rule, given.options.effort, recipe)
+    return Rung(rule, given.options.effort, recipe=recipe)
 
 
 def _least_loss(given: Given, profile: TargetProfile, selection: Selection, result: TargetResult) -> SchemeRule:
@@ -113,6 +113,7 @@ def _climb(
         asked=options.scheme,
         effort=options.effort,
         improvable=given.samples is not None,
+        drop=AUTO_DROP if limits.drop is None else limits.drop,
         untrainable=_untrainable(given),
     )
     steps: list[Step] = []

@@ -36,6 +36,7 @@ class Rung:
     Attributes:
         rule: The target's rule for the scheme.
         effort: `low`, `medium` or `high`: how much is done for int8 after training.
+        mixed: Points that may be lost when single ops stay float, None when none may.
         recipe: Recipe of `edgepack.train`, empty for quantization after training.
         sparsity: Share of zeros of a recipe that prunes.
         clusters: Different weights per layer of a recipe that clusters.
@@ -44,6 +45,7 @@ class Rung:
 
     rule: SchemeRule
     effort: str = "low"
+    mixed: float | None = None
     recipe: str = ""
     sparsity: float = 0.0
     clusters: int = 0
@@ -55,6 +57,8 @@ class Rung:
         words = [self.recipe or self.rule.scheme]
         if self.rule.scheme == "int8":
             words.append(f"effort {self.effort}")
+        if self.mixed is not None:
+            words.append("single ops in float")
         if self.sparsity:
             words.append(f"{100 * self.sparsity:g} % zeros")
         if self.clusters:
@@ -126,6 +130,7 @@ def rungs(
     asked: str = "auto",
     effort: str = "low",
     improvable: bool = True,
+    drop: float = AUTO_DROP,
     untrainable: str = "",
 ) -> tuple[Rung, ...]:
     """Return the rungs of a target from bottom to top, also those that data is missing for.
@@ -136,6 +141,7 @@ def rungs(
         asked: `auto`, or the scheme asked for: then only its rungs; training also makes `int8`.
         effort: Where the effort for int8 begins.
         improvable: False when there are no real samples, which more effort would be fitted to.
+        drop: Points that may be lost, for which single ops stay float where the target takes that.
         untrainable: Why the model cannot be trained at all, empty when it can.
     """
     found: list[Rung] = []
@@ -146,6 +152,8 @@ def rungs(
             continue
         missing = "it needs --samples" if needs is Needs.SAMPLES and Needs.SAMPLES not in available else ""
         found.extend(Rung(rule, one, missing=missing) for one in (efforts if rule.scheme == "int8" else ("low",)))
+        if rule.scheme == "int8" and "float32" in rule.mixed and improvable:
+            found.append(Rung(rule, efforts[-1], drop, missing=missing))
     trained = next((rule for rule in schemes if get_scheme(rule.scheme).needs is Needs.LABELS), None)
     if trained is not None and asked in {"auto", "int8", trained.scheme}:
         missing = untrainable or ("" if Needs.LABELS in available else "it needs --train")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgepack.errors import AccuracyError, QuantizationError
 from edgepack.pipeline.given import Given
 from edgepack.pipeline.ladder import Rung
 from edgepack.pipeline.repairing import repair_kept
@@ -57,7 +58,7 @@ def make(given: Given, profile: TargetProfile, rung: Rung, watch: Stopwatch) -> 
     tflite = proven.repaired.tflite
     warnings = [*proven.notes]
     made = None
-    if rung.effort != "low" and rule.scheme == "int8" and given.samples is not None:
+    if (rung.effort != "low" or rung.mixed is not None) and rule.scheme == "int8" and given.samples is not None:
         made = _improve(given, tflite, rung, watch, warnings)
     made = made or _quantize(given, tflite, rule, watch)
     made.repairs, made.warnings = proven.repaired.rewrites, [*warnings, *made.warnings]
@@ -96,7 +97,16 @@ def _improve(given: Given, tflite: bytes, rung: Rung, watch: Stopwatch, warnings
     assert given.samples is not None
     with watch.step("quantize"):
         try:
-            model, tool, notes, report = given.session.improved(tflite, rung.rule, given.samples, rung.effort)
+            model, tool, notes, report = given.session.improved(
+                tflite,
+                rung.rule,
+                given.samples,
+                rung.effort,
+                judged=given.samples if given.evaluation is None else given.evaluation,
+                limit=rung.mixed,
+            )
+        except AccuracyError as error:
+            raise QuantizationError(error.message, hint=error.hint) from error
         except QuantizationRefused as refused:
             warnings.append(f"quantized with effort low: {refused.message}")
             return None
@@ -158,4 +168,7 @@ def _method(given: Given, result: TargetResult) -> str:
     if result.improvements is None:
         return given.options.method or DEFAULT_METHOD
     kept = [step["step"] for step in result.improvements["steps"] if step["kept"]]
+    mixed = result.improvements.get("mixed")
+    if mixed is not None:
+        kept.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in float")
     return f"effort {result.improvements['effort']}: {', '.join(kept)}"

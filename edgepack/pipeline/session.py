@@ -148,21 +148,36 @@ class Session:
         return files["model.tflite"], meta["tool"], tuple(meta["notes"])
 
     def improved(
-        self, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str
+        self,
+        tflite: bytes,
+        rule: SchemeRule,
+        samples: SampleSet,
+        effort: str,
+        *,
+        judged: SampleSet | None = None,
+        limit: float | None = None,
     ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
         """Return (int8 file, tool that wrote it, notes, report of the steps), improved with an effort.
 
+        With a limit the fewest ops stay float that hold it: most percentage points lost on the samples `judged`.
+
         Raises:
+            AccuracyError: Not even with every op in float that may be is the limit held.
             QuantizationRefused: ai-edge-quantizer cannot take the model.
         """
         wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
-        parts = {"model": sha256(tflite), "rule": wish, "samples": samples.digest, "effort": effort}
+        parts: dict[str, Any] = {"model": sha256(tflite), "rule": wish, "samples": samples.digest, "effort": effort}
+        if limit is not None and judged is not None:
+            parts |= {"judged": judged.digest, "limit": limit}
+            call: tuple[Any, ...] = ("improve_and_mix", tflite, rule, samples, judged, effort, limit)
+        else:
+            call = ("improve_and_quantize", tflite, rule, samples, effort)
 
         def compute() -> dict[str, bytes]:
             self.progress(f"improving int8 with effort {effort}")
             data, tool, notes, report = self.run_native(
-                "edgepack.pipeline.improving:improve_and_quantize",
-                *(tflite, rule, samples, effort),
+                f"edgepack.pipeline.improving:{call[0]}",
+                *call[1:],
                 on_event=lambda event: self.progress(f"{event[0]}: {event[1]} of {event[2]}"),
             )
             return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "report": report})}

@@ -39,7 +39,7 @@ def climb(target: str, out: Path, said: list[str], **more: object) -> TargetResu
 
 
 def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
-    """Where int8 loses too much at every effort, the next scheme is taken; every rung stands in the manifest."""
+    """Where int8 loses too much at every effort, the CPU keeps single ops in float; every rung is in the manifest."""
     said: list[str] = []
     entry = climb("cpu", tmp_path, said, samples=dim, max_drop=1.0)
     assert entry.error is None
@@ -47,9 +47,9 @@ def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
         ("int8, effort low", True, False),
         ("int8, effort medium", True, False),
         ("int8, effort high", True, False),
-        ("dynamic-range", True, True),
+        ("int8, effort high, single ops in float", True, True),
     ]
-    assert entry.scheme == "dynamic-range"
+    assert entry.scheme == "int8"
     assert "first rung" in entry.reason
     assert all(step["top1"] < step["top1_float"] - 1.0 and "1 may be lost" in step["why"] for step in entry.ladder[:3])
     assert [line.split(":")[1].strip() for line in said] == [step["rung"] for step in entry.ladder]
@@ -59,6 +59,10 @@ def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
     assert verify(entry.bundle).problems == ()
     manifest = json.loads((entry.bundle / "manifest.json").read_text())
     assert manifest["ladder"] == entry.ladder
+    assert entry.improvements is not None
+    kept = entry.improvements["mixed"]["kept"]
+    assert 0 < len(kept) < entry.improvements["mixed"]["ops"]
+    assert f"{len(kept)} of {entry.improvements['mixed']['ops']} ops in float" in manifest["calibration"]["method"]
     assert entry.model is not None
     assert manifest["ladder"][-1]["bytes"] == len(entry.model)
     assert manifest["ladder"][-1]["gzip_bytes"] == gzip_size(entry.model)

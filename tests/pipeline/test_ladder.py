@@ -28,7 +28,10 @@ def step(rung: Rung, *misses: str, drop: float = 0.0, size: int = 1000, gzip_siz
 def test_after_training_comes_first() -> None:
     """Every rung after training stands below training, training for accuracy below training for size."""
     names = [rung.name for rung in rungs(CPU, EVERYTHING)]
-    assert names[:5] == ["int8, effort low", "int8, effort medium", "int8, effort high", "dynamic-range", "float16"]
+    assert names[:6] == [
+        "int8, effort low", "int8, effort medium", "int8, effort high", "int8, effort high, single ops in float",
+        "dynamic-range", "float16",
+    ]  # fmt: skip
     assert names[names.index("qat") :] == [
         "qat",
         "prune+qat, 50 % zeros",
@@ -46,6 +49,14 @@ def test_a_scheme_that_was_asked_for_stays() -> None:
     assert {rung.rule.scheme for rung in rungs(CPU, EVERYTHING, asked="int8")} == {"int8", "int8-qat"}
     assert {rung.rule.scheme for rung in rungs(CPU, EVERYTHING, asked="int8-qat")} == {"int8-qat"}
     assert [rung.effort for rung in rungs(EDGETPU, EVERYTHING, effort="high")][:1] == ["high"]
+
+
+def test_single_ops_stay_float_where_the_target_takes_that() -> None:
+    """Mixed precision stands above the last effort on the CPU, with the limit it has to hold; the Edge TPU has none."""
+    (mixed,) = [rung for rung in rungs(CPU, EVERYTHING, drop=0.5) if rung.mixed is not None]
+    assert (mixed.rule.scheme, mixed.effort, mixed.mixed) == ("int8", "high", 0.5)
+    assert not any(rung.mixed is not None for rung in rungs(EDGETPU, EVERYTHING))
+    assert not any(rung.mixed is not None for rung in rungs(CPU, EVERYTHING, improvable=False))
 
 
 def test_random_numbers_are_not_fitted_to() -> None:
