@@ -6,7 +6,7 @@ from edgepack.errors import QuantizationError, UsageError
 from edgepack.graph import read_model
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.histogram import Statistics
-from edgepack.quantize.ranges import METHODS, best_method, choose_ranges, minmax, mse, percentile
+from edgepack.quantize.ranges import METHODS, choose_ranges, minmax, mse, percentile
 
 
 def _statistics(values: np.ndarray) -> Statistics:
@@ -98,16 +98,3 @@ def test_another_models_calibration_is_refused():
         choose_ranges(calibration, read_model(builders.classifier()))
     with pytest.raises(UsageError, match="unknown range method 'guess'"):
         choose_ranges(calibration, read_model(builders.one_op("RELU")), "guess")
-
-
-@pytest.mark.parametrize(
-    ("scores", "winner"),
-    [
-        ({"percentile": 30.0, "mse": 30.4, "minmax": 28.0}, "percentile"),
-        ({"percentile": 27.0, "mse": 29.4, "minmax": 29.2}, "mse"),
-        ({"minmax": 20.0}, "minmax"),
-    ],
-)
-def test_the_best_method_wins_beyond_noise(scores, winner):
-    """The highest score wins, but differences under half a decibel do not unseat the default."""
-    assert best_method(scores) == winner
