@@ -208,6 +208,8 @@ def _refusal(given: Given, profile: TargetProfile, steps: list[Step], limits: Li
     hints = [f"{looser} lets it pass, and takes what is made already"]
     if any(step.rung.missing == "it needs --train" for step in steps):
         hints.append("--train with labelled samples adds quantization-aware training")
+    if "size" in nearest.misses and limits.download is None:
+        hints.append("zeros and few different weights (--train) only make the compressed file smaller: --max-download")
     return AccuracyError(
         f"no way to make the file for {profile.id} holds {limits}; the nearest is {nearest}",
         hint="; ".join(hints),

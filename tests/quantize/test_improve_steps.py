@@ -49,6 +49,16 @@ def test_more_effort_loses_less(make):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("value", [0.0, 0.37])
+def test_samples_that_never_change_still_give_a_file(value):
+    """Inputs without any spread leave nothing to learn from, and that is no failure."""
+    tflite = chain()
+    samples = [{name: np.full_like(array, value) for name, array in builders.samples(tflite, 1)[0].items()}] * 10
+    done = improve(tflite, RULE, samples, "high")
+    assert read_model(apply(done.tflite, RULE, done.ranges).tflite).main.ops
+
+
+@pytest.mark.slow
 def test_the_same_samples_give_the_same_bytes():
     """Two runs agree byte for byte and figure for figure."""
     tflite = chain()

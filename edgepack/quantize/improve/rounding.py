@@ -28,6 +28,8 @@ _POSITIONS = 256
 
 #: Least that is added to the diagonal before it is inverted, as a share of its mean; more where samples are few.
 _DAMPING = 0.01
+#: Relative error of sums of products in single precision, generously.
+_SUMMING = 1e-5
 
 Quantize = Callable[[bytes], bytes]
 
@@ -71,7 +73,9 @@ def moments(tflite: bytes, made: bytes, layer: Layer, samples: Sequence[Sample])
                (np.swapaxes(y, -1, -2) @ y).astype(np.float64)]  # fmt: skip
         sums = [a + b for a, b in zip(sums, now, strict=True)] if sums else now
     mean_float, mean, square = (total / count for total in sums)
-    square -= mean[..., :, np.newaxis] * mean[..., np.newaxis, :]
+    # What single precision leaves of an input that never changes is noise, of either sign; it must not look like data.
+    noise = _SUMMING * np.square(mean).mean(axis=-1)[..., np.newaxis, np.newaxis] * np.eye(mean.shape[-1])
+    square += noise - mean[..., :, np.newaxis] * mean[..., np.newaxis, :]
     return Moments(mean_float, mean, square, count)
 
 
