@@ -8,6 +8,8 @@ from edgepack.resources import templates_dir
 from edgepack.runtime.metrics import Quality
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 20, 270
+#: Width of a letter and height of a line of the picture's labels, with some room.
+_LETTER, _LINE = 8.0, 16.0
 #: Below this a layer's bar is drawn in the warning colour; about where int8 models begin to lose accuracy.
 _LOW_SNR = 15.0
 
@@ -111,28 +113,23 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
     heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
     low, high = _span(min(heights), max(heights), 1.0)
     _, widest = _span(0, max(size_of(entry) for entry, _ in measured), 1.0)
-    points = []
-    taken: list[tuple[float, float]] = []
-    for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: size_of(item[0][0])):
-        x = _LEFT + size_of(entry) / widest * (_RIGHT - _LEFT)
-        y = _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP)
-        # Labels of near points are stacked, so that none covers another.
-        label_y = y - 12
-        while any(abs(label_y - other) < 16 and abs(x - place) < 110 for place, other in taken):
-            label_y -= 16
-        taken.append((x, label_y))
-        near_edge = x > _RIGHT - 90
-        points.append(
-            {
-                "x": round(x, 1),
-                "y": round(y, 1),
-                "label_x": round(x - 10 if near_edge else x + 10, 1),
-                "label_y": round(label_y, 1),
-                "anchor": "end" if near_edge else "start",
-                "name": entry.scheme,
-                "title": f"{entry.scheme}: {readable(size_of(entry))}, {height:.2f}",
-            }
+    places = [
+        (
+            _LEFT + size_of(entry) / widest * (_RIGHT - _LEFT),
+            _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP),
+            entry.scheme,
+            f"{entry.scheme}: {readable(size_of(entry))}, {height:.2f}",
         )
+        for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: size_of(item[0][0]))
+    ]
+    # No label covers a point, or another label.
+    taken = [(x - 8, x + 8, y + 5) for x, y, *_ in places]
+    points = []
+    for x, y, name, title in places:
+        left, baseline = _label_place(x, y, name, taken)
+        place = {"x": x, "y": y, "label_x": left, "label_y": baseline}
+        points.append({key: round(value, 1) for key, value in place.items()} | {"name": name, "title": title})
+    digits = 1 if high - low >= 4 else 2
     return {
         "size": "compressed file size" if packed else "file size",
         "what": "top-1 accuracy" if by_top1 else "SNR in dB",
@@ -141,10 +138,34 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
             {"at": round(_LEFT + i / 4 * (_RIGHT - _LEFT), 1), "text": readable(widest * i / 4)} for i in range(5)
         ],
         "y_ticks": [
-            {"at": round(_BOTTOM - i / 4 * (_BOTTOM - _TOP), 1), "text": f"{low + (high - low) * i / 4:.1f}"}
+            {"at": round(_BOTTOM - i / 4 * (_BOTTOM - _TOP), 1), "text": _figure(low + (high - low) * i / 4, digits)}
             for i in range(5)
         ],
     }
+
+
+def _label_place(x: float, y: float, text: str, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return where a point's label starts: beside the point, else the nearest free line above or below it.
+
+    Args:
+        x: The point.
+        y: The point.
+        text: The label.
+        taken: (start, end, baseline) of the labels so far; the new one is added.
+    """
+    width = _LETTER * len(text)
+    left = x + 10 if x + 10 + width < _RIGHT + 30 else x - 10 - width
+    # Lines in the order of their distance, above first.
+    lines = [y + 5, *(y + 5 + sign * _LINE * step for step in range(1, 16) for sign in (-1, 1))]
+    inside = [line for line in lines if _TOP < line < _BOTTOM - 4]
+    free = [
+        line
+        for line in inside
+        if all(abs(line - other) >= _LINE - 1 or left > end or left + width < start for start, end, other in taken)
+    ]
+    baseline = (free or inside or lines)[0]
+    taken.append((left, left + width, baseline))
+    return left, baseline
 
 
 def _span(low: float, high: float, least: float) -> tuple[float, float]:

@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,18 @@ class _Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def test_labels_of_the_picture_stay_apart(digits: Comparison) -> None:
+    """Ten files of nearly one size and one accuracy still have a label each: inside the picture, none over another."""
+    entry = next(entry for entry in digits.results if entry.scheme == "int8")
+    crowd = [replace(entry, scheme=f"scheme-{n}", bytes=entry.bytes + 40 * n) for n in range(10)]
+    page = html(replace(digits, results=crowd))
+    found = re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)">(scheme-[0-9])</text>', page)
+    assert [name for *_, name in found] == [entry.scheme for entry in crowd]
+    places = [(float(x), float(y)) for x, y, _ in found]
+    assert all(0 < x < 660 - 60 and 0 < y < 270 for x, y in places)
+    assert all(abs(a[1] - b[1]) >= 15 or abs(a[0] - b[0]) >= 60 for a, b in combinations(places, 2))
 
 
 def test_the_page_is_sound_and_needs_no_network(digits: Comparison) -> None:
