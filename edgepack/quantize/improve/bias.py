@@ -6,11 +6,13 @@ al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correctio
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.graph import Graph, read_model
-from edgepack.quantize.improve.layers import Doubles, Layer, find_layers, set_constants, values_of, weighted_ops
+from edgepack.quantize.improve.layers import Doubles, Floats, Layer, find_layers, set_constants, values_of, weighted_ops
 from edgepack.quantize.improve.observe import Sample, patches, watch
 
 Quantize = Callable[[bytes], bytes]
@@ -39,17 +41,30 @@ def correct_biases(
     goal = read_model(right).main
     layers = [layer for layer in find_layers(read_model(tflite).main) if layer.bias >= 0]
     wanted = _means(right, goal, layers, samples)
+    # Only biases change: the integer file is made once, and its integer biases follow the float ones.
+    made = quantize(tflite)
+    graph = read_model(made).main
+    ops = weighted_ops(graph)
+    changed: dict[int, Floats] = {}
     for done, layer in enumerate(layers):
         if progress is not None:
             progress(done, len(layers))
-        made = quantize(tflite)
-        graph = read_model(made).main
-        op = weighted_ops(graph)[layer.place]
+        op = ops[layer.place]
         (total,) = _mean_tensors(made, [op.inputs[0]], samples)
         have = mean_output(layer, real_weights(graph, op.inputs[1]), total)
-        bias = values_of(goal, layer.bias) + wanted[done] - have
-        tflite = set_constants(tflite, {layer.bias: bias.astype(np.float32)})
-    return tflite
+        bias = (values_of(goal, layer.bias) + wanted[done] - have).astype(np.float32)
+        changed[layer.bias] = bias
+        made = set_constants(made, {op.inputs[2]: _integers(graph, op.inputs[2], bias)})
+    return set_constants(tflite, changed)
+
+
+def _integers(graph: Graph, index: int, bias: Floats) -> npt.NDArray[Any]:
+    """Return a bias in steps of the integer file's tensor, or as it is where that is float."""
+    tensor = graph.tensors[index]
+    if tensor.quantization is None:
+        return bias
+    most = np.iinfo(np.int32).max
+    return np.clip(np.rint(bias / tensor.quantization.scale.astype(np.float64)), -most, most).astype(np.int32)
 
 
 def real_weights(graph: Graph, index: int) -> Doubles:

@@ -142,7 +142,7 @@ def own_biases(tflite: bytes) -> bytes:
 
 
 def set_constants(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> bytes:
-    """Replace the values of float32 constants of the main graph, keyed by tensor index."""
+    """Replace the values of float32 and int32 constants of the main graph, keyed by tensor index."""
     model = unpack(tflite)
     uses = Counter(int(t.buffer) for graph in model.subgraphs for t in graph.tensors)
     for index, array in sorted(values.items()):
@@ -163,4 +163,5 @@ def _new_buffer(model: Any, values: npt.NDArray[Any]) -> int:
 
 
 def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
+    kept = np.int32 if values.dtype == np.int32 else np.float32
+    return np.ascontiguousarray(values, kept).reshape(-1).view(np.uint8)
