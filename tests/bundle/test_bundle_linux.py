@@ -203,6 +203,25 @@ def test_labels_come_best_first(make_spec: Callable[..., BundleSpec], load: Call
         package.KwsReferenceInt8Result(values).top_k(1, "x")
 
 
+def test_a_runtime_for_another_numpy_says_what_to_install(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
+    """tflite-runtime 2.14 fails inside its extension on NumPy 2: that becomes one line with a way out."""
+    standin = tmp_path / "runtimes"
+    for name in ("ai_edge_litert", "tflite_runtime"):
+        (standin / name).mkdir(parents=True)
+    (standin / "ai_edge_litert" / "__init__.py").write_text("raise ImportError('not here')\n")
+    (standin / "tflite_runtime" / "__init__.py").write_text("")
+    (standin / "tflite_runtime" / "interpreter.py").write_text(
+        "def Interpreter(*_, **__):\n"
+        "    raise SystemError('CreateWrapperFromFile returned a result with an exception set')\n"
+    )
+    bundle = write_tree(render(make_spec(KWS, "cpu")), tmp_path / "bundle")
+    path = os.pathsep.join([str(standin), str(next((bundle / "linux" / "src").iterdir()).parent)])
+    done = run(bundle, "--self-test", env={"PYTHONPATH": path})
+    assert done.returncode == 2
+    said = f"error: tflite-runtime fails on NumPy {np.__version__}: pip install 'numpy<2'"
+    assert done.stderr.strip().splitlines() == [said]
+
+
 @pytest.mark.parametrize("form", ["npy", "npz"])
 def test_files_run_from_the_command_line(make_spec: Callable[..., BundleSpec], tmp_path: Path, form: str) -> None:
     """`python -m NAME FILE` takes one .npy per input or one .npz, prints each output and saves them all."""

@@ -1,3 +1,5 @@
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+
 plugins {
     id("com.android.library")
     id("org.jetbrains.kotlin.android")
@@ -34,7 +36,10 @@ android {
 }
 
 kotlin {
-    jvmToolchain(17)
+    compilerOptions {
+        // No toolchain: whatever JDK the app is built with will do.
+        jvmTarget = JvmTarget.JVM_17
+    }
 }
 
 dependencies {

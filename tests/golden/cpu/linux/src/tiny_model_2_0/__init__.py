@@ -92,7 +92,7 @@ class TinyModel20(Engine):
         threads: Threads of the CPU kernels.
 
     Raises:
-        ImportError: No TFLite runtime is installed.
+        ImportError: No TFLite runtime is installed, or one that does not go with the NumPy there is.
     """
 
     def __init__(self, *, threads: int = 1) -> None:

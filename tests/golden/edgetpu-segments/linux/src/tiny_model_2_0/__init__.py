@@ -113,7 +113,7 @@ class TinyModel20(Engine):
             co-compiled with another model.
 
     Raises:
-        ImportError: No TFLite runtime is installed.
+        ImportError: No TFLite runtime is installed, or one that does not go with the NumPy there is.
         RuntimeError: `accelerator="require"` and there is none; the message lists what was tried.
     """
 

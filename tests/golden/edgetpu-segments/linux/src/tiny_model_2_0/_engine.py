@@ -269,6 +269,9 @@ class Engine:
         try:
             interpreter = self._runtime.Interpreter(path, num_threads=threads, experimental_delegates=chosen)
             interpreter.allocate_tensors()
+        except SystemError as error:
+            # What tflite-runtime's extension, built for NumPy 1, does under a later one.
+            raise ImportError(f"{self._runtime_name} fails on NumPy {np.__version__}: pip install 'numpy<2'") from error
         except (RuntimeError, ValueError):
             # XNNPACK, on by default, gives up on some models that the plain kernels run.
             plain = getattr(self._runtime, "OpResolverType", None)
