@@ -60,6 +60,10 @@ def bundle_files(
     assert result.model is not None
     main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
     models = (main, *compiled)
+    # Qualcomm's delegate prepares the plain model on the phone; what was compiled is for LiteRT's CompiledModel.
+    aside = bool(compiled) and profile.bundle.delegate == "qnn"
+    if aside:
+        result.warnings.append(_aside(main, compiled, delivery_of(profile, options)))
     inputs, outputs = _tensors(model, info, result.tail)
     spec = BundleSpec(
         name=name,
@@ -71,7 +75,7 @@ def bundle_files(
         inputs=inputs,
         outputs=outputs,
         models=models,
-        runs=models[1].filename if compiled else main.filename,
+        runs=models[1].filename if compiled and not aside else main.filename,
         golden=_golden(session, model, result, samples),
         compile=CompileSpec(
             "none" if profile.compiler is None else result.compile["status"],
@@ -96,6 +100,19 @@ def bundle_files(
     )
     result.model_name = f"model/{main.filename}"
     return render(with_classes(spec))
+
+
+def _aside(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str:
+    """Return the warning that the loader does not run what was compiled, and what the files cost."""
+    names = ", ".join(file.filename for file in compiled)
+    cost = ""
+    if delivery == "ai-pack":
+        largest = max(len(file.data) for file in compiled)
+        cost = f"; a device with such a chip downloads its file too, {largest} bytes (--compile never leaves it out)"
+    return (
+        f"the loader runs {main.filename}, which Qualcomm's delegate prepares on the phone; only an app of your own on "
+        f"LiteRT's CompiledModel runs {names}{cost}"
+    )
 
 
 def _tensors(

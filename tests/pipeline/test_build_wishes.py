@@ -12,6 +12,8 @@ import edgetpu_standin
 
 from edgepack.bundle.verify import verify
 from edgepack.cli.main import run
+from edgepack.compilers import CompileRequest, CompileResult
+from edgepack.compilers.qnn import QnnAotCompiler
 
 SPLIT = "coral/split_concat.tflite"
 MOBILENET = "coral/mobilenet_v1_0.25_128_quant.tflite"
@@ -143,3 +145,35 @@ def test_models_that_cannot_be_co_compiled(
     found, document = build(capsys, shared_models / SPLIT, tmp_path / "out", "-t", "edgetpu", "--co-compile", given)
     assert found == code and message in document["error"]["message"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("delivery", ["module", "ai-pack"])
+def test_what_qualcomms_compiler_made_is_not_said_to_run(
+    shared_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    delivery: str,
+) -> None:
+    """The generated loader runs the plain model: manifest, README and a warning say so, and what a device downloads."""
+
+    def compiled(self: QnnAotCompiler, request: CompileRequest, timeout: float) -> CompileResult:
+        files = {f"{request.name}_Qualcomm_{soc}.tflite": b"x" * (100 + n) for n, soc in enumerate(request.socs)}
+        return CompileResult("compiled", "qairt", "2.42", "", files=files)
+
+    monkeypatch.setattr(QnnAotCompiler, "compile", compiled)
+    words = ("-t", "hexagon", "--soc", "SM8550", "--soc", "SM8650", "--delivery", delivery)
+    code, document = build(capsys, shared_models / SPLIT, tmp_path, *words)
+    assert code == 0, document
+    bundle = tmp_path / "net-hexagon"
+    model = json.loads((bundle / "manifest.json").read_bytes())["model"]
+    assert (model["runs"], model["host"]) == ("model/net.tflite", "model/net.tflite")
+    assert [entry["role"] for entry in model["files"]] == ["host", "compiled", "compiled"]
+    (warning,) = [text for text in document["results"][0]["warnings"] if "CompiledModel" in text]
+    assert "net_Qualcomm_SM8550.tflite, net_Qualcomm_SM8650.tflite" in warning
+    assert ("101 bytes" in warning) == (delivery == "ai-pack")
+    readme = (bundle / "README.md").read_text()
+    assert "| model | `model/net.tflite` |" in readme
+    assert (
+        "| compiled, not run by the loader | `model/net_Qualcomm_SM8550.tflite`, `model/net_Qualcomm_SM8650" in readme
+    )
