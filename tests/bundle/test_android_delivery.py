@@ -102,15 +102,15 @@ def test_such_a_bundle_is_written_and_verified(delivery: str, tmp_path: Path) ->
 # -- archives ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["android-gpu", "hexagon"])
+@pytest.mark.parametrize("target", ["android-gpu", "hexagon", "cpu"])
 def test_an_archive_holds_what_the_module_holds(target: str) -> None:
     """Manifest, rules and assets of the .aar are the module's; nothing is compressed, so a model can be mapped."""
     module = {
         path.partition("/src/main/assets/")[2]: data
-        for path, data in render(tiny_spec(target)).items()
+        for path, data in render(tiny_spec(target, platform="android")).items()
         if "/src/main/assets/" in path
     }
-    with archive_of(tiny_spec(target, delivery="aar")) as archive:
+    with archive_of(tiny_spec(target, platform="android", delivery="aar")) as archive:
         assert archive.testzip() is None
         assert all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
         assets = {
@@ -127,7 +127,9 @@ def test_an_archive_holds_what_the_module_holds(target: str) -> None:
         sdk = root.find("uses-sdk")
         assert sdk is not None and sdk.attrib[f"{ANDROID}minSdkVersion"] == "24"
         libraries = [node.attrib[f"{ANDROID}name"] for node in root.iter("uses-native-library")]
-        assert libraries == (["libcdsprpc.so"] if target == "hexagon" else [])
+        assert all(node.attrib[f"{ANDROID}required"] == "false" for node in root.iter("uses-native-library"))
+        opencl = ["libOpenCL.so", "libOpenCL-car.so", "libOpenCL-pixel.so"]
+        assert libraries == (["libcdsprpc.so", *opencl] if target == "hexagon" else opencl if target != "cpu" else [])
         assert b"org.tensorflow.lite" in archive.read("proguard.txt")
 
 
