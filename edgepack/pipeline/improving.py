@@ -1,20 +1,21 @@
-"""Improve and quantize in one native step, as a function that a child process runs: bytes in, bytes out."""
+"""Improve and quantize in native steps, as functions that a child process runs: bytes in, bytes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgepack.child import emit
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.ranges import Range
 from edgepack.samples import SampleSet
 
 #: Most samples that the steps are fitted to and chosen by; they are held in memory together.
 MOST_SAMPLES = 200
 
 
-def improve_and_quantize(
+def improve_float(
     tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, off: Sequence[str] = ()
-) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
-    """Return (int8 model, tool that wrote it, notes, report of the steps with their figures).
+) -> tuple[bytes, dict[str, Range], dict[str, Any]]:
+    """Return (float model, range of each activation, report of the steps with their figures).
 
     In a child, progress is emitted as `(step, part done, parts)`.
 
@@ -27,17 +28,33 @@ def improve_and_quantize(
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot take the model.
-        QuantizationError: The model cannot be calibrated or quantized.
+        QuantizationError: The model cannot be calibrated.
     """
-    from edgepack.quantize.apply import apply
     from edgepack.quantize.improve.steps import improve
 
     used = samples.limited(MOST_SAMPLES)
     arrays = [used.sample(i) for i in range(len(used))]
     done = improve(tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts)))
-    made = apply(done.tflite, rule, done.ranges)
-    report = {"effort": effort, "samples": len(arrays), **done.to_json()}
-    return made.tflite, made.tool, tuple(made.notes), report
+    return done.tflite, done.ranges, {"effort": effort, "samples": len(arrays), **done.to_json()}
+
+
+def with_ranges(
+    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Sequence[float]]
+) -> tuple[bytes, str, tuple[str, ...]]:
+    """Return (int8 model, tool that wrote it, notes).
+
+    Args:
+        tflite: The float model of `improve_float`.
+        rule: An int8 rule.
+        ranges: Its ranges, as they are or from JSON.
+
+    Raises:
+        QuantizationRefused: ai-edge-quantizer cannot take the model in this form.
+    """
+    from edgepack.quantize.apply import apply
+
+    made = apply(tflite, rule, {key: (low, high) for key, (low, high) in ranges.items()})
+    return made.tflite, made.tool, tuple(made.notes)
 
 
 def improve_and_mix(
@@ -49,7 +66,7 @@ def improve_and_mix(
     limit: float,
     off: Sequence[str] = (),
 ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
-    """Return what `improve_and_quantize` does, with as few ops in float as hold a limit; the report has `mixed` too.
+    """Return (int8 model, tool, notes, report): as few ops in float as hold a limit; the report has `mixed` too.
 
     In a child, progress is emitted as `(step, part done, parts)`; of `mixed` the parts are not known beforehand and are
     one more than what is done.
@@ -57,7 +74,7 @@ def improve_and_mix(
     Args:
         tflite: A float model.
         rule: An int8 rule whose `mixed` allows `float32`.
-        samples: Calibration samples, as for `improve_and_quantize`.
+        samples: Calibration samples, as for `improve_float`.
         judged: Samples that the limit is held on: top-1 counts with labels, agreement with the float model without.
         effort: `low`, `medium` or `high`.
         limit: Most percentage points that may be lost.

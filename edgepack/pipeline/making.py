@@ -58,7 +58,9 @@ def make(given: Given, profile: TargetProfile, rung: Rung, watch: Stopwatch) -> 
     tflite = proven.repaired.tflite
     warnings = [*proven.notes]
     made = None
-    if (rung.effort != "low" or rung.mixed is not None) and rule.scheme == "int8" and given.samples is not None:
+    # A method that was asked for is what the user wants to see at effort low, whatever it loses.
+    plain = rung.effort == "low" and rung.mixed is None and given.options.method
+    if rule.scheme == "int8" and given.samples is not None and not plain:
         made = _improve(given, tflite, rung, watch, warnings)
     made = made or _quantize(given, tflite, rule, watch)
     made.repairs, made.warnings = proven.repaired.rewrites, [*warnings, *made.warnings]
@@ -91,7 +93,7 @@ def _quantize(given: Given, tflite: bytes, rule: SchemeRule, watch: Stopwatch) -
 
 
 def _improve(given: Given, tflite: bytes, rung: Rung, watch: Stopwatch, warnings: list[str]) -> Made | None:
-    """Make an int8 file with more effort; None where the quantizer for that refuses the model, with a warning."""
+    """Make an int8 file with ranges, and weights, chosen by what they lose; None where that quantizer refuses it."""
     from edgepack.quantize.apply import QuantizationRefused
 
     assert given.samples is not None
@@ -108,7 +110,8 @@ def _improve(given: Given, tflite: bytes, rung: Rung, watch: Stopwatch, warnings
         except AccuracyError as error:
             raise QuantizationError(error.message, hint=error.hint) from error
         except QuantizationRefused as refused:
-            warnings.append(f"quantized with effort low: {refused.message}")
+            if rung.effort != "low":
+                warnings.append(f"quantized with effort low: {refused.message}")
             return None
     return Made(model, tool, improvements=report, warnings=[*notes])
 

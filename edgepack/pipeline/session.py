@@ -124,10 +124,9 @@ class Session:
 
         TFLiteConverter's quantizer takes over where ai-edge-quantizer refuses the model.
         """
-        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
         parts = {
             "model": sha256(tflite),
-            "rule": wish,
+            "rule": _form(rule),
             "calibration": None if calibration is None else sha256(calibration),
             "method": method,
             "versions": self.versions,
@@ -165,26 +164,51 @@ class Session:
             AccuracyError: Not even with every op in float that may be is the limit held.
             QuantizationRefused: ai-edge-quantizer cannot take the model.
         """
-        wish = {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
-        parts: dict[str, Any] = {"model": sha256(tflite), "rule": wish, "samples": samples.digest, "effort": effort}
         if limit is not None and judged is not None:
-            parts |= {"judged": judged.digest, "limit": limit}
-            call: tuple[Any, ...] = ("improve_and_mix", tflite, rule, samples, judged, effort, limit)
-        else:
-            call = ("improve_and_quantize", tflite, rule, samples, effort)
+            return self._mixed(tflite, rule, samples, effort, judged, limit)
+        # Ranges alone fit every form of the file, so one search serves all targets; more effort shapes weights as well.
+        dense = "per-channel" if effort == "low" else rule.fully_connected
+        like = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
+        parts = {"model": sha256(tflite), "rule": _form(like), "samples": samples.digest, "effort": effort}
+
+        def search() -> dict[str, bytes]:
+            self.progress("choosing ranges" if effort == "low" else f"improving int8 with effort {effort}")
+            data, ranges, report = self._improving("improve_float", tflite, like, samples, effort)
+            return {"model.tflite": data, "meta.json": _json({"ranges": ranges, "report": report})}
+
+        found = self.cached(key_of("improve", {**parts, "versions": self.versions}), search)
+        meta = json.loads(found["meta.json"])
+
+        def write() -> dict[str, bytes]:
+            data, tool, notes = self._improving("with_ranges", found["model.tflite"], rule, meta["ranges"])
+            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes})}
+
+        made = {"model": sha256(found["model.tflite"]), "rule": _form(rule), "ranges": meta["ranges"]}
+        files = self.cached(key_of("quantize", {**made, "versions": self.versions}), write)
+        told = json.loads(files["meta.json"])
+        return files["model.tflite"], told["tool"], tuple(told["notes"]), meta["report"]
+
+    def _mixed(
+        self, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, judged: SampleSet, limit: float
+    ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
+        parts: dict[str, Any] = {"model": sha256(tflite), "rule": _form(rule), "samples": samples.digest}
+        parts |= {"effort": effort, "judged": judged.digest, "limit": limit}
 
         def compute() -> dict[str, bytes]:
-            self.progress(f"improving int8 with effort {effort}")
-            data, tool, notes, report = self.run_native(
-                f"edgepack.pipeline.improving:{call[0]}",
-                *call[1:],
-                on_event=lambda event: self.progress(f"{event[0]}: {event[1]} of {event[2]}"),
-            )
+            self.progress(f"improving int8 with effort {effort}, single ops in float")
+            data, tool, notes, report = self._improving("improve_and_mix", tflite, rule, samples, judged, effort, limit)
             return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "report": report})}
 
         files = self.cached(key_of("improve", {**parts, "versions": self.versions}), compute)
         meta = json.loads(files["meta.json"])
         return files["model.tflite"], meta["tool"], tuple(meta["notes"]), meta["report"]
+
+    def _improving(self, function: str, *arguments: Any) -> Any:
+        return self.run_native(
+            f"edgepack.pipeline.improving:{function}",
+            *arguments,
+            on_event=lambda event: self.progress(f"  {event[0]}: {event[1]} of {event[2]}"),
+        )
 
     def qualities(
         self,
@@ -329,6 +353,11 @@ def _plain(options: ConvertOptions) -> dict[str, Any]:
         **asdict(options),
         "input_shapes": {name: list(shape) for name, shape in sorted(options.input_shapes.items())},
     }
+
+
+def _form(rule: SchemeRule) -> dict[str, str]:
+    """Return what a rule says about the file, for cache keys."""
+    return {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
 
 
 def _json(document: Any) -> bytes:

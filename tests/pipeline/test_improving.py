@@ -1,10 +1,12 @@
+import json
+
 import builders
 import numpy as np
 import pytest
 
 from edgepack.child import Worker
 from edgepack.graph import read_model
-from edgepack.pipeline.improving import improve_and_mix, improve_and_quantize
+from edgepack.pipeline.improving import improve_and_mix, improve_float, with_ranges
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import InputSpec, load_samples
 
@@ -19,8 +21,8 @@ def test_improving_runs_in_a_child_and_reports(tmp_path):
     rule = SchemeRule("int8", "INT8")
     told: list[tuple[str, int, int]] = []
     with Worker() as worker:
-        data, tool, notes, report = worker.call(
-            "edgepack.pipeline.improving:improve_and_quantize",
+        better, ranges, report = worker.call(
+            "edgepack.pipeline.improving:improve_float",
             tflite,
             rule,
             samples,
@@ -28,7 +30,9 @@ def test_improving_runs_in_a_child_and_reports(tmp_path):
             ("absorb",),
             on_event=told.append,
         )
-    assert (data, tool, notes, report) == improve_and_quantize(tflite, rule, samples, "high", ("absorb",))
+    assert (better, ranges, report) == improve_float(tflite, rule, samples, "high", ("absorb",))
+    data, tool, notes = with_ranges(better, rule, json.loads(json.dumps(ranges)))
+    assert (data, tool, notes) == with_ranges(better, rule, ranges)
     assert read_model(data).is_quantized and tool.startswith("ai-edge-quantizer")
     assert (report["effort"], report["samples"]) == ("high", 12)
     tried = [step["step"] for step in report["steps"]]
