@@ -94,6 +94,7 @@ def test_without_edge_tpu_the_host_model_runs_and_says_why(
     assert done.returncode == 0
     reason = "libedgetpu.so.1: cannot open shared object file" if compiled else "has no model compiled for the Edge TPU"
     assert "running model.tflite on the CPU: " in done.stderr and reason in done.stderr
+    assert ("install a libedgetpu of runtime version 14 or later" in done.stderr) == compiled
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
     required = run(tmp_path / "bundle", "--self-test", "--accelerator", "require")
     assert required.returncode == 2 and "error: the Edge TPU was required" in required.stderr

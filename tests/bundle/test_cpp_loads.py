@@ -235,6 +235,7 @@ def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSp
         arguments = [loader.data, "--runtime", runtime, *(["--device", device] if device else [])]
         done = run(program, *arguments, LD_LIBRARY_PATH=path)
         assert done.returncode == 0 and "model.tflite on cpu" in done.stderr, done.stderr
+        assert ("install a libedgetpu of runtime version 14" in done.stderr) == (path == "/no/such" or "old" in path)
         assert f"running on the CPU: {reason}" in done.stderr or reason in done.stderr.split("running on the CPU: ")[1]
         required = run(program, *arguments, "--accelerator", "require", LD_LIBRARY_PATH=path)
         assert required.returncode == 2 and "error: edgetpu was required: " in required.stderr

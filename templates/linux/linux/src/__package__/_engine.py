@@ -298,7 +298,7 @@ class Engine:
             # Looked for first: a delegate object that failed to load complains again when it is collected.
             version = _runtime_version(ctypes.CDLL(library))
         except OSError as error:
-            reasons.append(f"no Edge TPU: {_first_line(error)}")
+            reasons.append(f"no Edge TPU: {_first_line(error)}: {_INSTALL.format(needed)}")
             return []
         if 0 < version < needed:
             reasons.append(

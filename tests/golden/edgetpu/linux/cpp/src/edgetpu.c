@@ -14,6 +14,7 @@ enum { kNeeded = 14 };
 enum { kPci = 0, kUsb = 1 };
 
 static const char kLibrary[] = "libedgetpu.so.1";
+#define INSTALL "install a libedgetpu of runtime version %d or later (16.0 has 14: the package libedgetpu1-std)"
 
 typedef struct edgetpu_device {
   int type; /* kPci or kUsb */
@@ -71,16 +72,15 @@ edgepack_code edgetpu_attach(const char *wanted, engine_delegate *delegate, edge
   void *library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (library == NULL) {
     const char *reason = dlerror();
-    return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "no Edge TPU: %s", reason != NULL ? reason : kLibrary);
+    return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "no Edge TPU: %s: " INSTALL, reason != NULL ? reason : kLibrary,
+                       (int)kNeeded);
   }
   if (runtime_symbols(library, kSymbols, sizeof kSymbols / sizeof kSymbols[0], &api, error) != EDGEPACK_OK) {
     return EDGEPACK_NO_ACCELERATOR;
   }
   const long version = runtime_version(api.version());
   if (version != 0 && version < kNeeded) {
-    return engine_fail(error, EDGEPACK_NO_ACCELERATOR,
-                       "%s has runtime version %ld, this model needs %d: install a libedgetpu of runtime version %d or "
-                       "later (16.0 has 14: the package libedgetpu1-std)",
+    return engine_fail(error, EDGEPACK_NO_ACCELERATOR, "%s has runtime version %ld, this model needs %d: " INSTALL,
                        kLibrary, version, (int)kNeeded, (int)kNeeded);
   }
   size_t count = 0;
