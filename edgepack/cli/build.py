@@ -78,7 +78,7 @@ def build(
         show_default=False,
     ),
     ranges: str = typer.Option(
-        "", "--ranges", help="How ranges are chosen: minmax, percentile, mse.", show_default="the best measured"
+        "", "--ranges", help="Range method: minmax, percentile, mse, entropy.", show_default="by what it loses"
     ),
     per_tensor: bool = typer.Option(
         False, "--per-tensor", help="One scale for each weight tensor instead of one per channel."
