@@ -79,7 +79,9 @@ def describe_model(
         sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
         raise UsageError(
             f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
-            hint="give one label per class, in the order of the output",
+            hint="the model gives class numbers, not scores: look names up in the app, or end it before ARG_MAX"
+            if any(info.dtype.kind in "iu" and not info.quantized for info in outputs)
+            else "give one label per class, in the order of the output",
         )
     flags = ModelInfo(
         inputs=tuple(_pixels(info, preprocess) for info in inputs),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from builders import Net
 from PIL import Image
 
 from edgepack.bundle.verify import verify
@@ -168,3 +169,16 @@ def test_a_toml_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "model.toml").write_text(text)
     with pytest.raises(UsageError, match=r"has (10 values, but 2 labels|1 channels, but 2 numbers)"):
         build(FLOAT, ["cpu"], BuildOptions(out=tmp_path, metadata=tmp_path / "model.toml"))
+
+
+def test_labels_for_class_numbers_say_what_to_do(tmp_path: Path) -> None:
+    """A model that ends in the class's number has no scores to label: the error says so."""
+    net = Net()
+    scores, axis = net.tensor("scores", (1, 5)), net.constant("axis", np.array(1, np.int32), "INT32")
+    chosen = net.tensor("class", (1,), "INT32")
+    net.op("ARG_MAX", [scores, axis], [chosen])
+    (tmp_path / "m.tflite").write_bytes(net.build([scores], [chosen]))
+    (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne")
+    with pytest.raises(UsageError) as caught:
+        build(tmp_path / "m.tflite", ["cpu"], BuildOptions(out=tmp_path, labels=tmp_path / "names.txt"))
+    assert "class numbers" in (caught.value.hint or "")
