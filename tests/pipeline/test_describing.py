@@ -175,7 +175,7 @@ def test_labels_for_class_numbers_say_what_to_do(tmp_path: Path) -> None:
     """A model that ends in the class's number has no scores to label: the error says so."""
     net = Net()
     scores, axis = net.tensor("scores", (1, 5)), net.constant("axis", np.array(1, np.int32), "INT32")
-    chosen = net.tensor("class", (1,), "INT32")
+    chosen = net.tensor("class", (1,), dtype="INT32")
     net.op("ARG_MAX", [scores, axis], [chosen])
     (tmp_path / "m.tflite").write_bytes(net.build([scores], [chosen]))
     (tmp_path / "names.txt").write_text("a\nb\nc\nd\ne")
