@@ -115,7 +115,7 @@ def placements_of(source: Model, compiled: Model, log: str) -> tuple[tuple[Compi
     for op in source.main.ops:
         output = source.main.output_name(op)
         if output in reported:
-            rows.append(CompiledOp(op.label, 1, Placement.HOST, reported[output][1], "op-not-supported", output))
+            rows.append(CompiledOp(op.label, 1, Placement.HOST, reported[output][1], "left-by-compiler", output))
         else:
             rows.append(CompiledOp(op.label, 1, Placement.ACCELERATOR, "NPU", "", output))
     warnings = tuple(
