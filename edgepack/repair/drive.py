@@ -145,6 +145,10 @@ def repair(
     return Repaired(fixed, tuple(rewrites), tuple(tail), moved)
 
 
+#: More values than the runtime counts in a tensor (int32): only a broken file claims that many.
+_MOST_ELEMENTS = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class _Chosen:
     edits: tuple[tuple[Edit, int], ...]
@@ -159,6 +163,10 @@ def _places(graph: Graph, rewriters: Sequence[Rewriter], skip: frozenset[str]) -
     singles = [rewriter for rewriter in rewriters if rewriter is not rewrite_movement]
     for kind in (chains, singles):
         for op in graph.ops:
+            if any(
+                t is not None and t.elements > _MOST_ELEMENTS for t in (*graph.op_inputs(op), *graph.op_outputs(op))
+            ):
+                continue
             wanted = [edit for rewriter in kind for edit in rewriter(graph, op) if edit.code not in skip]
             mine = {index for edit in wanted for index in edit.removed}
             if wanted and not mine & taken:
