@@ -110,19 +110,19 @@ def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int
     return None if classes is None or outputs[classes].shape[-1] != len(labels) else classes
 
 
-def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, *, new: bool) -> bytes:
+def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, own: ModelInfo | None, *, new: bool) -> bytes:
     """Return a file with metadata.
 
     Args:
         tflite: The file that ships.
         info: What is known of the model.
         source: The user's model as a .tflite, perhaps with metadata of its own.
+        own: What that metadata says, None without.
         new: True when flags, samples or a model.toml say what the source's own metadata does not.
     """
     if new:
         return write_metadata(tflite, info)
     # The author's metadata goes along whole, with what edgepack does not read.
-    own, _ = own_metadata(source)
     return tflite if own is None or own_metadata(tflite)[0] == own else copy_metadata(source, tflite)
 
 

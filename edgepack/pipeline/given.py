@@ -47,6 +47,7 @@ class Given:
         training: Labelled samples to train on, None without.
         evaluation: Samples to measure on, None without.
         info: What is known of the model, its inputs and outputs: names, pixels, labels.
+        own_info: What the model's own metadata says, None without.
         new_info: True when `info` says what the model's own metadata does not.
         convert_seconds: How long the conversion took.
     """
@@ -64,6 +65,7 @@ class Given:
     training: SampleSet | None
     evaluation: SampleSet | None
     info: ModelInfo
+    own_info: ModelInfo | None
     new_info: bool
     convert_seconds: float
 
@@ -127,13 +129,14 @@ class Given:
             training=training,
             evaluation=evaluation,
             info=info,
+            own_info=own,
             new_info=info != describe_model(model, name=name, own=own),
             convert_seconds=watch.seconds["convert"],
         )
 
     def with_metadata(self, tflite: bytes) -> bytes:
         """Return a file made of the model with what is known of it as standard TFLite metadata."""
-        return with_metadata(tflite, self.info, self.float_model.tflite, new=self.new_info)
+        return with_metadata(tflite, self.info, self.float_model.tflite, self.own_info, new=self.new_info)
 
     def measure(self, result: TargetResult) -> None:
         """Hold the file against the float model on the evaluation samples, else on the calibration samples."""
