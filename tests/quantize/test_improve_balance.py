@@ -138,7 +138,43 @@ def test_tails_reach_beyond_the_seen():
     assert (found.cost(1, half) >= cut * 0.999 - 1e-9).all()
     active = found.reach[1] > 0
     assert (found.cost(1, found.reach[1] * 1.02)[active] > 0).any()
-    assert (found.cost(1, found.reach[1] * 1.3) == 0).all()
+    assert (found.cost(1, found.reach[1] * 2.0) == 0).all()
+
+
+def test_tails_are_those_of_leaving_one_sample_out():
+    """Beyond the largest value seen, a sample is expected to reach as the largest reaches beyond the second largest."""
+    tflite = chain("RELU", 2.0)
+    samples = builders.samples(tflite, 30)
+    index = tensor_keys(read_model(tflite).main).index("dense")
+    found = channels_of(tflite, [index], samples)[index]
+    seen = np.sort(np.concatenate([out[0] for out in logits(tflite, samples)]), axis=0)[::-1]
+    live = seen[1] > 0
+    over = np.minimum(seen[0, live] / seen[1, live], 1.5) - 1.0
+    assert over.max() > 0
+    np.testing.assert_allclose(
+        found.cost(1, found.reach[1])[live], np.square(over).mean() * np.square(seen[0, live]) / 30, rtol=1e-4
+    )
+
+
+def test_clipping_is_heard_where_it_falls():
+    """Cutting off what RELU drops behind a sum is hardly heard; what adds up over a picture is heard louder."""
+    net = builders.Net(8)
+    x = net.tensor("x", (1, 8, 8, 3))
+    a = net.conv(x, "stem", (1, 8, 8, 3), 8, "RELU")
+    b = net.conv(a, "branch", (1, 8, 8, 8), 8, "NONE")
+    c = net.conv(x, "other", (1, 8, 8, 3), 8, "NONE")
+    total = net.tensor("sum", (1, 8, 8, 8))
+    net.op("ADD", [b, c], [total], fusedActivationFunction=1)
+    end = net.tensor("end", (1, 8))
+    net.op("MEAN", [total, net.constant("axes", [1, 2], "INT32")], [end])
+    tflite = net.build([x], [end], (["image"], ["scores"]))
+    samples = builders.samples(tflite, 32)
+    index = tensor_keys(read_model(tflite).main).index("branch")
+    reach = channels_of(tflite, [index], samples)[index].reach
+    below, above = gains(tflite, samples, {index: reach})[index].clipping
+    assert below.max() < 0.5 < above.min()
+    assert (above > 1.5).any()
+    np.testing.assert_array_equal(gains(tflite, samples)[index].clipping, 1.0)
 
 
 @pytest.mark.parametrize(

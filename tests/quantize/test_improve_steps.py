@@ -163,4 +163,4 @@ def test_scores_and_averages_get_room():
     assert done.steps[0].kept
     widened = {key for key, bounds in done.ranges.items() if bounds != plain[key]}
     assert widened == {"dense"}
-    assert done.ranges["dense"] == pytest.approx(tuple(1.25 * bound for bound in plain["dense"]))
+    assert done.ranges["dense"] == pytest.approx(tuple(1.15 * bound for bound in plain["dense"]))

@@ -10,8 +10,9 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import apply
 from edgepack.quantize.calibrate import Calibration, calibrate
 from edgepack.quantize.improve.absorb import absorb_biases
-from edgepack.quantize.improve.balance import Balanced, balance
+from edgepack.quantize.improve.balance import MARGIN, Balanced, balance
 from edgepack.quantize.improve.bias import correct_biases
+from edgepack.quantize.improve.center import center_channels
 from edgepack.quantize.improve.equalize import channel_ranges, equalize, equalize_weights, find_streams
 from edgepack.quantize.improve.layers import Layer, find_layers, own_biases
 from edgepack.quantize.improve.observe import Sample
@@ -22,10 +23,6 @@ from edgepack.quantize.scales import fixed_range, same_scale_groups
 
 Progress = Callable[[str, int, int], None]
 
-#: How much wider the range of scores and averages gets. A hundred samples give a thousand of them, too few to know
-#: their extremes; the coarser step costs 2 dB of some 43, far below the rest of the noise.
-MARGIN = 1.25
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -35,6 +32,7 @@ class Recipe:
     margin: bool = False
     bounds: bool = False
     pools: bool = False
+    center: bool = False
     balance: bool = False
     share: float | None = None
     absorb: bool = False
@@ -80,7 +78,7 @@ class Workshop:
 
     def equalized(self, recipe: Recipe) -> bytes:
         """Return the float model before anything is fitted to the integer file."""
-        key = ("equalized", recipe.pools, recipe.balance, recipe.share, recipe.absorb)
+        key = ("equalized", recipe.pools, recipe.center, recipe.balance, recipe.share, recipe.absorb)
         made: bytes = self._once(key, lambda: self._equalized(recipe))
         return made
 
@@ -115,7 +113,7 @@ class Workshop:
     def ranges_by(self, recipe: Recipe, method: str) -> dict[str, Range]:
         """Return the ranges of one method."""
         model = self.equalized(recipe)
-        key = ("calibration", recipe.pools, recipe.balance, recipe.share, recipe.absorb)
+        key = ("calibration", recipe.pools, recipe.center, recipe.balance, recipe.share, recipe.absorb)
         calibration: Calibration = self._once(key, lambda: calibrate(model, self.samples, 2))
         found: dict[str, Range] = self._once(
             (*key, method), lambda: choose_ranges(calibration, read_model(model), method)
@@ -125,18 +123,21 @@ class Workshop:
     def balanced(self, recipe: Recipe) -> Balanced:
         """Return the model with ranges by estimated noise, its channels scaled as well where the recipe says so."""
         base = replace(recipe, balance=False, bounds=False)
-        key = ("balanced", recipe.pools, recipe.balance, recipe.share, recipe.absorb)
+        key = ("balanced", recipe.pools, recipe.center, recipe.balance, recipe.share, recipe.absorb)
         made: Balanced = self._once(key, lambda: balance(self.equalized(base), self.samples, scale=recipe.balance))
         return made
 
     def _equalized(self, recipe: Recipe) -> bytes:
         if recipe.balance:
             return self.balanced(recipe).tflite
-        if not (recipe.pools or recipe.absorb or recipe.bias or recipe.rounding or recipe.share is not None):
+        moved = recipe.pools or recipe.center or recipe.absorb or recipe.share is not None
+        if not (moved or recipe.bias or recipe.rounding):
             return self.tflite
         model = own_biases(self.tflite)
         if recipe.pools:
             model = means_for_pools(model)
+        if recipe.center:
+            model = center_channels(model, self.samples)
         if recipe.share is not None:
             graph = read_model(model).main
             seen = channel_ranges(model, find_streams(graph, find_layers(graph)), self.samples)
