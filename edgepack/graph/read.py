@@ -26,6 +26,7 @@ ENUM_FIELDS = {
     "in_data_type": "TensorType",
     "out_data_type": "TensorType",
     "output_type": "TensorType",
+    "quantized_bias_type": "TensorType",
     "kernel_type": "LSTMKernelType",
 }
 

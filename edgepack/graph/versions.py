@@ -7,7 +7,8 @@ the file.
 
 One departure, on purpose: TFLiteConverter 2.21 leaves int8's versions and float's `min_runtime_version` in int16x8
 files, and op_version.cc answers 1 for some of their convolutions. The kernels with int16 activations came with
-TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, so that is what stands here.
+TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, so that is what stands here; with biases of 32
+bits in 2.15, also as TRANSPOSE_CONV 5, whose activation op_version.cc looks for where its output shape is.
 """
 
 from collections.abc import Callable
@@ -45,9 +46,9 @@ class _Call:
     def output(self) -> str:
         return self.outputs[0].dtype if self.outputs else ""
 
-    def types(self, weights: int = 1) -> tuple[str, str, str]:
+    def types(self, weights: int = 1, data: int = 0) -> tuple[str, str, str]:
         """Types of activation, weights and output."""
-        return self.type(0), self.type(weights), self.output
+        return self.type(data), self.type(weights), self.output
 
     def flag(self, name: str) -> bool:
         value = self.op.options.get(name, 0)
@@ -119,8 +120,8 @@ def _unquantized(version: int, kind: str) -> _Rule:
     return _if(lambda call: call.type(0) == kind and _scale(call.input(0)) == 0, version)
 
 
-def _wide_bias(version: int) -> _Rule:
-    return _if(lambda call: call.types() == _INT16X8 and call.flag("quantized_bias_type"), version)
+def _chosen_bias(version: int, data: int = 0) -> _Rule:
+    return _if(lambda call: call.types(data=data) == _INT16X8 and call.flag("quantized_bias_type"), version)
 
 
 def _broadcasts_above_4(call: _Call) -> bool:
@@ -207,7 +208,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
     ),
     "CONCATENATION": (_is(5, "INT4"), _is(4, "UINT32"), _is(3, "INT16"), _is(2, "INT8")),
     "CONV_2D": (
-        _wide_bias(8),
+        _chosen_bias(8),
         _if(_grouped, 6),
         _all(4, *_INT16X8),
         _all(3, "INT8", "INT8", "INT8"),
@@ -254,7 +255,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
         _is(14, "INT2", at=1),
         _all(13, "INT16", "INT4", "INT16"),
         _hybrid_per_channel(12),
-        _wide_bias(11),
+        _chosen_bias(11),
         _if(_sparse_weights, 8),
         _all(7, "INT16", "INT16", "INT16"),
         _all(7, *_INT16X8),
@@ -379,6 +380,7 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
         _is(2, "INT8"),
     ),
     "TRANSPOSE_CONV": (
+        _chosen_bias(5, data=2),
         _option(4, "fused_activation"),
         _if(lambda call: call.input(3) is not None, 3),
         _is(2, "INT8", at=1),

@@ -28,6 +28,7 @@ def _op(name: str, inputs: list[tuple[object, ...]], output: tuple[object, ...],
 
 
 IMAGE, KERNEL = (1, 8, 8, 4), (16, 3, 3, 4)
+_NARROW = {"quantized_bias_type": "INT32"}
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,16 @@ IMAGE, KERNEL = (1, 8, 8, 4), (16, 3, 3, 4)
         ("CONV_2D", [("INT8", IMAGE), ("INT8", (16, 3, 3, 2), 16)], ("INT8", IMAGE), {}, 6),
         ("CONV_2D", [("INT16", IMAGE), ("INT8", KERNEL, 16)], ("INT16", IMAGE), {}, 4),
         ("CONV_2D", [("INT16", IMAGE), ("INT8", KERNEL, 16)], ("INT16", IMAGE), {"quantized_bias_type": "INT64"}, 8),
+        ("CONV_2D", [("INT16", IMAGE), ("INT8", KERNEL, 16)], ("INT16", IMAGE), {"quantized_bias_type": "FLOAT32"}, 4),
+        ("FULLY_CONNECTED", [("INT16", IMAGE), ("INT8", KERNEL)], ("INT16", IMAGE), _NARROW, 11),
+        (
+            "TRANSPOSE_CONV",
+            [("INT32", (4,)), ("INT8", KERNEL), ("INT16", IMAGE), ("INT32", (16,))],
+            ("INT16", IMAGE),
+            _NARROW,
+            5,
+        ),
+        ("TRANSPOSE_CONV", [("INT32", (4,)), ("INT8", KERNEL), ("INT16", IMAGE)], ("INT16", IMAGE), {}, 2),
         ("DEPTHWISE_CONV_2D", [("FLOAT32", IMAGE), ("FLOAT32", IMAGE)], ("FLOAT32", IMAGE), {"dilation_w": 2}, 2),
         ("DEPTHWISE_CONV_2D", [("INT8", IMAGE), ("INT8", IMAGE)], ("INT8", IMAGE), {"dilation_w": 2}, 3),
         ("FULLY_CONNECTED", [("FLOAT32", IMAGE), ("FLOAT32", IMAGE)], ("FLOAT32", IMAGE), {}, 6),
