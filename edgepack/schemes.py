@@ -103,6 +103,11 @@ _ALL = (
 SCHEMES: dict[str, Scheme] = {scheme.id: scheme for scheme in _ALL}
 
 
+def plain_type(dtype: str) -> str:
+    """Return what people call the type that single ops of an int8 file are kept in: `float`, `int16`."""
+    return "float" if dtype == "float32" else dtype
+
+
 def get_scheme(scheme_id: str) -> Scheme:
     """Return the scheme called `scheme_id`.
 

@@ -64,24 +64,26 @@ def improve_and_mix(
     judged: SampleSet,
     effort: str,
     limit: float,
+    kept_as: str = "float32",
     off: Sequence[str] = (),
 ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
-    """Return (int8 model, tool, notes, report): as few ops in float as hold a limit; the report has `mixed` too.
+    """Return (int8 model, tool, notes, report): as few ops kept as hold a limit; the report has `mixed` too.
 
     In a child, progress is emitted as `(step, part done, parts)`; of `mixed` the parts are not known beforehand and are
     one more than what is done.
 
     Args:
         tflite: A float model.
-        rule: An int8 rule whose `mixed` allows `float32`.
+        rule: An int8 rule whose `mixed` allows `kept_as`.
         samples: Calibration samples, as for `improve_float`.
         judged: Samples that the limit is held on: top-1 counts with labels, agreement with the float model without.
         effort: `low`, `medium` or `high`.
         limit: Most percentage points that may be lost.
+        kept_as: What single ops are kept in: `float32` or `int16`.
         off: Steps to leave out.
 
     Raises:
-        UnfitModelError: The target takes integers only.
+        UnfitModelError: The target does not mix int8 with that.
         AccuracyError: Mixed precision does not hold the limit.
         QuantizationRefused: ai-edge-quantizer cannot take the model.
         QuantizationError: The model cannot be calibrated or quantized.
@@ -95,7 +97,7 @@ def improve_and_mix(
     done = improve(tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts)))
     found = mixed(
         done.tflite, rule, done.ranges, arrays, lambda made: evaluate(tflite, {"": made}, judged)[""], limit,
-        progress=lambda tries: emit(("mixed", tries, tries + 1)),
+        kept_as=kept_as, progress=lambda tries: emit(("mixed", tries, tries + 1)),
     )  # fmt: skip
     report = {"effort": effort, "samples": len(arrays), **done.to_json(), "mixed": found.to_json()}
     return found.made.tflite, found.made.tool, tuple(found.made.notes), report

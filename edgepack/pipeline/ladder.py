@@ -13,7 +13,7 @@ from edgepack.pipeline.judging import AUTO_DROP, acceptable, loss, loss_text
 from edgepack.pipeline.options import Limits
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
-from edgepack.schemes import Needs, get_scheme
+from edgepack.schemes import Needs, get_scheme, plain_type
 
 EFFORTS = ("low", "medium", "high")
 
@@ -36,7 +36,8 @@ class Rung:
     Attributes:
         rule: The target's rule for the scheme.
         effort: `low`, `medium` or `high`: how much is done for int8 after training.
-        mixed: Points that may be lost when single ops stay float, None when none may.
+        mixed: Points that may be lost when single ops are kept in more than int8, None when none are.
+        mixed_as: What those are kept in: `float32` or `int16`.
         recipe: Recipe of `edgepack.train`, empty for quantization after training.
         sparsity: Share of zeros of a recipe that prunes.
         clusters: Different weights per layer of a recipe that clusters.
@@ -46,6 +47,7 @@ class Rung:
     rule: SchemeRule
     effort: str = "low"
     mixed: float | None = None
+    mixed_as: str = "float32"
     recipe: str = ""
     sparsity: float = 0.0
     clusters: int = 0
@@ -58,7 +60,7 @@ class Rung:
         if self.rule.scheme == "int8":
             words.append(f"effort {self.effort}")
         if self.mixed is not None:
-            words.append("single ops in float")
+            words.append(f"single ops in {plain_type(self.mixed_as)}")
         if self.sparsity:
             words.append(f"{100 * self.sparsity:g} % zeros")
         if self.clusters:
@@ -141,7 +143,7 @@ def rungs(
         asked: `auto`, or the scheme asked for: then only its rungs; training also makes `int8`.
         effort: Where the effort for int8 begins.
         improvable: False when there are no real samples, which more effort would be fitted to.
-        drop: Points that may be lost, for which single ops stay float where the target takes that.
+        drop: Points that may be lost, for which single ops are kept in float or int16 where the target takes that.
         untrainable: Why the model cannot be trained at all, empty when it can.
     """
     found: list[Rung] = []
@@ -152,8 +154,8 @@ def rungs(
             continue
         missing = "it needs --samples" if needs is Needs.SAMPLES and Needs.SAMPLES not in available else ""
         found.extend(Rung(rule, one, missing=missing) for one in (efforts if rule.scheme == "int8" else ("low",)))
-        if rule.scheme == "int8" and "float32" in rule.mixed and improvable:
-            found.append(Rung(rule, efforts[-1], drop, missing=missing))
+        if rule.scheme == "int8" and improvable:
+            found.extend(Rung(rule, efforts[-1], drop, kind, missing=missing) for kind in rule.mixed)
     trained = next((rule for rule in schemes if get_scheme(rule.scheme).needs is Needs.LABELS), None)
     if trained is not None and asked in {"auto", "int8", trained.scheme}:
         missing = untrainable or ("" if Needs.LABELS in available else "it needs --train")
@@ -168,7 +170,8 @@ def rungs(
 def pointless(rung: Rung, before: Sequence[Step], limits: Limits) -> str:
     """Return why a rung is not worth trying after what was tried, empty when it is."""
     scheme = get_scheme(rung.rule.scheme)
-    tried = [step for step in before if step.made]
+    # A file with single ops in float is larger than one without, and larger than one with ops in int16.
+    tried = [step for step in before if step.made and step.rung.mixed is None]
     for step in tried:
         other = get_scheme(step.rung.rule.scheme)
         same = (scheme.weights, scheme.activations) == (other.weights, other.activations)

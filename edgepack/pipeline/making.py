@@ -11,6 +11,7 @@ from edgepack.pipeline.results import Stopwatch, TargetResult
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.repair import Rewrite
 from edgepack.runtime.tail import TailStep
+from edgepack.schemes import plain_type
 
 #: How many random samples an explicit --random-calibration makes up.
 RANDOM_SAMPLES = 100
@@ -106,6 +107,7 @@ def _improve(given: Given, tflite: bytes, rung: Rung, watch: Stopwatch, warnings
                 rung.effort,
                 judged=given.samples if given.evaluation is None else given.evaluation,
                 limit=rung.mixed,
+                kept_as=rung.mixed_as,
             )
         except AccuracyError as error:
             raise QuantizationError(error.message, hint=error.hint) from error
@@ -173,5 +175,5 @@ def _method(given: Given, result: TargetResult) -> str:
     kept = [step["step"] for step in result.improvements["steps"] if step["kept"]]
     mixed = result.improvements.get("mixed")
     if mixed is not None:
-        kept.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in float")
+        kept.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in {plain_type(mixed['kept_as'])}")
     return f"effort {result.improvements['effort']}: {', '.join(kept)}"

@@ -25,7 +25,7 @@ from edgepack.runtime.metrics import Quality
 from edgepack.runtime.tail import TailStep
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
-from edgepack.schemes import get_scheme
+from edgepack.schemes import get_scheme, plain_type
 
 _COMPONENTS = ("tensorflow", "tf-keras", "ai-edge-litert", "ai-edge-quantizer", "numpy")
 
@@ -155,17 +155,19 @@ class Session:
         *,
         judged: SampleSet | None = None,
         limit: float | None = None,
+        kept_as: str = "float32",
     ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
         """Return (int8 file, tool that wrote it, notes, report of the steps), improved with an effort.
 
-        With a limit the fewest ops stay float that hold it: most percentage points lost on the samples `judged`.
+        With a limit the fewest ops are kept in float32 or int16 that hold it: most percentage points lost on the
+        samples `judged`.
 
         Raises:
-            AccuracyError: Not even with every op in float that may be is the limit held.
+            AccuracyError: Not even with every op kept that may be is the limit held.
             QuantizationRefused: ai-edge-quantizer cannot take the model.
         """
         if limit is not None and judged is not None:
-            return self._mixed(tflite, rule, samples, effort, judged, limit)
+            return self._mixed(tflite, rule, samples, effort, judged, limit, kept_as)
         # Ranges alone fit every form of the file, so one search serves all targets; more effort shapes weights as well.
         dense = "per-channel" if effort == "low" else rule.fully_connected
         like = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
@@ -189,14 +191,24 @@ class Session:
         return files["model.tflite"], told["tool"], tuple(told["notes"]), meta["report"]
 
     def _mixed(
-        self, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, judged: SampleSet, limit: float
+        self,
+        tflite: bytes,
+        rule: SchemeRule,
+        samples: SampleSet,
+        effort: str,
+        judged: SampleSet,
+        limit: float,
+        kept_as: str,
     ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
         parts: dict[str, Any] = {"model": sha256(tflite), "rule": _form(rule), "samples": samples.digest}
         parts |= {"effort": effort, "judged": judged.digest, "limit": limit}
+        parts["kept_as"] = kept_as
 
         def compute() -> dict[str, bytes]:
-            self.progress(f"improving int8 with effort {effort}, single ops in float")
-            data, tool, notes, report = self._improving("improve_and_mix", tflite, rule, samples, judged, effort, limit)
+            self.progress(f"improving int8 with effort {effort}, single ops in {plain_type(kept_as)}")
+            data, tool, notes, report = self._improving(
+                "improve_and_mix", tflite, rule, samples, judged, effort, limit, kept_as
+            )
             return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "report": report})}
 
         files = self.cached(key_of("improve", {**parts, "versions": self.versions}), compute)
@@ -355,9 +367,10 @@ def _plain(options: ConvertOptions) -> dict[str, Any]:
     }
 
 
-def _form(rule: SchemeRule) -> dict[str, str]:
+def _form(rule: SchemeRule) -> dict[str, Any]:
     """Return what a rule says about the file, for cache keys."""
-    return {"scheme": rule.scheme, "io": rule.io, "fully_connected": rule.fully_connected, "weights": rule.weights}
+    fields = ("scheme", "io", "fully_connected", "weights", "wide_bias")
+    return {field: getattr(rule, field) for field in fields}
 
 
 def _json(document: Any) -> bytes:

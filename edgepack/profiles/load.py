@@ -25,11 +25,13 @@ from edgepack.profiles.model import (
 )
 from edgepack.profiles.optable import read_op_table
 from edgepack.profiles.table import Table
+from edgepack.profiles.variants import schemes_for
 from edgepack.schemes import SCHEMES
 
 #: Version of the profile format.
 SCHEMA = 1
 
+MIXED = ("float32", "int16")
 IO_TYPES = ("FLOAT32", "INT8", "UINT8")
 STRATEGIES = ("first", "largest", "every")
 LEVELS = ("measured", "source", "documentation", "recalled")
@@ -144,7 +146,7 @@ class _Loader:
             title=title,
             summary=summary,
             folder=self.folder,
-            schemes=tuple(rule for rule in first.schemes if not rule.chip),
+            schemes=schemes_for({}, first.schemes),
             batch=batch,
             fallback=fallback,
             partition=first.partition,
@@ -210,6 +212,8 @@ class _Loader:
                     why=entry.text("why", ""),
                     chip=self._chip(entry.table("chip", optional=True)),
                     mixed=self._mixed(entry),
+                    mixed_chip=self._chip(entry.table("mixed_chip", optional=True)),
+                    wide_bias=entry.boolean("wide_bias") if entry.has("wide_bias") else True,
                 )
             )
             entry.done()
@@ -220,9 +224,11 @@ class _Loader:
 
     def _mixed(self, entry: Table) -> tuple[str, ...]:
         found = entry.strings("mixed")
-        if unknown := sorted(set(found) - {"float32"}):
-            self.faults.add(f"{entry.path}.mixed", f"expected float32, got '{unknown[0]}'")
-        return found
+        for unknown in sorted(set(found) - set(MIXED)):
+            self.faults.choice(f"{entry.path}.mixed", MIXED, unknown)
+        if entry.has("mixed_chip") and not found:
+            self.faults.add(f"{entry.path}.mixed_chip", f"says nothing without mixed = [{', '.join(MIXED)}]")
+        return tuple(dict.fromkeys(found))
 
     def _chip(self, table: Table) -> dict[str, bool | int]:
         found: dict[str, bool | int] = {}

@@ -18,7 +18,10 @@ class SchemeRule:
         weights: `per-channel` or `per-tensor`: granularity of all other weights.
         chip: What a chip must be like (`{"float16": True}`, `{"min_arch": 73}`); the scheme is offered only when a chip
             was given that is like this. Empty for every chip.
-        mixed: Types that single ops may keep when the rest is integer: `float32`, or none.
+        mixed: Types that single ops may be kept in when the rest is int8, in order of preference: `float32`, `int16`.
+        mixed_chip: What a chip must be like for that, in the form of `chip`; empty for every chip.
+        wide_bias: False where the accelerator takes no bias of 64 bits: layers whose kernel for int16 activations needs
+            one get it added behind them.
     """
 
     scheme: str
@@ -28,6 +31,8 @@ class SchemeRule:
     weights: str = "per-channel"
     chip: Mapping[str, bool | int] = field(default_factory=dict)
     mixed: tuple[str, ...] = ()
+    mixed_chip: Mapping[str, bool | int] = field(default_factory=dict)
+    wide_bias: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Which form of a target is meant: by its id, or by the chip."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,15 +23,31 @@ def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") 
     soc = soc_model(profile, soc)
     chosen = _variant(profile, variant, soc)
     facts = profile.socs.get(soc, {})
-    return replace(chosen, schemes=tuple(rule for rule in chosen.schemes if takes(facts, rule)))
+    return replace(chosen, schemes=schemes_for(facts, chosen.schemes))
+
+
+def schemes_for(facts: Mapping[str, Any], rules: Iterable[SchemeRule]) -> tuple[SchemeRule, ...]:
+    """Return the schemes that a chip takes, each with what single ops may be kept in on that chip.
+
+    Args:
+        facts: What is known of the chip (`arch`, `float16`), nothing where none was given.
+        rules: A variant's schemes.
+    """
+    return tuple(
+        rule if _is_like(facts, rule.mixed_chip) else replace(rule, mixed=()) for rule in rules if takes(facts, rule)
+    )
 
 
 def takes(facts: Mapping[str, Any], rule: SchemeRule) -> bool:
     """Return whether a chip with these facts (`arch`, `float16`) takes a scheme; unknown facts do not."""
-    if "float16" in rule.chip and facts.get("float16") != rule.chip["float16"]:
+    return _is_like(facts, rule.chip)
+
+
+def _is_like(facts: Mapping[str, Any], wanted: Mapping[str, bool | int]) -> bool:
+    if "float16" in wanted and facts.get("float16") != wanted["float16"]:
         return False
     digits = str(facts.get("arch", "")).lstrip("v")
-    return "min_arch" not in rule.chip or (digits.isdigit() and int(digits) >= rule.chip["min_arch"])
+    return "min_arch" not in wanted or (digits.isdigit() and int(digits) >= wanted["min_arch"])
 
 
 def chips_for(profile: TargetProfile, scheme: str) -> tuple[str, ...]:

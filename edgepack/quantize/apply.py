@@ -14,13 +14,22 @@ import numpy as np
 
 from edgepack.errors import EdgepackError, QuantizationError
 from edgepack.graph import Graph, Model, Op, read_model
-from edgepack.graph.edit import pack, restore_interface, set_ranges, unique_names, unpack, write_true_versions
+from edgepack.graph.edit import (
+    pack,
+    restore_interface,
+    set_ranges,
+    tensor_keys,
+    unique_names,
+    unpack,
+    write_true_versions,
+)
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.biases import narrow_biases, split_biases
 from edgepack.quantize.ends import set_ends
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.kinds import CONVERTER_INT8, DYNAMIC_LEAST
 from edgepack.quantize.ranges import Range
-from edgepack.schemes import get_scheme
+from edgepack.schemes import get_scheme, plain_type
 
 
 class QuantizationRefused(QuantizationError):
@@ -48,7 +57,12 @@ class Quantized:
 
 
 def apply(
-    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None = None, *, keep: Collection[str] = ()
+    tflite: bytes,
+    rule: SchemeRule,
+    ranges: Mapping[str, Range] | None = None,
+    *,
+    keep: Collection[str] = (),
+    keep_as: str = "float32",
 ) -> Quantized:
     """Return the float model in the rule's scheme.
 
@@ -60,7 +74,8 @@ def apply(
         rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
         ranges: (minimum, maximum) of every float activation by `edgepack.graph.edit.tensor_keys` key; for the integer
             schemes only.
-        keep: Ops that stay float, by the `tensor_keys` of their first output; for the integer schemes only.
+        keep: Ops that get more than int8, by the `tensor_keys` of their first output; for int8 only.
+        keep_as: What those are: `float32`, or `int16` for 16-bit activations with 8-bit weights.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot, or leaves float what TFLiteConverter's quantizer would not.
@@ -82,9 +97,24 @@ def apply(
     if scheme.id == "float16":
         made, tool = to_float16(tflite), "edgepack"
     else:
-        made, tool = _quantize(tflite, rule, ranges, keep), f"ai-edge-quantizer {version('ai-edge-quantizer')}"
+        made = _quantize(tflite, rule, ranges, keep, keep_as)
+        tool = f"ai-edge-quantizer {version('ai-edge-quantizer')}"
     done = adopt(made, tflite, rule, tool)
-    return replace(done, notes=(f"kept in float: {', '.join(sorted(keep))}",)) if keep else done
+    return replace(done, notes=(_kept_note(source.main, keep, keep_as),)) if keep else done
+
+
+def _kept_note(graph: Graph, keep: Collection[str], keep_as: str) -> str:
+    """Return what ops of the float model are more than int8: `2 of 5 ops in int16: CONV_2D (ops 0, 1)`."""
+    keys = tensor_keys(graph)
+    found: dict[str, list[int]] = {}
+    for op in graph.ops:
+        if op.outputs and keys[op.outputs[0]] in keep:
+            found.setdefault(op.label, []).append(op.index)
+    count = sum(len(places) for places in found.values())
+    listed = ", ".join(
+        f"{label} (op{'s' if len(places) > 1 else ''} {', '.join(map(str, places))})" for label, places in found.items()
+    )
+    return f"{count} of {len(graph.ops)} ops in {plain_type(keep_as)}: {listed}"
 
 
 def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
@@ -153,15 +183,20 @@ def _bits(rule: SchemeRule) -> int:
     return 16 if get_scheme(rule.scheme).activations == "INT16" else 8
 
 
-def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None, keep: Collection[str] = ()) -> bytes:
+def _quantize(
+    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | None, keep: Collection[str], keep_as: str
+) -> bytes:
     scheme = get_scheme(rule.scheme)
     if scheme.is_integer and ranges is None:
         raise QuantizationError(f"{scheme.id} needs the ranges of a calibration, got none")
+    if ranges is not None and (_bits(rule) == 16 or (keep and keep_as == "int16")):
+        tflite, ranges, added = split_biases(tflite, ranges, rule, None if _bits(rule) == 16 else keep)
+        keep = {*keep, *added} if keep else keep
     with _quiet():
         from ai_edge_quantizer import quantizer
 
         try:
-            tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule, keep))
+            tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule, keep, keep_as))
             measured = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
             made = bytes(
                 tool.quantize(measured, enable_progress_bar=False, enable_progress_report=False).quantized_model
@@ -180,7 +215,7 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
             {
                 op.name
                 for op in float_ops(graph)
-                if op.name in CONVERTER_INT8 and graph.tensors[op.outputs[0]].name not in keep
+                if op.name in CONVERTER_INT8 and (keep_as != "float32" or graph.tensors[op.outputs[0]].name not in keep)
             }
         )
         if left:
@@ -188,7 +223,7 @@ def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range] | Non
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
                 details={"ops": left},
             )
-    return set_ends(made, scheme.activations, rule.io)
+    return set_ends(narrow_biases(made), scheme.activations, rule.io)
 
 
 def _prepared(tflite: bytes) -> bytes:
@@ -198,38 +233,43 @@ def _prepared(tflite: bytes) -> bytes:
     return pack(model)
 
 
-def _recipe(rule: SchemeRule, keep: Collection[str] = ()) -> list[dict[str, Any]]:
+def _recipe(rule: SchemeRule, keep: Collection[str], keep_as: str) -> list[dict[str, Any]]:
     """Return the recipe, in ai-edge-quantizer's own JSON form; a later entry overrides an earlier one."""
-    per_tensor = rule.fully_connected == "per-tensor"
-    bits = _bits(rule)
-    activation = None
-    if rule.scheme != "dynamic-range":
-        activation = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": "INT"}
-    # The BATCH_MATMUL kernel reads one scale of its weights, whatever the file says.
-    weights = "TENSORWISE" if rule.weights == "per-tensor" else "CHANNELWISE"
-    entries = [_entry("*", activation, weights), _entry("BATCH_MATMUL", activation, "TENSORWISE")]
-    if per_tensor:
-        entries.append(_entry("FULLY_CONNECTED", activation, "TENSORWISE"))
+    entries = _entries(rule, None if rule.scheme == "dynamic-range" else _bits(rule))
     if keep:
         # An op goes by its outputs' names, each ended by a semicolon.
-        names = "|".join(re.escape(name) for name in sorted(keep))
-        entries.append({"regex": f"^(?:{names});", "operation": "*", "algorithm_key": "no_quantize", "op_config": {}})
+        regex = f"^(?:{'|'.join(re.escape(name) for name in sorted(keep))});"
+        if keep_as == "int16":
+            entries += _entries(rule, 16, regex)
+        else:
+            entries.append({"regex": regex, "operation": "*", "algorithm_key": "no_quantize", "op_config": {}})
     return entries
 
 
-def _entry(operation: str, activation: Mapping[str, Any] | None, granularity: str = "CHANNELWISE") -> dict[str, Any]:
+def _entries(rule: SchemeRule, bits: int | None, regex: str = ".*") -> list[dict[str, Any]]:
+    """Return the entries for the ops whose names fit, with activations of so many bits; None leaves them float."""
+    # The BATCH_MATMUL kernel reads one scale of its weights, whatever the file says.
+    granularity = {"*": rule.weights, "BATCH_MATMUL": "per-tensor"}
+    if rule.fully_connected == "per-tensor":
+        granularity["FULLY_CONNECTED"] = rule.fully_connected
+    names = {"per-tensor": "TENSORWISE", "per-channel": "CHANNELWISE"}
+    return [_entry(operation, bits, names[kind], regex) for operation, kind in granularity.items()]
+
+
+def _entry(operation: str, bits: int | None, granularity: str, regex: str) -> dict[str, Any]:
     config: dict[str, Any] = {
         "weight_tensor_config": {"num_bits": 8, "symmetric": True, "granularity": granularity, "dtype": "INT"},
         "compute_precision": "INTEGER",
         "explicit_dequantize": False,
         "min_weight_elements": 0,
     }
-    if activation is None:
+    if bits is None:
         config["min_weight_elements"] = DYNAMIC_LEAST
     else:
-        config["activation_tensor_config"] = dict(activation)
+        activation = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": "INT"}
+        config["activation_tensor_config"] = activation
     return {
-        "regex": ".*",
+        "regex": regex,
         "operation": operation,
         "algorithm_key": "min_max_uniform_quantize",
         "op_config": config,

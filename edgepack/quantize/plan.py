@@ -10,6 +10,7 @@ from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Quantization, Tensor
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.versions import file_versions
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.biases import BIASED, NARROW_BIAS, layer_fits, splits_bias
 from edgepack.quantize.float16 import halved_constants
 from edgepack.quantize.kinds import DYNAMIC_LEAST, DYNAMIC_WEIGHTS, quantized_ops
 from edgepack.quantize.scales import fixed_range
@@ -129,7 +130,11 @@ def _integer(graph: Graph, draft: _Draft, rule: SchemeRule, bits: int) -> None:
         if op.index in mine:
             _retype_constants(graph, draft, op, rule, bits)
             _fix_outputs(draft, op, bits)
-        draft.ops.append(replace(op, inputs=tuple(copies.get(i, i) for i in op.inputs)))
+        placed = replace(op, inputs=tuple(copies.get(i, i) for i in op.inputs))
+        if bits == 16 and op.index in mine and splits_bias(graph, op, rule):
+            draft.ops.extend(_without_bias(draft, placed))
+        else:
+            draft.ops.append(_with_bias_type(draft, placed, bits))
         _convert_results(draft, op.outputs, wide, narrow)
     _place_ends(graph, draft, rule, kind)
 
@@ -184,13 +189,32 @@ def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bit
             channels = weights is not None and weights.per_channel
             draft.retype(
                 index,
-                "INT32" if bits == 8 else "INT64",
+                "INT32" if bits == 8 or layer_fits(graph, op, rule) else "INT64",
                 _per_channel(tensor.elements, 0) if channels else _per_tensor(),
             )
         elif place == weights_at or (op.name == "BATCH_MATMUL" and place == 1):
             draft.retype(index, "INT8", _weight_quantization(op, tensor, rule))
         else:
             draft.retype(index, f"INT{bits}", _per_tensor())
+
+
+def _with_bias_type(draft: _Draft, op: Op, bits: int) -> Op:
+    place = NARROW_BIAS[op.name][2] if bits == 16 and op.name in NARROW_BIAS else len(op.inputs)
+    if place >= len(op.inputs) or op.inputs[place] < 0 or draft.tensors[op.inputs[place]].dtype != "INT32":
+        return op
+    return replace(op, options={**op.options, "quantized_bias_type": "INT32"})
+
+
+def _without_bias(draft: _Draft, op: Op) -> tuple[Op, Op]:
+    """Return a layer that does without its bias, and the ADD behind it that has it."""
+    place, activation = BIASED[op.name][2], op.options.get("fused_activation", "NONE")
+    products = draft.add_tensor(op.outputs[0], "/products", "INT16", _per_tensor())
+    draft.retype(op.inputs[place], "INT16", _per_tensor())
+    layer = replace(
+        op, inputs=op.inputs[:place], outputs=(products,), options={**op.options, "fused_activation": "NONE"}
+    )
+    add = Op(0, "ADD", "", 1, (products, op.inputs[place]), op.outputs, {"fused_activation": activation})
+    return layer, add
 
 
 def _fix_outputs(draft: _Draft, op: Op, bits: int) -> None:

@@ -1,5 +1,8 @@
 """Hexagon: which delegate, data types and schemes a chip gets."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from compat_graphs import one_op, tensor, weights
@@ -7,11 +10,14 @@ from compat_graphs import one_op, tensor, weights
 from edgepack.compat import check
 from edgepack.errors import UsageError
 from edgepack.findings import OpFinding
-from edgepack.graph import Model
+from edgepack.graph import Model, read_model
 from edgepack.profiles import TargetProfile, get_target
 from edgepack.profiles.variants import chips_for, choose_variant
+from edgepack.quantize.plan import plan
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
+
+DIGITS = Path(__file__).parent.parent / "data" / "digits_float.tflite"
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +45,17 @@ def found(made: Model, hexagon: TargetProfile, soc: str) -> OpFinding:
         ("SM8350", "htp", ["int8", "int8-qat"]),
         ("QCM6490", "htp", ["int8", "int8-qat"]),
         ("SM8450", "htp", ["int8", "int8-qat"]),
-        ("SM8550", "htp", ["int8", "int8-qat", "float16"]),
-        ("SM8650", "htp", ["int8", "int8-qat", "float16"]),
-        ("SM8850", "htp", ["int8", "int8-qat", "float16"]),
-        ("SM8635", "htp", ["int8", "int8-qat"]),
-        ("SM7675", "htp", ["int8", "int8-qat"]),
+        ("SM8550", "htp", ["int8", "int8-qat", "float16", "int16x8"]),
+        ("SM8650", "htp", ["int8", "int8-qat", "float16", "int16x8"]),
+        ("SM8850", "htp", ["int8", "int8-qat", "float16", "int16x8"]),
+        ("SM8635", "htp", ["int8", "int8-qat", "int16x8"]),
+        ("SM7675", "htp", ["int8", "int8-qat", "int16x8"]),
     ],
 )
 def test_a_chip_has_its_delegate_and_its_schemes(
     hexagon: TargetProfile, soc: str, variant: str, schemes: list[str]
 ) -> None:
-    """v65 and v66 have the legacy delegate; float16 is offered on chips known to have it, never without a chip."""
+    """v65 and v66 have the legacy delegate; float16 comes on chips known to have it, int16x8 from v73 on."""
     chosen = choose_variant(hexagon, soc=soc)
     assert (chosen.id, [rule.scheme for rule in chosen.schemes]) == (variant, schemes)
 
@@ -79,6 +85,18 @@ def test_a_bias_of_64_bits_is_refused(hexagon: TargetProfile) -> None:
     """TFLite's int16x8 files have one, and the plugin's types do not."""
     refused = found(conv("INT16", "INT8", "INT64"), hexagon, "SM8550")
     assert (refused.placement, [reason.code for reason in refused.reasons]) == ("host", ["bias-dtype"])
+
+
+def test_int16x8_with_depthwise_layers_is_whole(hexagon: TargetProfile) -> None:
+    """On v73 a model with depthwise layers is planned wholly for the HTP; with 64-bit biases these stay behind."""
+    model = read_model(DIGITS)
+    rule = next(rule for rule in choose_variant(hexagon, soc="SM8550").schemes if rule.scheme == "int16x8")
+    whole = check(plan(model, rule), hexagon, soc="SM8550")
+    assert whole.summary["accelerator"] == whole.summary["total"]
+    cut = check(plan(model, replace(rule, wide_bias=True)), hexagon, soc="SM8550")
+    left = [op for op in cut.ops if op.placement == "host"]
+    assert left
+    assert {(op.op, reason.code) for op in left for reason in op.reasons} == {("DEPTHWISE_CONV_2D", "bias-dtype")}
 
 
 @pytest.mark.parametrize(

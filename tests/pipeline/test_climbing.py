@@ -10,6 +10,7 @@ from edgepack.bundle.verify import verify
 from edgepack.errors import AccuracyError, TransformError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline import BuildOptions, build
+from edgepack.pipeline.options import TargetOptions
 from edgepack.pipeline.results import TargetResult
 from edgepack.train.report import gzip_size
 
@@ -28,7 +29,7 @@ def dim(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def climb(target: str, out: Path, said: list[str], **more: object) -> TargetResult:
+def climb(target: str, /, out: Path, said: list[str], **more: object) -> TargetResult:
     options = BuildOptions(
         out=out,
         name="digits",
@@ -66,6 +67,57 @@ def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
     assert entry.model is not None
     assert manifest["ladder"][-1]["bytes"] == len(entry.model)
     assert manifest["ladder"][-1]["gzip_bytes"] == gzip_size(entry.model)
+
+
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Two digits over each other, to calibrate on and to measure on: hard to tell apart, so that rounding shows."""
+    folder = tmp_path_factory.mktemp("blurred")
+    random = np.random.default_rng(0)
+    with np.load(EXAMPLES / "eval.npz") as data:
+        x = data["x"]
+    for name, count in (("samples", 60), ("eval", 600)):
+        pairs = random.integers(0, len(x), (2, count))
+        np.savez(folder / f"{name}.npz", x=(0.5 * (x[pairs[0]] + x[pairs[1]])).astype(np.float32))
+    return str(folder / "samples.npz"), str(folder / "eval.npz")
+
+
+@pytest.mark.slow
+def test_single_ops_in_int16_on_a_hexagon_that_computes_it(tmp_path: Path, blurred: tuple[str, str]) -> None:
+    """Where int8 loses too much, v73 gets single ops in int16, all of them on the Hexagon; v68 has no such rung.
+
+    The limit is a little below what int8 loses, whatever that is.
+    """
+    samples, unseen = blurred
+    same: dict[str, object] = {"samples": samples, "eval": unseen, "scheme": "int8", "effort": "high"}
+    plain = climb("hexagon", tmp_path / "plain", [], **same)
+    assert plain.quality is not None
+    assert plain.quality.drop is not None
+    assert plain.quality.drop > 0.2
+    same["max_drop"] = plain.quality.drop - 0.1
+    older = climb("hexagon", tmp_path / "older", [], **same, target=TargetOptions(socs=("SM8350",)))
+    assert isinstance(older.error, AccuracyError)
+    assert not any("int16" in step["rung"] for step in older.ladder)
+    entry = climb("hexagon", tmp_path / "newer", [], **same, target=TargetOptions(socs=("SM8550",)))
+    assert entry.error is None
+    assert [(step["rung"], step["holds"]) for step in entry.ladder] == [
+        ("int8, effort high", False),
+        ("int8, effort high, single ops in int16", True),
+    ]
+    assert entry.scheme == "int8"
+    assert entry.improvements is not None
+    mixed = entry.improvements["mixed"]
+    assert mixed["kept_as"] == "int16"
+    assert f"{len(mixed['kept'])} of {mixed['ops']} ops in int16" in "".join(entry.warnings)
+    assert entry.report is not None
+    assert {op.placement.value for op in entry.report.ops} == {"accelerator"}
+    assert entry.model is not None
+    graph = read_model(entry.model).main
+    kinds = {graph.tensors[op.outputs[0]].dtype for op in graph.ops if op.name != "QUANTIZE"}
+    assert kinds == {"INT8", "INT16"}
+    assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {"INT8"}
+    assert entry.bundle is not None
+    assert verify(entry.bundle).problems == ()
 
 
 def test_none_holds(tmp_path: Path, dim: str) -> None:

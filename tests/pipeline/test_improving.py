@@ -54,4 +54,5 @@ def test_mixing_runs_in_a_child_and_reports(tmp_path):
         )
     assert (data, tool) == improve_and_mix(tflite, rule, samples, samples, "low", 0.0)[:2]
     assert report["effort"] == "low" and report["mixed"]["after"]["agreement"] == 100.0
+    assert report["mixed"]["kept_as"] == "float32"
     assert report["mixed"]["ops"] == len(read_model(tflite).main.ops)

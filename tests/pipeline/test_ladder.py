@@ -8,12 +8,14 @@ from edgepack.pipeline.ladder import Rung, Step, best, chosen, judge, pointless,
 from edgepack.pipeline.options import Limits
 from edgepack.profiles.model import SchemeRule
 from edgepack.profiles.registry import get_target
+from edgepack.profiles.variants import choose_variant
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import Needs
 
 EVERYTHING = {Needs.NOTHING, Needs.SAMPLES, Needs.LABELS}
 CPU, EDGETPU = (get_target(target).schemes for target in ("cpu", "edgetpu"))
 INT8, QAT, FLOAT16 = SchemeRule("int8"), SchemeRule("int8-qat"), SchemeRule("float16")
+IN_FLOAT, IN_INT16 = Rung(INT8, "high", 1.0), Rung(INT8, "high", 1.0, "int16")
 HALF = Rung(QAT, recipe="prune+qat", sparsity=0.5)
 
 
@@ -28,9 +30,9 @@ def step(rung: Rung, *misses: str, drop: float = 0.0, size: int = 1000, gzip_siz
 def test_after_training_comes_first() -> None:
     """Every rung after training stands below training, training for accuracy below training for size."""
     names = [rung.name for rung in rungs(CPU, EVERYTHING)]
-    assert names[:6] == [
+    assert names[:7] == [
         "int8, effort low", "int8, effort medium", "int8, effort high", "int8, effort high, single ops in float",
-        "dynamic-range", "float16",
+        "int8, effort high, single ops in int16", "dynamic-range", "float16",
     ]  # fmt: skip
     assert names[names.index("qat") :] == [
         "qat",
@@ -51,10 +53,16 @@ def test_a_scheme_that_was_asked_for_stays() -> None:
     assert [rung.effort for rung in rungs(EDGETPU, EVERYTHING, effort="high")][:1] == ["high"]
 
 
-def test_single_ops_stay_float_where_the_target_takes_that() -> None:
-    """Mixed precision stands above the last effort on the CPU, with the limit it has to hold; the Edge TPU has none."""
-    (mixed,) = [rung for rung in rungs(CPU, EVERYTHING, drop=0.5) if rung.mixed is not None]
-    assert (mixed.rule.scheme, mixed.effort, mixed.mixed) == ("int8", "high", 0.5)
+def test_single_ops_are_kept_where_the_target_takes_that() -> None:
+    """Mixed precision stands above the last effort with its limit: float first on the CPU, int16 by chip on Hexagon."""
+    mixed = [rung for rung in rungs(CPU, EVERYTHING, drop=0.5) if rung.mixed is not None]
+    assert [rung.mixed_as for rung in mixed] == ["float32", "int16"]
+    assert {(rung.rule.scheme, rung.effort, rung.mixed) for rung in mixed} == {("int8", "high", 0.5)}
+    hexagon = get_target("hexagon")
+    for soc, kinds in (("SM8550", ["int16"]), ("SM8350", []), ("SM8150", []), ("", [])):
+        found = rungs(choose_variant(hexagon, soc=soc).schemes, EVERYTHING)
+        assert [rung.mixed_as for rung in found if rung.mixed is not None] == kinds
+    assert not any(rung.mixed is not None for rung in rungs(hexagon.schemes, EVERYTHING))
     assert not any(rung.mixed is not None for rung in rungs(EDGETPU, EVERYTHING))
     assert not any(rung.mixed is not None for rung in rungs(CPU, EVERYTHING, improvable=False))
 
@@ -82,6 +90,7 @@ def test_what_data_is_missing_for_is_listed_with_the_flag() -> None:
         (Rung(FLOAT16), [step(Rung(INT8), "size")], Limits(size=500), "as large"),
         (Rung(FLOAT16), [step(Rung(INT8), "download")], Limits(download=500), "larger"),
         (Rung(INT8, "high"), [step(Rung(INT8), "download")], Limits(download=500), "accuracy"),
+        (IN_INT16, [step(Rung(INT8), "size")], Limits(1.0, size=500), "as large"),
         (Rung(QAT, recipe="qat"), [step(Rung(INT8), "download")], Limits(1.0, download=500), "accuracy"),
         (Rung(INT8, "high"), [step(Rung(INT8), "target")], Limits(1.0), "refuses"),
         (HALF, [step(Rung(INT8), "drop")], Limits(1.0), "--max-download"),
@@ -105,10 +114,12 @@ def test_what_cannot_help_is_not_tried(rung: Rung, before: list[Step], limits: L
         (Rung(QAT, recipe="qat"), [step(Rung(INT8), "drop", "download")], Limits(1.0, download=500)),
         (HALF, [step(Rung(INT8), "download")], Limits(1.0, download=500)),
         (Rung(INT8), [step(Rung(FLOAT16), "size")], Limits(size=500)),
+        (IN_INT16, [step(Rung(INT8), "drop"), step(IN_FLOAT, "size")], Limits(1.0, size=500)),
+        (Rung(QAT, recipe="qat"), [step(Rung(INT8), "drop"), step(IN_FLOAT, "size")], Limits(1.0, size=500)),
     ],
 )
 def test_what_can_help_is_tried(rung: Rung, before: list[Step], limits: Limits) -> None:
-    """Accuracy asks for effort and training, the compressed size for zeros and clusters, size for fewer bits."""
+    """Accuracy asks for effort and training, a download for zeros and clusters, size for fewer bits."""
     assert pointless(rung, before, limits) == ""
 
 

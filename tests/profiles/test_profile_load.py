@@ -216,6 +216,14 @@ PROFILE_FAULTS = [
     ('[compiler]\nid = "npu"', '[compiler]\npolicy = "optional"', "[compiler].id: missing: expected a string"),
     ('[compiler]\nid = "npu"', '[compiler]\nid = "npu"\nschemes = ["int9"]', "[compiler].schemes[0]: expected one of"),
     ('io = "INT8"', "chip = { arch = 73 }", "[quantization].schemes[0].chip.arch: unknown key"),
+    ('io = "INT8"', 'mixed = ["int4"]', "[quantization].schemes[0].mixed: expected one of float32, int16, got 'int4'"),
+    ('io = "INT8"', "mixed_chip = { min_arch = 73 }", "[quantization].schemes[0].mixed_chip: says nothing without"),
+    ('io = "INT8"', "wide_bias = 64", "[quantization].schemes[0].wide_bias: expected true or false, got 64"),
+    (
+        'io = "INT8"',
+        'mixed = ["int16"]\nmixed_chip = { arch = 73 }',
+        "[quantization].schemes[0].mixed_chip.arch: unknown key",
+    ),
     ('io = "INT8"', "chip = { min_arch = 73 }", "[quantization].schemes: expected at least one scheme for every chip"),
     (
         "on_chip_bytes = 1000",
@@ -396,3 +404,13 @@ def test_unknown_variants_are_refused(npu: TargetProfile, variant: str, soc: str
     with pytest.raises(UsageError, match="did you mean") as caught:
         choose_variant(npu, variant=variant, soc=soc)
     assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(("arch", "soc", "kinds"), [("v2", "CHIP", ()), ("v3", "CHIP", ("int16",)), ("v3", "", ())])
+def test_mixing_is_a_matter_of_the_chip(tmp_path: Path, arch: str, soc: str, kinds: tuple[str, ...]) -> None:
+    """Single ops get more than int8 only on a chip that was given and is like `mixed_chip`; int8 itself is for all."""
+    text = changed(PROFILE, 'io = "INT8"', 'mixed = ["int16"]\nmixed_chip = { min_arch = 3 }\nwide_bias = false')
+    profile = load_profile(write(tmp_path, text.replace('"v2"', f'"{arch}"')))
+    (rule,) = choose_variant(profile, soc=soc).schemes
+    assert (rule.scheme, rule.mixed, rule.wide_bias) == ("int8", kinds, False)
+    assert profile.schemes[0].mixed == ()

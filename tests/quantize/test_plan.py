@@ -27,6 +27,7 @@ RULES = [
     SchemeRule("int8", "INT8", "per-tensor"),
     SchemeRule("int16x8", "INT16"),
     SchemeRule("int16x8", "FLOAT32"),
+    SchemeRule("int16x8", "FLOAT32", wide_bias=False),
 ]
 
 
@@ -46,7 +47,7 @@ def _described(model: Model) -> object:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.scheme}-{r.io}-{r.fully_connected}")
+@pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.scheme}-{r.io}-{r.fully_connected}-{r.wide_bias}")
 def test_plan_is_what_apply_makes(name, rule):
     """The planned graph has the ops, types, shapes, granularity and versions of the file that is then made."""
     tflite = MODELS[name]()

@@ -1,9 +1,10 @@
-"""Mixed precision: keep the fewest ops in float that a loss limit asks for.
+"""Mixed precision: keep the fewest ops in float, or in int16, that a loss limit asks for.
 
 Every activation and every layer's weights are made int8 alone and measured (`sensitivity`, after Wu et al. 2020,
 section 6.1). The costliest are undone first: a tensor's noise goes when the op that makes it and those that read it
-stay float, a layer's weights' when the layer does. The shortest list that holds the limit is found by bisection, then
-every op that the limit does not need after all goes back to int8, the largest first.
+are kept, a layer's weights' when the layer stays float (in int16 it has 8-bit weights all the same). The shortest list
+that holds the limit is found by bisection, then every op that the limit does not need after all goes back to int8, the
+largest first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,10 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import Quantized, apply
 from edgepack.quantize.improve.observe import Sample
 from edgepack.quantize.improve.sensitivity import Sensitivity, sensitivities
+from edgepack.quantize.kinds import DIRECT_INT16
 from edgepack.quantize.ranges import Range
 from edgepack.runtime.metrics import Quality
+from edgepack.schemes import plain_type
 
 #: Samples that sensitivities are measured on: they only order the ops.
 _SAMPLES = 50
@@ -28,10 +31,11 @@ Judge = Callable[[bytes], Quality]
 
 @dataclass(frozen=True)
 class Mixed:
-    """An integer file some of whose ops stay float.
+    """An int8 file some of whose ops are float or int16.
 
     Attributes:
         made: The file.
+        kept_as: What those ops are: `float32` or `int16`.
         kept: Those ops, by the `tensor_keys` of their outputs, in file order; empty when int8 holds the limit as it is.
         ops: Ops of the model.
         quality: What the file loses.
@@ -41,6 +45,7 @@ class Mixed:
     """
 
     made: Quantized
+    kept_as: str
     kept: tuple[str, ...]
     ops: int
     quality: Quality
@@ -52,7 +57,8 @@ class Mixed:
         """Return the report for the manifest."""
         costly = [{"tensor": c.tensor, "kind": c.kind, "snr_db": round(c.snr_db, 2)} for c in self.costs[:10]]
         figures = {"before": self.before.to_json(), "after": self.quality.to_json()}
-        return {"kept": list(self.kept), "ops": self.ops, **figures, "costly": costly, "tries": self.tries}
+        kept = {"kept": list(self.kept), "kept_as": self.kept_as, "ops": self.ops}
+        return {**kept, **figures, "costly": costly, "tries": self.tries}
 
 
 def mixed(
@@ -63,39 +69,42 @@ def mixed(
     judge: Judge,
     limit: float,
     *,
+    kept_as: str = "float32",
     progress: Callable[[int], None] = lambda tries: None,
 ) -> Mixed:
-    """Return the int8 file with the fewest ops in float that loses at most `limit`.
+    """Return the int8 file with the fewest ops in float, or in int16, that loses at most `limit`.
 
     Args:
         tflite: The float model that the file is made from, such as `steps.improve` gives.
-        rule: The target's rule; its `mixed` says whether ops may stay float.
+        rule: The target's rule; its `mixed` says what ops may be kept in.
         ranges: Ranges of the activations by `tensor_keys`.
         samples: Samples to order the ops by.
         judge: Measures a file against the float model, on labelled samples where there are any.
         limit: Most percentage points of top-1 that may be lost (`Quality.drop`).
+        kept_as: `float32` or `int16`.
         progress: Told how many files were tried.
 
     Raises:
-        UnfitModelError: The target takes integers only.
-        AccuracyError: No limit can be held: nothing to count, or not even all movable ops in float are enough.
+        UnfitModelError: The target does not mix int8 with this type.
+        AccuracyError: No limit can be held: nothing to count, or not even all movable ops kept are enough.
         QuantizationRefused: ai-edge-quantizer cannot take the model.
     """
-    if "float32" not in rule.mixed:
+    if kept_as not in rule.mixed:
         raise UnfitModelError(
-            f"the target takes {rule.scheme} throughout: its accelerator has no float units to keep single ops on",
+            f"the target takes {rule.scheme} throughout: its accelerator has no {plain_type(kept_as)} units to keep "
+            f"single ops on",
             hint="train with quantization (int8-qat, --train), or leave the limit higher",
         )
-    search = _Search(unique_names(tflite), rule, ranges, judge, limit, progress)
+    search = _Search(unique_names(tflite), rule, ranges, judge, limit, kept_as, progress)
     made, before = search.measure(())
     if before.drop is None:
         raise AccuracyError("no top-1 can be counted: the outputs are no class scores", hint="use float16 or int16x8")
     if before.drop <= limit:
-        return Mixed(made, (), len(search.graph.ops), before, before, (), search.tries)
+        return Mixed(made, kept_as, (), len(search.graph.ops), before, before, (), search.tries)
     costs = sensitivities(search.tflite, ranges, samples[:_SAMPLES])
     kept = search.pruned(search.shortest(search.in_order(costs)))
     made, quality = search.measure(kept)
-    return Mixed(made, kept, len(search.graph.ops), quality, before, tuple(costs), search.tries)
+    return Mixed(made, kept_as, kept, len(search.graph.ops), quality, before, tuple(costs), search.tries)
 
 
 class _Search:
@@ -108,10 +117,11 @@ class _Search:
         ranges: Mapping[str, Range],
         judge: Judge,
         limit: float,
+        kept_as: str,
         progress: Callable[[int], None],
     ) -> None:
         self.tflite, self.rule, self.ranges, self.judge = tflite, rule, ranges, judge
-        self.limit, self.progress = limit, progress
+        self.limit, self.kept_as, self.progress = limit, kept_as, progress
         self.graph: Graph = read_model(tflite).main
         self.keys = tensor_keys(self.graph)
         self._seen: dict[tuple[str, ...], tuple[Quantized, Quality]] = {}
@@ -126,7 +136,7 @@ class _Search:
         key = tuple(kept)
         if key not in self._seen:
             self.progress(self.tries)
-            made = apply(self.tflite, self.rule, self.ranges, keep=key)
+            made = apply(self.tflite, self.rule, self.ranges, keep=key, keep_as=self.kept_as)
             self._seen[key] = made, self.judge(made.tflite)
         return self._seen[key]
 
@@ -141,6 +151,8 @@ class _Search:
         lists: list[tuple[str, ...]] = []
         taken: set[int] = set()
         for cost in costs:
+            if cost.kind == "weights" and self.kept_as != "float32":
+                continue
             tensor = self.keys.index(cost.tensor)
             touching = [op for op in self.graph.ops if tensor in op.outputs]
             if cost.kind == "activation":
@@ -159,7 +171,8 @@ class _Search:
         """
         if not lists or not self.holds(lists[-1]):
             raise AccuracyError(
-                f"mixed precision does not come within {self.limit:g} points of the float model",
+                f"mixed precision with {plain_type(self.kept_as)} does not come within {self.limit:g} points of the "
+                f"float model",
                 hint="train with quantization (--train), or take float16 where the target does",
             )
         low, high = -1, len(lists) - 1
@@ -178,9 +191,12 @@ class _Search:
         return kept
 
     def _movable(self, op: Op) -> bool:
-        """Return whether an op may stay float: one output, and not the file's own where that must be integer."""
-        ends = set(self.graph.outputs) if self.rule.io != "FLOAT32" else set()
-        return len(op.outputs) == 1 and not ends & set(op.outputs)
+        """Return whether an op may be kept: one output, and not the file's own where that has a type it would lose."""
+        if self.kept_as == "int16" and op.name not in DIRECT_INT16:
+            return False
+        # Float ends suit float ops; the steps between float ends and int16 are not written.
+        free = self.kept_as == self.rule.io.lower()
+        return len(op.outputs) == 1 and (free or op.outputs[0] not in self.graph.outputs)
 
     def _weights(self, op: Op) -> int:
         return sum(self.graph.tensors[i].elements for i in op.inputs if i >= 0 and self.graph.tensors[i].is_constant)
