@@ -57,47 +57,43 @@ def with_ranges(
     return made.tflite, made.tool, tuple(made.notes)
 
 
-def improve_and_mix(
+def mix_ops(
     tflite: bytes,
     rule: SchemeRule,
+    ranges: Mapping[str, Sequence[float]],
     samples: SampleSet,
+    reference: bytes,
     judged: SampleSet,
-    effort: str,
     limit: float,
     kept_as: str = "float32",
-    off: Sequence[str] = (),
 ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
-    """Return (int8 model, tool, notes, report): as few ops kept as hold a limit; the report has `mixed` too.
+    """Return (int8 model, tool, notes, report): as few ops kept as hold a limit.
 
-    In a child, progress is emitted as `(step, part done, parts)`; of `mixed` the parts are not known beforehand and are
-    one more than what is done.
+    In a child, progress is emitted as `("mixed", files tried, one more)`: how many there will be is not known.
 
     Args:
-        tflite: A float model.
+        tflite: The float model of `improve_float`.
         rule: An int8 rule whose `mixed` allows `kept_as`.
+        ranges: Its ranges, as they are or from JSON.
         samples: Calibration samples, as for `improve_float`.
+        reference: The float model that losses are measured against.
         judged: Samples that the limit is held on: top-1 counts with labels, agreement with the float model without.
-        effort: `low`, `medium` or `high`.
         limit: Most percentage points that may be lost.
         kept_as: What single ops are kept in: `float32` or `int16`.
-        off: Steps to leave out.
 
     Raises:
         UnfitModelError: The target does not mix int8 with that.
         AccuracyError: Mixed precision does not hold the limit.
         QuantizationRefused: ai-edge-quantizer cannot take the model.
-        QuantizationError: The model cannot be calibrated or quantized.
     """
     from edgepack.quantize.improve.mixed import mixed
-    from edgepack.quantize.improve.steps import improve
     from edgepack.runtime.evaluate import evaluate
 
     used = samples.limited(MOST_SAMPLES)
-    arrays = [used.sample(i) for i in range(len(used))]
-    done = improve(tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts)))
     found = mixed(
-        done.tflite, rule, done.ranges, arrays, lambda made: evaluate(tflite, {"": made}, judged)[""], limit,
+        tflite, rule, {key: (low, high) for key, (low, high) in ranges.items()},
+        [used.sample(i) for i in range(len(used))],
+        lambda made: evaluate(reference, {"": made}, judged)[""], limit,
         kept_as=kept_as, progress=lambda tries: emit(("mixed", tries, tries + 1)),
     )  # fmt: skip
-    report = {"effort": effort, "samples": len(arrays), **done.to_json(), "mixed": found.to_json()}
-    return found.made.tflite, found.made.tool, tuple(found.made.notes), report
+    return found.made.tflite, found.made.tool, tuple(found.made.notes), found.to_json()

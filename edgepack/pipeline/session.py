@@ -43,6 +43,7 @@ class Session:
         self.progress = progress
         self.cache = Cache(enabled=options.cache)
         self.threads = max(1, min(4, os.cpu_count() or 1))
+        self._searches: dict[str, Mapping[str, bytes]] = {}
         self._tensorflow = Worker()
         self._native = Worker()
         self._warming: threading.Thread | None = None
@@ -166,8 +167,31 @@ class Session:
             AccuracyError: Not even with every op kept that may be is the limit held.
             QuantizationRefused: ai-edge-quantizer cannot take the model.
         """
+        model, ranges, report = self._search(tflite, rule, samples, effort)
+        told: dict[str, Any] = {}
+        extra: tuple[Any, ...] = ()
         if limit is not None and judged is not None:
-            return self._mixed(tflite, rule, samples, effort, judged, limit, kept_as)
+            told = {"kept_as": kept_as, "limit": limit, "judged": judged.digest, "samples": samples.digest}
+            extra = (samples, tflite, judged, limit, kept_as)
+            self.progress(f"keeping single ops in {plain_type(kept_as)}")
+
+        def write() -> dict[str, bytes]:
+            data, tool, notes, *mixed = self._improving(
+                "mix_ops" if extra else "with_ranges", model, rule, ranges, *extra
+            )
+            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "mixed": mixed})}
+
+        made = {"model": sha256(model), "rule": _form(rule), "ranges": ranges, **told}
+        files = self.cached(key_of("quantize", {**made, "versions": self.versions}), write)
+        meta = json.loads(files["meta.json"])
+        if meta["mixed"]:
+            report = {**report, "mixed": meta["mixed"][0]}
+        return files["model.tflite"], meta["tool"], tuple(meta["notes"]), report
+
+    def _search(
+        self, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str
+    ) -> tuple[bytes, dict[str, Any], dict[str, Any]]:
+        """Return (improved float model, its ranges, report of the steps): the long part, once for all that needs it."""
         # Ranges alone fit every form of the file, so one search serves all targets; more effort shapes weights as well.
         dense = "per-channel" if effort == "low" else rule.fully_connected
         like = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
@@ -178,42 +202,12 @@ class Session:
             data, ranges, report = self._improving("improve_float", tflite, like, samples, effort)
             return {"model.tflite": data, "meta.json": _json({"ranges": ranges, "report": report})}
 
-        found = self.cached(key_of("improve", {**parts, "versions": self.versions}), search)
-        meta = json.loads(found["meta.json"])
-
-        def write() -> dict[str, bytes]:
-            data, tool, notes = self._improving("with_ranges", found["model.tflite"], rule, meta["ranges"])
-            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes})}
-
-        made = {"model": sha256(found["model.tflite"]), "rule": _form(rule), "ranges": meta["ranges"]}
-        files = self.cached(key_of("quantize", {**made, "versions": self.versions}), write)
-        told = json.loads(files["meta.json"])
-        return files["model.tflite"], told["tool"], tuple(told["notes"]), meta["report"]
-
-    def _mixed(
-        self,
-        tflite: bytes,
-        rule: SchemeRule,
-        samples: SampleSet,
-        effort: str,
-        judged: SampleSet,
-        limit: float,
-        kept_as: str,
-    ) -> tuple[bytes, str, tuple[str, ...], dict[str, Any]]:
-        parts: dict[str, Any] = {"model": sha256(tflite), "rule": _form(rule), "samples": samples.digest}
-        parts |= {"effort": effort, "judged": judged.digest, "limit": limit}
-        parts["kept_as"] = kept_as
-
-        def compute() -> dict[str, bytes]:
-            self.progress(f"improving int8 with effort {effort}, single ops in {plain_type(kept_as)}")
-            data, tool, notes, report = self._improving(
-                "improve_and_mix", tflite, rule, samples, judged, effort, limit, kept_as
-            )
-            return {"model.tflite": data, "meta.json": _json({"tool": tool, "notes": notes, "report": report})}
-
-        files = self.cached(key_of("improve", {**parts, "versions": self.versions}), compute)
-        meta = json.loads(files["meta.json"])
-        return files["model.tflite"], meta["tool"], tuple(meta["notes"]), meta["report"]
+        key = key_of("improve", {**parts, "versions": self.versions})
+        # Also without a cache on disk, which is for what earlier runs left there.
+        if key not in self._searches:
+            self._searches[key] = self.cached(key, search)
+        meta = json.loads(self._searches[key]["meta.json"])
+        return self._searches[key]["model.tflite"], meta["ranges"], meta["report"]
 
     def _improving(self, function: str, *arguments: Any) -> Any:
         return self.run_native(

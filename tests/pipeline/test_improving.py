@@ -6,7 +6,7 @@ import pytest
 
 from edgepack.child import Worker
 from edgepack.graph import read_model
-from edgepack.pipeline.improving import improve_and_mix, improve_float, with_ranges
+from edgepack.pipeline.improving import improve_float, mix_ops, with_ranges
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import InputSpec, load_samples
 
@@ -48,11 +48,11 @@ def test_mixing_runs_in_a_child_and_reports(tmp_path):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 1, (12, 8, 8, 3)).astype(np.float32))
     samples = load_samples(str(tmp_path / "x.npy"), [InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))])
     rule = SchemeRule("int8", "FLOAT32", mixed=("float32",))
+    model, ranges, _ = improve_float(tflite, rule, samples, "low")
+    given = (model, rule, json.loads(json.dumps(ranges)), samples, tflite, samples, 0.0)
     with Worker() as worker:
-        data, tool, _, report = worker.call(
-            "edgepack.pipeline.improving:improve_and_mix", tflite, rule, samples, samples, "low", 0.0
-        )
-    assert (data, tool) == improve_and_mix(tflite, rule, samples, samples, "low", 0.0)[:2]
-    assert report["effort"] == "low" and report["mixed"]["after"]["agreement"] == 100.0
-    assert report["mixed"]["kept_as"] == "float32"
-    assert report["mixed"]["ops"] == len(read_model(tflite).main.ops)
+        data, tool, _, report = worker.call("edgepack.pipeline.improving:mix_ops", *given)
+    assert (data, tool) == mix_ops(*given)[:2]
+    assert report["after"]["agreement"] == 100.0
+    assert report["kept_as"] == "float32"
+    assert report["ops"] == len(read_model(tflite).main.ops)
