@@ -51,7 +51,7 @@ _LEAST_GAIN = 0.1
 _CHANCE = 3.0
 
 #: What ranges by estimated noise may cost there: they leave room for samples that are not there.
-_BOUNDS_COST = 0.75
+_BOUNDS_COST = 1.25
 
 #: What a method that clips must gain there over min/max: what it clips on other samples does not show.
 _CLIPPING_GAIN = 0.75
