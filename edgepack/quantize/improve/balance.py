@@ -37,8 +37,8 @@ _WEIGHT_NOISE = 0.5 / 12.0
 _LEVELS, _TOP = 255.0, 127.0
 
 #: How much wider than seen the range of scores and averages gets, which have one value a channel. A hundred samples are
-#: too few to know their extremes, and a clipped winner costs more than a coarser step. Of 1.0, 1.15, 1.25 on six models
-#: 1.15 lost least.
+#: too few to know their extremes, and a clipped winner costs more than a coarser step. On six models 1.15 and 1.2 did
+#: the same, 1.1 lost 0.3 dB more.
 MARGIN = 1.15
 
 #: How often channels and bounds take turns, and the steps that a channel may take in one.
