@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.quantize.improve.gains import backward_batches
+from edgepack.quantize.improve.gains import affordable, backward_batches
 from edgepack.quantize.improve.layers import Doubles, Floats, Layer, find_layers, set_constants, values_of
 from edgepack.quantize.improve.network import Network
 from edgepack.quantize.improve.observe import Sample
 
-#: Samples that middles are taken from, and the share of a channel's values left out at each end.
-_SAMPLES, _LEFT_OUT = 64, 0.0005
+#: Share of a channel's values left out at each end when its middle is taken.
+_LEFT_OUT = 0.0005
 
 
 def center_channels(tflite: bytes, samples: Sequence[Sample]) -> bytes:
@@ -154,7 +154,7 @@ def _middles(
     values: dict[int, list[Floats]] = {i: [] for i in tensors}
     loudness = dict.fromkeys(tensors, 1e-12)
     names = read_model(tflite).input_names()
-    for _, tape, back in backward_batches(network, names, samples, min(_SAMPLES, len(samples)), seed=2):
+    for _, tape, back in backward_batches(network, names, samples, affordable(network, len(samples)), seed=2):
         for index in tensors:
             if index in back:
                 rows = tape.seen[index].reshape(-1, tape.seen[index].shape[-1])

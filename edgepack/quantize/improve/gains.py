@@ -64,8 +64,7 @@ def gains(
     """
     network = Network(tflite)
     names = read_model(tflite).input_names()
-    size = sum(network.graph.tensors[i].elements for i in network.activations)
-    many = max(1, min(_SAMPLES, len(samples), _ALL_VALUES // size))
+    many = affordable(network, len(samples))
     found: dict[int, Gain] = {}
     heard: dict[int, _Clipping] = {}
     for count, tape, back in backward_batches(network, names, samples, many, seed):
@@ -86,6 +85,15 @@ def gains(
     return found
 
 
+def affordable(network: Network, samples: int) -> int:
+    """Return on how many of the samples gradients are taken: fewer where activations are large."""
+    return max(1, min(_SAMPLES, samples, _ALL_VALUES // _size(network)))
+
+
+def _size(network: Network) -> int:
+    return sum(network.graph.tensors[i].elements for i in network.activations)
+
+
 def backward_batches(
     network: Network, names: Sequence[str], samples: Sequence[Sample], many: int, seed: int
 ) -> Iterator[tuple[int, Tape, dict[int, Floats]]]:
@@ -98,9 +106,8 @@ def backward_batches(
         many: How many.
         seed: Of the signs.
     """
-    size = sum(network.graph.tensors[i].elements for i in network.activations)
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, many).astype(int)]
-    batch = max(1, min(many, _BATCH_VALUES // size))
+    batch = max(1, min(many, _BATCH_VALUES // _size(network)))
     random = np.random.default_rng(seed)
     for start in range(0, many, batch):
         part = chosen[start : start + batch]
