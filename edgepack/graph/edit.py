@@ -276,13 +276,41 @@ def _set_metadata(model: Any, version: str) -> None:
         if entry.name == b"min_runtime_version":
             model.buffers[entry.buffer].data = data
             return
-    buffer = schema().BufferT()
-    buffer.data = data
-    model.buffers.append(buffer)
     entry = schema().MetadataT()
     entry.name = b"min_runtime_version"
-    entry.buffer = len(model.buffers) - 1
+    entry.buffer = add_buffer(model, data)
     model.metadata.append(entry)
+
+
+def op_code(model: Any, name: str, version: int = 1) -> int:
+    """Return the place of a builtin op among a model's operator codes; one of this version is added where none is."""
+    number = builtin_code(name)
+    codes = model.operatorCodes
+    for place, code in enumerate(codes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+            return place
+    code = schema().OperatorCodeT()
+    code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
+    codes.append(code)
+    return len(codes) - 1
+
+
+def add_buffer(model: Any, values: Any) -> int:
+    """Add a buffer with an array's bytes to a model; return its number."""
+    buffer = schema().BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
+
+
+def empty_unused(model: Any) -> None:
+    """Drop the contents of buffers that no tensor and no metadata names any more; their numbers stay."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata or []}
+    used |= {int(index) for index in (model.metadataBuffer if model.metadataBuffer is not None else ())}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
 
 
 def builtin_code(name: str) -> int:

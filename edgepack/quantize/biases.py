@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import builtin_code, pack, tensor_keys, unique_names, unpack
+from edgepack.graph.edit import add_buffer, empty_unused, op_code, pack, tensor_keys, unique_names, unpack
 from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ranges import Range
@@ -99,10 +99,7 @@ def split_biases(
         return tflite, dict(ranges), frozenset()
     model = unpack(tflite)
     main = model.subgraphs[0]
-    code = schema().OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin_code("ADD")
-    code.version = 1
-    model.operatorCodes.append(code)
+    code = op_code(model, "ADD")
     grown, names = dict(ranges), set(keys)
     written: list[Any] = []
     for index, layer in enumerate(main.operators):
@@ -113,7 +110,7 @@ def split_biases(
             while name in names:
                 name += "_"
             names.add(name)
-            written.append(_add_behind(main, layer, op, name, len(model.operatorCodes) - 1))
+            written.append(_add_behind(main, layer, op, name, code))
             bias = graph.tensors[_bias_of(op)].data
             assert bias is not None
             low, high = ranges[keys[op.outputs[0]]]
@@ -156,19 +153,14 @@ def narrow_biases(tflite: bytes) -> bytes:
         if tensor.type != wanted:
             tensor.type = wanted
             tensor.buffer = _narrowed(model, tensor.buffer)
-    used = {tensor.buffer for subgraph in model.subgraphs for tensor in subgraph.tensors}
-    for bias in set(able.values()):
-        if graph.tensors[bias].buffer not in used:
-            model.buffers[graph.tensors[bias].buffer].data = None
+    empty_unused(model)
     return pack(model)
 
 
 def _narrowed(model: Any, buffer: int) -> int:
     """Return the buffer with the 64-bit values of another in 32 bits, added to the model."""
     values = np.frombuffer(bytes(model.buffers[buffer].data), np.int64).astype(np.int32)
-    model.buffers.append(schema().BufferT())
-    model.buffers[-1].data = np.frombuffer(values.tobytes(), np.uint8)
-    return len(model.buffers) - 1
+    return add_buffer(model, values)
 
 
 def _bias_of(op: Op) -> int:

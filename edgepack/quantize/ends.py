@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import QuantizationError
-from edgepack.graph.edit import builtin_code, pack, unpack
+from edgepack.graph.edit import builtin_code, op_code, pack, unpack
 from edgepack.graph.read import schema
 
 #: Inner types and the type QUANTIZE and DEQUANTIZE turn them into at an end.
@@ -134,17 +134,7 @@ class _Work:
         tensor.quantization.zeroPoint = np.array(old.zeroPoint, np.int64) + 128
 
     def op(self, name: str, source: int, result: int) -> Any:
-        number = builtin_code(name)
-        codes = self.model.operatorCodes
-        place = next(
-            (i for i, c in enumerate(codes) if max(c.builtinCode, c.deprecatedBuiltinCode) == number), len(codes)
-        )
-        if place == len(codes):
-            code = schema().OperatorCodeT()
-            code.builtinCode = code.deprecatedBuiltinCode = number
-            code.version = 1
-            codes.append(code)
         op = schema().OperatorT()
-        op.opcodeIndex = place
+        op.opcodeIndex = op_code(self.model, name)
         op.inputs, op.outputs = np.array([source], np.int32), np.array([result], np.int32)
         return op

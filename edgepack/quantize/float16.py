@@ -4,12 +4,10 @@ The layout is the one TFLiteConverter writes for `supported_types = [tf.float16]
 know: both fold the DEQUANTIZE ops away.
 """
 
-from typing import Any
-
 import numpy as np
 
 from edgepack.graph import read_model
-from edgepack.graph.edit import builtin_code, pack, unpack
+from edgepack.graph.edit import add_buffer, empty_unused, op_code, pack, unpack
 from edgepack.graph.model import Graph
 from edgepack.graph.read import schema
 
@@ -40,15 +38,14 @@ def to_float16(tflite: bytes) -> bytes:
     chosen = halved_constants(source.main)
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    code = len(model.operatorCodes)
-    model.operatorCodes.append(_dequantize_code())
+    code = op_code(model, "DEQUANTIZE", version=3)
     buffers: dict[int, int] = {}
     dequantize = []
     for index in chosen:
         wide = graph.tensors[index]
         if wide.buffer not in buffers:
-            buffers[wide.buffer] = len(model.buffers)
-            model.buffers.append(_half_buffer(source.main.tensors[index].data))
+            values = np.ascontiguousarray(source.main.tensors[index].data, "<f4").astype("<f2")
+            buffers[wide.buffer] = add_buffer(model, values)
         half = schema().TensorT()
         half.name, half.shape, half.type = wide.name, wide.shape, schema().TensorType.FLOAT16
         half.buffer, half.hasRank = buffers[wide.buffer], wide.hasRank
@@ -60,28 +57,5 @@ def to_float16(tflite: bytes) -> bytes:
         op.inputs, op.outputs = np.array([len(graph.tensors) - 1], np.int32), np.array([index], np.int32)
         dequantize.append(op)
     graph.operators = [*dequantize, *graph.operators]
-    _empty_unused(model)
+    empty_unused(model)
     return pack(model)
-
-
-def _dequantize_code() -> Any:
-    code = schema().OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin_code("DEQUANTIZE")
-    code.version = 3
-    return code
-
-
-def _half_buffer(values: Any) -> Any:
-    buffer = schema().BufferT()
-    buffer.data = np.ascontiguousarray(values, "<f4").astype("<f2").reshape(-1).view(np.uint8)
-    return buffer
-
-
-def _empty_unused(model: Any) -> None:
-    """Drop the contents of buffers that no tensor and no metadata names any more; their numbers stay."""
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
-    used |= {int(index) for index in (model.metadataBuffer if model.metadataBuffer is not None else ())}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None

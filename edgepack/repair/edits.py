@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
-from edgepack.graph.edit import builtin_code, pack, unpack, write_true_versions
+from edgepack.graph.edit import add_buffer, op_code, pack, unpack, write_true_versions
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
@@ -259,23 +259,13 @@ def _packed_tensor(file: Any, new: NewTensor) -> Any:
     tensor.hasRank = True
     tensor.buffer = 0
     if new.data is not None:
-        buffer = schema().BufferT()
-        buffer.data = np.frombuffer(new.data.tobytes(), np.uint8)
-        tensor.buffer = len(file.buffers)
-        file.buffers.append(buffer)
+        tensor.buffer = add_buffer(file, new.data)
     return tensor
 
 
 def _packed_op(file: Any, new: NewOp) -> Any:
-    code = builtin_code(new.name)
-    known = [max(entry.builtinCode, entry.deprecatedBuiltinCode) for entry in file.operatorCodes]
-    if code not in known:
-        entry = schema().OperatorCodeT()
-        entry.builtinCode, entry.deprecatedBuiltinCode, entry.version = code, min(code, 127), 1
-        file.operatorCodes.append(entry)
-        known.append(code)
     op = schema().OperatorT()
-    op.opcodeIndex = known.index(code)
+    op.opcodeIndex = op_code(file, new.name)
     op.inputs, op.outputs = np.array(new.inputs, np.int32), np.array(new.outputs, np.int32)
     op.builtinOptionsType, op.builtinOptions = packed_options(new.name, new.options)
     return op

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import pack, unpack
+from edgepack.graph.edit import add_buffer, pack, unpack
 from edgepack.graph.read import schema
 
 Floats = npt.NDArray[np.float32]
@@ -156,10 +156,7 @@ def set_constants(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> byte
 
 
 def _new_buffer(model: Any, values: npt.NDArray[Any]) -> int:
-    buffer = schema().BufferT()
-    buffer.data = _bytes(values)
-    model.buffers.append(buffer)
-    return len(model.buffers) - 1
+    return add_buffer(model, _bytes(values))
 
 
 def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -8,7 +8,7 @@ GlobalAveragePooling2D, which are then one and the same, as the one and the othe
 import numpy as np
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import builtin_code, pack, unpack
+from edgepack.graph.edit import add_buffer, op_code, pack, unpack
 from edgepack.graph.read import schema
 
 
@@ -32,20 +32,14 @@ def means_for_pools(tflite: bytes) -> bytes:
         return tflite
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    code = schema().OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin_code("MEAN")
-    code.version = 1
-    model.operatorCodes.append(code)
-    buffer = schema().BufferT()
-    buffer.data = np.array([1, 2], np.int32).view(np.uint8)
-    model.buffers.append(buffer)
+    mean = op_code(model, "MEAN")
     axes = schema().TensorT()
     axes.name, axes.shape, axes.hasRank = b"global_pool_axes", np.array([2], np.int32), True
-    axes.type, axes.buffer = schema().TensorType.INT32, len(model.buffers) - 1
+    axes.type, axes.buffer = schema().TensorType.INT32, add_buffer(model, np.array([1, 2], np.int32))
     graph.tensors.append(axes)
     for pool in pools:
         op = graph.operators[pool.index]
-        op.opcodeIndex = len(model.operatorCodes) - 1
+        op.opcodeIndex = mean
         op.inputs = np.array([pool.inputs[0], len(graph.tensors) - 1], np.int32)
         op.builtinOptionsType = schema().BuiltinOptions.ReducerOptions
         op.builtinOptions = schema().ReducerOptionsT()

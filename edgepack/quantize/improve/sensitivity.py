@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import read_model
-from edgepack.graph.edit import builtin_code, pack, tensor_keys, unpack
+from edgepack.graph.edit import op_code, pack, tensor_keys, unpack
 from edgepack.graph.read import schema
 from edgepack.quantize.improve.layers import find_layers, set_constants, values_of
 from edgepack.quantize.improve.observe import Sample, logits, snr_db
@@ -62,13 +62,7 @@ def with_rounded_activations(tflite: bytes, ranges: Mapping[int, Range]) -> byte
     source = read_model(tflite).main
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    codes = {}
-    for name in ("QUANTIZE", "DEQUANTIZE"):
-        code = schema().OperatorCodeT()
-        code.builtinCode = code.deprecatedBuiltinCode = builtin_code(name)
-        code.version = 1
-        codes[name] = len(model.operatorCodes)
-        model.operatorCodes.append(code)
+    codes = {name: op_code(model, name) for name in ("QUANTIZE", "DEQUANTIZE")}
     first: list[Any] = []
     behind: dict[int, list[Any]] = {}
     renamed: dict[int, int] = {}
