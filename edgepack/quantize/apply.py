@@ -189,7 +189,8 @@ def _quantize(
     scheme = get_scheme(rule.scheme)
     if scheme.is_integer and ranges is None:
         raise QuantizationError(f"{scheme.id} needs the ranges of a calibration, got none")
-    if ranges is not None and (_bits(rule) == 16 or (keep and keep_as == "int16")):
+    wide = _bits(rule) == 16 or (bool(keep) and keep_as == "int16")
+    if ranges is not None and wide:
         tflite, ranges, added = split_biases(tflite, ranges, rule, None if _bits(rule) == 16 else keep)
         keep = {*keep, *added} if keep else keep
     with _quiet():
@@ -223,7 +224,7 @@ def _quantize(
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
                 details={"ops": left},
             )
-    return set_ends(narrow_biases(made), scheme.activations, rule.io)
+    return set_ends(narrow_biases(made) if wide else made, scheme.activations, rule.io)
 
 
 def _prepared(tflite: bytes) -> bytes:

@@ -1,11 +1,14 @@
 """Linear activations get constants that centre them: nothing changes in float, and less is lost in int8."""
 
+from dataclasses import replace
+
 import builders
 import numpy as np
 import pytest
 
-from edgepack.graph import read_model
+from edgepack.graph import Op, read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.apply import apply
 from edgepack.quantize.improve.balance import balance
@@ -15,18 +18,16 @@ from edgepack.quantize.improve.observe import logits, snr_db, watch
 RULE = SchemeRule("int8", "INT8")
 
 
-def _bottleneck(*, kernel: int = 1, activation: str = "NONE", biased: float = 4.0) -> bytes:
+def _bottleneck(*, kernel: int = 1, activation: str = "NONE") -> bytes:
     """A linear bottleneck with a residual sum, as in MobileNetV2; its channels lie far from zero, each on its side."""
     net = builders.Net(5)
     x = net.tensor("x", (1, 8, 8, 3))
     a = net.conv(x, "stem", (1, 8, 8, 3), 8, "RELU")
-    one, shape = _conv(net, a, "reduce", (1, 8, 8, 8), 6, bias=np.linspace(-biased, biased, 6))
+    one, shape = _conv(net, a, "reduce", (1, 8, 8, 8), 6, bias=np.linspace(-4.0, 4.0, 6))
     b, shape = _conv(net, one, "expand", shape, 12, kernel, "RELU")
-    other, shape = _conv(net, b, "again", shape, 6, bias=np.linspace(biased, -biased, 6))
+    other, shape = _conv(net, b, "again", shape, 6, bias=np.linspace(4.0, -4.0, 6))
     total = net.tensor("sum", shape)
     padded = one if kernel == 1 else _conv(net, one, "crop", (1, 8, 8, 6), 6, kernel)[0]
-    from edgepack.graph.read import schema
-
     fused = getattr(schema().ActivationFunctionType, activation)
     net.op("ADD", [padded, other], [total], fusedActivationFunction=fused)
     last, shape = _conv(net, total, "last", shape, 10, 1, "RELU")
@@ -36,8 +37,6 @@ def _bottleneck(*, kernel: int = 1, activation: str = "NONE", biased: float = 4.
 
 
 def _conv(net, source, name, shape, out, kernel=1, activation="NONE", bias=None):
-    from edgepack.graph.read import schema
-
     result = (1, shape[1] - kernel + 1, shape[2] - kernel + 1, out)
     made = net.tensor(name, result)
     weights = net.weights(f"{name}/kernel", out, kernel, kernel, shape[3])
@@ -93,3 +92,14 @@ def test_padding_and_outputs_are_left_alone():
     tflite = net.build([x], [b], (["image"], ["out"]))
     assert plan_offsets(read_model(tflite).main) is None
     assert center_channels(tflite, builders.samples(tflite, 3)) == tflite
+
+
+def test_ops_without_results_are_passed_over():
+    """An op that only writes a variable has no output, and stands in nobody's way."""
+    graph = read_model(_bottleneck()).main
+    writes = Op(len(graph.ops), "ASSIGN_VARIABLE", "", 1, (graph.inputs[0], graph.inputs[0]), (), {})
+    with_it = plan_offsets(replace(graph, ops=(*graph.ops, writes)))
+    without = plan_offsets(graph)
+    assert with_it is not None
+    assert without is not None
+    assert with_it.tensors == without.tensors

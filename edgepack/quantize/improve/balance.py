@@ -126,20 +126,20 @@ class _Balance:
         gain, channels = self.gains[index].active, self.channels[index]
         each = gain / np.maximum(channels.active, 1e-9)
         top = min(high, _SIX) if index in self.six else high
-        above = each * self._heard(index, 1, top / factor) * channels.cost(1, top / factor)
+        above = each * self._clipping(index, 1, top / factor)
         if index in self.six:
             above = np.where((channels.reach[1] >= _CLIPS) & (top / factor >= _CLIPS), 0.0, above)
-        below = low / factor
-        total: Doubles = above + each * self._heard(index, 0, below) * channels.cost(0, below)
+        total: Doubles = above + each * self._clipping(index, 0, low / factor)
         if index not in self.exact:
             total = total + gain * ((low + high) / _LEVELS) ** 2 / 12.0 / factor**2
         return total
 
-    def _heard(self, index: int, side: int, bound: Doubles) -> Doubles:
-        """Return how much louder than rounding of the same power what a bound cuts off is heard, per channel."""
-        reach = np.maximum(self.channels[index].reach[side], 1e-12)
-        loud: Doubles = np.interp(bound / reach, SHARES, self.gains[index].clipping[side])
-        return loud
+    def _clipping(self, index: int, side: int, bound: Doubles) -> Doubles:
+        """Return the power of what a bound cuts off, as loud as it is heard, per channel."""
+        channels = self.channels[index]
+        share = bound / np.maximum(channels.reach[side], 1e-12)
+        loud: Doubles = np.interp(share, SHARES, self.gains[index].clipping[side])
+        return loud * channels.cost(side, bound)
 
     def _choose_bounds(self) -> None:
         for group in self.groups:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.quantize.improve.gains import affordable, backward_batches
+from edgepack.quantize.improve.gains import backward_batches
 from edgepack.quantize.improve.layers import Doubles, Floats, Layer, find_layers, set_constants, values_of
 from edgepack.quantize.improve.network import Network
 from edgepack.quantize.improve.observe import Sample
@@ -77,16 +77,14 @@ class Offsets:
 def plan_offsets(graph: Graph) -> Offsets | None:
     """Return the activations of a float graph that can carry constants, None when there are none."""
     layers = {layer.op.index: layer for layer in find_layers(graph) if layer.bias >= 0}
-    readers: dict[int, list[Op]] = {}
-    for op in graph.ops:
-        for index in op.inputs:
-            readers.setdefault(index, []).append(op)
     shifting: dict[int, dict[int, float]] = {}
     zeros: list[dict[int, float]] = []
     places: list[int] = []
     for op in graph.ops:
+        if op.index not in layers and op.name != "ADD":
+            continue
         result = op.outputs[0]
-        able = _linear(op) and result not in graph.outputs and _taken(graph, result, readers, layers)
+        able = _linear(op) and result not in graph.outputs and _taken(graph, result, layers)
         if op.index in layers and able:
             shifting[result] = {len(places): 1.0}
             places.append(result)
@@ -113,11 +111,11 @@ def _linear(op: Op) -> bool:
     return op.options.get("fused_activation", "NONE") in (None, "NONE")
 
 
-def _taken(graph: Graph, index: int, readers: Mapping[int, list[Op]], layers: Mapping[int, Layer]) -> bool:
+def _taken(graph: Graph, index: int, layers: Mapping[int, Layer]) -> bool:
     """Return whether all that read a tensor can take its constant off again, or hand it on."""
-    found = readers.get(index, [])
-    return bool(found) and all(
-        _takes_off(layers[op.index], index) if op.index in layers else _adds(graph, op) for op in found
+    readers = graph.consumers.get(index, ())
+    return bool(readers) and all(
+        _takes_off(layers[place], index) if place in layers else _adds(graph, graph.ops[place]) for place in readers
     )
 
 
@@ -153,8 +151,7 @@ def _middles(
     network = Network(tflite)
     values: dict[int, list[Floats]] = {i: [] for i in tensors}
     loudness = dict.fromkeys(tensors, 1e-12)
-    names = read_model(tflite).input_names()
-    for _, tape, back in backward_batches(network, names, samples, affordable(network, len(samples)), seed=2):
+    for _, tape, back in backward_batches(network, samples, seed=2):
         for index in tensors:
             if index in back:
                 rows = tape.seen[index].reshape(-1, tape.seen[index].shape[-1])

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgepack.graph import read_model
 from edgepack.quantize.improve.layers import Doubles, Floats
 from edgepack.quantize.improve.network import Network, Tape
 from edgepack.quantize.improve.observe import Sample
@@ -63,11 +62,10 @@ def gains(
         NotDifferentiable: There is an op whose gradient is not known.
     """
     network = Network(tflite)
-    names = read_model(tflite).input_names()
-    many = affordable(network, len(samples))
+    many = _affordable(network, len(samples))
     found: dict[int, Gain] = {}
     heard: dict[int, _Clipping] = {}
-    for count, tape, back in backward_batches(network, names, samples, many, seed):
+    for count, tape, back in backward_batches(network, samples, seed):
         for index in network.activations:
             if index not in back:
                 continue
@@ -85,7 +83,7 @@ def gains(
     return found
 
 
-def affordable(network: Network, samples: int) -> int:
+def _affordable(network: Network, samples: int) -> int:
     """Return on how many of the samples gradients are taken: fewer where activations are large."""
     return max(1, min(_SAMPLES, samples, _ALL_VALUES // _size(network)))
 
@@ -95,23 +93,22 @@ def _size(network: Network) -> int:
 
 
 def backward_batches(
-    network: Network, names: Sequence[str], samples: Sequence[Sample], many: int, seed: int
+    network: Network, samples: Sequence[Sample], seed: int
 ) -> Iterator[tuple[int, Tape, dict[int, Floats]]]:
     """Yield (samples, their forward pass, gradients of the logits' sum with random signs), batch after batch.
 
     Args:
         network: The network.
-        names: Its inputs' names.
-        samples: Evenly spaced ones of these are used.
-        many: How many.
+        samples: As many as can be afforded are used, evenly spaced.
         seed: Of the signs.
     """
+    many = _affordable(network, len(samples))
     chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, many).astype(int)]
     batch = max(1, min(many, _BATCH_VALUES // _size(network)))
     random = np.random.default_rng(seed)
     for start in range(0, many, batch):
         part = chosen[start : start + batch]
-        tape = network.forward([np.concatenate([s[name] for s in part]).astype(np.float32) for name in names])
+        tape = network.forward([np.concatenate([s[name] for s in part]).astype(np.float32) for name in network.names])
         signs = {i: (random.integers(0, 2, tape.seen[i].shape) * 2 - 1).astype(np.float32) for i in network.logits}
         yield len(part), tape, network.backward(tape, signs)
 

@@ -47,7 +47,9 @@ class Network:
     """
 
     def __init__(self, tflite: bytes) -> None:
-        self.graph: Graph = read_model(tflite).main
+        model = read_model(tflite)
+        self.graph: Graph = model.main
+        self.names = model.input_names()
         self.logits = logit_tensors(self.graph)
         self.inputs = self.graph.inputs
         self.constants = {t.index: np.array(t.data) for t in self.graph.tensors if t.is_constant}

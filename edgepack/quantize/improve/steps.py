@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from edgepack.errors import UsageError
@@ -183,7 +184,7 @@ class _Search:
 
     def try_bounds(self) -> None:
         """Ranges by estimated noise."""
-        reason = self._not_estimated() or ("left for effort medium: large activations" if self._too_large() else "")
+        reason = self._not_estimated or ("left for effort medium: large activations" if self._too_large() else "")
         if reason:
             self.steps.append(Step("bounds", False, self._score, 0.0, reason))
         else:
@@ -193,7 +194,7 @@ class _Search:
         """Channel scales and ranges by estimated noise; held against the steps before with biases corrected."""
         if self._shop.rule.weights == "per-tensor":
             return
-        if reason := self._not_estimated():
+        if reason := self._not_estimated:
             self.steps.append(Step("balance", False, self._score, 0.0, reason))
             return
         now, then = self._score, self._measure(replace(self.recipe, bias=True))
@@ -208,6 +209,7 @@ class _Search:
         values = sum(graph.tensors[index].elements for index in float_activations(graph))
         return self._effort == "low" and values * len(self._shop.samples) > _SECONDS_VALUES
 
+    @cached_property
     def _not_estimated(self) -> str:
         """Return why noise cannot be estimated for this model, empty when it can."""
         try:
@@ -223,7 +225,7 @@ class _Search:
 
     def try_center(self) -> None:
         """Constants on linear activations."""
-        if not self._not_estimated() and plan_offsets(read_model(own_biases(self._shop.tflite)).main) is not None:
+        if not self._not_estimated and plan_offsets(read_model(own_biases(self._shop.tflite)).main) is not None:
             self._best("center", [(replace(self.recipe, center=True), "")], least=-_CHANCE)
 
     def try_equalize(self) -> None:
