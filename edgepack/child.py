@@ -16,10 +16,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Generic, ParamSpec, Self, TypeVar
+
+from edgepack.errors import EdgepackError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _HEADER = struct.Struct("<Q")
 _TAIL_LINES = 40
@@ -47,8 +53,43 @@ class ChildException(ChildCrash):
     """The function raised something that is not an `EdgepackError`; `reason` is its type and message."""
 
 
+@dataclass(frozen=True)
+class Job(Generic[P, R]):
+    """A function that runs in a child process, with the error that its failure becomes.
+
+    Attributes:
+        function: A function at module level; its arguments and its result have to pickle.
+        error: Raised when the child dies, exceeds its time limit or raises anything but an `EdgepackError`.
+        purpose: What the function does, as the subject of an error message: `calibration`.
+        hint: What a user can do when it fails.
+    """
+
+    function: Callable[P, R]
+    error: type[EdgepackError]
+    purpose: str
+    hint: str = ""
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> "JobCall[R]":
+        """Bind the arguments; type checkers hold them against the function's signature."""
+        return JobCall(self, args, kwargs)
+
+    @property
+    def reference(self) -> str:
+        """The function as `module:name`, which is how the child finds it."""
+        return f"{self.function.__module__}:{self.function.__name__}"
+
+
+@dataclass(frozen=True)
+class JobCall(Generic[R]):
+    """A job with its arguments."""
+
+    job: Job[Any, R]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
 class Worker:
-    """A child process that runs `module:function` calls.
+    """A child process that runs jobs.
 
     Args:
         env: Extra environment variables for the child.
@@ -119,6 +160,31 @@ class Worker:
         if kind == "error":
             raise value
         raise ChildException(value, self.log_tail())
+
+    def run(
+        self, call: JobCall[R], *, timeout: float | None = None, on_event: Callable[[Any], None] | None = None
+    ) -> R:
+        """Run a job in the child and return its result.
+
+        Args:
+            call: The job with its arguments.
+            timeout: Seconds until the child is killed, None for no limit.
+            on_event: Called with each value that the function passes to `emit`.
+
+        Raises:
+            EdgepackError: The function raised it, or the child failed: then it is the job's own error class, with the
+                end of the child's log in its details.
+        """
+        job = call.job
+        try:
+            result: R = self.call(job.reference, *call.args, timeout=timeout, on_event=on_event, **call.kwargs)
+        except ChildCrash as crash:
+            raise job.error(
+                f"{job.purpose} failed: {crash.reason}",
+                hint=job.hint or "run `edgepack inspect` on the model; if it is sound, report this with the log below",
+                details={"log_tail": crash.log_tail},
+            ) from crash
+        return result
 
     def log_tail(self) -> str:
         """Return the last lines the child printed during the last call."""
@@ -233,8 +299,6 @@ def _die_with_parent() -> None:
 
 
 def _serve() -> int:
-    from edgepack.errors import EdgepackError
-
     _die_with_parent()
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")

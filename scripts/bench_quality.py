@@ -27,12 +27,12 @@ sys.path.insert(0, str(REPOSITORY))
 from edgepack.graph import read_model  # noqa: E402
 from edgepack.graph.edit import unique_names  # noqa: E402
 from edgepack.profiles.model import SchemeRule  # noqa: E402
-from edgepack.quantize.apply import apply  # noqa: E402
 from edgepack.quantize.calibrate import calibrate  # noqa: E402
-from edgepack.quantize.improve.equalize import channel_ranges, find_streams  # noqa: E402
-from edgepack.quantize.improve.layers import find_layers, set_constants, values_of  # noqa: E402
-from edgepack.quantize.improve.observe import logits, snr_db  # noqa: E402
-from edgepack.quantize.improve.steps import EFFORTS, improve  # noqa: E402
+from edgepack.quantize.ptq.equalize import channel_ranges, find_streams  # noqa: E402
+from edgepack.quantize.ptq.layers import find_layers, set_constants, values_of  # noqa: E402
+from edgepack.quantize.ptq.observe import logits, snr_db  # noqa: E402
+from edgepack.quantize.ptq.steps import EFFORTS, improve  # noqa: E402
+from edgepack.quantize.quantizer import apply  # noqa: E402
 from edgepack.quantize.ranges import choose_ranges  # noqa: E402
 
 #: Model -> (name of its samples, where it comes from under mlperf-tiny/, empty for those trained here).

@@ -28,9 +28,9 @@ def shared_models() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tail_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def postprocessing_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with models whose last steps can go to the loader, and samples.npz."""
-    from tail_models import make_folder
+    from postprocessing_models import make_folder
 
     return make_folder(tmp_path_factory.mktemp("tail-models"))
 

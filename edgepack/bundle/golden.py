@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.bundle.spec import Golden, TensorSpec
-from edgepack.runtime.tail import finish
+from edgepack.runtime.postprocessing import finish
 
 Array = npt.NDArray[Any]
 

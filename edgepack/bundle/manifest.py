@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepack.bundle.spec import BundleSpec, TensorSpec
 from edgepack.cache import sha256
-from edgepack.runtime.tail import TailStep
+from edgepack.runtime.postprocessing import PostprocessStep
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
@@ -57,7 +57,7 @@ def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
     return entry | ({"tail": [tail_entry(step) for step in tensor.tail]} if tensor.tail else {})
 
 
-def tail_entry(step: TailStep) -> dict[str, Any]:
+def tail_entry(step: PostprocessStep) -> dict[str, Any]:
     """Return the manifest's entry of a step that the loader does; shape and type are those of its result."""
     return {"op": step.op, "axis": step.axis, "beta": step.beta, "shape": list(step.shape), "dtype": step.dtype}
 
@@ -74,7 +74,7 @@ def output_spec(position: int, entry: Mapping[str, Any]) -> TensorSpec:
         labels=tuple(entry["labels"] or ()),
         preprocessing=entry["preprocessing"],
         tail=tuple(
-            TailStep(position, entry["name"], **{**step, "shape": tuple(step["shape"])})
+            PostprocessStep(position, entry["name"], **{**step, "shape": tuple(step["shape"])})
             for step in entry.get("tail", ())
         ),
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule, TargetProfile
 from edgepack.runtime import TensorInfo
-from edgepack.runtime.tail import TailStep
+from edgepack.runtime.postprocessing import PostprocessStep
 
 #: Templates that a target without accelerator may be moved to.
 PLATFORMS = ("android", "linux")
@@ -56,7 +56,7 @@ class TensorSpec:
     zero_point: int = 0
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Any] | None = None
-    tail: tuple[TailStep, ...] = ()
+    tail: tuple[PostprocessStep, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -79,7 +79,7 @@ def tensor_spec(
     *,
     labels: tuple[str, ...] = (),
     preprocessing: Mapping[str, Any] | None = None,
-    tail: Sequence[TailStep] = (),
+    tail: Sequence[PostprocessStep] = (),
 ) -> TensorSpec:
     """Return the spec of a tensor that the runtime described.
 

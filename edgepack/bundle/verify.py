@@ -33,7 +33,7 @@ from edgepack.child import ChildCrash, ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
 from edgepack.graph.segments import segments_fault
-from edgepack.runtime import tail
+from edgepack.runtime import postprocessing
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
 #: A manifest is some kilobytes; more than this is no manifest and must not fill the memory.
@@ -156,7 +156,7 @@ class _Check:
         self._files(manifest["files"])
         model = self._model(manifest)
         for position, entry in enumerate(manifest["outputs"]):
-            wrong = tail.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
+            wrong = postprocessing.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
             if wrong:
                 self._problem(FILE_NAME, f"outputs.{position}.tail: {wrong}")
                 return

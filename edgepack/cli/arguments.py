@@ -66,7 +66,7 @@ def target_options(
     Raises:
         UsageError: An unknown --repair.
     """
-    from edgepack.pipeline.repairing import require_mode
+    from edgepack.pipeline.rewrite import require_mode
 
     return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair), cut_tail)
 

@@ -116,7 +116,8 @@ def build(
     json_: bool = arguments.JSON,
 ) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
-    from edgepack.pipeline import BuildOptions, build
+    from edgepack.pipeline.build import build
+    from edgepack.pipeline.options import BuildOptions
 
     options = BuildOptions(
         model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),

@@ -41,7 +41,7 @@ def check(
     json_: bool = arguments.JSON,
 ) -> int:
     """Say op by op what a target's accelerator takes, what not, why, and what to do. Writes nothing."""
-    from edgepack.pipeline import check as run
+    from edgepack.pipeline.check import check as run
 
     result = run(
         arguments.need_path(model),
@@ -52,7 +52,7 @@ def check(
         progress=output.progress if not json_ else lambda _: None,
     )
     if sarif is not None:
-        from edgepack.pipeline.sarif import sarif as document
+        from edgepack.pipeline.reports.sarif import sarif as document
 
         found = document([entry.report for entry in result.results if entry.report is not None], model.as_posix())
         arguments.write_file(sarif, json.dumps(found, indent=2) + "\n")

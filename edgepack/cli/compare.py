@@ -9,7 +9,7 @@ from edgepack.cli import arguments, output
 from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgepack.pipeline.comparing import ComparedScheme, Comparison
+    from edgepack.pipeline.compare import ComparedScheme, Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def compare(
     json_: bool = arguments.JSON,
 ) -> int:
     """Make every scheme that the targets take and show them side by side: size, accuracy, time here, ops per target."""
-    from edgepack.pipeline.comparing import compare as run
+    from edgepack.pipeline.compare import compare as run
 
     if html is not None and not html.resolve().parent.is_dir():
         raise UsageError(f"--html: the folder of '{html}' does not exist")
@@ -52,7 +52,7 @@ def compare(
         progress=output.progress if not json_ else lambda _: None,
     )
     if html is not None:
-        from edgepack.pipeline.report import html as page
+        from edgepack.pipeline.reports.compare_page import html as page
 
         arguments.write_file(html, page(result))
     if json_:

@@ -25,7 +25,7 @@ def inspect(
     json_: bool = arguments.JSON,
 ) -> int:
     """Show a model's inputs, outputs, ops, quantization and sizes."""
-    from edgepack.pipeline.inspecting import inspect as run
+    from edgepack.pipeline.inspect import inspect as run
 
     document = run(
         arguments.need_path(model),

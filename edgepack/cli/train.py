@@ -10,7 +10,7 @@ import typer
 from edgepack.cli import arguments, output
 
 if TYPE_CHECKING:
-    from edgepack.pipeline.training import TrainResult
+    from edgepack.pipeline.train import TrainResult
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def train(
     json_: bool = arguments.JSON,
 ) -> int:
     """Train a model for its target: quantization-aware, with zeros, with few different weights."""
-    from edgepack.pipeline.training import TrainRequest, run
+    from edgepack.pipeline.train import TrainRequest, run
     from edgepack.train import TrainOptions
 
     request = TrainRequest(
@@ -93,7 +93,7 @@ def train(
 
 def _tell(event: Mapping[str, Any]) -> None:
     """Say one event on stderr."""
-    from edgepack.pipeline.training import event_text
+    from edgepack.pipeline.train import event_text
 
     output.err(f"... {event_text(event)}")
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from edgepack.compat import estimates
 from edgepack.compat.context import Context
-from edgepack.compat.host import EDGETPU_OP, custom_reason, missing_kernel
-from edgepack.compat.partition import Group, choose, cutters, partition
+from edgepack.compat.file_rules import blockers, model_reasons
+from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
-from edgepack.compat.rules import broken
-from edgepack.compat.wholefile import blockers, model_reasons
+from edgepack.compat.rules import violations
+from edgepack.compat.runtime_support import EDGETPU_OP, custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
 from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
@@ -103,7 +103,7 @@ def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[R
     """Return why the accelerator refuses an op by itself; empty when it takes it."""
     row = table.ops.get(op.label)
     if row is not None:
-        return tuple(broken(context, op, row.constraints))
+        return tuple(violations(context, op, row.constraints))
     custom = custom_reason(op)
     if custom is not None:
         return (custom[0],)
@@ -116,7 +116,7 @@ def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[R
     )
     # A float file is refused for its types first of all, whatever its ops are.
     types = {"dtypes": table.defaults["dtypes"]} if "dtypes" in table.defaults else {}
-    return (first, *(found for found in broken(context, op, types) if found.code == "dtype-float"))
+    return (first, *(found for found in violations(context, op, types) if found.code == "dtype-float"))
 
 
 def _on_built_in_kernels(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
@@ -155,7 +155,7 @@ def _outside(
     if not left:
         return found
     size = {index: len(group.ops) for group in groups for index in group.ops}
-    cut = cutters(graph, [not refused for refused in reasons])
+    cut = blocking_ops(graph, [not refused for refused in reasons])
     for index in left:
         culprit = cut[index]
         if index not in size:

@@ -103,7 +103,7 @@ def choose(groups: Sequence[Group], rule: PartitionRule) -> list[Group]:
     return candidates[:limit]
 
 
-def cutters(graph: Graph, supported: Sequence[bool]) -> list[int | None]:
+def blocking_ops(graph: Graph, supported: Sequence[bool]) -> list[int | None]:
     """Return, for each op, the op not supported that stands nearest and cuts it off: above it, or else below it.
 
     None where the graph has no such op above or below.

@@ -18,8 +18,8 @@ def when(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Reaso
     """If all constraints under `if` hold, those under `then` must hold as well."""
     found: list[Reason] = []
     for branch in argument:
-        if not broken(context, op, branch["if"]):
-            found.extend(broken(context, op, branch["then"]))
+        if not violations(context, op, branch["if"]):
+            found.extend(violations(context, op, branch["then"]))
     return found
 
 
@@ -27,7 +27,7 @@ def any_of(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Rea
     """At least one of the tables of constraints must hold; otherwise the reasons of the nearest one are given."""
     nearest: list[Reason] | None = None
     for table in argument:
-        found = broken(context, op, table)
+        found = violations(context, op, table)
         if not found:
             return []
         if nearest is None or len(found) < len(nearest):
@@ -72,7 +72,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def broken(context: Context, op: Op, constraints: Mapping[str, Any]) -> list[Reason]:
+def violations(context: Context, op: Op, constraints: Mapping[str, Any]) -> list[Reason]:
     """Return the reasons of all constraints that the op breaks, each code and message once, in the table's order."""
     found: dict[tuple[str, str], Reason] = {}
     for constraint, argument in constraints.items():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.compat.context import Context, data_input, inputs, named, tensors
-from edgepack.compat.measure import axes, measure
+from edgepack.compat.quantities import axes, measure
 from edgepack.compat.reasons import limit_code, reason
 from edgepack.findings import Reason
 from edgepack.graph import Op

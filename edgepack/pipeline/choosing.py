@@ -6,23 +6,22 @@ from dataclasses import replace
 from edgepack.errors import AccuracyError, EdgepackError, QuantizationError, TransformError, UnfitModelError
 from edgepack.findings import Report
 from edgepack.graph import read_model
-from edgepack.pipeline.formats import scheme_of
-from edgepack.pipeline.given import Given
-from edgepack.pipeline.judging import AUTO_DROP, acceptable, loss, loss_text, require, unmeasured
-from edgepack.pipeline.ladder import Rung, Step, best, chosen, judge, pointless, rungs
-from edgepack.pipeline.making import Made, make, without_tail
+from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.options import Limits
 from edgepack.pipeline.results import TargetResult
-from edgepack.pipeline.training import require_trainable
+from edgepack.pipeline.search.acceptance import AUTO_DROP, acceptable, loss, loss_text, require, unmeasured
+from edgepack.pipeline.search.candidates import Candidate, Step, best, chosen, judge, pointless, rungs
+from edgepack.pipeline.search.produce import Made, make, without_tail
+from edgepack.pipeline.train import require_trainable
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
-from edgepack.quantize.select import Selection, select
+from edgepack.quantize.select import Selection, scheme_of, select
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import Needs, get_scheme
 from edgepack.train.report import gzip_size
 
 
-def choose(given: Given, profile: TargetProfile, result: TargetResult) -> SchemeRule:
+def choose(given: BuildContext, profile: TargetProfile, result: TargetResult) -> SchemeRule:
     """Choose the scheme of a target and make its file.
 
     Raises:
@@ -56,7 +55,7 @@ def per_tensor(schemes: Sequence[SchemeRule]) -> tuple[SchemeRule, ...]:
     )
 
 
-def check_placement(given: Given, profile: TargetProfile, model: bytes) -> Report:
+def check_placement(given: BuildContext, profile: TargetProfile, model: bytes) -> Report:
     """Return where a target runs each op of a file."""
     from edgepack.compat import check
 
@@ -67,12 +66,12 @@ def check_placement(given: Given, profile: TargetProfile, model: bytes) -> Repor
     )  # fmt: skip
 
 
-def _rung(given: Given, rule: SchemeRule) -> Rung:
+def _rung(given: BuildContext, rule: SchemeRule) -> Candidate:
     recipe = "qat" if get_scheme(rule.scheme).needs is Needs.LABELS else ""
-    return Rung(rule, given.options.effort, recipe=recipe)
+    return Candidate(rule, given.options.effort, recipe=recipe)
 
 
-def _least_loss(given: Given, profile: TargetProfile, selection: Selection, result: TargetResult) -> SchemeRule:
+def _least_loss(given: BuildContext, profile: TargetProfile, selection: Selection, result: TargetResult) -> SchemeRule:
     """Take the first candidate that loses little enough; when none does, the one that loses least."""
     tried: list[tuple[SchemeRule, Made, Quality]] = []
     for rule in selection.candidates:
@@ -103,7 +102,7 @@ def _least_loss(given: Given, profile: TargetProfile, selection: Selection, resu
 
 
 def _climb(
-    given: Given, profile: TargetProfile, available: set[Needs], limits: Limits, result: TargetResult
+    given: BuildContext, profile: TargetProfile, available: set[Needs], limits: Limits, result: TargetResult
 ) -> SchemeRule:
     """Try rung after rung until the limits hold."""
     options = given.options
@@ -158,14 +157,14 @@ def _climb(
     return found.rung.rule
 
 
-def _tell(given: Given, profile: TargetProfile, steps: Sequence[Step]) -> None:
+def _tell(given: BuildContext, profile: TargetProfile, steps: Sequence[Step]) -> None:
     """Say what became of one rung, or of several that have the same reason."""
     if steps:
         before = "; ".join(step.rung.name for step in steps[:-1])
         given.tell(f"{profile.id}: {f'{before}; ' if before else ''}{steps[-1]}")
 
 
-def _untrainable(given: Given) -> str:
+def _untrainable(given: BuildContext) -> str:
     try:
         require_trainable(given.path)
     except TransformError:
@@ -173,7 +172,9 @@ def _untrainable(given: Given) -> str:
     return ""
 
 
-def _try(given: Given, profile: TargetProfile, rung: Rung, limits: Limits, result: TargetResult) -> tuple[Step, Made]:
+def _try(
+    given: BuildContext, profile: TargetProfile, rung: Candidate, limits: Limits, result: TargetResult
+) -> tuple[Step, Made]:
     """Make a rung's file and hold it against the limits."""
     made = make(given, profile, rung, result.stopwatch)
     trial = TargetResult(result.target, scheme=rung.rule.scheme, stopwatch=result.stopwatch)
@@ -194,7 +195,7 @@ def _try(given: Given, profile: TargetProfile, rung: Rung, limits: Limits, resul
     return judge(rung, len(shipped), gzip_size(shipped), trial.quality, limits, refused), made
 
 
-def _refusal(given: Given, profile: TargetProfile, steps: list[Step], limits: Limits) -> EdgepackError:
+def _refusal(given: BuildContext, profile: TargetProfile, steps: list[Step], limits: Limits) -> EdgepackError:
     """Return the error of a ladder that ends below the limits."""
     if all("target" in step.misses for step in steps if step.made):
         first = next(step for step in steps if step.made)
@@ -222,7 +223,7 @@ def _up(quality: Quality) -> float:
     return -(-(quality.drop or 0.0) * 100 // 1) / 100
 
 
-def _as_it_is(given: Given, profile: TargetProfile, result: TargetResult) -> SchemeRule:
+def _as_it_is(given: BuildContext, profile: TargetProfile, result: TargetResult) -> SchemeRule:
     """Use a file that is quantized already, when the target takes what it is."""
     model = read_model(given.float_model.tflite)
     have = scheme_of(model)

@@ -24,13 +24,13 @@ def improve_float(
         rule: An int8 rule.
         samples: Calibration samples; of more than `MOST_SAMPLES`, so many evenly spaced ones are used.
         effort: `low`, `medium` or `high`.
-        off: Steps to leave out (`edgepack.quantize.improve.steps.STEPS`).
+        off: Steps to leave out (`edgepack.quantize.ptq.steps.STEPS`).
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot take the model.
         QuantizationError: The model cannot be calibrated.
     """
-    from edgepack.quantize.improve.steps import improve
+    from edgepack.quantize.ptq.steps import improve
 
     used = samples.limited(MOST_SAMPLES)
     arrays = [used.sample(i) for i in range(len(used))]
@@ -51,7 +51,7 @@ def with_ranges(
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot take the model in this form.
     """
-    from edgepack.quantize.apply import apply
+    from edgepack.quantize.quantizer import apply
 
     made = apply(tflite, rule, {key: (low, high) for key, (low, high) in ranges.items()})
     return made.tflite, made.tool, tuple(made.notes)
@@ -86,7 +86,7 @@ def mix_ops(
         AccuracyError: Mixed precision does not hold the limit.
         QuantizationRefused: ai-edge-quantizer cannot take the model.
     """
-    from edgepack.quantize.improve.mixed import mixed
+    from edgepack.quantize.ptq.mixed import mixed
     from edgepack.runtime.evaluate import evaluate
 
     used = samples.limited(MOST_SAMPLES)

@@ -48,7 +48,7 @@ def quantize(
         calibration: What `calibrate` gave; None for schemes without ranges.
         method: How ranges are chosen; empty for the default.
     """
-    from edgepack.quantize.apply import apply
+    from edgepack.quantize.quantizer import apply
 
     done = apply(tflite, rule, None if calibration is None else ranges(tflite, rule, calibration, method))
     return done.tflite, done.tool, tuple(done.notes)
@@ -56,14 +56,14 @@ def quantize(
 
 def carry_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> bytes:
     """Return the float model carrying its ranges, as TFLiteConverter's quantizer takes it."""
-    from edgepack.quantize.apply import with_ranges
+    from edgepack.quantize.quantizer import with_ranges
 
     return with_ranges(tflite, ranges(tflite, rule, calibration, method))
 
 
 def adopt(made: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> tuple[bytes, str, tuple[str, ...]]:
     """Return what another quantizer made, with the float model's interface and true versions, checked to load."""
-    from edgepack.quantize.apply import adopt as finish
+    from edgepack.quantize.quantizer import adopt as finish
 
     done = finish(made, tflite, rule, tool)
     return done.tflite, done.tool, tuple(done.notes)

@@ -11,7 +11,7 @@ from edgepack.errors import EdgepackError
 from edgepack.findings import Report
 from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
-from edgepack.runtime.tail import TailStep
+from edgepack.runtime.postprocessing import PostprocessStep
 
 STEPS = ("convert", "calibrate", "quantize", "check", "compile", "measure", "bundle")
 
@@ -68,7 +68,7 @@ class TargetResult:
     float_bytes: int = 0
     improvements: dict[str, Any] | None = None
     repairs: tuple[Rewrite, ...] = ()
-    tail: tuple[TailStep, ...] = ()
+    tail: tuple[PostprocessStep, ...] = ()
     report: Report | None = None
     compile: dict[str, Any] = field(
         default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}

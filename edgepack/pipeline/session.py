@@ -20,9 +20,9 @@ from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.errors import ConversionError, EdgepackError, QuantizationError, UnfitModelError
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.apply import QuantizationRefused
+from edgepack.quantize.quantizer import QuantizationRefused
 from edgepack.runtime.metrics import Quality
-from edgepack.runtime.tail import TailStep
+from edgepack.runtime.postprocessing import PostprocessStep
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
 from edgepack.schemes import get_scheme, plain_type
@@ -221,7 +221,7 @@ class Session:
         reference: bytes,
         candidates: Mapping[str, bytes],
         samples: SampleSet,
-        tail: Sequence[TailStep] = (),
+        tail: Sequence[PostprocessStep] = (),
     ) -> dict[str, Quality]:
         """Return what each candidate lost against the reference on the samples, after steps that only it lacks."""
         parts = {

@@ -5,7 +5,7 @@ takes the id and returns that folder. Built-in targets come the same way. A brok
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -104,6 +104,23 @@ def get_target(target_id: str) -> TargetProfile:
     if isinstance(loaded, str):
         raise ProfileError(loaded, hint="mend or uninstall the package that provides it")
     return loaded
+
+
+def resolve_targets(targets: Sequence[str]) -> list[TargetProfile]:
+    """Return the profiles of target ids in the order given, each once; `all` means every installed target.
+
+    Raises:
+        UsageError: An unknown target.
+        ProfileError: A target that is installed but broken was asked for by name.
+    """
+    found: dict[str, TargetProfile] = {}
+    for target in targets:
+        if target == "all":
+            for profile in all_targets().values():
+                found.setdefault(profile.id, profile)
+        else:
+            found.setdefault(target, get_target(target))
+    return list(found.values())
 
 
 def refresh() -> None:

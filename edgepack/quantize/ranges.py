@@ -15,7 +15,7 @@ from edgepack.graph import Model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.calibrate import Calibration
 from edgepack.quantize.histogram import Statistics
-from edgepack.quantize.scales import fixed_range, same_scale_groups
+from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
 Range = tuple[float, float]
 

@@ -4,9 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from edgepack.errors import SamplesError, UsageError
+from edgepack.graph import Model
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import chips_for
 from edgepack.schemes import Needs, Scheme, get_scheme
+
+#: Ops that only change the data type.
+_TYPE_CHANGES = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 _SAMPLES_HINT = (
     "give --samples with 100 to 500 unlabelled inputs: an .npz with arrays named as the model's inputs, "
@@ -99,3 +103,21 @@ def _listed(profile: TargetProfile) -> str:
 
 def _schemes(profile: TargetProfile) -> list[Scheme]:
     return [get_scheme(rule.scheme) for rule in profile.schemes]
+
+
+def scheme_of(model: Model) -> str:
+    """Return the scheme id that a .tflite has, `float32` for one that nobody quantized."""
+    if model.is_float:
+        return "float32"
+    graph = model.main
+    computed = {
+        graph.tensors[i].dtype for op in graph.ops if op.name not in _TYPE_CHANGES for i in op.outputs if i >= 0
+    }
+    # int8 with single ops in int16 is int8.
+    if "INT16" in computed and not computed & {"INT8", "UINT8"}:
+        return "int16x8"
+    if model.is_quantized:
+        return "int8"
+    if any(t.dtype == "FLOAT16" and t.is_constant for t in graph.tensors):
+        return "float16"
+    return "dynamic-range"

@@ -1,9 +1,9 @@
 """Rewrite ops that a target refuses by ops that it takes, in the float model, and prove that both compute the same."""
 
-from edgepack.repair.drive import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
-from edgepack.repair.edits import CODES
-from edgepack.repair.prove import TOLERANCE, prove
-from edgepack.repair.tail import before_class_choice, cuttable
+from edgepack.repair.equivalence import TOLERANCE, prove
+from edgepack.repair.graph_edits import CODES
+from edgepack.repair.postprocessing import before_class_choice, cuttable
+from edgepack.repair.rewrite_search import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
 
 __all__ = [
     "APPROXIMATE",

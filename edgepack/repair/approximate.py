@@ -4,8 +4,8 @@ Opt-in. Each function says how far it is off in float; integers add their own ro
 """
 
 from edgepack.graph import Graph, Op
-from edgepack.repair.edits import Draft, Edit
 from edgepack.repair.exact import activation
+from edgepack.repair.graph_edits import Draft, Edit
 
 #: exp(z) - 1 for z <= 0 as a sum of weight * tanh(slope * z), fitted for the smallest largest error; tests measure it.
 _ELU_TERMS = ((0.74807, 0.57621), (0.25193, 1.92564))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, Tensor
-from edgepack.repair.edits import Draft, Edit
+from edgepack.repair.graph_edits import Draft, Edit
 
 #: Most parts that one op is cut into; more would make a file of ops.
 _MOST_PARTS = 64

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from edgepack.errors import UnfitModelError
 from edgepack.runtime.logits import with_logits
 from edgepack.runtime.metrics import Quality, QualityMeter, class_output
+from edgepack.runtime.postprocessing import PostprocessStep, finish
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
-from edgepack.runtime.tail import TailStep, finish
 from edgepack.samples.source import SampleSet
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ def evaluate(
     reference: bytes,
     candidates: Mapping[str, bytes],
     samples: SampleSet,
-    tail: Sequence[TailStep] = (),
+    tail: Sequence[PostprocessStep] = (),
     *,
     threads: int = 2,
 ) -> dict[str, Quality]:

@@ -1,6 +1,6 @@
 """Training with labelled data: quantization-aware training, pruning, clustering, through TFMOT in a child process."""
 
-from edgepack.train.door import train
+from edgepack.train.api import train
 from edgepack.train.model import RECIPES, Trained, TrainOptions
 from edgepack.train.report import FileReport, LayerReport, read_report
 

@@ -25,7 +25,7 @@ from edgepack.train.model import RECIPES, TrainOptions
 from edgepack.train.ranges import measure_ranges
 from edgepack.train.rebuild import Rebuilt, rebuild
 from edgepack.train.recipes import Wrapped, layer_weights, set_layer_weights, unwrap, wrap
-from edgepack.train.shorten import shorten_scales
+from edgepack.train.scale_precision import shorten_scales
 
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import ConversionError
-from edgepack.train.crossing import cross_layer, cross_operation, place
+from edgepack.train.keras3_to_tf_keras import cross_layer, cross_operation, place
 
 #: Largest difference of an output, relative to its largest absolute value, that counts as equal.
 TOLERANCE = 1e-5

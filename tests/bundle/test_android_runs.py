@@ -16,8 +16,8 @@ from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
 from edgepack.graph import read_model
 from edgepack.profiles.model import BundleRule, SchemeRule
-from edgepack.quantize.apply import apply
 from edgepack.quantize.calibrate import calibrate
+from edgepack.quantize.quantizer import apply
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.runtime import Runner, quantize
 from edgepack.samples.source import Preprocess, read_image

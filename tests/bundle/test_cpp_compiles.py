@@ -15,7 +15,8 @@ from cpp_tools import link, loader_of, run, runtime_library, self_test_program
 from edgepack.bundle import cpp
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
-from edgepack.pipeline import BuildOptions, build
+from edgepack.pipeline.build import build
+from edgepack.pipeline.options import BuildOptions
 from edgepack.runtime import Runner, dequantize, quantize
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from test_bundle_render import in_segments, with_picture
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
-from edgepack.runtime.tail import TailStep
+from edgepack.runtime.postprocessing import PostprocessStep
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +31,8 @@ Formatter = Callable[[Sequence[Path]], str]
 def with_tail(spec: BundleSpec) -> BundleSpec:
     """Return the spec with outputs that the loader finishes: probabilities, and a class."""
     scores = spec.outputs[0]
-    softmax = TailStep(0, scores.name, "SOFTMAX", 1, 1.0, "FLOAT32", scores.shape)
-    choice = TailStep(1, "2nd-output", "ARG_MAX", 1, 1.0, "INT32", (1,))
+    softmax = PostprocessStep(0, scores.name, "SOFTMAX", 1, 1.0, "FLOAT32", scores.shape)
+    choice = PostprocessStep(1, "2nd-output", "ARG_MAX", 1, 1.0, "INT32", (1,))
     first, second = replace(scores, tail=(softmax,)), replace(spec.outputs[1], tail=(choice,))
     return replace(spec, outputs=(first, second, spec.outputs[2]))
 

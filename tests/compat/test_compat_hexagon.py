@@ -13,7 +13,7 @@ from edgepack.findings import OpFinding
 from edgepack.graph import Model, read_model
 from edgepack.profiles import TargetProfile, get_target
 from edgepack.profiles.variants import chips_for, choose_variant
-from edgepack.quantize.plan import plan
+from edgepack.quantize.preview import plan
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 

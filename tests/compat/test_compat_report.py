@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from edgepack.cli import main
 from edgepack.compat import check
 from edgepack.graph import read_model
-from edgepack.pipeline.sarif import sarif
+from edgepack.pipeline.reports.sarif import sarif
 from edgepack.profiles import get_target
 
 OPS = 300

@@ -9,8 +9,8 @@ from compat_graphs import ints, model, one_op, tensor, weights
 
 from edgepack.compat import REASONS, RULES
 from edgepack.compat.context import Context
-from edgepack.compat.measure import MEASURES
-from edgepack.compat.rules import broken
+from edgepack.compat.quantities import MEASURES
+from edgepack.compat.rules import violations
 from edgepack.graph import Model
 from edgepack.profiles.vocabulary import CONSTRAINTS, QUANTITIES
 
@@ -212,7 +212,7 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
 
 
 def reasons(made: Model, constraint: str, argument: Any, **context: Any) -> list[Any]:
-    return broken(Context(made.main, **context), made.main.ops[0], {constraint: argument})
+    return violations(Context(made.main, **context), made.main.ops[0], {constraint: argument})
 
 
 @pytest.mark.parametrize(("constraint", "argument", "accepted", "refused", "code"), CASES)

@@ -7,10 +7,10 @@ from edgepack.compat import check
 from edgepack.errors import EdgepackError
 from edgepack.graph import read_model
 from edgepack.pipeline.options import TargetOptions
-from edgepack.pipeline.repairing import repair_for
+from edgepack.pipeline.rewrite import repair_for
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.registry import all_targets
-from edgepack.quantize.plan import plan
+from edgepack.quantize.preview import plan
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 

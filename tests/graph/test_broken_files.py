@@ -168,7 +168,7 @@ def test_ten_thousand_ops() -> None:
     from broken import cases
 
     from edgepack.compat import check
-    from edgepack.quantize.plan import plan
+    from edgepack.quantize.preview import plan
 
     model = read_model(data)
     for profile, variant, rule in cases():

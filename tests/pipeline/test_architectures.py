@@ -12,11 +12,11 @@ import pytest
 from edgepack.compat import check
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.options import ModelOptions, TargetOptions
-from edgepack.pipeline.repairing import repair_for
+from edgepack.pipeline.rewrite import repair_for
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule
 from edgepack.profiles.registry import all_targets, get_target
-from edgepack.quantize.plan import plan
+from edgepack.quantize.preview import plan
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 

@@ -13,7 +13,8 @@ import pytest
 
 from edgepack.bundle.verify import verify
 from edgepack.cache import Cache
-from edgepack.pipeline import BuildOptions, ModelOptions, build
+from edgepack.pipeline.build import build
+from edgepack.pipeline.options import BuildOptions, ModelOptions
 from edgepack.pipeline.results import BuildResult
 
 REPOSITORY = Path(__file__).resolve().parents[2]

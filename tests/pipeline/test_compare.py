@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from edgepack.errors import TransformError, UsageError
-from edgepack.pipeline.comparing import Comparison, compare
-from edgepack.pipeline.report import html
+from edgepack.pipeline.compare import Comparison, compare
+from edgepack.pipeline.reports.compare_page import html
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "digits"

@@ -1,0 +1,114 @@
+"""Describe a model as a JSON document: tensors, ops, quantization, sizes."""
+
+import json
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgepack.errors import BundleError
+from edgepack.graph import Model, Tensor, read_model
+from edgepack.pipeline.model_info import own_metadata
+from edgepack.pipeline.options import ModelOptions, Progress, silent
+from edgepack.quantize.select import scheme_of
+from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
+
+
+def inspect(path: Path, options: ModelOptions | None = None, progress: Progress = silent) -> dict[str, Any]:
+    """Describe a model, or the model that a bundle runs.
+
+    Args:
+        path: A model or a bundle's folder. Only Keras and SavedModel load TensorFlow.
+        options: How the model is read.
+        progress: Told what is being done.
+
+    Raises:
+        EdgepackError: The model cannot be read.
+    """
+    source_format, data, name = _load(path, options or ModelOptions(), progress)
+    model = read_model(data)
+    raw = data if isinstance(data, bytes) else data.read_bytes()
+    return {"file": name, "source_format": source_format, **describe(model), "metadata": _metadata(raw)}
+
+
+def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, bytes | Path, str]:
+    if path.is_file() and path.suffix == ".tflite":
+        return "", path, path.name
+    manifest = path / "manifest.json"
+    if manifest.is_file():
+        try:
+            document = json.loads(manifest.read_text())
+            chosen = path / str(document["model"]["host"])
+            if not chosen.resolve().is_relative_to(path.resolve()) or not chosen.is_file():
+                raise KeyError("model.host")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"'{path}' has a manifest that names no model", hint=f"run `edgepack verify {path}`"
+            ) from error
+        return f"bundle for {document.get('target', {}).get('id', '?')}", chosen, f"{path.name}/model/{chosen.name}"
+    from edgepack.pipeline.session import Session
+
+    with Session(options, progress) as session:
+        model, _ = session.float_model(path)
+    return model.source_format, model.tflite, path.name
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return what a .tflite holds as JSON values."""
+    graph = model.main
+    # Tensors share buffers: count each once.
+    buffers = {t.buffer: int(t.raw.size) for g in model.graphs for t in g.tensors if t.raw is not None}
+    counts = Counter(op.label for op in graph.ops)
+    return {
+        "bytes": model.size,
+        "scheme": scheme_of(model),
+        "constant_bytes": sum(buffers.values()),
+        "description": model.description,
+        "min_runtime_version": model.min_runtime_version,
+        "subgraphs": len(model.graphs),
+        "inputs": [_info(info) for info in model_inputs(model)],
+        "outputs": [_info(info) for info in model_outputs(model)],
+        "op_counts": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
+        "ops": [
+            {"index": op.index, "op": op.label, "version": op.version, "output": graph.output_name(op)}
+            for op in graph.ops
+        ],
+        "tensors": [_tensor(tensor) for tensor in graph.tensors],
+        "signatures": [
+            {"key": s.key, "inputs": list(s.inputs), "outputs": list(s.outputs), "subgraph": s.graph}
+            for s in model.signatures
+        ],
+    }
+
+
+def _metadata(tflite: bytes) -> dict[str, Any] | None:
+    """Return the file's standard metadata, None when it has none that can be read."""
+    own, _ = own_metadata(tflite)
+    return None if own is None else asdict(own)
+
+
+def _info(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "tensor": info.tensor_name,
+        "shape": list(info.shape_signature),
+        "dtype": info.tflite_dtype,
+        "scale": info.scale,
+        "zero_point": info.zero_point,
+    }
+
+
+def _tensor(tensor: Tensor) -> dict[str, Any]:
+    quantization = tensor.quantization
+    single = quantization is not None and quantization.scale.size == 1
+    return {
+        "index": tensor.index,
+        "name": tensor.name,
+        "shape": list(tensor.shape_signature),
+        "dtype": tensor.dtype,
+        "constant": tensor.is_constant,
+        "bytes": 0 if tensor.raw is None else int(tensor.raw.size),
+        "scale": float(quantization.scale[0]) if quantization is not None and single else 0.0,
+        "zero_point": int(quantization.zero_point[0]) if quantization is not None and single else 0,
+        "channels": 0 if quantization is None else int(quantization.scale.size),
+    }

@@ -1,0 +1,177 @@
+"""One self-contained page of a comparison: no network, readable on a phone, light and dark."""
+
+import math
+from typing import Any
+
+from edgepack.pipeline.compare import ComparedScheme, Comparison
+from edgepack.resources import templates_dir
+from edgepack.runtime.metrics import Quality
+
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 20, 270
+#: Width of a letter and height of a line of the picture's labels, with some room.
+_LETTER, _LINE = 8.0, 16.0
+#: Below this a layer's bar is drawn in the warning colour; about where int8 models begin to lose accuracy.
+_LOW_SNR = 15.0
+
+
+def html(comparison: Comparison) -> str:
+    """Return the page. The same comparison gives the same page; only times on this machine differ from run to run."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(templates_dir() / "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made = [entry for entry in comparison.results if not entry.reason]
+    source = comparison.source
+    return environment.get_template("compare.html.j2").render(
+        title=comparison.model,
+        source=f"{source['format']}, {readable(source['bytes'])}, sha256 {source['sha256'][:12]}",
+        targets=comparison.targets,
+        rows=[_row(entry, comparison.targets) for entry in comparison.results],
+        plot=_plot(made),
+        layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in made if e.layers],
+        notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in made for note in e.notes)],
+        threads=next((e.latency.threads for e in made if e.latency is not None), 1),
+        runs=min((e.latency.runs for e in made if e.latency is not None), default=0),
+    )
+
+
+def readable(count: float) -> str:
+    """Return bytes for people, in decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def _figure(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _row(entry: ComparedScheme, targets: list[str]) -> dict[str, Any]:
+    quality, latency = entry.quality, entry.latency
+    return {
+        "scheme": entry.scheme,
+        "reason": entry.reason,
+        "size": readable(entry.bytes),
+        "gzip": readable(entry.gzip_bytes),
+        "top1": _figure(None if quality is None else quality.top1),
+        "top1_float": _figure(None if quality is None else quality.top1_float),
+        "snr": _snr(quality),
+        "logits": _figure(None if quality is None else quality.logits_snr_db, 1),
+        "latency": _figure(None if latency is None else latency.median_ms, 3),
+        "placed": [_placed(entry, target) for target in targets],
+    }
+
+
+def _snr(quality: Quality | None) -> str:
+    if quality is None:
+        return _figure(None)
+    return "equal" if quality.snr_db is None else _figure(quality.snr_db, 1)
+
+
+def _placed(entry: ComparedScheme, target: str) -> str:
+    summary = entry.targets.get(target)
+    if summary is None:
+        return "–"
+    placed = f"{summary['accelerator']} of {summary['total']}"
+    return placed if target in entry.accepted else f"refused, {placed}"
+
+
+def _layers(entry: ComparedScheme) -> list[dict[str, Any]]:
+    return [
+        {
+            "output": layer.output,
+            "op": layer.op,
+            "snr": "equal" if layer.snr_db is None else f"{layer.snr_db:.1f}",
+            "low": layer.snr_db is not None and layer.snr_db < _LOW_SNR,
+            "width": 180 if layer.snr_db is None else round(min(180.0, max(2.0, 3 * layer.snr_db))),
+        }
+        for layer in entry.layers
+    ]
+
+
+def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
+    """Return the points of size against accuracy (against SNR without labels), None when nothing was measured."""
+    measured = [(entry, entry.quality) for entry in made if entry.quality is not None]
+    if len(measured) < 2:
+        return None
+    # Zeros and clusters show in the compressed file only.
+    packed = any("+" in entry.scheme for entry in made)
+
+    def size_of(entry: ComparedScheme) -> int:
+        return entry.gzip_bytes if packed else entry.bytes
+
+    by_top1 = all(quality.top1 is not None for _, quality in measured)
+    best = max((q.snr_db for _, q in measured if q.snr_db is not None), default=60.0)
+    # An equal file has no finite SNR; it is drawn at the top.
+    heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
+    low, high = _span(min(heights), max(heights), 1.0)
+    _, widest = _span(0, max(size_of(entry) for entry, _ in measured), 1.0)
+    places = [
+        (
+            _LEFT + size_of(entry) / widest * (_RIGHT - _LEFT),
+            _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP),
+            entry.scheme,
+            f"{entry.scheme}: {readable(size_of(entry))}, {height:.2f}",
+        )
+        for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: size_of(item[0][0]))
+    ]
+    # No label covers a point, or another label.
+    taken = [(x - 8, x + 8, y + 5) for x, y, *_ in places]
+    points = []
+    for x, y, name, title in places:
+        left, baseline = _label_place(x, y, name, taken)
+        place = {"x": x, "y": y, "label_x": left, "label_y": baseline}
+        points.append({key: round(value, 1) for key, value in place.items()} | {"name": name, "title": title})
+    digits = 1 if high - low >= 4 else 2
+    return {
+        "size": "compressed file size" if packed else "file size",
+        "what": "top-1 accuracy" if by_top1 else "SNR in dB",
+        "points": points,
+        "x_ticks": [
+            {"at": round(_LEFT + i / 4 * (_RIGHT - _LEFT), 1), "text": readable(widest * i / 4)} for i in range(5)
+        ],
+        "y_ticks": [
+            {"at": round(_BOTTOM - i / 4 * (_BOTTOM - _TOP), 1), "text": _figure(low + (high - low) * i / 4, digits)}
+            for i in range(5)
+        ],
+    }
+
+
+def _label_place(x: float, y: float, text: str, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return where a point's label starts: beside the point, else the nearest free line above or below it.
+
+    Args:
+        x: The point.
+        y: The point.
+        text: The label.
+        taken: (start, end, baseline) of the labels so far; the new one is added.
+    """
+    width = _LETTER * len(text)
+    left = x + 10 if x + 10 + width < _RIGHT + 30 else x - 10 - width
+    # Lines in the order of their distance, above first.
+    lines = [y + 5, *(y + 5 + sign * _LINE * step for step in range(1, 16) for sign in (-1, 1))]
+    inside = [line for line in lines if _TOP < line < _BOTTOM - 4]
+    free = [
+        line
+        for line in inside
+        if all(abs(line - other) >= _LINE - 1 or left > end or left + width < start for start, end, other in taken)
+    ]
+    baseline = (free or inside or lines)[0]
+    taken.append((left, left + width, baseline))
+    return left, baseline
+
+
+def _span(low: float, high: float, least: float) -> tuple[float, float]:
+    """Return limits a little wider than the values, and never of no width."""
+    if high - low < least:
+        middle = (low + high) / 2
+        return middle - least / 2, middle + least / 2
+    room = (high - low) * 0.08
+    return (low - room if low else 0.0, math.ceil((high + room) * 100) / 100)

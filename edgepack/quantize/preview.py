@@ -1,0 +1,285 @@
+"""What a float model would look like in a scheme: types, op versions, extra ops; without data and without doing it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Quantization, Tensor
+from edgepack.graph.runtime_versions import min_runtime_version
+from edgepack.graph.versions import file_versions
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.float16 import halved_constants
+from edgepack.quantize.int16_bias import BIASED, NARROW_BIAS, layer_fits, splits_bias
+from edgepack.quantize.op_support import DYNAMIC_LEAST, DYNAMIC_WEIGHTS, quantized_ops
+from edgepack.quantize.scale_constraints import fixed_range
+from edgepack.schemes import get_scheme
+
+#: Stands in for a scale that only data can tell. Below 1, so that MUL does not seem to scale up, and no power of two,
+#: so that int16 ADD does not seem to have the old kernel's scales.
+_SCALE = 0.01
+
+#: Bytes a file spends on one channel of quantization: a float32 scale and an int64 zero point.
+_CHANNEL_BYTES = 12
+
+#: Per op: where weights and bias are, and the dimension of the weights that channels run along.
+_WEIGHTED = {
+    "CONV_2D": (1, 2, 0),
+    "DEPTHWISE_CONV_2D": (1, 2, 3),
+    "FULLY_CONNECTED": (1, 2, 0),
+    "TRANSPOSE_CONV": (1, 3, 0),
+}
+
+
+def plan(model: Model, rule: SchemeRule) -> Model:
+    """Return the model as `apply` (or TFLiteConverter's quantizer, where that has to do it) would leave it.
+
+    Scales are placeholders, except those the kernels fix; constants that change type hold zeros; `size` is an estimate.
+    A model that is not float is returned as it is: nothing will change it.
+
+    Args:
+        model: A float model.
+        rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
+    """
+    scheme = get_scheme(rule.scheme)
+    if scheme.id == "float32" or not model.is_float:
+        return model
+    draft = _Draft(list(model.main.tensors))
+    if scheme.id == "float16":
+        _halve(model.main, draft)
+    elif scheme.id == "dynamic-range":
+        _weights_only(model.main, draft, rule)
+    else:
+        _integer(model.main, draft, rule, 16 if scheme.activations == "INT16" else 8)
+    return _finished(model, draft)
+
+
+@dataclass
+class _Draft:
+    """A graph being written: tensors by index, ops in order, and where the graph's outputs went."""
+
+    tensors: list[Tensor]
+    ops: list[Op] = field(default_factory=list)
+    moved_inputs: dict[int, int] = field(default_factory=dict)
+    moved_outputs: dict[int, int] = field(default_factory=dict)
+
+    def retype(self, index: int, dtype: str, quantization: Quantization | None) -> None:
+        self.tensors[index] = _retyped(self.tensors[index], dtype, quantization)
+
+    def add_tensor(self, like: int, suffix: str, dtype: str, quantization: Quantization | None) -> int:
+        new = len(self.tensors)
+        tensor = replace(self.tensors[like], index=new, name=self.tensors[like].name + suffix)
+        self.tensors.append(_retyped(tensor, dtype, quantization))
+        return new
+
+    def add_op(self, name: str, source: int, result: int) -> None:
+        self.ops.append(Op(len(self.ops), name, "", 1, (source,), (result,), {}))
+
+
+def _retyped(tensor: Tensor, dtype: str, quantization: Quantization | None) -> Tensor:
+    raw = tensor.raw
+    if raw is not None:
+        raw = np.zeros(tensor.elements * NUMPY_DTYPES[dtype].itemsize, np.uint8)
+    return replace(tensor, dtype=dtype, raw=raw, quantization=quantization)
+
+
+def _per_tensor(scale: float = _SCALE, zero_point: int = 0) -> Quantization:
+    return Quantization(np.array([scale], np.float32), np.array([zero_point], np.int64))
+
+
+def _per_channel(channels: int, axis: int) -> Quantization:
+    return Quantization(np.full(channels, _SCALE, np.float32), np.zeros(channels, np.int64), axis)
+
+
+def _halve(graph: Graph, draft: _Draft) -> None:
+    for index in halved_constants(graph):
+        half = draft.add_tensor(index, "", "FLOAT16", None)
+        draft.tensors[index] = replace(draft.tensors[index], raw=None, name=draft.tensors[index].name + "_dequantize")
+        draft.add_op("DEQUANTIZE", half, index)
+    draft.ops.extend(graph.ops)
+
+
+def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
+    for op in graph.ops:
+        place = DYNAMIC_WEIGHTS.get(op.name, len(op.inputs))
+        if place < len(op.inputs):
+            weights = graph.tensors[op.inputs[place]]
+            if weights.is_constant and weights.dtype == "FLOAT32" and weights.elements >= DYNAMIC_LEAST:
+                draft.retype(weights.index, "INT8", _weight_quantization(op, weights, rule))
+        draft.ops.append(op)
+
+
+def _weight_quantization(op: Op, weights: Tensor, rule: SchemeRule) -> Quantization:
+    whole = op.name == "BATCH_MATMUL" or rule.weights == "per-tensor"
+    whole = whole or (op.name == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor")
+    axis = _WEIGHTED.get(op.name, (0, 0, 0))[2]
+    if whole or axis >= weights.rank:
+        return _per_tensor()
+    return _per_channel(weights.shape[axis], axis)
+
+
+def _integer(graph: Graph, draft: _Draft, rule: SchemeRule, bits: int) -> None:
+    """Retype what the quantized ops touch, and put QUANTIZE and DEQUANTIZE where they meet float ops and the ends."""
+    kind = f"INT{bits}"
+    able = quantized_ops({op.name for op in graph.ops}, bits)
+    mine = {op.index for op in graph.ops if op.name in able}
+    wide, narrow = _copies(graph, draft, rule.io, mine, kind)
+    for op in graph.ops:
+        copies = narrow if op.index in mine else wide
+        if op.index in mine:
+            _retype_constants(graph, draft, op, rule, bits)
+            _fix_outputs(draft, op, bits)
+        placed = replace(op, inputs=tuple(copies.get(i, i) for i in op.inputs))
+        if bits == 16 and op.index in mine and splits_bias(graph, op, rule):
+            draft.ops.extend(_without_bias(draft, placed))
+        else:
+            draft.ops.append(_with_bias_type(draft, placed, bits))
+        _convert_results(draft, op.outputs, wide, narrow)
+    _place_ends(graph, draft, rule, kind)
+
+
+def _copies(graph: Graph, draft: _Draft, io: str, mine: set[int], kind: str) -> tuple[dict[int, int], dict[int, int]]:
+    """Decide each activation's own type, and add the converted copies its consumers need.
+
+    Returns:
+        Float copies of integer tensors (DEQUANTIZE), and integer copies of float tensors (QUANTIZE), by original index.
+    """
+    wide: dict[int, int] = {}
+    narrow: dict[int, int] = {}
+    integer_ends = io != "FLOAT32"
+    for index in (t.index for t in graph.tensors if t.dtype == "FLOAT32" and not t.is_constant):
+        producer = graph.producers.get(index)
+        consumers = graph.consumers.get(index, ())
+        wanted = any(op in mine for op in consumers)
+        integer = (
+            producer in mine if producer is not None else integer_ends and (bool(consumers) or index in graph.outputs)
+        )
+        if integer:
+            # Between an end and float ops only, the end's own type needs no step in between.
+            draft.retype(index, kind if wanted or producer is not None else io, _per_tensor())
+            if any(op not in mine for op in consumers):
+                wide[index] = draft.add_tensor(index, "_dequant", "FLOAT32", None)
+        else:
+            at_end = index in graph.outputs and integer_ends
+            if at_end or wanted:
+                narrow[index] = draft.add_tensor(index, "_quantized", kind if wanted else io, _per_tensor())
+            if at_end:
+                draft.moved_outputs[index] = narrow[index]
+    _convert_results(draft, graph.inputs, wide, narrow)
+    return wide, narrow
+
+
+def _convert_results(draft: _Draft, results: Iterable[int], wide: dict[int, int], narrow: dict[int, int]) -> None:
+    for index in results:
+        if index in narrow:
+            draft.add_op("QUANTIZE", index, narrow[index])
+        if index in wide:
+            draft.add_op("DEQUANTIZE", index, wide[index])
+
+
+def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bits: int) -> None:
+    weights_at, bias_at, _ = _WEIGHTED.get(op.name, (-1, -1, 0))
+    for place, index in enumerate(op.inputs):
+        tensor = graph.tensors[index] if index >= 0 else None
+        if tensor is None or not tensor.is_constant or tensor.dtype != "FLOAT32":
+            continue
+        if place == bias_at:
+            weights = draft.tensors[op.inputs[weights_at]].quantization
+            channels = weights is not None and weights.per_channel
+            draft.retype(
+                index,
+                "INT32" if bits == 8 or layer_fits(graph, op, rule) else "INT64",
+                _per_channel(tensor.elements, 0) if channels else _per_tensor(),
+            )
+        elif place == weights_at or (op.name == "BATCH_MATMUL" and place == 1):
+            draft.retype(index, "INT8", _weight_quantization(op, tensor, rule))
+        else:
+            draft.retype(index, f"INT{bits}", _per_tensor())
+
+
+def _with_bias_type(draft: _Draft, op: Op, bits: int) -> Op:
+    place = NARROW_BIAS[op.name][2] if bits == 16 and op.name in NARROW_BIAS else len(op.inputs)
+    if place >= len(op.inputs) or op.inputs[place] < 0 or draft.tensors[op.inputs[place]].dtype != "INT32":
+        return op
+    return replace(op, options={**op.options, "quantized_bias_type": "INT32"})
+
+
+def _without_bias(draft: _Draft, op: Op) -> tuple[Op, Op]:
+    """Return a layer that does without its bias, and the ADD behind it that has it."""
+    place, activation = BIASED[op.name][2], op.options.get("fused_activation", "NONE")
+    products = draft.add_tensor(op.outputs[0], "/products", "INT16", _per_tensor())
+    draft.retype(op.inputs[place], "INT16", _per_tensor())
+    layer = replace(
+        op, inputs=op.inputs[:place], outputs=(products,), options={**op.options, "fused_activation": "NONE"}
+    )
+    add = Op(0, "ADD", "", 1, (products, op.inputs[place]), op.outputs, {"fused_activation": activation})
+    return layer, add
+
+
+def _fix_outputs(draft: _Draft, op: Op, bits: int) -> None:
+    bounds = fixed_range(op, bits)
+    if bounds is not None and op.outputs and op.outputs[0] >= 0:
+        scale = (bounds[1] - bounds[0]) / (255 if bits == 8 else 65534)
+        zero_point = -128 - round(bounds[0] / scale) if bits == 8 else 0
+        draft.retype(op.outputs[0], f"INT{bits}", _per_tensor(scale, zero_point))
+
+
+def _place_ends(graph: Graph, draft: _Draft, rule: SchemeRule, kind: str) -> None:
+    """Add the steps between the ends' type and an inner type that differs."""
+    if rule.io == kind:
+        return
+    quantization = None if rule.io == "FLOAT32" else _per_tensor(zero_point=128)
+    first = []
+    for index in graph.inputs:
+        if draft.tensors[index].dtype == kind:
+            end = draft.moved_inputs[index] = draft.add_tensor(index, "_end", rule.io, quantization)
+            first.append(Op(0, "QUANTIZE", "", 1, (end,), (index,), {}))
+    draft.ops[:0] = first
+    for index in dict.fromkeys(graph.outputs):
+        inner = draft.moved_outputs.get(index, index)
+        if draft.tensors[inner].dtype == kind:
+            end = draft.moved_outputs[index] = draft.add_tensor(inner, "_end", rule.io, quantization)
+            draft.add_op("QUANTIZE" if quantization is not None else "DEQUANTIZE", inner, end)
+
+
+def _finished(model: Model, draft: _Draft) -> Model:
+    ops = tuple(replace(op, index=i) for i, op in enumerate(draft.ops))
+    old = model.main
+    for inner, end in (*draft.moved_inputs.items(), *draft.moved_outputs.items()):
+        # The end keeps the name that the world knows.
+        draft.tensors[end] = replace(draft.tensors[end], name=old.tensors[inner].name)
+        draft.tensors[inner] = replace(draft.tensors[inner], name=f"{old.tensors[inner].name}#{inner}")
+    graph = Graph(
+        old.name,
+        tuple(draft.tensors),
+        ops,
+        tuple(draft.moved_inputs.get(i, i) for i in old.inputs),
+        tuple(draft.moved_outputs.get(i, i) for i in old.outputs),
+    )
+    planned = replace(model, graphs=(graph, *model.graphs[1:]))
+    versions = file_versions(planned)
+    ops = tuple(replace(op, version=versions[0, op.index]) for op in ops)
+    runtime = min_runtime_version((op.name, op.version) for op in ops)
+    return replace(
+        planned,
+        graphs=(replace(graph, ops=ops), *model.graphs[1:]),
+        signatures=tuple(_moved(s, draft) if s.graph == 0 else s for s in model.signatures),
+        metadata={**model.metadata, "min_runtime_version": runtime.encode()},
+        size=max(0, model.size + _constant_bytes(draft.tensors) - _constant_bytes(old.tensors)),
+    )
+
+
+def _moved(signature: Any, draft: _Draft) -> Any:
+    return replace(
+        signature,
+        inputs={name: draft.moved_inputs.get(i, i) for name, i in signature.inputs.items()},
+        outputs={name: draft.moved_outputs.get(i, i) for name, i in signature.outputs.items()},
+    )
+
+
+def _constant_bytes(tensors: Iterable[Tensor]) -> int:
+    held = [t for t in tensors if t.raw is not None]
+    data = {(t.buffer, t.dtype): t.raw.size for t in held if t.raw is not None}
+    channels = sum(t.quantization.scale.size for t in held if t.quantization is not None)
+    return sum(data.values()) + _CHANNEL_BYTES * channels

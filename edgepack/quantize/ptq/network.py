@@ -1,0 +1,103 @@
+"""A float graph in NumPy, forward and backward, many samples at once: what gradients are taken from.
+
+Only the ops that feed the logits are kept, and only kinds of `gradients.KINDS` can be differentiated. Values are
+float32 in TFLite's layouts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgepack.errors import QuantizationError
+from edgepack.graph import Graph, Op, read_model
+from edgepack.quantize.ptq.gradients import KINDS, activate, deactivate
+from edgepack.quantize.ptq.layers import Floats
+from edgepack.runtime.logits import logit_tensors
+
+
+class NotDifferentiable(QuantizationError):
+    """The graph has an op whose gradient is not known here; `details["ops"]` names the kinds."""
+
+    kind = "not-differentiable"
+
+
+@dataclass
+class Tape:
+    """One forward pass.
+
+    Attributes:
+        seen: Activations by tensor index, batch first.
+        saved: What each op kept for its gradient, by op index.
+    """
+
+    seen: dict[int, Floats] = field(default_factory=dict)
+    saved: dict[int, Any] = field(default_factory=dict)
+
+
+class Network:
+    """The part of a float graph between its inputs and its logits.
+
+    Args:
+        tflite: A float model.
+
+    Raises:
+        NotDifferentiable: An op on the way is not one of those this module knows.
+    """
+
+    def __init__(self, tflite: bytes) -> None:
+        model = read_model(tflite)
+        self.graph: Graph = model.main
+        self.names = model.input_names()
+        self.logits = logit_tensors(self.graph)
+        self.inputs = self.graph.inputs
+        self.constants = {t.index: np.array(t.data) for t in self.graph.tensors if t.is_constant}
+        self.ops = self._needed()
+        unknown = {op.name for op in self.ops if op.name not in KINDS or not KINDS[op.name].takes(self.graph, op)}
+        if unknown:
+            raise NotDifferentiable(f"no gradient for {', '.join(sorted(unknown))}", details={"ops": sorted(unknown)})
+
+    @property
+    def activations(self) -> tuple[int, ...]:
+        """Inputs and results of ops, in the order they are computed."""
+        return (*self.inputs, *(op.outputs[0] for op in self.ops))
+
+    def forward(self, inputs: Sequence[Floats]) -> Tape:
+        """Run a batch.
+
+        Args:
+            inputs: One array per graph input, samples stacked along the first dimension.
+        """
+        tape = Tape(dict(zip(self.inputs, inputs, strict=True)))
+        for op in self.ops:
+            given = [tape.seen.get(i, self.constants.get(i)) for i in op.inputs]
+            shape = (len(inputs[0]), *self.graph.tensors[op.outputs[0]].shape[1:])
+            made, tape.saved[op.index] = KINDS[op.name].forward(op, given, shape)
+            tape.seen[op.outputs[0]] = activate(op, made)
+        return tape
+
+    def backward(self, tape: Tape, gradients: Mapping[int, Floats]) -> dict[int, Floats]:
+        """Return the gradient of every activation that the logits depend on, and of weights, summed over the batch.
+
+        Args:
+            tape: What `forward` gave.
+            gradients: Gradients of some activations (the logits), by tensor index.
+        """
+        total: dict[int, Floats] = dict(gradients)
+        for op in reversed(self.ops):
+            result = op.outputs[0]
+            if result not in total:
+                continue
+            gradient = deactivate(op, tape.seen[result], total[result])
+            for index, part in KINDS[op.name].backward(op, gradient, tape.saved[op.index]).items():
+                total[index] = total[index] + part if index in total else part
+        return total
+
+    def _needed(self) -> list[Op]:
+        wanted, found = set(self.logits), []
+        for op in reversed(self.graph.ops):
+            if wanted & set(op.outputs):
+                found.append(op)
+                wanted |= {i for i in op.inputs if i >= 0}
+        return found[::-1]

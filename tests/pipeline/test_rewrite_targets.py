@@ -1,0 +1,122 @@
+"""Repairs for real targets: what moves is what the plan and the check say, and what cannot be proved is not done."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from builders import Net
+
+from edgepack.errors import UsageError
+from edgepack.graph import read_model
+from edgepack.pipeline.options import ModelOptions, TargetOptions
+from edgepack.pipeline.rewrite import off_accelerator, repair_for, repair_proven
+from edgepack.pipeline.session import Session
+from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.registry import get_target
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "repair"))
+
+from repair_nets import grouped, net, padv2, repeated, unary
+
+INT8 = SchemeRule("int8", io="INT8", fully_connected="per-tensor")
+WISH = TargetOptions()
+
+
+@pytest.fixture(scope="module")
+def edgetpu() -> TargetProfile:
+    return get_target("edgetpu")
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    with Session(ModelOptions(cache=False)) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        (lambda: grouped(2, times=2), "grouped-convolution"),
+        (lambda: repeated((2, 2)), "nearest-upsampling"),
+        (lambda: unary("LEAKY_RELU", alpha=0.1), "leaky-relu"),
+        (lambda: padv2(-1.0), "padv2-shifted"),
+    ],
+)
+def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: TargetProfile, session: Session) -> None:
+    """Models that the Edge TPU compiler would refuse or leave on the host are planned whole after the repair."""
+    assert callable(file)
+    before = file()
+    score = off_accelerator(edgetpu, INT8, WISH)
+    assert score(read_model(before))
+    proven = repair_proven(session, before, edgetpu, INT8, WISH)
+    assert {rewrite.code for rewrite in proven.repaired.rewrites} == {code}
+    assert score(read_model(proven.repaired.tflite)) == frozenset()
+    assert proven.difference <= 1e-5
+    assert proven.notes == ()
+
+
+def test_what_does_not_prove_is_left_out(edgetpu: TargetProfile, session: Session) -> None:
+    """PADV2 by 1000 around small values loses their digits in the sum: the proof sees it, the op stays, a note says so.
+
+    The padding is sliced off again, so that only the small values are compared.
+    """
+    before = padv2(1000.0, inner_only=True)
+    assert repair_for(before, edgetpu, INT8, WISH).rewrites
+    proven = repair_proven(session, before, edgetpu, INT8, WISH)
+    assert (proven.repaired.tflite, proven.repaired.rewrites) == (before, ())
+    assert "padv2-shifted is left out" in proven.notes[0]
+
+
+def test_a_bad_rewrite_does_not_take_the_good_ones_with_it(edgetpu: TargetProfile, session: Session) -> None:
+    """Only the kind that fails its proof is left out."""
+
+    def write(made: Net, x: int) -> list[int]:
+        shape = (1, 6, 6, 8)
+        y, z, w = made.tensor("y", (1, 8, 8, 8)), made.tensor("z", shape), made.tensor("w", shape)
+        paddings = made.constant("p", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
+        made.op("PADV2", [x, paddings, made.constant("v", 1000.0)], [y])
+        made.op("SLICE", [y, made.constant("b", [0, 1, 1, 0], "INT32"), made.constant("s", shape, "INT32")], [z])
+        made.op("LEAKY_RELU", [z], [w], alpha=0.1)
+        return [w]
+
+    proven = repair_proven(session, net(write), edgetpu, INT8, WISH)
+    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["leaky-relu"]
+    assert proven.difference <= 1e-5
+
+
+def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, session: Session) -> None:
+    """Mode `approximate` reports how far the float outputs moved."""
+    before = unary("GELU")
+    assert repair_proven(session, before, edgetpu, INT8, WISH).repaired.tflite == before
+    proven = repair_proven(session, before, edgetpu, INT8, WISH, mode="approximate")
+    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["gelu"]
+    assert 1e-4 < proven.difference < 0.021
+    assert f"{proven.difference:.2g}" in proven.notes[0]
+
+
+def test_the_cpu_gets_the_file_as_it_is() -> None:
+    """The host has nothing to move ops to."""
+    before = grouped(2)
+    assert repair_for(before, get_target("cpu"), SchemeRule("int8"), WISH).tflite == before
+
+
+def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Session) -> None:
+    """The message lists the modes."""
+    with pytest.raises(UsageError, match="expected exact, none or approximate, got 'fast'"):
+        repair_proven(session, unary("RELU"), edgetpu, INT8, WISH, mode="fast")
+
+
+def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
+    """NEG stands between DEQUANTIZE and QUANTIZE, MUL does not; but while GELU has the file refused, nothing moves."""
+
+    def write(made: Net, x: int) -> list[int]:
+        y, z = made.tensor("y", (1, 6, 6, 8)), made.tensor("z", (1, 6, 6, 8))
+        made.op("NEG", [x], [y])
+        made.op("GELU", [y], [z])
+        return [z]
+
+    before = net(write)
+    assert repair_for(before, edgetpu, INT8, WISH).tflite == before
+    done = repair_for(before, edgetpu, INT8, WISH, mode="approximate")
+    assert {rewrite.code for rewrite in done.rewrites} == {"plain-arithmetic", "gelu"}

@@ -1,0 +1,233 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import builders
+import numpy as np
+import pytest
+
+from edgepack.child import Worker
+from edgepack.errors import QuantizationError
+from edgepack.graph import read_model
+from edgepack.graph.edit import tensor_keys
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.calibrate import calibrate
+from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8
+from edgepack.quantize.quantizer import QuantizationRefused, adopt, apply, float_ops, with_ranges
+from edgepack.quantize.ranges import choose_ranges
+
+DIGITS = Path(__file__).parent.parent / "data" / "digits_float.tflite"
+
+
+def _ranges(tflite: bytes, bits: int = 8, count: int = 32) -> dict[str, tuple[float, float]]:
+    return choose_ranges(calibrate(tflite, builders.samples(tflite, count)), read_model(tflite), activation_bits=bits)
+
+
+def _types(tflite: bytes) -> tuple[list[str], list[str]]:
+    graph = read_model(tflite).main
+    return [graph.tensors[i].dtype for i in graph.inputs], [graph.tensors[i].dtype for i in graph.outputs]
+
+
+RULES = [
+    (SchemeRule("float32"), 200),
+    (SchemeRule("float16"), 55),
+    (SchemeRule("dynamic-range"), 30),
+    (SchemeRule("int8", "INT8"), 25),
+    (SchemeRule("int8", "UINT8"), 25),
+    (SchemeRule("int8", "FLOAT32"), 25),
+    (SchemeRule("int8", "INT8", "per-tensor"), 25),
+    (SchemeRule("int16x8", "INT16"), 38),
+    (SchemeRule("int16x8", "FLOAT32"), 38),
+]
+
+
+@pytest.mark.parametrize("make", [builders.classifier, builders.two_in_two_out], ids=["classifier", "two"])
+@pytest.mark.parametrize(("rule", "least"), RULES, ids=[f"{r.scheme}-{r.io}-{r.fully_connected}" for r, _ in RULES])
+def test_each_scheme_runs_and_is_close(make, rule, least):
+    """Every scheme gives a file that runs, keeps names and order, and stays close to the float model."""
+    tflite = make()
+    source = read_model(tflite)
+    done = apply(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8))
+    made = read_model(done.tflite)
+    assert (made.input_names(), made.output_names()) == (source.input_names(), source.output_names())
+    names = [[m.main.tensors[i].name for i in (*m.main.inputs, *m.main.outputs)] for m in (made, source)]
+    assert names[0] == names[1]
+    assert made.description == source.description
+    assert _types(done.tflite) == ([rule.io] * len(source.main.inputs), [rule.io] * len(source.main.outputs))
+    sample = builders.samples(tflite, 1, seed=9)[0]
+    assert builders.snr(builders.run(tflite, sample), builders.run(done.tflite, sample)) > least
+    assert apply(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == done.tflite
+
+
+@pytest.mark.parametrize(
+    ("rule", "versions", "runtime"),
+    [
+        (SchemeRule("int8", "INT8"), [3, 3, 2, 4, 2], "1.14.0"),
+        (SchemeRule("int16x8", "INT16"), [8, 5, 3, 11, 3], "2.15.0"),
+        (SchemeRule("float32"), [1, 1, 1, 1, 1], ""),
+    ],
+)
+def test_versions_are_the_true_ones(rule, versions, runtime):
+    """The result carries the op versions its runtime must have, and says which runtime that is."""
+    tflite = builders.classifier()
+    made = read_model(apply(tflite, rule, _ranges(tflite)).tflite)
+    assert [op.version for op in made.main.ops] == versions
+    assert made.min_runtime_version == runtime
+
+
+def test_fully_connected_granularity():
+    """FULLY_CONNECTED weights have a scale per channel, or one where the target asks; convolutions keep theirs."""
+    tflite = builders.classifier()
+    for wanted, scales in (("per-channel", 10), ("per-tensor", 1)):
+        graph = read_model(apply(tflite, SchemeRule("int8", "INT8", wanted), _ranges(tflite)).tflite).main
+        found = {op.name: graph.tensors[op.inputs[1]].quantization.scale.size for op in graph.ops if len(op.inputs) > 2}
+        assert found == {"CONV_2D": 16, "DEPTHWISE_CONV_2D": 16, "FULLY_CONNECTED": scales}
+
+
+def test_ranges_are_ours():
+    """The scales in the file are those of the ranges given, and the pool's input and output share one."""
+    tflite = builders.classifier()
+    ranges = _ranges(tflite)
+    graph = read_model(apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite).main
+    scales = {t.name: float(t.quantization.scale[0]) for t in graph.tensors if t.quantization and not t.is_constant}
+    for name in ("x", "conv", "dw", "pool", "dense"):
+        assert scales[name] == pytest.approx((ranges[name][1] - ranges[name][0]) / 255, rel=1e-6)
+    assert scales["dw"] == scales["pool"]
+    assert scales["probabilities"] == 1 / 256
+
+
+def test_sizes_of_the_digits_model():
+    """On a real model float16 takes about half of the float file and the integer schemes about a quarter."""
+    tflite = DIGITS.read_bytes()
+    ranges = _ranges(tflite)
+    sizes = {s: len(apply(tflite, SchemeRule(s, io), ranges).tflite) / len(tflite)
+             for s, io in (("float16", "FLOAT32"), ("dynamic-range", "FLOAT32"), ("int8", "INT8"))}  # fmt: skip
+    assert 0.45 < sizes["float16"] < 0.65
+    assert 0.2 < sizes["int8"] < 0.45
+    assert 0.2 < sizes["dynamic-range"] < 0.5
+
+
+def test_ops_the_converter_would_quantize_are_refused():
+    """A model whose RELU6, LEAKY_RELU and PRELU would stay float is refused, and the refusal names them."""
+    tflite = builders.standing_alone()
+    with pytest.raises(QuantizationRefused) as caught:
+        apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+    assert caught.value.details["ops"] == ["LEAKY_RELU", "PRELU", "RELU6"]
+    assert caught.value.exit_code == 4
+
+
+def test_ops_no_one_quantizes_stay_float_and_are_told():
+    """ELU stays float between QUANTIZE and DEQUANTIZE, with a note."""
+    tflite = builders.one_op("ELU")
+    done = apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+    graph = read_model(done.tflite).main
+    assert [op.name for op in graph.ops] == ["DEQUANTIZE", "ELU", "QUANTIZE"]
+    assert [op.name for op in float_ops(graph)] == ["ELU"]
+    assert done.notes == ("ELU in float: TFLite's quantizers do not make them int8",)
+
+
+def test_what_cannot_be_applied():
+    """Missing ranges, a scheme of training and a model that is quantized already are clear errors."""
+    tflite = builders.classifier()
+    with pytest.raises(QuantizationError, match="needs the ranges of a calibration"):
+        apply(tflite, SchemeRule("int8", "INT8"))
+    with pytest.raises(QuantizationError, match="learned in training"):
+        apply(tflite, SchemeRule("int8-qat", "INT8"), _ranges(tflite))
+    made = apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite)).tflite
+    with pytest.raises(QuantizationError, match="already quantized"):
+        apply(made, SchemeRule("float16"))
+    incomplete = {key: bounds for key, bounds in _ranges(tflite).items() if key != "dw"}
+    with pytest.raises(QuantizationRefused, match="ai-edge-quantizer cannot"):
+        apply(tflite, SchemeRule("int8", "INT8"), incomplete)
+
+
+def test_nothing_is_printed(capfd):
+    """The quantizer's progress bars and warnings do not reach the user."""
+    tflite = builders.classifier()
+    ranges = _ranges(tflite)
+    capfd.readouterr()
+    apply(tflite, SchemeRule("int8", "INT8"), ranges)
+    lines = [line for line in "".join(capfd.readouterr()).splitlines() if "XNNPACK delegate" not in line]
+    assert lines == []
+
+
+def test_lists_of_kinds_agree():
+    """What ai-edge-quantizer makes int8, TFLiteConverter does too; two ops that it writes itself aside."""
+    assert {"DYNAMIC_UPDATE_SLICE"} == DIRECT_INT8 - CONVERTER_INT8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["INT8", "UINT8", "FLOAT32"])
+def test_converters_quantizer_takes_over(converter_child, wanted):
+    """A refused model becomes full int8 through TFLiteConverter's quantizer with our ranges; the interface stays."""
+    tflite = builders.standing_alone()
+    rule = SchemeRule("int8", wanted)
+    data = converter_child.call(
+        "edgepack.convert.mlir_quantize:mlir_quantize", with_ranges(tflite, _ranges(tflite)), io=wanted, timeout=300
+    )
+    done = adopt(data, tflite, rule, "TFLiteConverter")
+    graph = read_model(done.tflite).main
+    assert [op.name for op in graph.ops if "QUANTIZE" not in op.name] == ["RELU6", "CONV_2D", "LEAKY_RELU", "PRELU"]
+    assert not list(float_ops(graph)) and done.notes == ()
+    assert _types(done.tflite) == ([wanted], [wanted])
+    assert read_model(done.tflite).input_names() == ("x",)
+    sample = builders.samples(tflite, 1, seed=9)[0]
+    assert builders.snr(builders.run(tflite, sample), builders.run(done.tflite, sample)) > 25
+
+
+@pytest.fixture(scope="module")
+def converter_child():
+    with Worker() as worker:
+        yield worker
+
+
+@pytest.mark.slow
+def test_keyword_spotting_is_at_least_the_converters(shared_models, tmp_path):
+    """On keyword spotting, same samples: SNR and accuracy not below TFLiteConverter's int8, at its size within 1 %."""
+    folder = shared_models / "mlperf-tiny"
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("converter_kws.py")), str(folder), str(tmp_path)],
+        check=True, capture_output=True, timeout=600,
+    )  # fmt: skip
+    tflite, theirs = ((tmp_path / name).read_bytes() for name in ("float.tflite", "int8.tflite"))
+    with np.load(folder / "kws_samples.npz") as data:
+        x, y = data["x"], data["y"]
+    model = read_model(tflite)
+    (name,) = model.input_names()
+    calibration = calibrate(tflite, ({name: x[i : i + 1]} for i in range(100)))
+    reference = _outputs(tflite, name, x[100:])
+    their_snr, their_top1 = _quality(reference, _outputs(theirs, name, x[100:]), y[100:])
+    for method, gain in (("percentile", 1.0), ("minmax", -0.01)):
+        mine = apply(tflite, SchemeRule("int8", "INT8"), choose_ranges(calibration, model, method)).tflite
+        snr, top1 = _quality(reference, _outputs(mine, name, x[100:]), y[100:])
+        assert snr >= their_snr + gain
+        assert top1 >= their_top1
+        assert len(mine) == pytest.approx(len(theirs), rel=0.01)
+        assert [(op.name, op.version) for op in read_model(mine).main.ops] == [
+            (op.name, op.version) for op in read_model(theirs).main.ops
+        ]
+
+
+def _outputs(tflite: bytes, name: str, samples: np.ndarray) -> np.ndarray:
+    # The converter's int8 file may call its input otherwise; there is only one.
+    mine = read_model(tflite).input_names()[0] or name
+    return np.stack([builders.run(tflite, {mine: sample[np.newaxis]})[0][0] for sample in samples])
+
+
+def _quality(reference: np.ndarray, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    return builders.snr([reference], [outputs]), float((outputs.argmax(1) == labels).mean())
+
+
+def test_calibrations_survive_a_file(tmp_path):
+    """A calibration stored and read again gives the same file, byte for byte."""
+    from edgepack.quantize.calibrate import Calibration
+
+    tflite = builders.classifier()
+    model = read_model(tflite)
+    fresh = calibrate(tflite, builders.samples(tflite, 8))
+    stored = Calibration.from_bytes(io.BytesIO(fresh.to_bytes()).getvalue())
+    rule = SchemeRule("int8", "INT8")
+    made = [apply(tflite, rule, choose_ranges(c, model)).tflite for c in (fresh, stored)]
+    assert made[0] == made[1]
+    assert set(choose_ranges(stored, model)) <= set(tensor_keys(model.main))
