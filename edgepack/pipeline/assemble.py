@@ -1,9 +1,14 @@
-"""Gather what a bundle says from what the build found."""
+"""The assembling stage: everything that a bundle holds, as files by their path inside it."""
 
+import io
+import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+import numpy as np
 
 from edgepack._version import __version__
 from edgepack.bundle.aar import with_classes
@@ -20,90 +25,134 @@ from edgepack.bundle.spec import (
     TensorSpec,
     tensor_spec,
 )
+from edgepack.cache import sha256
 from edgepack.errors import UnfitModelError
-from edgepack.graph import Model
+from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata
+from edgepack.pipeline.compile import CompiledModel
+from edgepack.pipeline.context import BuildContext
+from edgepack.pipeline.jobs import GOLDEN_VECTORS, KERNEL_SPREAD
 from edgepack.pipeline.option_validation import delivery_of, platform_of
-from edgepack.pipeline.options import BuildOptions
-from edgepack.pipeline.results import TargetResult
+from edgepack.pipeline.search.acceptance import Choice
+from edgepack.pipeline.search.produce import calibration_facts
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.postprocessing import PostprocessStep
 from edgepack.runtime.runner import model_inputs, model_outputs
 from edgepack.samples import Preprocess, SampleSet
 
-#: Golden vectors in a bundle: enough to see a wrong layout or scale, small enough to ship.
+#: Golden vectors in a bundle: enough to show a wrong layout or scale, and small.
 GOLDEN_CASES = 3
 
 
-def bundle_files(
-    *,
-    session: Session,
-    options: BuildOptions,
+@dataclass(frozen=True)
+class AssembledBundle:
+    """A bundle that is not written yet.
+
+    Attributes:
+        files: Content by path inside the bundle.
+        model_path: Path of the file that the target's runtime loads where nothing was compiled.
+        warnings: Every warning that the bundle carries.
+    """
+
+    files: Mapping[str, bytes]
+    model_path: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class GoldenVectors:
+    """Inputs and outputs of a file in the runtime here.
+
+    Attributes:
+        cases: Raw (inputs, outputs) of each sample.
+        spread_steps: How far the runtime's kernels differ on quantized outputs, in scale steps.
+        spread_relative: How far they differ on float outputs, relative to the largest value.
+    """
+
+    cases: tuple[tuple[tuple[Any, ...], tuple[Any, ...]], ...] = ()
+    spread_steps: int = 0
+    spread_relative: float = 0.0
+
+
+def assemble(
+    context: BuildContext,
     profile: TargetProfile,
-    name: str,
-    source: Mapping[str, Any],
-    model: Model,
-    compiled: Sequence[ModelFile],
-    result: TargetResult,
-    samples: SampleSet | None,
-    calibration: Mapping[str, Any] | None,
-    info: ModelInfo,
-    notes: Sequence[str],
-) -> dict[str, bytes]:
-    """Return every file of the bundle by its path inside the bundle.
+    choice: Choice,
+    compiled: CompiledModel,
+    *,
+    ladder: Sequence[Mapping[str, Any]] = (),
+    warnings: Sequence[str] = (),
+) -> AssembledBundle:
+    """Render every file of a bundle.
+
+    Args:
+        context: The build.
+        profile: The target, with the variant resolved.
+        choice: The chosen file, how it was produced and why.
+        compiled: What the vendor's compiler made of it.
+        ladder: The trials of a search, as JSON.
+        warnings: Warnings of the stages before.
 
     Raises:
         BundleError: The bundle cannot be rendered.
     """
-    assert result.model is not None
-    main = ModelFile("host" if compiled else "main", f"{file_stem(name)}.tflite", result.model)
-    models = (main, *compiled)
-    # Qualcomm's delegate prepares the plain model on the phone; what was compiled is for LiteRT's CompiledModel.
-    aside = bool(compiled) and profile.bundle.delegate == "qnn"
-    if aside:
-        result.warnings.append(_aside(main, compiled, delivery_of(profile, options)))
-    inputs, outputs = _tensors(model, info, result.tail)
+    options, trial = context.options, choice.trial
+    quantized, rule = trial.quantized, trial.candidate.rule
+    model, shipped = read_model(quantized.tflite), context.shipped(quantized.tflite)
+    main = ModelFile("host" if compiled.files else "main", f"{file_stem(context.name)}.tflite", shipped)
+    models = (main, *compiled.files)
+    delivery = delivery_of(profile, options)
+    notices = list(warnings)
+    # Qualcomm's delegate prepares the plain model on the phone; compiled files are for LiteRT's CompiledModel.
+    unused = bool(compiled.files) and profile.bundle.delegate == "qnn"
+    if unused:
+        notices.append(_unused_notice(main, compiled.files, delivery))
+    inputs, outputs = _tensors(model, context.info, quantized.postprocessing)
+    golden, missing = _golden(context.session, model, shipped, context.measured_on)
+    notices.extend(missing)
+    calibration = calibration_facts(context, trial.candidate, quantized)
+    report = compiled.report
     spec = BundleSpec(
-        name=name,
+        name=context.name,
         version=__version__,
         profile=profile,
-        scheme=result.scheme,
-        scheme_reason=result.reason,
-        source=SourceSpec(source["format"], source["sha256"], source["bytes"]),
+        scheme=rule.scheme,
+        scheme_reason=choice.reason,
+        source=SourceSpec(context.source.format, context.source.sha256, context.source.bytes),
         inputs=inputs,
         outputs=outputs,
         models=models,
-        runs=models[1].filename if compiled and not aside else main.filename,
-        golden=_golden(session, model, result, samples),
+        runs=models[1].filename if compiled.files and not unused else main.filename,
+        golden=golden,
         compile=CompileSpec(
-            "none" if profile.compiler is None else result.compile["status"],
-            result.compile["tool"],
-            result.compile["version"],
-            result.compile["reason"],
-            result.compile.get("figures", {}).get("runtime_version", 0),
+            "none" if profile.compiler is None else report["status"],
+            report["tool"],
+            report["version"],
+            report["reason"],
+            report.get("figures", {}).get("runtime_version", 0),
         ),
-        quality=None if result.quality is None else result.quality.to_json(),
-        ladder=tuple(result.ladder),
-        placement=None if result.report is None else result.report.summary,
+        quality=None if trial.quality is None else trial.quality.to_json(),
+        ladder=tuple(dict(entry) for entry in ladder),
+        placement=trial.placement.summary,
         calibration=None
         if calibration is None
-        else CalibrationSpec(calibration["samples"], calibration["random"], calibration["method"]),
-        warnings=tuple(result.warnings),
-        notes=tuple(notes),
+        else CalibrationSpec(calibration.samples, calibration.random, calibration.method),
+        warnings=tuple(notices),
+        notes=context.notes,
         android_package=options.package or "com.example",
         language=options.language,
         platform=platform_of(profile, options),
-        delivery=delivery_of(profile, options),
+        delivery=delivery,
         socs=options.target.socs if profile.socs else (),
     )
-    result.model_name = f"model/{main.filename}"
-    return render(with_classes(spec))
+    return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))
 
 
-def _aside(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str:
-    """Return the warning that the loader does not run what was compiled, and what the files cost."""
+def _unused_notice(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str:
+    """Return the warning that the loader does not run the compiled files, with the bytes they cost."""
     names = ", ".join(file.filename for file in compiled)
     cost = ""
     if delivery == "ai-pack":
@@ -116,51 +165,96 @@ def _aside(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str
 
 
 def _tensors(
-    model: Model, info: ModelInfo, tail: Sequence[PostprocessStep]
+    model: Model, info: ModelInfo, postprocessing: Sequence[PostprocessStep]
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs of the file with what is known of them, by position."""
     inputs = model_inputs(model)
-    said = [*info.inputs, *[TensorMetadata()] * len(inputs)]
-    rules = [Preprocess(one.mean, one.std).to_json() if one.mean else None for one in said]
-    texts = [one.labels for one in info.outputs]
+    metadata = [*info.inputs, *[TensorMetadata()] * len(inputs)]
+    rules = [Preprocess(one.mean, one.std).to_json() if one.mean else None for one in metadata]
+    labels = [one.labels for one in info.outputs]
     return (
-        tuple(tensor_spec(found, preprocessing=rules[at]) for at, found in enumerate(inputs)),
+        tuple(tensor_spec(tensor, preprocessing=rules[at]) for at, tensor in enumerate(inputs)),
         tuple(
             tensor_spec(
-                found,
-                labels=texts[at] if at < len(texts) else (),
-                tail=[step for step in tail if step.output == at],
+                tensor,
+                labels=labels[at] if at < len(labels) else (),
+                tail=[step for step in postprocessing if step.output == at],
             )
-            for at, found in enumerate(model_outputs(model))
+            for at, tensor in enumerate(model_outputs(model))
         ),
     )
 
 
-def _golden(session: Session, model: Model, result: TargetResult, samples: SampleSet | None) -> Golden:
-    assert result.model is not None
+def _golden(
+    session: Session, model: Model, shipped: bytes, samples: SampleSet | None
+) -> tuple[Golden, tuple[str, ...]]:
+    """Return the golden vectors, and a warning where the model does not run here."""
     if samples is None:
         chosen = synthetic_samples(model_inputs(model), GOLDEN_CASES)
     else:
         chosen = [samples.sample(i) for i in range(min(GOLDEN_CASES, len(samples)))]
-    # The model's own names are the float model's: quantizing keeps them, in the same order.
-    names = [info.name for info in model_inputs(model)]
+    # The file's input names are the float model's: quantizing keeps them, in the same order.
+    names = [tensor.name for tensor in model_inputs(model)]
     chosen = [
         dict(zip(names, sample.values(), strict=True)) if set(sample) != set(names) else sample for sample in chosen
     ]
+    warnings: tuple[str, ...] = ()
     try:
-        cases, steps, relative = session.golden(result.model, chosen)
+        vectors = golden_vectors(session, shipped, chosen)
     except UnfitModelError as error:
         # The model needs an op that only the user's app has: the bundle ships without vectors and says so.
-        result.warnings.append(f"no golden vectors: {error.message}")
-        cases, steps, relative = [], 0, 0.0
-    return Golden(
+        vectors, warnings = GoldenVectors(), (f"no golden vectors: {error.message}",)
+    golden = Golden(
         machine=platform.machine(),
         runtime=f"ai-edge-litert {_version('ai-edge-litert')}",
-        cases=tuple(GoldenCase(tuple(inputs), tuple(outputs)) for inputs, outputs in cases),
-        spread_steps=steps,
+        cases=tuple(GoldenCase(inputs, outputs) for inputs, outputs in vectors.cases),
+        spread_steps=vectors.spread_steps,
         # Two figures are enough, and keep the last bits of a float kernel out of the bundle's bytes.
-        spread_relative=float(f"{relative:.1e}"),
+        spread_relative=float(f"{vectors.spread_relative:.1e}"),
     )
+    return golden, warnings
+
+
+def golden_vectors(session: Session, tflite: bytes, samples: Sequence[Mapping[str, Any]]) -> GoldenVectors:
+    """Return a file's raw outputs for samples of real values, and how far the runtime's kernels differ on them.
+
+    Raises:
+        UnfitModelError: The file does not run here.
+    """
+
+    def compute() -> GoldenVectors:
+        cases = session.workers.run(GOLDEN_VECTORS.call(tflite, list(samples)))
+        steps, relative = session.workers.run(KERNEL_SPREAD.call(tflite, cases))
+        return GoldenVectors(tuple((tuple(inputs), tuple(outputs)) for inputs, outputs in cases), steps, relative)
+
+    digest = sha256(b"".join(sample[name].tobytes() for sample in samples for name in sorted(sample)))
+    return session.steps.memoize("golden", {"model": tflite, "samples": digest}, _GOLDEN, compute)
+
+
+def _encode(vectors: GoldenVectors) -> dict[str, bytes]:
+    arrays = {
+        f"{number:03d}_{kind}_{position:03d}": array
+        for number, case in enumerate(vectors.cases)
+        for kind, tensors in zip(("in", "out"), case, strict=True)
+        for position, array in enumerate(tensors)
+    }
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    spread = [len(vectors.cases), vectors.spread_steps, vectors.spread_relative]
+    return {"golden.npz": stream.getvalue(), "spread.json": to_json_bytes(spread)}
+
+
+def _decode(files: Mapping[str, bytes]) -> GoldenVectors:
+    count, steps, relative = json.loads(files["spread.json"])
+    loaded = np.load(io.BytesIO(files["golden.npz"]))
+    cases: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(count)]
+    for name in sorted(loaded.files):
+        case, kind, _ = name.split("_")
+        cases[int(case)][kind == "out"].append(loaded[name])
+    return GoldenVectors(tuple((tuple(inputs), tuple(outputs)) for inputs, outputs in cases), steps, relative)
+
+
+_GOLDEN: Codec[GoldenVectors] = Codec(_encode, _decode)
 
 
 def _version(package: str) -> str:

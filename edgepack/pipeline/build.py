@@ -1,119 +1,175 @@
-"""The order of the steps of a build, and nothing else."""
+"""A build, stage by stage: from a model and target ids to bundles."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from edgepack.bundle.names import file_stem
-from edgepack.bundle.spec import ModelFile
+from edgepack.bundle.write import write
 from edgepack.cache import sha256
-from edgepack.errors import EdgepackError
-from edgepack.graph import Model, read_model
-from edgepack.pipeline.assemble import bundle_files
-from edgepack.pipeline.choosing import check_placement, choose, per_tensor
+from edgepack.errors import EdgepackError, UnfitModelError
+from edgepack.graph import read_model
+from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
-from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.option_validation import require_wishes
-from edgepack.pipeline.options import BuildOptions, Progress, silent
+from edgepack.pipeline.context import BuildContext, prepare
+from edgepack.pipeline.measure import measure
+from edgepack.pipeline.option_validation import bundle_folder, require_wishes
+from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
+from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.results import BuildResult, TargetResult
-from edgepack.pipeline.search.acceptance import hold, require
-from edgepack.pipeline.search.produce import calibration_facts
+from edgepack.pipeline.rewrite import rewrite
+from edgepack.pipeline.search.acceptance import (
+    accept,
+    choose,
+    nearest,
+    produced_trials,
+    refused,
+    require_placement,
+)
+from edgepack.pipeline.search.candidates import Candidate, CandidatePlan, plan_candidates, resolve_profile
+from edgepack.pipeline.search.produce import quantize
+from edgepack.pipeline.search.trials import ProducedTrial, Trial, TrialReporter, failed, reason_to_skip, skipped
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
-from edgepack.profiles.variants import choose_variant
 
 
 def build(
-    model: Path,
+    model: Path | str,
     targets: Sequence[str],
     options: BuildOptions | None = None,
     progress: Progress = silent,
-    tell: Progress = silent,
+    report: Progress = silent,
 ) -> BuildResult:
-    """Build a bundle of `model` for each target.
+    """Build a bundle of a model for each target.
 
-    Every target is tried; a target's failure stands in its result.
+    Every target is tried; a target's failure is in its result.
 
     Args:
         model: .keras, .h5, a SavedModel folder or .tflite.
         targets: Target ids, or `all`.
-        options: What the user asked for.
-        progress: Told what is being done.
-        tell: Told each rung of the ladder with its figures.
+        options: The user's options.
+        progress: Called with a sentence about each step that takes time.
+        report: Called with a line for each trial of a search.
 
     Raises:
-        EdgepackError: Something that concerns every target: an unknown target, a model that cannot be read, samples
-            that do not match.
+        EdgepackError: What concerns every target: an unknown target, a model that cannot be read, samples that do not
+            match.
     """
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
     notes = require_wishes(profiles, options)
     with Session(options.model, progress) as session:
-        given = BuildContext.prepare(model, options, session, progress, tell)
-        results = [_target(given, profile) for profile in profiles]
-        return BuildResult(results, [*given.notes, *notes], given.source)
+        context = prepare(Path(model), options, session, report)
+        results = tuple(build_target(context, profile) for profile in profiles)
+        return BuildResult(results, (*context.notes, *notes), asdict(context.source))
 
 
-def _target(given: BuildContext, profile: TargetProfile) -> TargetResult:
-    """Build one target; its failure becomes part of the result."""
-    result = TargetResult(profile.id)
-    result.stopwatch.seconds["convert"] = given.convert_seconds
+def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
+    """Build the bundle of one target; a failure becomes part of its result.
+
+    The candidates are tried in order until one is accepted. Its file is compiled, assembled into a bundle and written.
+    """
+    options, limits = context.options, context.options.limits
+    watch = Stopwatch()
+    watch.seconds["convert"] = context.convert_seconds
+    trials: list[Trial] = []
+    result = TargetResult(profile.id, float_bytes=len(context.float_model.tflite))
     try:
-        _steps(given, profile, result)
+        profile = resolve_profile(profile, options)
+        plan = plan_candidates(context, profile)
+        reporter = TrialReporter(context.report if limits else silent, profile.id)
+        for candidate in plan.candidates:
+            reason = reason_to_skip(candidate, trials, limits)
+            trial = skipped(candidate, reason) if reason else try_candidate(context, profile, candidate, plan, watch)
+            trials.append(trial)
+            reporter.add(trial)
+            if trial.accepted:
+                break
+        reporter.flush()
+        result = _with_trials(result, trials, context)
+        choice = choose(trials, plan, limits, profile)
+        result = _with_file(result, choice.trial, context)
+        result = replace(result, reason=choice.reason, warnings=(*_failures(trials, limits), *result.warnings))
+
+        with watch.stage("compile"):
+            compiled = compile_model(context, profile, choice)
+        result = replace(result, compile=compiled.report, warnings=(*result.warnings, *compiled.warnings))
+
+        with watch.stage("bundle"):
+            bundle = assemble(
+                context, profile, choice, compiled, ladder=result.ladder, warnings=result.warnings
+            )  # fmt: skip
+            result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
+            if not options.dry_run:
+                destination = bundle_folder(context.name, profile.id, options.out)
+                write(bundle.files, destination, force=options.force)
+                result = replace(result, bundle=destination)
     except EdgepackError as error:
-        result.error = error
-    return result
+        result = replace(result, error=error)
+    return replace(result, seconds=watch.seconds)
 
 
-def _steps(given: BuildContext, profile: TargetProfile, result: TargetResult) -> None:
-    watch = result.stopwatch
-    result.float_bytes = len(given.float_model.tflite)
-    wish = given.options.target
-    variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
-    profile = replace(profile, schemes=variant.schemes or profile.schemes, partition=variant.partition, ops=variant.ops)
-    if given.options.per_tensor:
-        profile = replace(profile, schemes=per_tensor(profile.schemes))
-    rule = choose(given, profile, result)
-    assert result.model is not None
-    result.model_name = f"{file_stem(given.name)}.tflite"
-    model = read_model(result.model)
-    with watch.step("check"):
-        result.report = check_placement(given, profile, result.model)
-    require(result.report, profile, full=wish.require_full)
-    with watch.step("compile"):
-        compiled = compile_model(given, profile, rule, result)
-    result.model = given.with_metadata(result.model)
-    result.model_sha256 = sha256(result.model)
-    with watch.step("measure"):
-        given.measure(result)
-    hold(result.quality, result.model, given.options.limits, result.scheme, profile.id)
-    with watch.step("bundle"):
-        _bundle(given, profile, model, compiled, result)
+def try_candidate(
+    context: BuildContext, profile: TargetProfile, candidate: Candidate, plan: CandidatePlan, watch: Stopwatch
+) -> Trial:
+    """Take one candidate through the stages up to its verdict; one whose file cannot be produced is a failed trial.
+
+    Raises:
+        AccuracyError: There is a limit on the loss, and nothing that could be measured.
+    """
+    options = context.options
+    try:
+        with watch.stage("check"):
+            rewritten = rewrite(context, profile, candidate)
+        quantized = quantize(context, profile, candidate, rewritten, watch)
+        with watch.stage("check"):
+            placement = check_placement(read_model(quantized.tflite), profile, options.target)
+            try:
+                require_placement(placement, profile, full=options.target.require_full)
+            except UnfitModelError as error:
+                return refused(candidate, quantized, placement, error)
+        with watch.stage("measure"):
+            measurement = measure(context, quantized)
+    except EdgepackError as error:
+        return failed(candidate, error, context.path)
+    shipped = context.shipped(quantized.tflite)
+    return accept(
+        candidate, quantized, shipped, placement, measurement, options.limits, competing=plan.competing
+    )  # fmt: skip
 
 
-def _bundle(
-    given: BuildContext, profile: TargetProfile, model: Model, compiled: tuple[ModelFile, ...], result: TargetResult
-) -> None:
-    """Render the bundle and move it into place."""
-    from edgepack.bundle.write import write
+def _with_trials(result: TargetResult, trials: Sequence[Trial], context: BuildContext) -> TargetResult:
+    """Return the result with its trials, and with the file nearest to the limits in case none is accepted."""
+    limits = context.options.limits
+    searched = bool(limits) or len(trials) > 1
+    result = replace(result, ladder=tuple(trial.to_json() for trial in trials) if searched else ())
+    shown = nearest(produced_trials(trials), limits)
+    return result if shown is None else _with_file(result, shown, context)
 
-    files = bundle_files(
-        session=given.session,
-        options=given.options,
-        profile=profile,
-        name=given.name,
-        source=given.source,
-        model=model,
-        compiled=compiled,
-        result=result,
-        samples=given.evaluation or given.samples,
-        calibration=calibration_facts(given, result),
-        info=given.info,
-        notes=given.notes,
+
+def _with_file(result: TargetResult, trial: ProducedTrial, context: BuildContext) -> TargetResult:
+    """Return the result with the file of a trial."""
+    quantized = trial.quantized
+    shipped = context.shipped(quantized.tflite)
+    return replace(
+        result,
+        scheme=trial.candidate.rule.scheme,
+        tool=quantized.tool,
+        model=shipped,
+        model_name=f"{file_stem(context.name)}.tflite",
+        model_sha256=sha256(shipped),
+        improvements=quantized.report,
+        repairs=quantized.rewrites,
+        postprocessing=quantized.postprocessing,
+        report=trial.placement,
+        quality=trial.quality,
+        warnings=tuple(dict.fromkeys((*quantized.warnings, *trial.warnings))),
     )
-    if given.options.dry_run:
-        return
-    destination = given.options.out / f"{file_stem(given.name)}-{profile.id}"
-    write(files, destination, force=given.options.force)
-    result.bundle = destination
+
+
+def _failures(trials: Sequence[Trial], limits: Limits) -> tuple[str, ...]:
+    """Return a warning for each scheme that failed before another one was taken; with limits the trials say it."""
+    failures = [trial for trial in trials if trial.error is not None and not limits]
+    return tuple(f"{trial.candidate.name}: {trial.why}" for trial in failures)

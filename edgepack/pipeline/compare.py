@@ -1,60 +1,69 @@
-"""Every scheme side by side, on the user's own model: what TensorFlow's optimization guide shows in its Table 1."""
+"""`compare`: every scheme side by side on the user's own model, as Table 1 of TensorFlow's optimization guide."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import key_of, sha256
+from edgepack.cache import sha256
 from edgepack.errors import EdgepackError, UsageError
+from edgepack.findings import Report
 from edgepack.graph import read_model
-from edgepack.pipeline.model_info import preprocess_for
-from edgepack.pipeline.options import ModelOptions, Progress, silent
+from edgepack.pipeline.context import BuildContext, prepare
+from edgepack.pipeline.measure import measure, measure_latency, measure_layers
+from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, silent
+from edgepack.pipeline.placement import check_placement
+from edgepack.pipeline.rewrite import rewrite
+from edgepack.pipeline.search.candidates import Candidate, available_data, candidate_for, resolve_profile
+from edgepack.pipeline.search.produce import QuantizedModel, quantize
 from edgepack.pipeline.session import Session
-from edgepack.pipeline.train import event_text, labelled, require_trainable, train_model
-from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.pipeline.stopwatch import Stopwatch
+from edgepack.pipeline.training import require_trainable
+from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
-from edgepack.samples import SampleSet, lint, load_samples
-from edgepack.samples.specs import input_specs
 from edgepack.schemes import SCHEMES, Needs, get_scheme
-from edgepack.train import TrainOptions
 from edgepack.train.report import gzip_size
 
-#: What --train adds: (recipe, share of zeros, different weights per layer), as on the ladder.
+#: What --train adds: (recipe, sparsity, clusters per layer); 0 for the recipe's default.
 TRAINED = (("qat", 0.0, 0), ("prune+qat", 0.5, 0), ("cluster+qat", 0.0, 16), ("prune+cluster+qat", 0.8, 16))
 
+_MISSING = {Needs.SAMPLES: "needs samples (--samples)", Needs.LABELS: "needs labelled samples (--train)"}
 
-@dataclass
+
+@dataclass(frozen=True)
 class ComparedScheme:
-    """One scheme of the user's model, or one recipe of training.
+    """One scheme of the user's model, or one training recipe.
 
     Attributes:
-        scheme: Scheme id; for zeros and clusters before quantization-aware training the recipe, `prune+qat`.
+        scheme: Scheme id; with pruning or clustering before quantization-aware training the recipe, `prune+qat`.
         tool: What wrote the file.
+        target: The target whose file the figures are of: the first one, in the order given, that supports the scheme.
+        sha256: SHA-256 of that file, which is the one that `build` ships; empty when there is none.
         bytes: Size of the file.
         gzip_bytes: Size compressed with gzip -9, as an app store ships it.
-        quality: What was lost, None without samples.
+        quality: Loss against the float model, None without samples.
         latency: Time on this machine, None when the file does not run here.
         layers: Error of each layer, empty without samples or for float files.
-        targets: Target id -> summary of its check with the target's own wishes; only targets that take the scheme.
-        accepted: Targets that run the file, as far as the check knows.
+        targets: Target id -> summary of the check of its own file; only targets that support the scheme.
+        accepted: Targets that run their file, as far as the check knows.
         reason: Why there is no file: data that was not given, a quantizer that refused.
-        notes: What the quantizer said.
+        notes: What the quantizer reported.
     """
 
     scheme: str
     tool: str = ""
+    target: str = ""
+    sha256: str = ""
     bytes: int = 0
     gzip_bytes: int = 0
     quality: Quality | None = None
     latency: Latency | None = None
-    layers: list[LayerError] = field(default_factory=list)
-    targets: dict[str, dict[str, int]] = field(default_factory=dict)
-    accepted: list[str] = field(default_factory=list)
+    layers: tuple[LayerError, ...] = ()
+    targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    accepted: tuple[str, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
 
@@ -63,39 +72,41 @@ class ComparedScheme:
         return {
             "scheme": self.scheme,
             "tool": self.tool,
+            "target": self.target,
+            "sha256": self.sha256,
             "bytes": self.bytes,
             "gzip_bytes": self.gzip_bytes,
             "quality": None if self.quality is None else self.quality.to_json(),
             "latency": None if self.latency is None else {**asdict(self.latency), "where": "this machine"},
             "layers": [asdict(layer) for layer in self.layers],
             "targets": self.targets,
-            "accepted": self.accepted,
+            "accepted": list(self.accepted),
             "reason": self.reason,
             "notes": list(self.notes),
         }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Comparison:
     """A whole comparison.
 
     Attributes:
         model: Name of the user's model.
         source: `{format, bytes, sha256}` of it.
-        results: One entry per scheme that a target takes, in the order of `edgepack.schemes`.
+        results: One entry per scheme that a target supports, in the order of `edgepack.schemes`.
         targets: Target ids that were compared, in the order given.
-        notes: What was assumed or looks suspicious.
+        notes: Assumptions about the model and the samples.
     """
 
     model: str
-    source: dict[str, Any]
-    results: list[ComparedScheme]
-    targets: list[str]
-    notes: list[str]
+    source: Mapping[str, Any]
+    results: tuple[ComparedScheme, ...]
+    targets: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def compare(
-    path: Path,
+    model: Path | str,
     targets: Sequence[str],
     options: ModelOptions | None = None,
     *,
@@ -106,147 +117,144 @@ def compare(
     preprocess: str = "",
     progress: Progress = silent,
 ) -> Comparison:
-    """Make every scheme that a target takes and hold them side by side.
+    """Produce every scheme that a target supports, with the stages of a build, and measure each.
 
     Args:
-        path: The model; it must not be quantized yet.
+        model: The model; it must not be quantized yet.
         targets: Target ids, or `all`.
         options: How the model is read.
         samples: Source of representative samples; without them integer schemes are left out, with the reason.
-        evaluation: Source of labelled samples; without them the samples measure.
+        evaluation: Source of labelled samples; without them the calibration samples measure.
         train: Source of labelled samples to train on; without them training is left out, with the reason.
         epochs: Epochs of each stage of training, 0 for the default.
         preprocess: `MEAN,STD` of pixels.
-        progress: Told what is being done.
+        progress: Called with a sentence about each step that takes time.
 
     Raises:
         UsageError: The model is quantized already, or a target is unknown.
         EdgepackError: The model or the samples cannot be read.
     """
+    path = Path(model)
     profiles = resolve_targets(targets)
-    with Session(options or ModelOptions(), progress) as session:
-        model, source = session.float_model(path)
-        if model.quantized:
+    build_options = BuildOptions(
+        model=options or ModelOptions(),
+        samples=samples,
+        eval=evaluation,
+        train=train,
+        epochs=epochs,
+        preprocess=preprocess,
+    )
+    if train:
+        require_trainable(path)
+    with Session(build_options.model, progress) as session:
+        context = prepare(path, build_options, session)
+        if context.float_model.quantized:
             raise UsageError(
                 "the model is already quantized: there is nothing to compare",
                 hint="give the .keras, SavedModel or float .tflite it was made from",
             )
-        notes = list(model.notes)
-        inputs = input_specs(model.tflite)
-        pixels = preprocess_for(model.tflite, preprocess)
-        calibration = load_samples(samples, inputs, preprocess=pixels) if samples else None
-        measured = load_samples(evaluation, inputs, preprocess=pixels) if evaluation else calibration
-        if calibration is not None:
-            calibration = calibration.limited(500)
-            notes.extend(lint(calibration, measured if evaluation else None))
-        training = labelled(train, model.tflite, pixels) if train else None
-        if training is not None:
-            require_trainable(path)
-        run = _Comparing(session, model.tflite, profiles, calibration, measured)
-        wanted = [s for s in SCHEMES if any(profile.scheme_rule(s) is not None for profile in profiles)]
-        results = [run.scheme(scheme) for scheme in wanted if get_scheme(scheme).needs is not Needs.LABELS]
-        if "int8-qat" in wanted:
-            wish = TrainOptions(epochs=epochs, allow_code=session.options.allow_code)
-            results += [run.trained(path, training, wish, *recipe) for recipe in TRAINED[: None if train else 1]]
-        return Comparison(path.name, source, results, [profile.id for profile in profiles], notes)
+        profiles = [resolve_profile(profile, build_options) for profile in profiles]
+        supported = [scheme for scheme in SCHEMES if any(profile.scheme_rule(scheme) for profile in profiles)]
+        post_training = [scheme for scheme in supported if get_scheme(scheme).needs is not Needs.LABELS]
+        results = [compare_scheme(context, profiles, scheme) for scheme in post_training]
+        if "int8-qat" in supported:
+            recipes = TRAINED if context.training is not None else TRAINED[:1]
+            results += [compare_recipe(context, profiles, *recipe) for recipe in recipes]
+        return Comparison(
+            path.name,
+            asdict(context.source),
+            tuple(results),
+            tuple(profile.id for profile in profiles),
+            context.notes,
+        )
 
 
-class _Comparing:
-    """What all schemes share."""
-
-    def __init__(
-        self,
-        session: Session,
-        tflite: bytes,
-        profiles: Sequence[TargetProfile],
-        calibration: SampleSet | None,
-        measured: SampleSet | None,
-    ) -> None:
-        self.session = session
-        self.tflite = tflite
-        self.profiles = profiles
-        self.samples = calibration
-        self.measured = measured
-
-    def scheme(self, scheme: str) -> ComparedScheme:
-        entry = ComparedScheme(scheme)
-        if get_scheme(scheme).needs is Needs.SAMPLES and self.samples is None:
-            entry.reason = "needs samples (--samples)"
-            return entry
-        rules = self._rules(scheme)
+def compare_scheme(context: BuildContext, profiles: Sequence[TargetProfile], scheme: str) -> ComparedScheme:
+    """Produce and measure a scheme after training, with each target's own file where targets differ."""
+    if get_scheme(scheme).needs not in available_data(context):
+        return ComparedScheme(scheme, reason=_MISSING[get_scheme(scheme).needs])
+    files: dict[str, QuantizedModel] = {}
+    placements: dict[str, Report] = {}
+    failures: dict[str, EdgepackError] = {}
+    for profile in profiles:
+        rule = profile.scheme_rule(scheme)
+        if rule is None:
+            continue
         try:
-            data, entry.tool, entry.notes = self._file(next(iter(rules.values())))
+            files[profile.id] = _produce(context, profile, candidate_for(rule, context.options))
+            placements[profile.id] = _place(context, profile, files[profile.id])
         except EdgepackError as error:
-            entry.reason = error.message
-            return entry
-        self._fill(entry, data, {target: self._file(rule)[0] for target, rule in rules.items()})
-        if self.measured is not None and get_scheme(scheme).is_integer:
-            entry.layers = self._layers(data, self.measured)
-        return entry
+            files.pop(profile.id, None)
+            failures[profile.id] = error
+    if not files:
+        return ComparedScheme(scheme, reason=next(iter(failures.values())).message)
+    notes = tuple(f"{target}: {error.message}" for target, error in failures.items())
+    return _measured(context, ComparedScheme(scheme, notes=notes), files, placements)
 
-    def trained(
-        self, path: Path, data: SampleSet | None, options: TrainOptions, recipe: str, sparsity: float, clusters: int
-    ) -> ComparedScheme:
-        """Train a recipe; the error of its layers is none of quantization's alone and is left out."""
-        entry = ComparedScheme("int8-qat" if recipe == "qat" else recipe)
-        if data is None:
-            entry.reason = "needs labelled samples (--train)"
-            return entry
-        rules = self._rules("int8-qat")
-        # One training serves all: integer inputs and outputs are the stricter wish.
-        rule = next((one for one in rules.values() if one.io != "FLOAT32"), next(iter(rules.values())))
-        wish = replace(options, sparsity=sparsity or options.sparsity, clusters=clusters or options.clusters)
-        self.session.progress(f"training {recipe} on {len(data)} labelled samples")
-        try:
-            made = train_model(
-                self.session,
-                path,
-                self.tflite,
-                data,
-                recipe,
-                wish,
-                rule=rule,
-                on_event=lambda event: self.session.progress(event_text(event)),
-            )
-        except EdgepackError as error:
-            entry.reason = error.message
-            return entry
-        words = [f"{100 * sparsity:g} % zeros"] * bool(sparsity) + [f"{clusters} clusters"] * bool(clusters)
-        entry.tool, entry.notes = "tensorflow-model-optimization", (*([", ".join(words)] if words else ()), *made.notes)
-        self._fill(entry, made.tflite, dict.fromkeys(rules, made.tflite))
-        return entry
 
-    def _rules(self, scheme: str) -> dict[str, SchemeRule]:
-        return {p.id: rule for p in self.profiles if (rule := p.scheme_rule(scheme)) is not None}
+def compare_recipe(
+    context: BuildContext, profiles: Sequence[TargetProfile], recipe: str, sparsity: float, clusters: int
+) -> ComparedScheme:
+    """Train a recipe and measure its file, which serves all targets."""
+    result = ComparedScheme("int8-qat" if recipe == "qat" else recipe)
+    if context.training is None:
+        return replace(result, reason=_MISSING[Needs.LABELS])
+    supporting = {profile.id: (profile, rule) for profile in profiles if (rule := profile.scheme_rule("int8-qat"))}
+    # Targets that need integer inputs and outputs decide: the others accept these as well.
+    profile, rule = next(
+        (pair for pair in supporting.values() if pair[1].io != "FLOAT32"), next(iter(supporting.values()))
+    )
+    candidate = Candidate(rule, recipe=recipe, sparsity=sparsity, clusters=clusters)
+    try:
+        trained = _produce(context, profile, candidate)
+    except EdgepackError as error:
+        return replace(result, reason=error.message)
+    details = [f"{100 * sparsity:g} % zeros"] * bool(sparsity) + [f"{clusters} clusters"] * bool(clusters)
+    result = replace(result, notes=(", ".join(details),) if details else ())
+    placements = {target: _place(context, one, trained) for target, (one, _) in supporting.items()}
+    return _measured(context, result, dict.fromkeys(supporting, trained), placements, with_layers=False)
 
-    def _fill(self, entry: ComparedScheme, data: bytes, files: Mapping[str, bytes]) -> None:
-        """Measure a file, and place the ops of the file of each target that takes it."""
-        from edgepack.compat import check
 
-        entry.bytes, entry.gzip_bytes = len(data), gzip_size(data)
-        for profile in self.profiles:
-            if profile.id in files:
-                report = check(read_model(files[profile.id]), profile)
-                entry.targets[profile.id] = report.summary
-                if report.compatible:
-                    entry.accepted.append(profile.id)
-        if self.measured is not None:
-            entry.quality = self.session.qualities(self.tflite, {entry.scheme: data}, self.measured)[entry.scheme]
-        entry.latency = self.session.latency(data)
+def _produce(context: BuildContext, profile: TargetProfile, candidate: Candidate) -> QuantizedModel:
+    """Return the file that a build would take for a candidate."""
+    rewritten = rewrite(context, profile, candidate)
+    return quantize(context, profile, candidate, rewritten, Stopwatch())
 
-    def _file(self, rule: SchemeRule) -> tuple[bytes, str, tuple[str, ...]]:
-        calibration = None
-        if get_scheme(rule.scheme).needs is Needs.SAMPLES:
-            assert self.samples is not None
-            calibration = self.session.calibration(self.tflite, self.samples)
-        return self.session.quantized(self.tflite, rule, calibration, "")
 
-    def _layers(self, data: bytes, samples: SampleSet) -> list[LayerError]:
-        parts = {"reference": sha256(self.tflite), "model": sha256(data), "samples": samples.digest}
-        key = key_of("layers", {**parts, "versions": self.session.versions})
+def _place(context: BuildContext, profile: TargetProfile, quantized: QuantizedModel) -> Report:
+    return check_placement(read_model(quantized.tflite), profile, context.options.target)
 
-        def compute() -> dict[str, bytes]:
-            found = self.session.run_native("edgepack.runtime.layers:layer_errors", self.tflite, data, samples)
-            return {"layers.json": json.dumps([asdict(layer) for layer in found]).encode()}
 
-        return [LayerError(**fields) for fields in json.loads(self.session.cached(key, compute)["layers.json"])]
+def _measured(
+    context: BuildContext,
+    result: ComparedScheme,
+    files: Mapping[str, QuantizedModel],
+    placements: Mapping[str, Report],
+    *,
+    with_layers: bool = True,
+) -> ComparedScheme:
+    """Return the result with the figures of the first target's file.
+
+    Layers of a trained file differ from the float model by training as well, so their errors would mislead.
+    """
+    target, quantized = next(iter(files.items()))
+    shipped = context.shipped(quantized.tflite)
+    layers: tuple[LayerError, ...] = ()
+    integer = result.scheme in SCHEMES and get_scheme(result.scheme).is_integer
+    samples = context.measured_on
+    if with_layers and integer and samples is not None:
+        layers = measure_layers(context.session, context.float_model.tflite, quantized.tflite, samples)
+    return replace(
+        result,
+        tool=quantized.tool,
+        target=target,
+        sha256=sha256(shipped),
+        bytes=len(shipped),
+        gzip_bytes=gzip_size(shipped),
+        quality=measure(context, quantized).quality,
+        latency=measure_latency(context.session, quantized.tflite),
+        layers=layers,
+        targets={target: report.summary for target, report in placements.items()},
+        accepted=tuple(target for target, report in placements.items() if report.compatible),
+        notes=(*result.notes, *quantized.warnings),
+    )

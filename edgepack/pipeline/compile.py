@@ -1,8 +1,10 @@
-"""Run a target's compiler: what it is asked for, and what of its answer the build keeps."""
+"""The compiling stage: the vendor's compiler, where the target has one and it is installed."""
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import ModelFile
@@ -11,9 +13,24 @@ from edgepack.compilers import Companion, CompileRequest, CompileResult, compare
 from edgepack.errors import ToolMissingError, UnfitModelError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.results import TargetResult
-from edgepack.pipeline.search.acceptance import require
-from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.pipeline.results import NOT_COMPILED
+from edgepack.pipeline.search.acceptance import Choice, require_placement
+from edgepack.profiles.model import TargetProfile
+
+
+@dataclass(frozen=True)
+class CompiledModel:
+    """What the vendor's compiler made of a file.
+
+    Attributes:
+        files: Compiled files, segments in their order; empty when nothing was compiled.
+        report: `{status, tool, version, reason, ...}`.
+        warnings: What the user should know.
+    """
+
+    files: tuple[ModelFile, ...] = ()
+    report: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
+    warnings: tuple[str, ...] = ()
 
 
 def divides(profile: TargetProfile) -> bool:
@@ -21,54 +38,61 @@ def divides(profile: TargetProfile) -> bool:
     return profile.compiler is not None and bool(getattr(get_compiler(profile.compiler.id), "divides", False))
 
 
-def compile_model(
-    given: BuildContext, profile: TargetProfile, rule: SchemeRule, result: TargetResult
-) -> tuple[ModelFile, ...]:
-    """Run the vendor's compiler where there is one; return the files it made, segments in their order.
+def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice) -> CompiledModel:
+    """Run the vendor's compiler on the chosen file.
+
+    Args:
+        context: The build.
+        profile: The target, with the variant resolved.
+        choice: The chosen file with its placement.
 
     Raises:
         ToolMissingError: The compiler is required and not installed.
         CompilerError: It failed.
         UnfitModelError: A model of --co-compile does not fit the target.
-        UsageError: Segments or models to compile together that cannot be.
+        UsageError: The model cannot be cut into these segments, or compiled together with these models.
     """
-    wanted = profile.compiler
-    if wanted is None or rule.scheme not in wanted.schemes:
-        result.compile["reason"] = f"{profile.id} needs no compiler" if wanted is None else f"not for {rule.scheme}"
-        return ()
-    if given.options.compile == "never":
-        result.compile["reason"] = "--compile never"
-        return ()
-    assert result.model is not None and result.report is not None
-    given.progress(f"compiling for {profile.id}")
+    options, rule = profile.compiler, choice.trial.candidate.rule
+    if options is None:
+        return _skipped(f"{profile.id} needs no compiler")
+    if rule.scheme not in options.schemes:
+        return _skipped(f"not for {rule.scheme}")
+    if context.options.compile == "never":
+        return _skipped("--compile never")
+    context.session.progress(f"compiling for {profile.id}")
     request = CompileRequest(
-        model=result.model,
-        name=file_stem(given.name),
+        model=choice.trial.quantized.tflite,
+        name=file_stem(context.name),
         scheme=rule.scheme,
-        options=dict(wanted.options),
-        socs=given.options.target.socs,
+        options=dict(options.options),
+        socs=context.options.target.socs,
     )
     if divides(profile):
-        others = tuple(_companion(path, profile) for path in given.options.co_compile)
-        request = replace(request, companions=others, segments=given.options.segments)
-    done = get_compiler(wanted.id).compile(request, timeout=given.options.compile_timeout)
-    result.compile = {**done.to_json(), "differences": []}
-    if done.status == "skipped":
-        if given.options.compile == "require" or wanted.policy == "required":
-            raise ToolMissingError(f"{profile.id}: {done.reason}", hint=done.hint)
-        result.warnings.append(f"not compiled: {done.reason}")
-    if done.placements is not None:
-        differences = compare_placements(result.report.ops, done.placements)
-        result.compile["differences"] = [difference.to_json() for difference in differences]
-        result.warnings.extend(difference.message for difference in differences)
-    result.warnings.extend(done.warnings)
-    return _files(done)
+        companions = tuple(_companion(path, profile) for path in context.options.co_compile)
+        request = replace(request, companions=companions, segments=context.options.segments)
+    result = get_compiler(options.id).compile(request, timeout=context.options.compile_timeout)
+    warnings: list[str] = []
+    if result.status == "skipped":
+        if context.options.compile == "require" or options.policy == "required":
+            raise ToolMissingError(f"{profile.id}: {result.reason}", hint=result.hint)
+        warnings.append(f"not compiled: {result.reason}")
+    differences = []
+    if result.placements is not None:
+        differences = compare_placements(choice.trial.placement.ops, result.placements)
+        warnings.extend(difference.message for difference in differences)
+    warnings.extend(result.warnings)
+    report = {**result.to_json(), "differences": [difference.to_json() for difference in differences]}
+    return CompiledModel(_files(result), report, tuple(warnings))
 
 
-def _files(done: CompileResult) -> tuple[ModelFile, ...]:
-    own = [name for name in sorted(done.files) if name not in {*done.segments, *done.companions}]
-    roles = {"compiled": own, "segment": done.segments, "co-compiled": done.companions}
-    return tuple(ModelFile(role, name, done.files[name]) for role, names in roles.items() for name in names)
+def _skipped(reason: str) -> CompiledModel:
+    return CompiledModel(report={**NOT_COMPILED, "reason": reason})
+
+
+def _files(result: CompileResult) -> tuple[ModelFile, ...]:
+    own = [name for name in sorted(result.files) if name not in {*result.segments, *result.companions}]
+    roles = {"compiled": own, "segment": result.segments, "co-compiled": result.companions}
+    return tuple(ModelFile(role, name, result.files[name]) for role, names in roles.items() for name in names)
 
 
 def _companion(path: Path, profile: TargetProfile) -> Companion:
@@ -89,10 +113,10 @@ def _companion(path: Path, profile: TargetProfile) -> Companion:
         )
     data = file.read_bytes()
     model = read_model(data)
-    # What is not quantized, or compiled already, the compiler's wrapper refuses in better words.
+    # The compiler's wrapper has better messages for files that are not quantized, or compiled already.
     if model.is_quantized and not any(op.label.startswith("CUSTOM:") for op in model.main.ops):
         try:
-            require(check(model, profile), profile, full=False)
+            require_placement(check(model, profile), profile, full=False)
         except UnfitModelError as error:
             raise UnfitModelError(f"--co-compile '{name}': {error.message}", hint=error.hint) from error
     return Companion(file_stem(name), data)

@@ -1,10 +1,8 @@
-"""What a build gives back for each target, and its JSON form."""
+"""What a build returns for each target, and its JSON form."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from edgepack.errors import EdgepackError
@@ -13,49 +11,34 @@ from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.postprocessing import PostprocessStep
 
-STEPS = ("convert", "calibrate", "quantize", "check", "compile", "measure", "bundle")
+#: `compile` of a result whose target did not come as far.
+NOT_COMPILED: Mapping[str, Any] = {"status": "skipped", "tool": "", "version": "", "reason": ""}
 
 
-class Stopwatch:
-    """Seconds of each step; a step that several targets share counts where it ran."""
-
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STEPS, 0.0)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Add the time of the block to a step."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += perf_counter() - start
-
-
-@dataclass
+@dataclass(frozen=True)
 class TargetResult:
-    """One target of a build; filled as the steps go, so that a failed build still says how far it came.
+    """One target of a build; of a failed one, as much as was known when it failed.
 
     Attributes:
         target: Target id.
         scheme: Scheme id, empty before one is chosen.
         reason: Why this scheme, one sentence.
         tool: What wrote the quantized file.
-        model: The file that was made.
-        model_name: Its name in the bundle.
-        model_sha256: Its SHA-256.
+        model: The file as it ships, None before one is chosen.
+        model_name: Its path in the bundle.
+        model_sha256: Its SHA-256, empty before the file is complete.
         float_bytes: Size of the float .tflite.
-        improvements: What `--effort medium` or `high` tried and kept, None without.
+        improvements: PTQ steps with their figures, None where none ran.
         repairs: Rewrites of refused ops that moved ops onto the accelerator.
-        tail: Last steps that are left to the loader.
+        postprocessing: Last steps that are left to the loader.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
-        quality: What was lost, None without samples.
-        ladder: What was tried until the limits held, one entry per rung; empty without limits.
+        quality: Loss against the float model, None without samples.
+        ladder: One entry per trial of a search; empty where the first candidate was taken and there were no limits.
         bundle: Where the bundle is, None when none was written.
         warnings: What the user should know.
         error: Why the build of this target failed.
-        stopwatch: Seconds of each step.
+        seconds: Seconds of each stage.
     """
 
     target: str
@@ -66,19 +49,17 @@ class TargetResult:
     model_name: str = ""
     model_sha256: str = ""
     float_bytes: int = 0
-    improvements: dict[str, Any] | None = None
+    improvements: Mapping[str, Any] | None = None
     repairs: tuple[Rewrite, ...] = ()
-    tail: tuple[PostprocessStep, ...] = ()
+    postprocessing: tuple[PostprocessStep, ...] = ()
     report: Report | None = None
-    compile: dict[str, Any] = field(
-        default_factory=lambda: {"status": "skipped", "tool": "", "version": "", "reason": ""}
-    )
+    compile: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
     quality: Quality | None = None
-    ladder: list[dict[str, Any]] = field(default_factory=list)
+    ladder: tuple[Mapping[str, Any], ...] = ()
     bundle: Path | None = None
-    warnings: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
     error: EdgepackError | None = None
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of `results` of `build --json`."""
@@ -95,30 +76,30 @@ class TargetResult:
             "float_bytes": self.float_bytes,
             "improvements": self.improvements,
             "repairs": [rewrite.to_json() for rewrite in self.repairs],
-            "tail": [step.to_json() for step in self.tail],
+            "tail": [step.to_json() for step in self.postprocessing],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
             "quality": None if self.quality is None else self.quality.to_json(),
-            "ladder": self.ladder,
+            "ladder": list(self.ladder),
             "bundle": None if self.bundle is None else str(self.bundle),
-            "warnings": self.warnings,
-            "seconds": {name: round(value, 3) for name, value in self.stopwatch.seconds.items()},
+            "warnings": list(self.warnings),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
         }
 
 
-@dataclass
+@dataclass(frozen=True)
 class BuildResult:
     """A whole build.
 
     Attributes:
-        results: One entry per target, in the order asked for.
-        notes: What was assumed about the model and the samples.
+        results: One entry per target, in the order of the request.
+        notes: Assumptions about the model and the samples.
         source: `{format, bytes, sha256}` of the user's model.
     """
 
-    results: list[TargetResult]
-    notes: list[str]
-    source: dict[str, Any]
+    results: tuple[TargetResult, ...]
+    notes: tuple[str, ...]
+    source: Mapping[str, Any]
 
     @property
     def error(self) -> EdgepackError | None:

@@ -1,53 +1,50 @@
-"""Repairs of a float model for one target: what the plan and the check say decides which rewrites are done."""
+"""The rewriting stage: exact equivalents of ops that a target refuses, proven on samples."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from edgepack.cache import key_of, sha256
-from edgepack.errors import UnfitModelError, UsageError
+from edgepack.errors import UnfitModelError
 from edgepack.findings import Placement
 from edgepack.graph import Model
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import MODES, TOLERANCE, Repaired, Rewrite, repair
+from edgepack.repair import TOLERANCE, Rewrite, repair
 from edgepack.runtime.postprocessing import PostprocessStep
 
 if TYPE_CHECKING:
-    # A check needs neither, and both take long to import.
+    # A check needs none of these, and they take long to import.
+    from edgepack.pipeline.context import BuildContext
+    from edgepack.pipeline.search.candidates import Candidate
     from edgepack.pipeline.session import Session
+    from edgepack.pipeline.step_cache import Codec
     from edgepack.samples import SampleSet
 
-#: Samples that a rewrite is proved on; each runs the float model twice.
+#: Samples that a rewrite is proven on: a wrong one shows on any, and each runs the float model twice.
 PROOF_SAMPLES = 8
 
 
 @dataclass(frozen=True)
-class Proven:
-    """A repaired model with its proof.
+class RewrittenModel:
+    """A model after its rewrites.
 
     Attributes:
-        repaired: The model and what was done.
-        difference: Largest relative difference of the outputs on the samples, 0 when nothing was rewritten; above
-            1e-5 only with approximate rewrites.
+        tflite: The file.
+        rewrites: What was rewritten.
+        postprocessing: Last steps that are left to the loader.
+        moved_ops: Ops that the rewrites move onto the accelerator.
+        difference: Largest difference of the outputs on the samples, relative to their largest value; 0 without
+            rewrites, above 1e-5 only with approximate ones.
         notes: Sentences for people.
     """
 
-    repaired: Repaired
+    tflite: bytes
+    rewrites: tuple[Rewrite, ...] = ()
+    postprocessing: tuple[PostprocessStep, ...] = ()
+    moved_ops: int = 0
     difference: float = 0.0
     notes: tuple[str, ...] = ()
-
-
-def require_mode(mode: str) -> str:
-    """Return a mode of --repair.
-
-    Raises:
-        UsageError: There is no such mode.
-    """
-    if mode not in MODES:
-        raise UsageError(f"--repair: expected {', '.join(MODES[:-1])} or {MODES[-1]}, got '{mode}'")
-    return mode
 
 
 def has_accelerator(profile: TargetProfile) -> bool:
@@ -55,161 +52,197 @@ def has_accelerator(profile: TargetProfile) -> bool:
     return profile.compiler is not None or profile.bundle.delegate != "none"
 
 
-def repair_for(
+def rewrite(context: "BuildContext", profile: TargetProfile, candidate: "Candidate") -> RewrittenModel:
+    """Rewrite the float model for one candidate; of a quantized model only last steps are cut.
+
+    A trained candidate starts from the Keras model: its file is only made later, and so is its cut.
+
+    Raises:
+        EdgepackError: The runtime failed on the model.
+    """
+    tflite = context.float_model.tflite
+    if candidate.recipe or (candidate.as_is and not context.options.target.cut_tail):
+        return RewrittenModel(tflite)
+    return rewrite_proven(
+        context.session, tflite, profile, candidate.rule, context.options.target, samples=context.samples
+    )
+
+
+def cut_postprocessing(context: "BuildContext", profile: TargetProfile, rule: SchemeRule, tflite: bytes) -> RewrittenModel:
+    """Cut the last steps that the target refuses off a quantized file, where --cut-tail asks for it."""
+    target_options = context.options.target
+    if not target_options.cut_tail:
+        return RewrittenModel(tflite)
+    return rewrite_proven(context.session, tflite, profile, rule, target_options, samples=context.samples)
+
+
+def rewrite_unproven(
     tflite: bytes,
     profile: TargetProfile,
     rule: SchemeRule,
-    wish: TargetOptions,
+    target_options: TargetOptions,
     *,
     mode: str = "exact",
     cut_tail: bool = False,
     skip: frozenset[str] = frozenset(),
-) -> Repaired:
-    """Rewrite what the target refuses, as far as that moves ops onto its accelerator. Runs nothing.
+) -> RewrittenModel:
+    """Rewrite what the target refuses, as far as that moves ops onto its accelerator, without running anything.
 
-    A target without an accelerator of its own (the CPU) has nothing to move ops to, and gets the file as it is.
+    For a target without an accelerator (the CPU) the file stays: its slower kernels would be traded for more ops of
+    its faster ones, for nothing.
 
     Args:
-        tflite: The float model; a quantized one only has its tail cut.
-        profile: The target, as the registry has it.
-        rule: Scheme the model will have.
-        wish: Variant, chip and runtime version.
+        tflite: The float model; of a quantized one only last steps are cut.
+        profile: The target.
+        rule: Scheme that the model will have.
+        target_options: Variant, chip and runtime version.
         mode: `exact`, `approximate` or `none`.
         cut_tail: Leave refused last steps to the loader.
-        skip: Codes of rewrites that are not to be done.
+        skip: Codes of rewrites to leave out.
     """
     if not has_accelerator(profile):
-        # The host is all there is: its slower kernels would give way to more ops of its faster ones, for nothing.
-        return Repaired(tflite)
-    return repair(tflite, off_accelerator(profile, rule, wish), mode=require_mode(mode), cut_tail=cut_tail, skip=skip)
+        return RewrittenModel(tflite)
+    score = off_accelerator(profile, rule, target_options)
+    repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
+    return RewrittenModel(repaired.tflite, repaired.rewrites, repaired.tail, repaired.moved_ops)
 
 
-def repair_proven(
+def rewrite_proven(
     session: "Session",
     tflite: bytes,
     profile: TargetProfile,
     rule: SchemeRule,
-    wish: TargetOptions,
+    target_options: TargetOptions,
     *,
-    mode: str = "exact",
-    cut_tail: bool = False,
     samples: "SampleSet | None" = None,
-) -> Proven:
-    """Do `repair_for` and prove it on samples (random ones without): rewrites that do not prove exact are left out.
+) -> RewrittenModel:
+    """Rewrite and prove the result on samples, random ones without; rewrites that change the outputs are left out.
 
     Args:
-        session: Owner of the child that runs the models.
-        tflite: The float model.
-        profile: The target, as the registry has it.
-        rule: Scheme the model will have.
-        wish: Variant, chip and runtime version.
-        mode: `exact`, `approximate` or `none`.
-        cut_tail: Leave refused last steps to the loader.
+        session: Child processes and cache.
+        tflite: The float model; of a quantized one only last steps are cut.
+        profile: The target.
+        rule: Scheme that the model will have.
+        target_options: Variant, chip, runtime version, which rewrites are allowed.
         samples: Samples of the user; the first few are used.
-
-    Raises:
-        EdgepackError: The mode is unknown.
     """
 
-    def attempt(wanted: str, skip: frozenset[str], cutting: bool = cut_tail) -> Repaired:
-        return repair_for(tflite, profile, rule, wish, mode=wanted, cut_tail=cutting, skip=skip)
+    def compute() -> RewrittenModel:
+        return _prove(session, tflite, profile, rule, target_options, samples)
 
-    def difference(done: Repaired) -> float:
-        if done.tflite == tflite:
+    inputs = {
+        "model": tflite,
+        "profile": profile.sha256,
+        "rule": rule,
+        "target_options": target_options,
+        "samples": samples,
+    }
+    return session.steps.memoize("repair", inputs, _codec(), compute)
+
+
+def _prove(
+    session: "Session",
+    tflite: bytes,
+    profile: TargetProfile,
+    rule: SchemeRule,
+    target_options: TargetOptions,
+    samples: "SampleSet | None",
+) -> RewrittenModel:
+    from edgepack.pipeline.jobs import PROVE_EQUIVALENCE
+
+    def attempt(mode: str, skip: frozenset[str], cut_tail: bool) -> RewrittenModel:
+        return rewrite_unproven(tflite, profile, rule, target_options, mode=mode, cut_tail=cut_tail, skip=skip)
+
+    def difference(rewritten: RewrittenModel) -> float:
+        if rewritten.tflite == tflite:
             return 0.0
-        held: SampleSet | int = PROOF_SAMPLES if samples is None else samples.limited(PROOF_SAMPLES)
-        return float(session.run_native("edgepack.repair.equivalence:prove_on", tflite, done.tflite, held, done.tail))
+        proof: SampleSet | int = PROOF_SAMPLES if samples is None else samples.limited(PROOF_SAMPLES)
+        return session.workers.run(
+            PROVE_EQUIVALENCE.call(tflite, rewritten.tflite, proof, rewritten.postprocessing)
+        )
 
-    first = "none" if require_mode(mode) == "none" else "exact"
-    exact = attempt(first, frozenset())
+    mode, cut_tail = target_options.repair, target_options.cut_tail
+    first = "none" if mode == "none" else "exact"
+    exact = attempt(first, frozenset(), cut_tail)
     notes = []
     failed: frozenset[str] = frozenset()
     try:
-        if exact.tail and difference(exact) > TOLERANCE:
-            # Classes change where two scores are as good as equal, whatever rounds them: the tail is told apart first.
+        if exact.postprocessing and difference(exact) > TOLERANCE:
+            # A class changes where two scores are nearly equal, whatever rounds them: try without the cut first.
             uncut = attempt(first, frozenset(), False)
             if difference(uncut) <= TOLERANCE:
-                notes.append("the last steps are left in the model: done by the loader, its outputs differ")
+                notes.append("the last steps stay in the model: its outputs differ when the loader does them")
                 exact, cut_tail = uncut, False
         if difference(exact) > TOLERANCE:
-            failed = _unproven(exact, attempt, difference)
-        done = attempt(mode, failed, cut_tail) if mode == "approximate" or failed else exact
-        found = difference(done)
+            failed = _unproven(exact, lambda skip: difference(attempt("exact", skip, cut_tail)))
+        rewritten = attempt(mode, failed, cut_tail) if mode == "approximate" or failed else exact
+        remaining = difference(rewritten)
     except UnfitModelError as error:
-        # A custom op of the user's own app: nothing can be proved, so nothing is rewritten.
-        return Proven(Repaired(tflite), 0.0, (f"not repaired, because nothing can be proved here: {error.message}",))
-    notes += [f"the rewrite {code} is left out: its outputs differ from the model's" for code in sorted(failed)]
-    if any(not rewrite.exact for rewrite in done.rewrites):
-        notes.append(f"approximate rewrites change the float outputs by {found:.2g} of the largest value at most")
-    return Proven(done, found, tuple(notes))
+        # A custom op of the user's own app: nothing can be proven, so nothing is rewritten.
+        return RewrittenModel(tflite, notes=(f"not rewritten, because nothing can be proven here: {error.message}",))
+    notes += [f"the rewrite {code} is left out: it changes the model's outputs" for code in sorted(failed)]
+    if any(not rewrite.exact for rewrite in rewritten.rewrites):
+        notes.append(f"approximate rewrites change the float outputs by at most {remaining:.2g} of the largest value")
+    return replace(rewritten, difference=remaining, notes=tuple(notes))
 
 
-def repair_kept(
-    session: "Session",
-    tflite: bytes,
-    profile: TargetProfile,
-    rule: SchemeRule,
-    wish: TargetOptions,
-    *,
-    samples: "SampleSet | None" = None,
-) -> Proven:
-    """Return what `repair_proven` does as the wish says, from the cache when it was done before."""
-    parts = {
-        "model": sha256(tflite),
-        "profile": profile.sha256,
-        "rule": asdict(rule),
-        "wish": asdict(wish),
-        "samples": "" if samples is None else samples.digest,
-        "versions": session.versions,
-    }
-
-    def compute() -> dict[str, bytes]:
-        found = repair_proven(
-            session, tflite, profile, rule, wish, mode=wish.repair, cut_tail=wish.cut_tail, samples=samples
-        )
-        meta = {
-            "rewrites": [asdict(rewrite) for rewrite in found.repaired.rewrites],
-            "tail": [asdict(step) for step in found.repaired.tail],
-            "moved_ops": found.repaired.moved_ops,
-            "difference": found.difference,
-            "notes": found.notes,
-        }
-        return {"model.tflite": found.repaired.tflite, "meta.json": json.dumps(meta).encode()}
-
-    files = session.cached(key_of("repair", parts), compute)
-    meta = json.loads(files["meta.json"])
-    rewrites = tuple(Rewrite(**fields) for fields in meta["rewrites"])
-    tail = tuple(PostprocessStep(**{**fields, "shape": tuple(fields["shape"])}) for fields in meta["tail"])
-    repaired = Repaired(files["model.tflite"], rewrites, tail, meta["moved_ops"])
-    return Proven(repaired, meta["difference"], tuple(meta["notes"]))
-
-
-def _unproven(
-    exact: Repaired, attempt: Callable[[str, frozenset[str]], Repaired], difference: Callable[[Repaired], float]
-) -> frozenset[str]:
-    """Return the codes of rewrites without which the rest proves exact: one code, or else all."""
+def _unproven(exact: RewrittenModel, difference_without: Callable[[frozenset[str]], float]) -> frozenset[str]:
+    """Return the codes of rewrites without which the others are proven exact: one code, or else all."""
     codes = frozenset(rewrite.code for rewrite in exact.rewrites)
     for code in sorted(codes):
-        if difference(attempt("exact", frozenset({code}))) <= TOLERANCE:
+        if difference_without(frozenset({code})) <= TOLERANCE:
             return frozenset({code})
     return codes
 
 
-def off_accelerator(profile: TargetProfile, rule: SchemeRule, wish: TargetOptions) -> Callable[[Model], frozenset[int]]:
-    """Return a function that tells which ops a target would leave off its accelerator, by their first output."""
+def off_accelerator(
+    profile: TargetProfile, rule: SchemeRule, target_options: TargetOptions
+) -> Callable[[Model], frozenset[int]]:
+    """Return a function that lists the ops a target would not run on its accelerator, by their first output."""
     from edgepack.compat import check
     from edgepack.profiles.variants import choose_variant
     from edgepack.quantize.preview import plan
 
-    variant = choose_variant(profile, variant=wish.variant, soc=wish.soc)
+    variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
     chosen = replace(profile, schemes=variant.schemes or profile.schemes)
 
     def score(model: Model) -> frozenset[int]:
         subject = plan(model, rule) if model.is_float else model
-        report = check(subject, chosen, variant=variant.id, soc=wish.soc, runtime_version=wish.runtime_version)
-        off = [found for found in report.ops if found.placement is not Placement.ACCELERATOR]
-        return frozenset(
-            subject.main.ops[found.index].outputs[0] for found in off if subject.main.ops[found.index].outputs
+        report = check(
+            subject, chosen, variant=variant.id, soc=target_options.soc, runtime_version=target_options.runtime_version
         )
+        ops = [subject.main.ops[op.index] for op in report.ops if op.placement is not Placement.ACCELERATOR]
+        return frozenset(op.outputs[0] for op in ops if op.outputs)
 
     return score
+
+
+def _encode(rewritten: RewrittenModel) -> Mapping[str, bytes]:
+    meta = {
+        "rewrites": [asdict(rewrite) for rewrite in rewritten.rewrites],
+        "postprocessing": [asdict(step) for step in rewritten.postprocessing],
+        "moved_ops": rewritten.moved_ops,
+        "difference": rewritten.difference,
+        "notes": rewritten.notes,
+    }
+    return {"model.tflite": rewritten.tflite, "meta.json": json.dumps(meta, sort_keys=True).encode()}
+
+
+def _decode(files: Mapping[str, bytes]) -> RewrittenModel:
+    meta = json.loads(files["meta.json"])
+    return RewrittenModel(
+        tflite=files["model.tflite"],
+        rewrites=tuple(Rewrite(**fields) for fields in meta["rewrites"]),
+        postprocessing=tuple(
+            PostprocessStep(**{**fields, "shape": tuple(fields["shape"])}) for fields in meta["postprocessing"]
+        ),
+        moved_ops=meta["moved_ops"],
+        difference=meta["difference"],
+        notes=tuple(meta["notes"]),
+    )
+
+
+def _codec() -> "Codec[RewrittenModel]":
+    from edgepack.pipeline.step_cache import Codec
+
+    return Codec(_encode, _decode)

@@ -1,60 +1,47 @@
-"""What a build lets pass: does the model fit, and is the loss small enough?"""
+"""Acceptance: whether a candidate's file is good enough, which trial a build takes, and the error when none is."""
 
-from edgepack.errors import AccuracyError, UnfitModelError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edgepack.errors import AccuracyError, EdgepackError, TransformError, UnfitModelError
 from edgepack.findings import Placement, Report
+from edgepack.pipeline.measure import Measurement
 from edgepack.pipeline.options import Limits
+from edgepack.pipeline.search.candidates import Candidate, CandidatePlan
+from edgepack.pipeline.search.loss import AUTO_DROP, acceptable, loss, loss_text
+from edgepack.pipeline.search.produce import QuantizedModel
+from edgepack.pipeline.search.trials import ProducedTrial, Trial
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.metrics import Quality
 from edgepack.train.report import gzip_size
 
-#: Without --max-drop, auto leaves its first choice when that loses more than so many percentage points.
-AUTO_DROP = 1.0
-#: Below this signal-to-noise ratio (dB) outputs without classes count as lost.
-AUTO_SNR = 10.0
+T = TypeVar("T", bound=Trial)
 
 
-def unmeasured(limit: float) -> AccuracyError:
-    """Return the error of a --max-drop for which there is nothing to measure on."""
-    return AccuracyError(
-        f"--max-drop {limit:g} cannot be held: no accuracy was measured",
-        hint="give labelled samples with --eval (arrays x and y)",
-    )
+@dataclass(frozen=True)
+class Choice:
+    """The trial that a build takes.
 
-
-def hold(quality: Quality | None, model: bytes, limits: Limits, scheme: str, target: str) -> None:
-    """Hold a finished file against the limits.
-
-    Raises:
-        AccuracyError: More was lost than --max-drop, nothing could be measured, or the file is too large.
+    Attributes:
+        trial: The trial.
+        reason: Why this one, one sentence.
     """
-    if limits.drop is not None:
-        drop = None if quality is None else quality.drop
-        if quality is None or drop is None:
-            raise unmeasured(limits.drop)
-        if drop > limits.drop:
-            raise AccuracyError(
-                f"{scheme} on {target} loses {loss_text(quality)}, more than --max-drop {limits.drop:g}",
-                hint="try another scheme (float16 or int16x8 where the target takes it), or more and truer samples",
-                details={"quality": quality.to_json()},
-            )
-    for option, limit, how, measure in (
-        ("--max-size", limits.size, "", len),
-        ("--max-download", limits.download, " compressed", gzip_size),
-    ):
-        # Compressing takes longer than all else that is done here: only for a limit that was given.
-        size = 0 if limit is None else measure(model)
-        if limit is not None and size > limit:
-            raise AccuracyError(
-                f"the {scheme} file for {target} has {size} bytes{how}, more than {option} {limit}",
-                hint="give the float model: edgepack then looks for a smaller form of it",
-            )
+
+    trial: ProducedTrial
+    reason: str
 
 
-def require(report: Report, profile: TargetProfile, *, full: bool) -> None:
-    """Refuse a model that does not fit.
+def require_placement(report: Report, profile: TargetProfile, *, full: bool) -> None:
+    """Refuse a file that the target does not run.
+
+    Args:
+        report: Where the target runs each op.
+        profile: The target.
+        full: Refuse a file with an op on the host as well.
 
     Raises:
-        UnfitModelError: The target cannot run the model, or `full` and an op stays on the host.
+        UnfitModelError: The target cannot run the file, or `full` and an op stays on the host.
     """
     refused = [f for f in report.ops if f.placement is Placement.UNSUPPORTED]
     if not report.compatible:
@@ -75,28 +62,220 @@ def require(report: Report, profile: TargetProfile, *, full: bool) -> None:
         )
 
 
-def acceptable(quality: Quality, limit: float) -> bool:
-    """Return whether auto may keep a scheme that lost this much."""
-    if quality.collapsed:
-        return False
-    if quality.drop is not None:
-        return quality.drop <= limit
-    return quality.snr_db is None or quality.snr_db >= AUTO_SNR
+def refused(
+    candidate: Candidate, quantized: QuantizedModel, placement: Report, error: UnfitModelError
+) -> ProducedTrial:
+    """Return the trial of a file that the target refuses; nothing is measured then."""
+    return ProducedTrial(
+        candidate,
+        len(quantized.tflite),
+        misses=frozenset({"target"}),
+        why=error.message,
+        quantized=quantized,
+        placement=placement,
+        error=error,
+    )
 
 
-def loss(quality: Quality) -> float:
-    """Return a number that grows with the loss, for comparing candidates of one model."""
-    if quality.drop is not None:
-        return quality.drop
-    return 0.0 if quality.snr_db is None else -quality.snr_db
+def accept(
+    candidate: Candidate,
+    quantized: QuantizedModel,
+    shipped: bytes,
+    placement: Report,
+    measurement: Measurement,
+    limits: Limits,
+    *,
+    competing: bool,
+) -> ProducedTrial:
+    """Compare a file with the limits.
+
+    Args:
+        candidate: How it was produced.
+        quantized: The file.
+        shipped: The file as it goes into the bundle, with metadata.
+        placement: Where the target runs each op.
+        measurement: What was measured.
+        limits: The user's limits.
+        competing: True when a file that loses more than `AUTO_DROP` gives way to the next candidate.
+
+    Raises:
+        AccuracyError: There is a limit on the loss, and nothing that could be measured.
+    """
+    quality = measurement.quality
+    if limits.drop is not None and (quality is None or quality.drop is None):
+        raise AccuracyError(
+            f"--max-drop {limits.drop:g} cannot be checked: no accuracy was measured",
+            hint="give labelled samples with --eval (arrays x and y)",
+        )
+    compressed = gzip_size(shipped) if limits else None
+    misses, reasons = missed_limits(len(shipped), compressed, quality, limits, competing=competing)
+    return ProducedTrial(
+        candidate,
+        len(shipped),
+        compressed,
+        quality,
+        misses,
+        " and ".join(reasons),
+        quantized=quantized,
+        placement=placement,
+        warnings=measurement.warnings,
+    )
 
 
-def loss_text(quality: Quality) -> str:
-    """Return the loss in words."""
-    if quality.top1 is not None and quality.top1_float is not None:
-        lost = quality.top1_float - quality.top1
-        points = "nothing" if lost <= 0 else f"{lost:.2f} points"
-        return f"{points} of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
-    if quality.agreement is not None:
-        return f"{100 - quality.agreement:.2f} points of agreement with the float model"
-    return "nothing" if quality.snr_db is None else f"signal down to {quality.snr_db:.1f} dB above the error"
+def missed_limits(
+    size: int, gzip_bytes: int | None, quality: Quality | None, limits: Limits, *, competing: bool = True
+) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return which limits a file misses, and a reason for each.
+
+    Args:
+        size: Bytes of the file.
+        gzip_bytes: Bytes of the file compressed with gzip, None where no limit needs it.
+        quality: What it lost, None when nothing could be measured.
+        limits: The user's limits.
+        competing: Without a limit on the drop, True applies `AUTO_DROP` and False accepts any loss.
+    """
+    misses, reasons = set(), []
+    drop = limits.drop
+    if drop is None and competing:
+        drop = AUTO_DROP
+    if quality is not None and drop is not None and not acceptable(quality, drop):
+        misses.add("drop")
+        reasons.append(
+            "an output collapsed to a constant" if quality.collapsed else f"it loses more than {drop:g} points"
+        )
+    if limits.size is not None and size > limits.size:
+        misses.add("size")
+        reasons.append(f"larger than {limits.size} bytes")
+    if limits.download is not None and gzip_bytes is not None and gzip_bytes > limits.download:
+        misses.add("download")
+        reasons.append(f"compressed larger than {limits.download} bytes")
+    return frozenset(misses), tuple(reasons)
+
+
+def choose(trials: Sequence[Trial], plan: CandidatePlan, limits: Limits, profile: TargetProfile) -> Choice:
+    """Return the trial that a build takes.
+
+    Args:
+        trials: All trials, in order; at least one.
+        plan: What they were taken from.
+        limits: The user's limits.
+        profile: The target.
+
+    Raises:
+        AccuracyError: No file meets the limits.
+        EdgepackError: No file was produced, or the target refuses every one: the first failure.
+    """
+    trial = select_trial(produced_trials(trials), limits)
+    if trial is None:
+        raise no_choice(trials, limits, profile)
+    return Choice(trial, _reason(trial, trials, plan, limits))
+
+
+def produced_trials(trials: Sequence[Trial]) -> list[ProducedTrial]:
+    """Return the trials that have a file."""
+    return [trial for trial in trials if isinstance(trial, ProducedTrial)]
+
+
+def select_trial(trials: Sequence[T], limits: Limits) -> T | None:
+    """Return the first accepted trial, None when there is none.
+
+    Without a limit on the drop, of the files that meet the other limits and lose much, the one that loses least is
+    taken.
+    """
+    accepted = [trial for trial in trials if trial.accepted]
+    if accepted or limits.drop is not None:
+        return accepted[0] if accepted else None
+    lossy = [trial for trial in trials if trial.misses == {"drop"} and trial.quality is not None]
+    return min(lossy, key=lambda trial: loss(trial.quality) if trial.quality else 0.0) if lossy else None
+
+
+def nearest(trials: Sequence[T], limits: Limits) -> T | None:
+    """Return the trial nearest to the limits, None when no file was produced.
+
+    Fewest missed limits first, then the least distance from them, then the earliest.
+    """
+
+    def distance(trial: T) -> tuple[int, float]:
+        over = 0.0
+        if trial.quality is not None and "drop" in trial.misses:
+            # Points count in full: relative to a limit of 0, any loss would be infinitely far.
+            over += loss(trial.quality) - (AUTO_DROP if limits.drop is None else limits.drop)
+        if limits.size is not None:
+            over += max(0.0, trial.bytes / limits.size - 1.0)
+        if limits.download is not None and trial.gzip_bytes is not None:
+            over += max(0.0, trial.gzip_bytes / limits.download - 1.0)
+        return len(trial.misses) + 9 * ("target" in trial.misses), over
+
+    return min((trial for trial in trials if trial.produced), key=distance, default=None)
+
+
+def no_choice(trials: Sequence[Trial], limits: Limits, profile: TargetProfile) -> EdgepackError:
+    """Return the error of a search in which no file was accepted."""
+    best = nearest(trials, limits)
+    if best is None:
+        errors = [trial.error for trial in trials if trial.error is not None]
+        # Without an error nothing was tried: only training was requested, and the model cannot be trained.
+        return errors[0] if errors else TransformError(trials[0].candidate.missing, hint="give the file it was saved as")
+    if "target" in best.misses:
+        return next(trial.error for trial in trials if trial.produced and trial.error is not None)
+    if best.candidate.as_is:
+        return _too_lossy_or_large(best, limits, profile)
+    looser = Limits(
+        drop=limits.drop if best.quality is None or limits.drop is None else max(limits.drop, _rounded_up(best.quality)),
+        size=None if limits.size is None else max(limits.size, best.bytes),
+        download=None if limits.download is None else max(limits.download, best.gzip_bytes or 0),
+    )
+    hints = [f"{looser} would accept the cached file"]
+    if any(trial.candidate.missing == "it needs --train" for trial in trials):
+        hints.append("--train with labelled samples adds quantization-aware training")
+    if "size" in best.misses and limits.download is None:
+        hints.append("sparsity and clustering (--train) only make the compressed file smaller: --max-download")
+    return AccuracyError(
+        f"no candidate for {profile.id} meets {limits}; the nearest is {best}",
+        hint="; ".join(hints),
+        details={"best": best.to_json()},
+    )
+
+
+def _too_lossy_or_large(trial: Trial, limits: Limits, profile: TargetProfile) -> AccuracyError:
+    """Return the error of a file that came quantized: there is nothing else to try."""
+    scheme, quality = trial.candidate.rule.scheme, trial.quality
+    if "drop" in trial.misses and quality is not None and limits.drop is not None:
+        return AccuracyError(
+            f"{scheme} on {profile.id} loses {loss_text(quality)}, more than --max-drop {limits.drop:g}",
+            hint="try another scheme (float16 or int16x8 where the target supports it), or more representative samples",
+            details={"quality": quality.to_json()},
+        )
+    size, option = (
+        (f"{trial.bytes} bytes", f"--max-size {limits.size}")
+        if "size" in trial.misses
+        else (f"{trial.gzip_bytes} bytes compressed", f"--max-download {limits.download}")
+    )
+    return AccuracyError(
+        f"the {scheme} file for {profile.id} has {size}, more than {option}",
+        hint="give the float model: edgepack then searches for a smaller form of it",
+    )
+
+
+def _rounded_up(quality: Quality) -> float:
+    """Return the drop rounded up to two decimals, as a user would type it."""
+    return -(-(quality.drop or 0.0) * 100 // 1) / 100
+
+
+def _reason(trial: Trial, trials: Sequence[Trial], plan: CandidatePlan, limits: Limits) -> str:
+    """Return why a trial was chosen, in one sentence."""
+    candidate, quality = trial.candidate, trial.quality
+    if limits:
+        if trial.misses and quality is not None:
+            return f"{candidate.name} loses least of the candidates that meet {limits}: {loss_text(quality)}"
+        return f"{candidate.name} is the first candidate that meets {limits}"
+    scheme = candidate.rule.scheme
+    if trial.misses and quality is not None:
+        return f"{scheme} loses least of what the target and the data allow: {loss_text(quality)}"
+    first = trials[0]
+    if first is trial:
+        return plan.reason
+    if "drop" in first.misses and first.quality is not None and quality is not None:
+        lost = loss_text(first.quality)
+        return f"{scheme}, because {first.candidate.rule.scheme} loses {lost} and this {loss_text(quality)}"
+    return f"{scheme}, because {first.candidate.rule.scheme} {first.why}"

@@ -1,25 +1,28 @@
-"""The ladder: what a build tries, in which order, until the limits hold. Pure: no file is made here.
+"""Candidates: the ways to produce a target's file, in the order a build tries them. Pure: nothing is produced here.
 
-The order is that of TensorFlow's model-optimization guide: after training first, because it costs seconds to minutes
-and no labels; quantization-aware training where that loses too much; zeros and few different weights in front of it
-where the compressed file is too large.
+The order is that of TensorFlow's model optimization guide: post-training quantization first, because it takes seconds
+to minutes and no labels; quantization-aware training where that loses too much; pruning and clustering before it where
+the compressed file is too large.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
-from edgepack.pipeline.options import Limits
-from edgepack.pipeline.search.acceptance import AUTO_DROP, acceptable, loss, loss_text
-from edgepack.profiles.model import SchemeRule
-from edgepack.runtime.metrics import Quality
+from edgepack.choices import Effort
+from edgepack.errors import QuantizationError
+from edgepack.graph import read_model
+from edgepack.pipeline.context import BuildContext
+from edgepack.pipeline.options import BuildOptions
+from edgepack.pipeline.search.loss import AUTO_DROP
+from edgepack.pipeline.training import untrainable_reason
+from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.profiles.variants import choose_variant
+from edgepack.quantize.select import scheme_of, select
 from edgepack.schemes import Needs, get_scheme, plain_type
 
-EFFORTS = ("low", "medium", "high")
-
-#: Recipes that make the compressed file smaller, mildest first: (recipe, share of zeros, different weights per layer).
-#: The guide's own figures: 50 and 80 % zeros, 16 clusters; 90 % is what a small network bears
-#: that has many weights for its task (docs/commands/train.md).
+#: Recipes that make the compressed file smaller, mildest first: (recipe, sparsity, clusters per layer).
+#: The guide's own figures: 50 and 80 % sparsity, 16 clusters; a small network with many weights for its task tolerates
+#: 90 % (docs/reference/commands/train.md).
 SIZE_RECIPES = (
     ("prune+qat", 0.5, 0),
     ("cluster+qat", 0.0, 16),
@@ -31,16 +34,17 @@ SIZE_RECIPES = (
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to make the file.
+    """One way to produce a target's file.
 
     Attributes:
         rule: The target's rule for the scheme.
-        effort: `low`, `medium` or `high`: how much is done for int8 after training.
-        mixed: Points that may be lost when single ops are kept in more than int8, None when none are.
-        mixed_as: What those are kept in: `float32` or `int16`.
-        recipe: Recipe of `edgepack.train`, empty for quantization after training.
+        effort: `low`, `medium` or `high`: the effort of int8 post-training quantization.
+        mixed: Percentage points that may be lost, where single ops keep more precision than int8; None where none do.
+        mixed_as: Precision of those ops: `float32` or `int16`.
+        recipe: Training recipe, empty for post-training quantization.
         sparsity: Share of zeros of a recipe that prunes.
-        clusters: Different weights per layer of a recipe that clusters.
+        clusters: Distinct weights per layer of a recipe that clusters.
+        as_is: True for a file that is quantized already.
         missing: Why it cannot be tried, empty when it can.
     """
 
@@ -51,12 +55,15 @@ class Candidate:
     recipe: str = ""
     sparsity: float = 0.0
     clusters: int = 0
+    as_is: bool = False
     missing: str = ""
 
     @property
     def name(self) -> str:
-        """What it is, for people: `int8, effort high`, `prune+qat, 50 % zeros`."""
+        """Name for people: `int8, effort high`, `prune+qat, 50 % zeros`."""
         words = [self.recipe or self.rule.scheme]
+        if self.as_is:
+            return words[0]
         if self.rule.scheme == "int8":
             words.append(f"effort {self.effort}")
         if self.mixed is not None:
@@ -69,194 +76,150 @@ class Candidate:
 
     @property
     def compresses(self) -> bool:
-        """True when it is there for the compressed size."""
+        """True when its purpose is the compressed size."""
         return bool(self.sparsity or self.clusters)
 
 
 @dataclass(frozen=True)
-class Step:
-    """A rung and what became of it.
+class CandidatePlan:
+    """What a build may try for a target.
 
     Attributes:
-        rung: The rung.
-        bytes: Size of the file, 0 when none was made.
-        gzip_bytes: Size compressed with gzip, level 9.
-        quality: What was lost, None when nothing was measured.
-        misses: The limits that do not hold: `drop`, `size`, `download`, or `target` when the target refuses the file.
-        why: Why it was not enough, or not tried; empty for the rung that holds.
+        candidates: In the order they are tried, also those that data is missing for.
+        reason: Why the first one comes first, one sentence; empty for a search with limits.
+        competing: True when a candidate that loses much gives way to the next one.
     """
 
-    rung: Candidate
-    bytes: int = 0
-    gzip_bytes: int = 0
-    quality: Quality | None = None
-    misses: frozenset[str] = field(default_factory=frozenset)
-    why: str = ""
-
-    @property
-    def made(self) -> bool:
-        """True when there is a file."""
-        return self.bytes > 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one entry of `ladder` in `build --json` and in the manifest."""
-        rung, quality = self.rung, self.quality
-        figures = None if quality is None else quality.to_json()
-        return {
-            "rung": rung.name,
-            "scheme": rung.rule.scheme,
-            "tried": self.made,
-            "holds": self.made and not self.misses,
-            "bytes": self.bytes if self.made else None,
-            "gzip_bytes": self.gzip_bytes if self.made else None,
-            "top1_float": None if figures is None else figures["top1_float"],
-            "top1": None if figures is None else figures["top1"],
-            "snr_db": None if figures is None else figures["snr_db"],
-            "why": self.why,
-        }
-
-    def __str__(self) -> str:
-        """Return the rung with its figures on one line."""
-        if not self.made:
-            return f"{self.rung.name}: {self.why}"
-        told = [f"{self.bytes} bytes, {self.gzip_bytes} compressed"]
-        if self.quality is not None:
-            told.append(f"loses {loss_text(self.quality)}")
-        return f"{self.rung.name}: {', '.join(told)}: {self.why or 'holds'}"
+    candidates: tuple[Candidate, ...]
+    reason: str
+    competing: bool
 
 
-def rungs(
+def resolve_profile(profile: TargetProfile, options: BuildOptions) -> TargetProfile:
+    """Return the profile of the variant and the chip that the options name, with the schemes that --per-tensor leaves.
+
+    Raises:
+        UsageError: There is no such variant or chip.
+    """
+    variant = choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
+    schemes = variant.schemes or profile.schemes
+    if options.per_tensor:
+        schemes = per_tensor(schemes)
+    return replace(profile, schemes=schemes, partition=variant.partition, ops=variant.ops)
+
+
+def per_tensor(schemes: Sequence[SchemeRule]) -> tuple[SchemeRule, ...]:
+    """Return the rules with one scale per weight tensor; training cannot produce these and is left out."""
+    return tuple(
+        replace(rule, weights="per-tensor", fully_connected="per-tensor")
+        for rule in schemes
+        if get_scheme(rule.scheme).needs is not Needs.LABELS
+    )
+
+
+def plan_candidates(context: BuildContext, profile: TargetProfile) -> CandidatePlan:
+    """Return what a build may try for a target, in order, and what is missing for the rest.
+
+    Args:
+        context: The build.
+        profile: The target, with the variant resolved.
+
+    Raises:
+        UsageError: The target does not support the requested scheme.
+        SamplesError: The requested scheme, or every scheme of the target, needs data that was not given.
+        QuantizationError: The model is quantized already, in a form that the target or the request does not allow.
+    """
+    options = context.options
+    if context.float_model.quantized:
+        return _as_is(context, profile)
+    selection = select(profile, available_data(context), options.scheme)
+    if options.limits:
+        candidates = search_order(
+            profile.schemes,
+            available_data(context),
+            requested=options.scheme,
+            effort=options.effort,
+            improvable=context.samples is not None,
+            drop=AUTO_DROP if options.limits.drop is None else options.limits.drop,
+            untrainable=untrainable_reason(context.path),
+        )
+        return CandidatePlan(candidates, "", competing=True)
+    rules = selection.candidates if options.scheme == "auto" else (selection.rule,)
+    return CandidatePlan(
+        tuple(candidate_for(rule, options) for rule in rules), selection.reason, competing=len(rules) > 1
+    )
+
+
+def available_data(context: BuildContext) -> frozenset[Needs]:
+    """Return which kinds of data the user gave."""
+    available = {Needs.NOTHING}
+    if context.samples is not None or context.options.random_calibration:
+        available.add(Needs.SAMPLES)
+    if context.training is not None:
+        available.add(Needs.LABELS)
+    return frozenset(available)
+
+
+def candidate_for(rule: SchemeRule, options: BuildOptions) -> Candidate:
+    """Return the candidate that a build without limits tries for a scheme."""
+    recipe = "qat" if get_scheme(rule.scheme).needs is Needs.LABELS else ""
+    return Candidate(rule, options.effort, recipe=recipe)
+
+
+def search_order(
     schemes: Sequence[SchemeRule],
     available: Collection[Needs],
     *,
-    asked: str = "auto",
+    requested: str = "auto",
     effort: str = "low",
     improvable: bool = True,
     drop: float = AUTO_DROP,
     untrainable: str = "",
 ) -> tuple[Candidate, ...]:
-    """Return the rungs of a target from bottom to top, also those that data is missing for.
+    """Return the candidates of a search with limits, also those that data is missing for.
 
     Args:
         schemes: The target's rules in its order of preference.
-        available: What data was given.
-        asked: `auto`, or the scheme asked for: then only its rungs; training also makes `int8`.
+        available: Which kinds of data the user gave.
+        requested: `auto`, or a scheme's id: then only its candidates; training also makes `int8`.
         effort: Where the effort for int8 begins.
-        improvable: False when there are no real samples, which more effort would be fitted to.
-        drop: Points that may be lost, for which single ops are kept in float or int16 where the target takes that.
+        improvable: False without real samples: more effort would be fitted to random numbers.
+        drop: Percentage points that may be lost where single ops keep float or int16.
         untrainable: Why the model cannot be trained at all, empty when it can.
     """
-    found: list[Candidate] = []
-    efforts = EFFORTS[EFFORTS.index(effort) :] if improvable else ("low",)
+    candidates: list[Candidate] = []
+    efforts = list(Effort)[list(Effort).index(Effort(effort)) :] if improvable else [Effort.LOW]
     for rule in schemes:
         needs = get_scheme(rule.scheme).needs
-        if asked not in {"auto", rule.scheme} or needs is Needs.LABELS:
+        if requested not in {"auto", rule.scheme} or needs is Needs.LABELS:
             continue
         missing = "it needs --samples" if needs is Needs.SAMPLES and Needs.SAMPLES not in available else ""
-        found.extend(Candidate(rule, one, missing=missing) for one in (efforts if rule.scheme == "int8" else ("low",)))
+        tried = efforts if rule.scheme == "int8" else [Effort.LOW]
+        candidates.extend(Candidate(rule, one, missing=missing) for one in tried)
         if rule.scheme == "int8" and improvable:
-            found.extend(Candidate(rule, efforts[-1], drop, kind, missing=missing) for kind in rule.mixed)
+            candidates.extend(Candidate(rule, efforts[-1], drop, kind, missing=missing) for kind in rule.mixed)
     trained = next((rule for rule in schemes if get_scheme(rule.scheme).needs is Needs.LABELS), None)
-    if trained is not None and asked in {"auto", "int8", trained.scheme}:
+    if trained is not None and requested in {"auto", "int8", trained.scheme}:
         missing = untrainable or ("" if Needs.LABELS in available else "it needs --train")
-        found.append(Candidate(trained, recipe="qat", missing=missing))
-        found.extend(
+        candidates.append(Candidate(trained, recipe="qat", missing=missing))
+        candidates.extend(
             Candidate(trained, recipe=recipe, sparsity=sparsity, clusters=clusters, missing=missing)
             for recipe, sparsity, clusters in SIZE_RECIPES
         )
-    return tuple(found)
+    return tuple(candidates)
 
 
-def pointless(rung: Candidate, before: Sequence[Step], limits: Limits) -> str:
-    """Return why a rung is not worth trying after what was tried, empty when it is."""
-    scheme = get_scheme(rung.rule.scheme)
-    # A file with single ops in float is larger than one without, and larger than one with ops in int16.
-    tried = [step for step in before if step.made and step.rung.mixed is None]
-    for step in tried:
-        other = get_scheme(step.rung.rule.scheme)
-        same = (scheme.weights, scheme.activations) == (other.weights, other.activations)
-        if "size" in step.misses and (same or scheme.size_ratio > other.size_ratio):
-            return f"its file is as large as that of {step.rung.name}, or larger"
-        if "download" in step.misses and scheme.size_ratio > other.size_ratio:
-            return f"its file is larger than that of {step.rung.name}"
-        if "target" in step.misses and same:
-            return f"the target refuses {step.rung.name} for its ops"
-        if "drop" in step.misses and rung.compresses and step.rung.recipe in {"qat", rung.recipe}:
-            return f"{step.rung.name} loses too much already"
-    eight_bit = [
-        step for step in tried if not step.rung.compresses and get_scheme(step.rung.rule.scheme).activations == "INT8"
-    ]
-    accurate = any("drop" not in step.misses for step in eight_bit)
-    if rung.compresses:
-        if limits.download is None:
-            return "it makes the compressed file smaller, and there is no --max-download"
-        if eight_bit and all("download" not in step.misses for step in eight_bit):
-            return "the compressed file is small enough without it"
-        return ""
-    if accurate and scheme.activations == "INT8":
-        return "it is there for accuracy, which is not what is missing"
-    return ""
-
-
-def judge(
-    rung: Candidate, size: int, gzip_size: int, quality: Quality | None, limits: Limits, refused: str = ""
-) -> Step:
-    """Hold a file against the limits.
-
-    Args:
-        rung: How it was made.
-        size: Its bytes.
-        gzip_size: Its bytes compressed.
-        quality: What it lost, None when nothing could be measured.
-        limits: What it has to hold; without a limit on the drop, `AUTO_DROP` counts.
-        refused: Why the target refuses the file, empty when it takes it.
-    """
-    misses, why = set(), []
-    if refused:
-        misses.add("target")
-        why.append(refused)
-    drop = AUTO_DROP if limits.drop is None else limits.drop
-    if quality is not None and not acceptable(quality, drop):
-        misses.add("drop")
-        why.append("an output has one value only" if quality.collapsed else f"more than {drop:g} may be lost")
-    if limits.size is not None and size > limits.size:
-        misses.add("size")
-        why.append(f"larger than {limits.size} bytes")
-    if limits.download is not None and gzip_size > limits.download:
-        misses.add("download")
-        why.append(f"compressed larger than {limits.download} bytes")
-    return Step(rung, size, gzip_size, quality, frozenset(misses), " and ".join(why))
-
-
-def chosen(steps: Sequence[Step], limits: Limits) -> Step | None:
-    """Return the step that a build takes, None when no file holds the limits.
-
-    Without a limit on the drop, of the files that hold the others but lose much, the one that loses least will do.
-    """
-    holding = [step for step in steps if step.made and not step.misses]
-    if holding or limits.drop is not None:
-        return holding[0] if holding else None
-    lossy = [step for step in steps if step.misses == {"drop"} and step.quality is not None]
-    return min(lossy, key=lambda step: loss(step.quality) if step.quality else 0.0) if lossy else None
-
-
-def best(steps: Sequence[Step], limits: Limits) -> Step:
-    """Return the step nearest to the limits: fewest missed, then by the least part over them, then the earliest.
-
-    Args:
-        steps: At least one of them made.
-        limits: The limits.
-    """
-
-    def distance(step: Step) -> tuple[int, float]:
-        over = 0.0
-        if step.quality is not None and "drop" in step.misses:
-            # Points count in full: a limit of 0 would make any part of it infinite.
-            over += loss(step.quality) - (AUTO_DROP if limits.drop is None else limits.drop)
-        if limits.size is not None:
-            over += max(0.0, step.bytes / limits.size - 1.0)
-        if limits.download is not None:
-            over += max(0.0, step.gzip_bytes / limits.download - 1.0)
-        return len(step.misses) + 9 * ("target" in step.misses), over
-
-    return min((step for step in steps if step.made), key=distance)
+def _as_is(context: BuildContext, profile: TargetProfile) -> CandidatePlan:
+    """Return the plan for a file that is quantized already, when the target supports its scheme."""
+    scheme = scheme_of(read_model(context.float_model.tflite))
+    requested = context.options.scheme
+    rule = profile.scheme_rule(scheme)
+    if requested not in {"auto", scheme} or rule is None:
+        needed = requested if requested not in {"auto", scheme} else " or ".join(r.scheme for r in profile.schemes)
+        raise QuantizationError(
+            f"the model is already quantized ({scheme}); {profile.id} with {needed} would need the float model",
+            hint="give the .keras, SavedModel or float .tflite it was made from",
+        )
+    return CandidatePlan(
+        (Candidate(rule, as_is=True),), "the file is already quantized and is used as it is", competing=False
+    )

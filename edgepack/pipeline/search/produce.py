@@ -1,179 +1,209 @@
-"""Make the file of a scheme: quantized as it is, with more effort, or trained."""
+"""The quantizing stage: the file of a candidate, by post-training quantization or by training."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from edgepack.errors import AccuracyError, QuantizationError
+from edgepack.errors import AccuracyError, QuantizationError, SamplesError
 from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.results import Stopwatch, TargetResult
-from edgepack.pipeline.rewrite import repair_kept
+from edgepack.pipeline.rewrite import RewrittenModel, cut_postprocessing
 from edgepack.pipeline.search.candidates import Candidate
-from edgepack.profiles.model import SchemeRule, TargetProfile
+from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated, quantize_with_ptq
+from edgepack.pipeline.stopwatch import Stopwatch
+from edgepack.pipeline.training import event_text, train_model
+from edgepack.profiles.model import TargetProfile
+from edgepack.quantize.quantizer import QuantizationRefused
 from edgepack.repair import Rewrite
 from edgepack.runtime.postprocessing import PostprocessStep
+from edgepack.samples import SampleSet
 from edgepack.schemes import plain_type
+from edgepack.train import TrainOptions
 
-#: How many random samples an explicit --random-calibration makes up.
+#: Random samples of --random-calibration.
 RANDOM_SAMPLES = 100
 
 
-@dataclass
-class Made:
-    """A file and how it came about.
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A file and how it was produced.
 
     Attributes:
-        model: The .tflite.
-        tool: What wrote it.
-        repairs: Rewrites of refused ops.
-        tail: Last steps that are left to the loader.
-        improvements: What effort medium or high tried and kept, None without.
+        tflite: The file.
+        tool: What wrote it, with its version.
+        rewrites: Rewrites of ops that the target refuses.
+        postprocessing: Last steps that are left to the loader.
+        report: PTQ steps with their figures, None where none ran.
         warnings: What the user should know.
     """
 
-    model: bytes
+    tflite: bytes
     tool: str
-    repairs: tuple[Rewrite, ...] = ()
-    tail: tuple[PostprocessStep, ...] = ()
-    improvements: dict[str, Any] | None = None
-    warnings: list[str] = field(default_factory=list)
-
-    def into(self, result: TargetResult) -> None:
-        """Make it the file of a target's result."""
-        result.model, result.tool, result.repairs = self.model, self.tool, self.repairs
-        result.tail, result.improvements, result.warnings = self.tail, self.improvements, [*self.warnings]
+    rewrites: tuple[Rewrite, ...] = ()
+    postprocessing: tuple[PostprocessStep, ...] = ()
+    report: Mapping[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
 
 
-def make(given: BuildContext, profile: TargetProfile, rung: Candidate, watch: Stopwatch) -> Made:
-    """Make the file of a rung; everything behind it is cached, so making it twice costs nothing.
+def quantize(
+    context: BuildContext,
+    profile: TargetProfile,
+    candidate: Candidate,
+    rewritten: RewrittenModel,
+    watch: Stopwatch,
+) -> QuantizedModel:
+    """Produce the file of a candidate; every expensive part is cached, so that doing it twice costs nothing.
+
+    Args:
+        context: The build.
+        profile: The target, with the variant resolved.
+        candidate: How to produce the file.
+        rewritten: The model that it starts from.
+        watch: Gets the seconds of calibration and quantization.
 
     Raises:
-        EdgepackError: The model cannot be quantized or trained so.
+        EdgepackError: The model cannot be quantized or trained in this way.
     """
-    if rung.recipe:
-        return without_tail(given, profile, rung.rule, _train(given, rung, watch))
-    rule = rung.rule
-    with watch.step("check"):
-        proven = repair_kept(
-            given.session, given.float_model.tflite, profile, rule, given.options.target, samples=given.samples
+    if candidate.recipe:
+        trained = _train(context, candidate, watch)
+        cut = cut_postprocessing(context, profile, candidate.rule, trained.tflite)
+        return replace(
+            trained,
+            tflite=cut.tflite,
+            postprocessing=cut.postprocessing,
+            warnings=(*trained.warnings, *cut.notes),
         )
-    tflite = proven.repaired.tflite
-    warnings = [*proven.notes]
-    made = None
-    # A method that was asked for is what the user wants to see at effort low, whatever it loses.
-    plain = rung.effort == "low" and rung.mixed is None and given.options.method
-    if rule.scheme == "int8" and given.samples is not None and not plain:
-        made = _improve(given, tflite, rung, watch, warnings)
-    made = made or _quantize(given, tflite, rule, watch)
-    made.repairs, made.warnings = proven.repaired.rewrites, [*warnings, *made.warnings]
-    made.tail = proven.repaired.tail
-    return made
-
-
-def without_tail(given: BuildContext, profile: TargetProfile, rule: SchemeRule, made: Made) -> Made:
-    """Take the last steps that the target refuses off a quantized file, when that was asked for."""
-    if given.options.target.cut_tail:
-        proven = repair_kept(given.session, made.model, profile, rule, given.options.target, samples=given.samples)
-        made.model, made.tail = proven.repaired.tflite, proven.repaired.tail
-        made.warnings.extend(proven.notes)
-    return made
-
-
-def _quantize(given: BuildContext, tflite: bytes, rule: SchemeRule, watch: Stopwatch) -> Made:
-    calibration = None
-    if _needs_ranges(rule.scheme):
-        with watch.step("calibrate"):
-            calibration = given.session.calibration(
-                tflite, given.samples if given.samples is not None else RANDOM_SAMPLES
-            )
-    with watch.step("quantize"):
-        model, tool, notes = given.session.quantized(tflite, rule, calibration, given.options.method)
-    made = Made(model, tool, warnings=[*notes])
-    if calibration is not None and given.samples is None:
-        made.warnings.append("calibrated on random numbers: accuracy on real data is unknown")
-    return made
-
-
-def _improve(given: BuildContext, tflite: bytes, rung: Candidate, watch: Stopwatch, warnings: list[str]) -> Made | None:
-    """Make an int8 file with ranges, and weights, chosen by what they lose; None where that quantizer refuses it."""
-    from edgepack.quantize.quantizer import QuantizationRefused
-
-    assert given.samples is not None
-    with watch.step("quantize"):
-        try:
-            model, tool, notes, report = given.session.improved(
-                tflite,
-                rung.rule,
-                given.samples,
-                rung.effort,
-                judged=given.samples if given.evaluation is None else given.evaluation,
-                limit=rung.mixed,
-                kept_as=rung.mixed_as,
-            )
-        except AccuracyError as error:
-            raise QuantizationError(error.message, hint=error.hint) from error
-        except QuantizationRefused as refused:
-            if rung.effort != "low":
-                warnings.append(f"quantized with effort low: {refused.message}")
-            return None
-    return Made(model, tool, improvements=report, warnings=[*notes])
-
-
-def _train(given: BuildContext, rung: Candidate, watch: Stopwatch) -> Made:
-    """Make the file by training on the labelled samples."""
-    from edgepack.pipeline.train import event_text, train_model
-    from edgepack.train import TrainOptions
-
-    assert given.training is not None
-    wish = TrainOptions(epochs=given.options.epochs, allow_code=given.options.model.allow_code)
-    options = TrainOptions(
-        epochs=wish.epochs,
-        sparsity=rung.sparsity or wish.sparsity,
-        clusters=rung.clusters or wish.clusters,
-        allow_code=wish.allow_code,
+    if candidate.as_is:
+        quantized = QuantizedModel(rewritten.tflite, "as given")
+    else:
+        quantized = _post_training(context, candidate, rewritten.tflite, watch)
+    return replace(
+        quantized,
+        rewrites=rewritten.rewrites,
+        postprocessing=rewritten.postprocessing,
+        warnings=(*rewritten.notes, *quantized.warnings),
     )
-    given.progress(f"training {rung.recipe} on {len(given.training)} labelled samples")
-    with watch.step("quantize"):
-        trained = train_model(
-            given.session,
-            given.path,
-            given.float_model.tflite,
-            given.training,
-            rung.recipe,
-            options,
-            rule=rung.rule,
-            on_event=lambda event: given.progress(event_text(event)),
-        )
-    made = Made(trained.tflite, "tensorflow-model-optimization", warnings=list(trained.notes))
-    if trained.left_float:
-        listed = ", ".join(trained.left_float)
-        made.warnings.append(f"layers that cannot be trained for int8 stay float: {listed}")
-    return made
 
 
-def _needs_ranges(scheme: str) -> bool:
+def needs_ranges(scheme: str) -> bool:
+    """Return whether a scheme quantizes activations, whose ranges come from calibration."""
     return scheme in {"int8", "int16x8"}
 
 
-def calibration_facts(given: BuildContext, result: TargetResult) -> dict[str, Any] | None:
-    """Return what the bundle says about calibration, None for a file that needed none."""
-    if given.float_model.quantized or not _needs_ranges(result.scheme):
+def _post_training(context: BuildContext, candidate: Candidate, tflite: bytes, watch: Stopwatch) -> QuantizedModel:
+    samples = context.samples
+    # At effort low a requested range method is used for every tensor, whatever it loses.
+    plain = candidate.effort == "low" and candidate.mixed is None and context.options.method
+    if candidate.rule.scheme == "int8" and samples is not None and not plain:
+        try:
+            return _ptq(context, candidate, tflite, samples, watch)
+        except QuantizationRefused as refused:
+            quantized = _calibrated(context, candidate, tflite, watch)
+            if candidate.effort == "low":
+                return quantized
+            note = f"quantized with effort low: {refused.message}"
+            return replace(quantized, warnings=(note, *quantized.warnings))
+    return _calibrated(context, candidate, tflite, watch)
+
+
+def _ptq(
+    context: BuildContext, candidate: Candidate, tflite: bytes, samples: SampleSet, watch: Stopwatch
+) -> QuantizedModel:
+    """Quantize to int8 with ranges, and with more effort weights, chosen by the error that they cause."""
+    with watch.stage("quantize"):
+        try:
+            quantized, report = quantize_with_ptq(
+                context.session,
+                tflite,
+                candidate.rule,
+                samples,
+                candidate.effort,
+                judged=samples if context.evaluation is None else context.evaluation,
+                limit=candidate.mixed,
+                kept_as=candidate.mixed_as,
+            )
+        except AccuracyError as error:
+            raise QuantizationError(error.message, hint=error.hint) from error
+    return QuantizedModel(quantized.tflite, quantized.tool, report=report, warnings=quantized.notes)
+
+
+def _calibrated(context: BuildContext, candidate: Candidate, tflite: bytes, watch: Stopwatch) -> QuantizedModel:
+    """Quantize with one range method for all activations, or without activations."""
+    calibration = None
+    if needs_ranges(candidate.rule.scheme):
+        with watch.stage("calibrate"):
+            calibration = calibrate(
+                context.session, tflite, RANDOM_SAMPLES if context.samples is None else context.samples
+            )
+    with watch.stage("quantize"):
+        quantized = quantize_calibrated(
+            context.session, tflite, candidate.rule, calibration, context.options.method
+        )  # fmt: skip
+    warnings = quantized.notes
+    if calibration is not None and context.samples is None:
+        warnings = (*warnings, "calibrated on random numbers: accuracy on real data is unknown")
+    return QuantizedModel(quantized.tflite, quantized.tool, warnings=warnings)
+
+
+def _train(context: BuildContext, candidate: Candidate, watch: Stopwatch) -> QuantizedModel:
+    data = context.training
+    if data is None:
+        raise SamplesError(f"{candidate.name} needs labelled samples", hint="give them with --train")
+    options = TrainOptions(epochs=context.options.epochs, allow_code=context.options.model.allow_code)
+    options = replace(
+        options,
+        sparsity=candidate.sparsity or options.sparsity,
+        clusters=candidate.clusters or options.clusters,
+    )
+    context.session.progress(f"training {candidate.recipe} on {len(data)} labelled samples")
+    with watch.stage("quantize"):
+        trained = train_model(
+            context.session,
+            context.path,
+            context.float_model.tflite,
+            data,
+            candidate.recipe,
+            options,
+            rule=candidate.rule,
+            on_event=lambda event: context.session.progress(event_text(event)),
+        )
+    warnings = trained.notes
+    if trained.left_float:
+        names = ", ".join(trained.left_float)
+        warnings = (*warnings, f"layers that cannot be trained for int8 stay float: {names}")
+    return QuantizedModel(trained.tflite, "tensorflow-model-optimization", warnings=warnings)
+
+
+@dataclass(frozen=True)
+class CalibrationFacts:
+    """How a file was calibrated.
+
+    Attributes:
+        samples: Number of samples.
+        random: True when they are random numbers.
+        method: Range method, or the PTQ steps that were kept.
+    """
+
+    samples: int
+    random: bool
+    method: str
+
+
+def calibration_facts(context: BuildContext, candidate: Candidate, quantized: QuantizedModel) -> CalibrationFacts | None:
+    """Return how a file was calibrated, None for one that needs no calibration."""
+    if candidate.as_is or not needs_ranges(candidate.rule.scheme):
         return None
-    random = given.samples is None
-    return {
-        "samples": RANDOM_SAMPLES if given.samples is None else len(given.samples),
-        "source": "" if given.samples is None else given.samples.source,
-        "random": random,
-        "method": _method(given, result),
-    }
+    count = RANDOM_SAMPLES if context.samples is None else len(context.samples)
+    return CalibrationFacts(count, context.samples is None, _method(context, quantized))
 
 
-def _method(given: BuildContext, result: TargetResult) -> str:
+def _method(context: BuildContext, quantized: QuantizedModel) -> str:
     from edgepack.quantize.ranges import DEFAULT_METHOD
 
-    if result.improvements is None:
-        return given.options.method or DEFAULT_METHOD
-    kept = [step["step"] for step in result.improvements["steps"] if step["kept"]]
-    mixed = result.improvements.get("mixed")
+    report = quantized.report
+    if report is None:
+        return context.options.method or DEFAULT_METHOD
+    steps = [step["step"] for step in report["steps"] if step["kept"]]
+    mixed = report.get("mixed")
     if mixed is not None:
-        kept.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in {plain_type(mixed['kept_as'])}")
-    return f"effort {result.improvements['effort']}: {', '.join(kept)}"
+        steps.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in {plain_type(mixed['kept_as'])}")
+    return f"effort {report['effort']}: {', '.join(steps)}"

@@ -1,0 +1,132 @@
+"""The measuring stages: what a file lost against the float model, how long it takes here, where the error is."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+
+from edgepack.errors import UnfitModelError
+from edgepack.pipeline.context import BuildContext
+from edgepack.pipeline.jobs import EVALUATE, LATENCY, LAYER_ERRORS
+from edgepack.pipeline.search.produce import QuantizedModel
+from edgepack.pipeline.session import Session
+from edgepack.pipeline.step_cache import Codec, to_json_bytes
+from edgepack.repair import before_class_choice
+from edgepack.runtime.layers import LayerError
+from edgepack.runtime.metrics import Quality
+from edgepack.runtime.postprocessing import PostprocessStep, scores
+from edgepack.runtime.timing import Latency
+from edgepack.samples import SampleSet
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of a file.
+
+    Attributes:
+        quality: Loss against the float model, None without samples or where the file cannot run here.
+        warnings: What the user should know about it.
+    """
+
+    quality: Quality | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
+    """Compare a file with the float model on the evaluation samples, else on the calibration samples.
+
+    Raises:
+        UnfitModelError: The file does not run here.
+    """
+    samples = context.measured_on
+    if samples is None:
+        return Measurement()
+    # Class numbers say nothing about the size of an error: compare the scores they were chosen from.
+    reference = before_class_choice(context.float_model.tflite, quantized.postprocessing)
+    try:
+        quality = measure_quality(
+            context.session, reference, quantized.tflite, samples, scores(quantized.postprocessing)
+        )
+    except UnfitModelError as error:
+        if not context.float_model.quantized:
+            raise
+        # A custom op of the user's own app: the file is sound, it only does not run here.
+        return Measurement(warnings=(f"not measured: {error.message}",))
+    if context.float_model.quantized:
+        # There is no float model to compare with; only the file's own accuracy is known.
+        quality = replace(quality, snr_db=None, agreement=None, top1_float=None)
+    return Measurement(
+        quality,
+        tuple(
+            f"output '{name}' has one value on all samples: the quantized model has collapsed"
+            for name in quality.collapsed
+        ),
+    )
+
+
+def measure_quality(
+    session: Session,
+    reference: bytes,
+    tflite: bytes,
+    samples: SampleSet,
+    postprocessing: tuple[PostprocessStep, ...] = (),
+) -> Quality:
+    """Return what a file lost against a reference on the samples.
+
+    Args:
+        session: Child processes and cache.
+        reference: The .tflite to compare with.
+        tflite: The file.
+        samples: Samples, with labels where accuracy is of interest.
+        postprocessing: Steps that the reference has and the file leaves to the loader.
+
+    Raises:
+        UnfitModelError: One of both does not run here.
+    """
+
+    def compute() -> Quality:
+        session.progress(f"measuring on {len(samples)} samples")
+        return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing))[""]
+
+    inputs = {
+        "reference": reference,
+        "model": tflite,
+        "samples": samples,
+        "postprocessing": [step.to_json() for step in postprocessing],
+    }
+    return session.steps.memoize("measure", inputs, _QUALITY, compute)
+
+
+def measure_layers(session: Session, reference: bytes, tflite: bytes, samples: SampleSet) -> tuple[LayerError, ...]:
+    """Return the error of each layer of an integer file."""
+
+    def compute() -> tuple[LayerError, ...]:
+        return tuple(session.workers.run(LAYER_ERRORS.call(reference, tflite, samples)))
+
+    inputs = {"reference": reference, "model": tflite, "samples": samples}
+    return session.steps.memoize("layers", inputs, _LAYERS, compute)
+
+
+def measure_latency(session: Session, tflite: bytes) -> Latency | None:
+    """Return how long a file takes on this machine, None when it does not run here.
+
+    The figure is never cached: a machine's load changes.
+    """
+    session.progress("timing on this machine")
+    try:
+        return session.workers.run(LATENCY.call(tflite))
+    except UnfitModelError:
+        return None
+
+
+def _decode_quality(files: Mapping[str, bytes]) -> Quality:
+    fields = json.loads(files["quality.json"])
+    return Quality(**{**fields, "collapsed": tuple(fields["collapsed"])})
+
+
+_QUALITY: Codec[Quality] = Codec(
+    lambda quality: {"quality.json": to_json_bytes(asdict(quality))}, _decode_quality
+)
+_LAYERS: Codec[tuple[LayerError, ...]] = Codec(
+    lambda layers: {"layers.json": to_json_bytes([asdict(layer) for layer in layers])},
+    lambda files: tuple(LayerError(**fields) for fields in json.loads(files["layers.json"])),
+)

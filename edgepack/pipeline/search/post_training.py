@@ -1,0 +1,208 @@
+"""Post-training quantization, each part cached: calibration, the quantizers, the PTQ steps."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from edgepack.child import ChildCrash
+from edgepack.errors import ConversionError, QuantizationError
+from edgepack.pipeline.jobs import (
+    ADOPT,
+    CALIBRATE,
+    CARRY_RANGES,
+    QUANTIZE,
+    QUANTIZE_MIXED,
+    QUANTIZE_WITH_RANGES,
+    RUN_PTQ_STEPS,
+    MixedResult,
+    PtqResult,
+)
+from edgepack.pipeline.session import Session
+from edgepack.pipeline.step_cache import Codec, component_versions, to_json_bytes
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.quantizer import QuantizationRefused, Quantized
+from edgepack.samples import SampleSet
+from edgepack.schemes import get_scheme, plain_type
+
+
+def calibrate(session: Session, tflite: bytes, samples: SampleSet | int) -> bytes:
+    """Return the statistics of a float model's activations on samples, or on a number of random ones."""
+    random = isinstance(samples, int)
+    count = samples if isinstance(samples, int) else len(samples)
+
+    def compute() -> bytes:
+        session.progress(f"calibrating on {count} {'random ' if random else ''}samples")
+        return session.workers.run(CALIBRATE.call(tflite, samples, session.workers.threads))
+
+    return session.steps.memoize("calibrate", {"model": tflite, "samples": samples}, _CALIBRATION, compute)
+
+
+def quantize_calibrated(
+    session: Session, tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str
+) -> Quantized:
+    """Quantize with one range method for all activations.
+
+    TFLiteConverter's quantizer takes over where ai-edge-quantizer refuses the model.
+
+    Args:
+        session: Child processes and cache.
+        tflite: The float model.
+        rule: The scheme with the target's constraints.
+        calibration: Result of `calibrate`; None for schemes without ranges.
+        method: Range method; empty for the default.
+
+    Raises:
+        QuantizationError: Neither quantizer can quantize the model.
+    """
+
+    def compute() -> Quantized:
+        session.progress(f"quantizing to {rule.scheme}")
+        try:
+            return session.workers.run(QUANTIZE.call(tflite, rule, calibration, method))
+        except QuantizationRefused as refused:
+            if calibration is None:
+                raise
+            return _quantize_with_converter(session, tflite, rule, calibration, method, refused)
+
+    inputs = {"model": tflite, "rule": _file_fields(rule), "calibration": calibration, "method": method}
+    return session.steps.memoize("quantize", inputs, _QUANTIZED, compute)
+
+
+def quantize_with_ptq(
+    session: Session,
+    tflite: bytes,
+    rule: SchemeRule,
+    samples: SampleSet,
+    effort: str,
+    *,
+    judged: SampleSet,
+    limit: float | None = None,
+    kept_as: str = "float32",
+) -> tuple[Quantized, Mapping[str, Any]]:
+    """Quantize to int8 with the PTQ steps of an effort.
+
+    Args:
+        session: Child processes and cache.
+        tflite: The float model.
+        rule: An int8 rule.
+        samples: Calibration samples.
+        effort: `low`, `medium` or `high`.
+        judged: Samples that a limit is checked on.
+        limit: Most percentage points that may be lost; then the fewest ops that meet it keep more precision.
+        kept_as: Precision of those ops: `float32` or `int16`.
+
+    Returns:
+        The file and the report of the steps.
+
+    Raises:
+        AccuracyError: The limit is not met with every op kept that may be.
+        QuantizationRefused: ai-edge-quantizer cannot quantize the model.
+    """
+    ptq = _run_ptq_steps(session, tflite, rule, samples, effort)
+    inputs = {"model": ptq.tflite, "rule": _file_fields(rule), "ranges": ptq.ranges}
+    if limit is None:
+        quantized = session.steps.memoize(
+            "quantize",
+            inputs,
+            _QUANTIZED,
+            lambda: session.workers.run(QUANTIZE_WITH_RANGES.call(ptq.tflite, rule, ptq.ranges)),
+        )
+        return quantized, ptq.report
+
+    def mix() -> MixedResult:
+        session.progress(f"keeping single ops in {plain_type(kept_as)}")
+        call = QUANTIZE_MIXED.call(ptq.tflite, rule, ptq.ranges, samples, tflite, judged, limit, kept_as)
+        return session.workers.run(call, on_event=_step_progress(session))
+
+    mixed = session.steps.memoize(
+        "mix",
+        {**inputs, "reference": tflite, "samples": samples, "judged": judged, "limit": limit, "kept_as": kept_as},
+        _MIXED,
+        mix,
+    )
+    return mixed.file, {**ptq.report, "mixed": mixed.report}
+
+
+def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str) -> PtqResult:
+    """Return the result of the PTQ steps: the long part, computed once for all targets and candidates that need it."""
+    # Ranges alone fit every form of the file, so one search serves all targets; more effort shapes weights as well.
+    dense = "per-channel" if effort == "low" else rule.fully_connected
+    shared = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
+
+    def compute() -> PtqResult:
+        session.progress("choosing ranges" if effort == "low" else f"improving int8 with effort {effort}")
+        call = RUN_PTQ_STEPS.call(tflite, shared, samples, effort)
+        return session.workers.run(call, on_event=_step_progress(session))
+
+    inputs = {"model": tflite, "rule": _file_fields(shared), "samples": samples, "effort": effort}
+    return session.steps.memoize("improve", inputs, _PTQ, compute)
+
+
+def _step_progress(session: Session) -> Any:
+    return lambda event: session.progress(f"  {event[0]}: {event[1]} of {event[2]}")
+
+
+def _quantize_with_converter(
+    session: Session, tflite: bytes, rule: SchemeRule, calibration: bytes, method: str, refused: QuantizationRefused
+) -> Quantized:
+    """Quantize with TFLiteConverter's own quantizer and our ranges."""
+    session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
+    carrying = session.workers.run(CARRY_RANGES.call(tflite, rule, calibration, method))
+    try:
+        converted = session.workers.tensorflow.call(
+            "edgepack.convert.mlir_quantize:mlir_quantize",
+            carrying,
+            io=rule.io,
+            fully_connected=rule.fully_connected,
+            weights=rule.weights,
+            activations=get_scheme(rule.scheme).activations,
+            timeout=session.options.timeout,
+        )
+    except (ChildCrash, ConversionError) as error:
+        reason = error.reason if isinstance(error, ChildCrash) else error.message
+        raise QuantizationError(
+            "neither quantizer can quantize the model. "
+            f"ai-edge-quantizer: {refused.message}. TFLiteConverter: {reason}",
+            hint=refused.hint or "build float16, or dynamic-range where the target supports it",
+            details={"log_tail": error.log_tail if isinstance(error, ChildCrash) else ""},
+        ) from error
+    tool = f"TFLiteConverter {component_versions()['tensorflow']}"
+    quantized = session.workers.run(ADOPT.call(converted, tflite, rule, tool))
+    return Quantized(
+        quantized.tflite, quantized.tool, (f"quantized by TFLiteConverter: {refused.message}", *quantized.notes)
+    )
+
+
+def _file_fields(rule: SchemeRule) -> dict[str, Any]:
+    """Return the fields of a rule that decide what the file is."""
+    return {field: getattr(rule, field) for field in ("scheme", "io", "fully_connected", "weights", "wide_bias")}
+
+
+def _encode_quantized(quantized: Quantized, **extra: Any) -> dict[str, bytes]:
+    meta = {"tool": quantized.tool, "notes": list(quantized.notes), **extra}
+    return {"model.tflite": quantized.tflite, "meta.json": to_json_bytes(meta)}
+
+
+def _decode_quantized(files: Mapping[str, bytes]) -> Quantized:
+    meta = json.loads(files["meta.json"])
+    return Quantized(files["model.tflite"], meta["tool"], tuple(meta["notes"]))
+
+
+def _decode_ptq(files: Mapping[str, bytes]) -> PtqResult:
+    meta = json.loads(files["meta.json"])
+    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"])
+
+
+_CALIBRATION: Codec[bytes] = Codec(lambda data: {"calibration.npz": data}, lambda files: files["calibration.npz"])
+_QUANTIZED: Codec[Quantized] = Codec(_encode_quantized, _decode_quantized)
+_MIXED: Codec[MixedResult] = Codec(
+    lambda result: _encode_quantized(result.file, mixed=result.report),
+    lambda files: MixedResult(_decode_quantized(files), json.loads(files["meta.json"])["mixed"]),
+)
+_PTQ: Codec[PtqResult] = Codec(
+    lambda ptq: {
+        "model.tflite": ptq.tflite,
+        "meta.json": to_json_bytes({"ranges": ptq.ranges, "report": ptq.report}),
+    },
+    _decode_ptq,
+)

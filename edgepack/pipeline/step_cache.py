@@ -1,0 +1,120 @@
+"""Results of steps, memoized by the digest of everything that they depend on."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from edgepack._version import __version__
+from edgepack.cache import Cache, hash_path, key_of, sha256
+
+T = TypeVar("T")
+
+#: Packages whose version changes results.
+_COMPONENTS = (
+    "tensorflow",
+    "tf-keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "numpy",
+)
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Codec(Generic[T]):
+    """How a result becomes the files of a cache entry, and back.
+
+    Attributes:
+        encode: Returns the files by name.
+        decode: Returns the result of such files.
+    """
+
+    encode: Callable[[T], Mapping[str, bytes]]
+    decode: Callable[[Mapping[str, bytes]], T]
+
+
+class StepCache:
+    """Memoizes steps on disk; without a disk cache, in memory for the lifetime of this object.
+
+    Args:
+        cache: Where entries are stored between runs.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self._memory: dict[str, Mapping[str, bytes]] = {}
+
+    def memoize(self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T]) -> T:
+        """Return the result of a step, computed unless it is in the cache.
+
+        A computed result passes through the codec as well, so that both paths return equal values.
+
+        Args:
+            step: Name of the step; the prefix of its cache key.
+            inputs: Everything that the result depends on beside edgepack's code and the packages' versions: bytes,
+                paths, sample sets, dataclasses and JSON values. A path counts by its content.
+            codec: How the result is stored.
+            compute: Computes the result.
+        """
+        key = self.key(step, inputs)
+        files = self.cache.get(key) or self._memory.get(key)
+        if files is None:
+            files = codec.encode(compute())
+            self.cache.put(key, files)
+            if not self.cache.enabled:
+                self._memory[key] = files
+        return codec.decode(files)
+
+    def key(self, step: str, inputs: Mapping[str, Any]) -> str:
+        """Return the cache key of a step with these inputs."""
+        digests = {name: _digest_form(value) for name, value in inputs.items()}
+        return key_of(step, {**digests, "versions": component_versions()})
+
+
+@cache
+def component_versions() -> Mapping[str, str]:
+    """Return the versions that results depend on: edgepack with a digest of its code, and the packages it calls."""
+    versions = {"edgepack": __version__, "code": code_digest(_PACKAGE)}
+    for name in _COMPONENTS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = ""
+    return versions
+
+
+def code_digest(package: Path) -> str:
+    """Return a digest of the name and content of every .py file in a folder, at any depth.
+
+    Every module counts, so that no change of the code can meet a result that the old code computed.
+    """
+    files = sorted(package.rglob("*.py"))
+    named = (file.relative_to(package).as_posix().encode() + b"\0" + sha256(file.read_bytes()).encode() for file in files)
+    return sha256(b"\n".join(named))[:16]
+
+
+def to_json_bytes(document: Any) -> bytes:
+    """Return a JSON document with sorted keys."""
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def _digest_form(value: Any) -> Any:
+    """Return a JSON value that stands for an input of a step in its key."""
+    if isinstance(value, bytes):
+        return sha256(value)
+    if isinstance(value, Path):
+        return hash_path(value) if value.exists() else ""
+    if isinstance(digest := getattr(value, "digest", None), str):
+        return digest
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _digest_form(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _digest_form(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_digest_form(entry) for entry in value]
+    return value

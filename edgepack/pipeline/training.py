@@ -1,0 +1,169 @@
+"""The training stage: a Keras model trained with labelled samples, cached and resumable."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgepack.child import Worker
+from edgepack.errors import SamplesError, TransformError
+from edgepack.pipeline.session import Session
+from edgepack.pipeline.step_cache import Codec, to_json_bytes
+from edgepack.profiles.model import SchemeRule
+from edgepack.samples import Preprocess, SampleSet, load_samples
+from edgepack.samples.specs import input_specs
+from edgepack.train import FileReport, Trained, TrainOptions, train
+
+#: Called with `{"step": text}` or the figures of an epoch: stage, epoch, epochs, loss, accuracy, seconds_left.
+OnEvent = Callable[[Mapping[str, Any]], None]
+
+
+def train_model(
+    session: Session,
+    path: Path,
+    reference: bytes,
+    data: SampleSet,
+    recipe: str,
+    options: TrainOptions,
+    *,
+    rule: SchemeRule | None = None,
+    validation: SampleSet | None = None,
+    on_event: OnEvent | None = None,
+    timeout: float | None = None,
+) -> Trained:
+    """Train a model, or return the result of an equal training from the cache; an interrupted one is resumed.
+
+    Args:
+        session: Child processes and cache.
+        path: .keras or .h5.
+        reference: The float .tflite it converts to.
+        data: Labelled samples, matched to the reference's inputs.
+        recipe: One of `edgepack.train.RECIPES`.
+        options: How to train.
+        rule: Constraints on an int8 file.
+        validation: Labelled samples to measure on after each epoch.
+        on_event: Called with each step and each epoch's figures.
+        timeout: Seconds that the training may take.
+
+    Raises:
+        EdgepackError: See `edgepack.train.train`.
+    """
+    options.require_valid(recipe)
+    require_trainable(path)
+    inputs = {
+        "model": path,
+        "reference": reference,
+        "data": data,
+        "validation": validation,
+        "recipe": str(recipe),
+        "options": options,
+        "io": "FLOAT32" if rule is None else rule.io,
+    }
+
+    def compute() -> Trained:
+        with contextlib.ExitStack() as stack:
+            if session.steps.cache.enabled:
+                folder = session.steps.cache.root / f".{session.steps.key('train', inputs)}.checkpoint"
+            else:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepack-train-")))
+            # A process of its own: training holds memory that the next conversion should not pay for.
+            worker = stack.enter_context(Worker())
+            return train(
+                path,
+                worker=worker,
+                reference=reference,
+                data=data,
+                recipe=recipe,
+                options=options,
+                checkpoint_dir=folder,
+                validation=validation,
+                rule=rule,
+                on_event=on_event,
+                timeout=timeout,
+            )
+
+    return session.steps.memoize("train", inputs, _TRAINED, compute)
+
+
+def event_text(event: Mapping[str, Any]) -> str:
+    """Return a sentence for an event of training: a step, or the figures of an epoch."""
+    if "step" in event:
+        return str(event["step"])
+    validation = f", validation {100 * event['val_accuracy']:.2f} %" if "val_accuracy" in event else ""
+    return (
+        f"{event['stage']} epoch {event['epoch']} of {event['epochs']}: loss {event['loss']:.4f}, "
+        f"accuracy {100 * event['accuracy']:.2f} %{validation}, {event['seconds_left']:.0f} s left"
+    )
+
+
+def require_trainable(path: Path) -> None:
+    """Refuse a model that cannot be trained, before anything is converted.
+
+    Raises:
+        TransformError: Not a Keras file.
+    """
+    if path.is_dir() or path.suffix == ".tflite":
+        folder = "a SavedModel" if (path / "saved_model.pb").is_file() else "a folder"
+        kind = folder if path.is_dir() else "a .tflite"
+        raise TransformError(
+            f"'{path}' is {kind}, and only a Keras model can be trained",
+            hint="give the .keras or .h5 that the model was saved as: model.save('model.keras')",
+        )
+
+
+def untrainable_reason(path: Path) -> str:
+    """Return why a model cannot be trained, empty when it can."""
+    try:
+        require_trainable(path)
+    except TransformError:
+        return "only a .keras or .h5 model can be trained"
+    return ""
+
+
+def read_labelled(source: str, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
+    """Read labelled samples for a float model.
+
+    Raises:
+        SamplesError: They cannot be read, do not match, or have no labels.
+    """
+    samples = load_samples(source, input_specs(reference), preprocess=preprocess)
+    if samples.labels is None:
+        raise SamplesError(
+            f"samples '{samples.source}' have no labels, and training needs one per sample",
+            hint="put them into the .npz as y, one class index per sample; or give a folder with one sub-folder of"
+            " images per class",
+        )
+    return samples
+
+
+def _encode(trained: Trained) -> dict[str, bytes]:
+    meta = {
+        "quantized": trained.quantized,
+        "history": list(trained.history),
+        "left_float": list(trained.left_float),
+        "report": trained.report.to_json(),
+        "notes": list(trained.notes),
+    }
+    return {
+        "model.tflite": trained.tflite,
+        "float.tflite": trained.float_tflite,
+        "meta.json": to_json_bytes(meta),
+    }
+
+
+def _decode(files: Mapping[str, bytes]) -> Trained:
+    meta = json.loads(files["meta.json"])
+    return Trained(
+        tflite=files["model.tflite"],
+        float_tflite=files["float.tflite"],
+        quantized=meta["quantized"],
+        history=tuple(meta["history"]),
+        left_float=tuple(meta["left_float"]),
+        report=FileReport.from_json(meta["report"]),
+        notes=tuple(meta["notes"]),
+    )
+
+
+_TRAINED: Codec[Trained] = Codec(_encode, _decode)
