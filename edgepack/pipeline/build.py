@@ -13,7 +13,7 @@ from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure
-from edgepack.pipeline.option_validation import bundle_folder, require_wishes
+from edgepack.pipeline.option_validation import require_wishes
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.results import BuildResult, TargetResult
@@ -103,7 +103,7 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             )  # fmt: skip
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
-                destination = bundle_folder(context.name, profile.id, options.out)
+                destination = options.out / f"{file_stem(context.name)}-{profile.id}"
                 write(bundle.files, destination, force=options.force)
                 result = replace(result, bundle=destination)
     except EdgepackError as error:

@@ -1,4 +1,4 @@
-"""`check`: where a target would run each op, without writing anything; a float model is checked as a preview of int8."""
+"""`check`: where a target would run each op; a float model is checked as a preview of its quantized form."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -136,9 +136,7 @@ def _check_target(
         report = check_placement(subject, profile, target_options)
         cuttable = () if target_options.cut_tail else _cuttable(rewritten, subject, report, profile)
         result = replace(result, report=report, cuttable=cuttable)
-        if not report.compatible or (
-            target_options.require_full and report.summary["accelerator"] < len(report.ops)
-        ):
+        if not report.compatible or (target_options.require_full and report.summary["accelerator"] < len(report.ops)):
             result = replace(result, error=_refusal(report))
     except EdgepackError as error:
         result = replace(result, error=error)

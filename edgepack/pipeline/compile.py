@@ -9,7 +9,7 @@ from typing import Any
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import ModelFile
 from edgepack.bundle.write import is_bundle
-from edgepack.compilers import Companion, CompileRequest, CompileResult, compare_placements, get_compiler
+from edgepack.compilers import Companion, CompileRequest, CompileResult, Difference, compare_placements, get_compiler
 from edgepack.errors import ToolMissingError, UnfitModelError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext
@@ -76,7 +76,7 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
         if context.options.compile == "require" or options.policy == "required":
             raise ToolMissingError(f"{profile.id}: {result.reason}", hint=result.hint)
         warnings.append(f"not compiled: {result.reason}")
-    differences = []
+    differences: tuple[Difference, ...] = ()
     if result.placements is not None:
         differences = compare_placements(choice.trial.placement.ops, result.placements)
         warnings.extend(difference.message for difference in differences)

@@ -49,7 +49,7 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
     from edgepack.pipeline.session import Session
 
     with Session(options, progress) as session:
-        model, _ = session.float_model(path)
+        model, _ = convert_model(session, path)
     return model.source_format, model.tflite, path.name
 
 

@@ -100,7 +100,8 @@ def measure_layers(session: Session, reference: bytes, tflite: bytes, samples: S
     """Return the error of each layer of an integer file."""
 
     def compute() -> tuple[LayerError, ...]:
-        return tuple(session.workers.run(LAYER_ERRORS.call(reference, tflite, samples)))
+        errors = session.workers.run(LAYER_ERRORS.call(reference, tflite, samples))
+        return tuple(errors)
 
     inputs = {"reference": reference, "model": tflite, "samples": samples}
     return session.steps.memoize("layers", inputs, _LAYERS, compute)
@@ -123,9 +124,7 @@ def _decode_quality(files: Mapping[str, bytes]) -> Quality:
     return Quality(**{**fields, "collapsed": tuple(fields["collapsed"])})
 
 
-_QUALITY: Codec[Quality] = Codec(
-    lambda quality: {"quality.json": to_json_bytes(asdict(quality))}, _decode_quality
-)
+_QUALITY: Codec[Quality] = Codec(lambda quality: {"quality.json": to_json_bytes(asdict(quality))}, _decode_quality)
 _LAYERS: Codec[tuple[LayerError, ...]] = Codec(
     lambda layers: {"layers.json": to_json_bytes([asdict(layer) for layer in layers])},
     lambda files: tuple(LayerError(**fields) for fields in json.loads(files["layers.json"])),

@@ -68,7 +68,9 @@ def rewrite(context: "BuildContext", profile: TargetProfile, candidate: "Candida
     )
 
 
-def cut_postprocessing(context: "BuildContext", profile: TargetProfile, rule: SchemeRule, tflite: bytes) -> RewrittenModel:
+def cut_postprocessing(
+    context: "BuildContext", profile: TargetProfile, rule: SchemeRule, tflite: bytes
+) -> RewrittenModel:
     """Cut the last steps that the target refuses off a quantized file, where --cut-tail asks for it."""
     target_options = context.options.target
     if not target_options.cut_tail:
@@ -157,9 +159,7 @@ def _prove(
         if rewritten.tflite == tflite:
             return 0.0
         proof: SampleSet | int = PROOF_SAMPLES if samples is None else samples.limited(PROOF_SAMPLES)
-        return session.workers.run(
-            PROVE_EQUIVALENCE.call(tflite, rewritten.tflite, proof, rewritten.postprocessing)
-        )
+        return session.workers.run(PROVE_EQUIVALENCE.call(tflite, rewritten.tflite, proof, rewritten.postprocessing))
 
     mode, cut_tail = target_options.repair, target_options.cut_tail
     first = "none" if mode == "none" else "exact"

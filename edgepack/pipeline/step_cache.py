@@ -94,7 +94,9 @@ def code_digest(package: Path) -> str:
     Every module counts, so that no change of the code can meet a result that the old code computed.
     """
     files = sorted(package.rglob("*.py"))
-    named = (file.relative_to(package).as_posix().encode() + b"\0" + sha256(file.read_bytes()).encode() for file in files)
+    named = (
+        file.relative_to(package).as_posix().encode() + b"\0" + sha256(file.read_bytes()).encode() for file in files
+    )
     return sha256(b"\n".join(named))[:16]
 
 

@@ -215,13 +215,17 @@ def no_choice(trials: Sequence[Trial], limits: Limits, profile: TargetProfile) -
     if best is None:
         errors = [trial.error for trial in trials if trial.error is not None]
         # Without an error nothing was tried: only training was requested, and the model cannot be trained.
-        return errors[0] if errors else TransformError(trials[0].candidate.missing, hint="give the file it was saved as")
+        return (
+            errors[0] if errors else TransformError(trials[0].candidate.missing, hint="give the file it was saved as")
+        )
     if "target" in best.misses:
         return next(trial.error for trial in trials if trial.produced and trial.error is not None)
     if best.candidate.as_is:
         return _too_lossy_or_large(best, limits, profile)
     looser = Limits(
-        drop=limits.drop if best.quality is None or limits.drop is None else max(limits.drop, _rounded_up(best.quality)),
+        drop=limits.drop
+        if best.quality is None or limits.drop is None
+        else max(limits.drop, _rounded_up(best.quality)),
         size=None if limits.size is None else max(limits.size, best.bytes),
         download=None if limits.download is None else max(limits.download, best.gzip_bytes or 0),
     )

@@ -188,7 +188,9 @@ class CalibrationFacts:
     method: str
 
 
-def calibration_facts(context: BuildContext, candidate: Candidate, quantized: QuantizedModel) -> CalibrationFacts | None:
+def calibration_facts(
+    context: BuildContext, candidate: Candidate, quantized: QuantizedModel
+) -> CalibrationFacts | None:
     """Return how a file was calibrated, None for one that needs no calibration."""
     if candidate.as_is or not needs_ranges(candidate.rule.scheme):
         return None
