@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from edgepack.choices import Repair
 from edgepack.errors import UsageError
 from edgepack.pipeline.options import ModelOptions, TargetOptions
 
@@ -23,7 +24,7 @@ SOC = typer.Option(
     [], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False
 )
 RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
-REPAIR = typer.Option("exact", "--repair", help="Rewrite refused ops: exact, approximate or none.")
+REPAIR = typer.Option(Repair.EXACT, "--repair", help="Which rewrites of unsupported ops are applied.")
 CUT_TAIL = typer.Option(False, "--cut-tail", help="Leave refused last steps (ARG_MAX, SOFTMAX) to the loader.")
 NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
@@ -59,16 +60,10 @@ def model_options(
 
 
 def target_options(
-    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: str, cut_tail: bool = False
+    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: Repair, cut_tail: bool = False
 ) -> TargetOptions:
-    """Return the target options that the words mean.
-
-    Raises:
-        UsageError: An unknown --repair.
-    """
-    from edgepack.pipeline.rewrite import require_mode
-
-    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair), cut_tail)
+    """Return the target options that the arguments mean."""
+    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, repair, cut_tail)
 
 
 def need_targets(targets: list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgepack.choices import CompilePolicy, Delivery, Effort, Language, Platform, RangeMethod, Repair, SchemeChoice
 from edgepack.cli import arguments, output
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def build(
         Path(), "-o", "--out", help="Folder the bundles go to.", show_default="the current folder"
     ),
     name: str = typer.Option("", "--name", help="Name of the bundles.", show_default="the model's"),
-    scheme: str = typer.Option("auto", "--scheme", help="Quantization scheme, or auto."),
+    scheme: SchemeChoice = typer.Option(SchemeChoice.AUTO, "--scheme", help="Quantization scheme, or auto."),
     samples: str = typer.Option(
         "",
         "--samples",
@@ -61,7 +62,7 @@ def build(
     max_download: str = typer.Option(
         "", "--max-download", help="The same, compressed with gzip as a download is.", show_default=False
     ),
-    compile_: str = typer.Option("auto", "--compile", help="auto, require or never: the vendor's compiler."),
+    compile_: CompilePolicy = typer.Option(CompilePolicy.AUTO, "--compile", help="When the vendor's compiler runs."),
     compile_timeout: float = typer.Option(
         600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0
     ),
@@ -77,13 +78,13 @@ def build(
         help="Another int8 .tflite or bundle that shares the Edge TPU's memory; repeatable.",
         show_default=False,
     ),
-    ranges: str = typer.Option(
-        "", "--ranges", help="Range method: minmax, percentile, mse, entropy.", show_default="by what it loses"
+    ranges: RangeMethod | None = typer.Option(
+        None, "--ranges", help="How activation ranges are chosen.", show_default="the one that loses least"
     ),
     per_tensor: bool = typer.Option(
         False, "--per-tensor", help="One scale for each weight tensor instead of one per channel."
     ),
-    effort: str = typer.Option("low", "--effort", help="How much is done for the accuracy of int8: low, medium, high."),
+    effort: Effort = typer.Option(Effort.LOW, "--effort", help="Time spent on the accuracy of int8."),
     random_calibration: bool = typer.Option(
         False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."
     ),
@@ -93,13 +94,11 @@ def build(
     package: str = typer.Option(
         "", "--package", help="Package of the Android code, com.example.app.", show_default=False
     ),
-    language: str = typer.Option("kotlin", "--language", help="Language of the Android loader: kotlin or java."),
-    platform: str = typer.Option(
-        "", "--platform", help="android or linux: the bundle of a CPU target.", show_default="the target's"
+    language: Language = typer.Option(Language.KOTLIN, "--language", help="Language of the Android loader."),
+    platform: Platform | None = typer.Option(
+        None, "--platform", help="Operating system of a CPU target's bundle.", show_default="the target's"
     ),
-    delivery: str = typer.Option(
-        "module", "--delivery", help="How an Android bundle reaches the app: module, ai-pack or aar."
-    ),
+    delivery: Delivery = typer.Option(Delivery.MODULE, "--delivery", help="How an Android bundle reaches the app."),
     require_full: bool = arguments.REQUIRE_FULL,
     dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
     force: bool = typer.Option(False, "--force", help="Replace an existing bundle."),
@@ -109,7 +108,7 @@ def build(
     variant: str = arguments.VARIANT,
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
-    repair: str = arguments.REPAIR,
+    repair: Repair = arguments.REPAIR,
     cut_tail: bool = arguments.CUT_TAIL,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from edgepack.choices import Repair, SchemeChoice
 from edgepack.cli import arguments, output
 from edgepack.findings import OpFinding, Placement, Report
 
@@ -23,7 +24,9 @@ def check(
     model: Path = arguments.MODEL,
     target: list[str] = arguments.TARGET,
     require_full: bool = arguments.REQUIRE_FULL,
-    scheme: str = typer.Option("auto", "--scheme", help="Scheme that a float model would be built with."),
+    scheme: SchemeChoice = typer.Option(
+        SchemeChoice.AUTO, "--scheme", help="Scheme that a float model would be built with."
+    ),
     sarif: Path | None = typer.Option(
         None, "--sarif", help="Also write the findings as SARIF 2.1.0.", show_default=False
     ),
@@ -34,7 +37,7 @@ def check(
     variant: str = arguments.VARIANT,
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
-    repair: str = arguments.REPAIR,
+    repair: Repair = arguments.REPAIR,
     cut_tail: bool = arguments.CUT_TAIL,
     timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,

@@ -19,7 +19,6 @@ from edgepack.pipeline.model_info import (
 )
 from edgepack.pipeline.options import BuildOptions, Progress
 from edgepack.pipeline.results import TargetResult
-from edgepack.pipeline.rewrite import require_mode
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.train import labelled
 from edgepack.repair import before_class_choice
@@ -77,11 +76,6 @@ class BuildContext:
             EdgepackError: An option makes no sense, the model cannot be read, samples do not match.
         """
         watch = TargetResult("").stopwatch
-        if options.compile not in {"auto", "require", "never"}:
-            raise UsageError(f"--compile: expected auto, require or never, got '{options.compile}'")
-        require_mode(options.target.repair)
-        if options.effort not in {"low", "medium", "high"}:
-            raise UsageError(f"--effort: expected low, medium or high, got '{options.effort}'")
         if options.per_tensor and options.scheme == "int8-qat":
             raise UsageError(
                 "--per-tensor: training for int8-qat makes one scale per channel",

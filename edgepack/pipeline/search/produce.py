@@ -86,7 +86,7 @@ def _quantize(given: BuildContext, tflite: bytes, rule: SchemeRule, watch: Stopw
                 tflite, given.samples if given.samples is not None else RANDOM_SAMPLES
             )
     with watch.step("quantize"):
-        model, tool, notes = given.session.quantized(tflite, rule, calibration, given.options.method)
+        model, tool, notes = given.session.quantized(tflite, rule, calibration, given.options.method or "")
     made = Made(model, tool, warnings=[*notes])
     if calibration is not None and given.samples is None:
         made.warnings.append("calibrated on random numbers: accuracy on real data is unknown")
