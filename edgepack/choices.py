@@ -1,6 +1,58 @@
-"""Values that an option can take: one definition, read by the library and by the command line."""
+"""Values that an option accepts: one definition, read by the library and by the command line.
 
+Every enum is a `StrEnum`, so a value compares, formats and serializes to JSON exactly like its text.
+"""
+
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import TypeVar
+
+from edgepack.errors import UsageError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def parse_choice(option: str, choices: type[Choice], value: str) -> Choice:
+    """Return the member of an enum that a text names.
+
+    Args:
+        option: Option that the text was given for, `--effort`; the error message names it.
+        choices: The enum.
+        value: A member, or its text.
+
+    Raises:
+        UsageError: No member has that text.
+    """
+    try:
+        return choices(value)
+    except ValueError:
+        raise UsageError(f"{option}: expected {alternatives(list(choices))}, got '{value}'") from None
+
+
+def parse_optional(option: str, choices: type[Choice], value: str | None) -> Choice | None:
+    """Return the member of an enum that a text names, None for None or an empty text.
+
+    Raises:
+        UsageError: No member has that text.
+    """
+    return parse_choice(option, choices, value) if value else None
+
+
+def alternatives(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: `low, medium or high`."""
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else "".join(words)
+
+
+class SchemeChoice(StrEnum):
+    """Quantization scheme of a build: an id of `edgepack.schemes.SCHEMES`, or the target's preference."""
+
+    AUTO = "auto"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC_RANGE = "dynamic-range"
+    INT8 = "int8"
+    INT16X8 = "int16x8"
+    INT8_QAT = "int8-qat"
 
 
 class Effort(StrEnum):
@@ -88,7 +140,14 @@ class Recipe(StrEnum):
 
 
 class SparsityPattern(StrEnum):
-    """Where pruning may put zeros, when not anywhere."""
+    """Where pruning may place zeros: two of every four values, or 1 by 4 blocks. Without a pattern, anywhere."""
 
     TWO_IN_FOUR = "2:4"
     BLOCK = "block"
+
+
+class SparsitySchedule(StrEnum):
+    """How sparsity grows during pruning: all at once, or along a polynomial."""
+
+    CONSTANT = "constant"
+    POLYNOMIAL = "polynomial"

@@ -1,4 +1,4 @@
-"""The command line: translates words into calls and results into text. Everything printed is printed here."""
+"""The command line: turns arguments into library calls and results into text. No other package prints."""
 
 from edgepack.cli.main import main
 

@@ -1,31 +1,162 @@
-"""Arguments and options that several commands share, and how their words become values."""
+"""Arguments and options that several commands share, and the conversion of their texts to values."""
 
-import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
+from edgepack.choices import Choice, Repair, SchemeChoice, parse_choice
+from edgepack.cli import help as panels
+from edgepack.cli import output
 from edgepack.errors import UsageError
-from edgepack.pipeline.options import ModelOptions, TargetOptions
+from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 
-MODEL = typer.Argument(..., help="A .keras, .h5 or .tflite file, or a SavedModel folder.", show_default=False)
-TARGET = typer.Option([], "-t", "--target", help="Target id, or all; may be given several times.", show_default=False)
-JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.")
-REQUIRE_FULL = typer.Option(False, "--require-full", help="Fail (exit 3) when an op stays on the host.")
+
+def choice(
+    default: Choice | None,
+    option: str,
+    choices: type[Choice],
+    *,
+    metavar: str,
+    help: str,
+    panel: str,
+    show_default: bool | str = True,
+) -> Any:
+    """Return an option with a fixed set of values.
+
+    The library's own check converts the text, so both refuse a wrong value with the same sentence.
+    """
+    return typer.Option(
+        default,
+        option,
+        parser=partial(parse_choice, option, choices),
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        show_default=show_default,
+    )
+
+
+MODEL = typer.Argument(
+    ..., metavar="MODEL", help="A .keras, .h5 or .tflite file, or a SavedModel folder.", show_default=False
+)
+TARGETS = typer.Option(
+    [],
+    "-t",
+    "--target",
+    metavar="ID",
+    help="Target to build for, or `all`; repeatable.",
+    rich_help_panel=panels.TARGET,
+    show_default=False,
+)
+JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.", rich_help_panel=panels.RUN)
+REQUIRE_FULL = typer.Option(
+    False, "--require-full", help="Fail (exit 3) when an op stays on the host.", rich_help_panel=panels.TARGET
+)
 INPUT_SHAPE = typer.Option(
-    [], "--input-shape", help="NAME=1,224,224,3 for an input with open dimensions; repeatable.", show_default=False
+    [],
+    "--input-shape",
+    metavar="NAME=DIMS",
+    help="Shape of an input with unknown dimensions, such as image=1,224,224,3; repeatable.",
+    rich_help_panel=panels.MODEL,
+    show_default=False,
 )
-ALLOW_CODE = typer.Option(False, "--allow-code", help="Run Lambda layers and custom code of the model.")
-SIGNATURE = typer.Option("", "--signature", help="Signature of a SavedModel.", show_default=False)
-VARIANT = typer.Option("", "--variant", help="Variant of the target (see edgepack targets show).", show_default=False)
+ALLOW_CODE = typer.Option(
+    False, "--allow-code", help="Run Lambda layers and custom code of the model.", rich_help_panel=panels.MODEL
+)
+SIGNATURE = typer.Option(
+    "",
+    "--signature",
+    metavar="NAME",
+    help="Signature of a SavedModel.",
+    rich_help_panel=panels.MODEL,
+    show_default="serving_default",
+)
+TIMEOUT = typer.Option(
+    900.0,
+    "--timeout",
+    metavar="SECONDS",
+    help="Time limit of the conversion.",
+    min=1.0,
+    rich_help_panel=panels.MODEL,
+)
+SAMPLES = typer.Option(
+    "",
+    "--samples",
+    metavar="SRC",
+    help="Representative samples: an .npz, an .npy, a folder of images or module:function.",
+    rich_help_panel=panels.DATA,
+    show_default=False,
+)
+EVALUATION = typer.Option(
+    "",
+    "--eval",
+    metavar="SRC",
+    help="Samples to measure accuracy on; with labels, top-1 is measured.",
+    rich_help_panel=panels.DATA,
+    show_default=False,
+)
+PREPROCESS = typer.Option(
+    "",
+    "--preprocess",
+    metavar="MEAN,STD",
+    help="Normalization of pixels: input = (pixel - MEAN) / STD.",
+    rich_help_panel=panels.DATA,
+    show_default="the model's metadata, else 0,255",
+)
+SCHEME = choice(
+    SchemeChoice.AUTO,
+    "--scheme",
+    SchemeChoice,
+    metavar="SCHEME",
+    help="Quantization scheme.",
+    panel=panels.ACCURACY,
+)
+VARIANT = typer.Option(
+    "",
+    "--variant",
+    metavar="ID",
+    help="Variant of the target; `edgepack targets show ID` lists them.",
+    rich_help_panel=panels.TARGET,
+    show_default=False,
+)
 SOC = typer.Option(
-    [], "--soc", help="Chip such as SM8550; selects the variant, and what to compile for.", show_default=False
+    [],
+    "--soc",
+    metavar="CHIP",
+    help="Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
+    rich_help_panel=panels.TARGET,
+    show_default=False,
 )
-RUNTIME_VERSION = typer.Option(0, "--runtime-version", help="Runtime version to hold ops against.", show_default=False)
-REPAIR = typer.Option("exact", "--repair", help="Rewrite refused ops: exact, approximate or none.")
-CUT_TAIL = typer.Option(False, "--cut-tail", help="Leave refused last steps (ARG_MAX, SOFTMAX) to the loader.")
-NO_CACHE = typer.Option(False, "--no-cache", help="Compute everything again and keep nothing.")
+RUNTIME_VERSION = typer.Option(
+    0,
+    "--runtime-version",
+    metavar="VERSION",
+    help="Runtime version whose op versions are checked.",
+    rich_help_panel=panels.TARGET,
+    show_default="the newest",
+)
+REPAIR = choice(
+    Repair.EXACT,
+    "--repair",
+    Repair,
+    metavar="MODE",
+    help="Which rewrites of unsupported ops are applied.",
+    panel=panels.TARGET,
+)
+CUT_TAIL = typer.Option(
+    False,
+    "--cut-tail",
+    help="Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing.",
+    rich_help_panel=panels.TARGET,
+)
+NO_CACHE = typer.Option(
+    False, "--no-cache", help="Recompute every step and store nothing in the cache.", rich_help_panel=panels.RUN
+)
+
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
 _UNITS = {
     f"{prefix}{form}{b}": (1024 if form else 1000) ** power
@@ -34,13 +165,11 @@ _UNITS = {
     for b in ("", "b")
 }
 
-TIMEOUT = typer.Option(900.0, "--timeout", help="Seconds that the conversion may take.", min=1.0)
-
 
 def model_options(
     input_shape: list[str], signature: str, allow_code: bool, timeout: float, no_cache: bool
 ) -> ModelOptions:
-    """Return the model options that the words mean.
+    """Return the model options that the arguments describe.
 
     Raises:
         UsageError: An --input-shape that is not NAME=1,2,3.
@@ -59,66 +188,66 @@ def model_options(
 
 
 def target_options(
-    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: str, cut_tail: bool = False
+    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: Repair, cut_tail: bool = False
 ) -> TargetOptions:
-    """Return the target options that the words mean.
-
-    Raises:
-        UsageError: An unknown --repair.
-    """
-    from edgepack.pipeline.rewrite import require_mode
-
-    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, require_mode(repair), cut_tail)
+    """Return the target options that the arguments describe."""
+    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, repair, cut_tail)
 
 
-def need_targets(targets: list[str]) -> list[str]:
+def require_targets(targets: list[str]) -> list[str]:
     """Return the targets.
 
     Raises:
-        UsageError: None was given.
+        UsageError: There is none.
     """
     if not targets:
         raise UsageError("no target given", hint="add -t TARGET, or -t all; `edgepack targets list` shows them")
     return targets
 
 
-def need_path(path: Path) -> Path:
+def require_path(path: Path) -> Path:
     """Return a path that exists.
 
     Raises:
-        UsageError: It does not.
+        UsageError: It does not exist.
     """
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     return path
 
 
-def size(option: str, text: str) -> int | None:
-    """Return the bytes that a size means: `500KB`, `1MB`, `1.5MiB` or plain bytes; None for no text.
-
-    KB, MB and GB are decimal, as file managers and stores count; KiB, MiB and GiB are powers of 1024.
+def require_folder_of(option: str, path: Path | None) -> None:
+    """Refuse an output file whose folder does not exist, before any work.
 
     Raises:
-        UsageError: The text is no size.
+        UsageError: The folder does not exist.
+    """
+    if path is not None and not path.resolve().parent.is_dir():
+        raise UsageError(f"{option}: the folder of '{path}' does not exist")
+
+
+def size(option: str, text: str) -> int | None:
+    """Return a size in bytes: `500KB`, `1MB`, `1.5MiB` or plain bytes; None for an empty text.
+
+    KB, MB and GB are decimal, as file managers and app stores count; KiB, MiB and GiB are powers of 1024.
+
+    Raises:
+        UsageError: The text is not a size.
     """
     if not text:
         return None
-    found = _SIZE.fullmatch(text.strip())
-    count = int(float(found[1]) * _UNITS[found[2].lower()]) if found else 0
+    match = _SIZE.fullmatch(text.strip())
+    count = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if count < 1:
         raise UsageError(f"{option}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
     return count
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write a file in one step.
+def progress(as_json: bool) -> Progress:
+    """Return the receiver of progress messages: stderr, or nothing with --json."""
+    return silent if as_json else output.progress
 
-    Raises:
-        UsageError: The folder does not exist or cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error
+
+def notice(as_json: bool) -> Callable[[str], None]:
+    """Return the receiver of messages that are shown even when stderr is not a terminal; nothing with --json."""
+    return silent if as_json else lambda line: output.err(output.wrap(line))

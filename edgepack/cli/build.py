@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edgepack.choices import CompilePolicy, Delivery, Effort, Language, Platform, RangeMethod, Repair, SchemeChoice
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
     from edgepack.pipeline.results import BuildResult, TargetResult
@@ -14,104 +16,207 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("build")(build)
+    app.command("build", cls=panels.Command)(build)
 
 
 def build(
     model: Path = arguments.MODEL,
-    target: list[str] = arguments.TARGET,
-    out: Path = typer.Option(
-        Path(), "-o", "--out", help="Folder the bundles go to.", show_default="the current folder"
-    ),
-    name: str = typer.Option("", "--name", help="Name of the bundles.", show_default="the model's"),
-    scheme: str = typer.Option("auto", "--scheme", help="Quantization scheme, or auto."),
-    samples: str = typer.Option(
+    input_shape: list[str] = arguments.INPUT_SHAPE,
+    signature: str = arguments.SIGNATURE,
+    allow_code: bool = arguments.ALLOW_CODE,
+    timeout: float = arguments.TIMEOUT,
+    samples: str = arguments.SAMPLES,
+    evaluation: str = arguments.EVALUATION,
+    train: str = typer.Option(
         "",
-        "--samples",
-        help="Representative samples: .npz, .npy, a folder of images, module:function.",
+        "--train",
+        metavar="SRC",
+        help="Labelled samples for quantization-aware training (int8-qat).",
+        rich_help_panel=panels.DATA,
         show_default=False,
     ),
-    train: str = typer.Option("", "--train", help="Labelled samples to train on, for int8-qat.", show_default=False),
-    epochs: int = typer.Option(0, "--epochs", help="Epochs of training.", min=0, show_default="the recipe's"),
-    evaluation: str = typer.Option(
-        "", "--eval", help="Samples with labels to measure accuracy on, in the same forms.", show_default=False
-    ),
     labels: Path | None = typer.Option(
-        None, "--labels", help="Text file with one class name per line.", show_default=False
+        None,
+        "--labels",
+        metavar="FILE",
+        help="Text file with one class name per line.",
+        rich_help_panel=panels.DATA,
+        show_default=False,
     ),
     metadata: Path | None = typer.Option(
-        None, "--metadata", help="A model.toml: names, descriptions, pixels, labels.", show_default=False
+        None,
+        "--metadata",
+        metavar="FILE",
+        help="A model.toml: names, descriptions, pixel normalization, labels.",
+        rich_help_panel=panels.DATA,
+        show_default=False,
     ),
-    preprocess: str = typer.Option(
-        "",
-        "--preprocess",
-        help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.",
-        show_default="the model's, or 0,255",
+    preprocess: str = arguments.PREPROCESS,
+    calibration_samples: int = typer.Option(
+        500,
+        "--calibration-samples",
+        metavar="N",
+        help="Largest number of samples used for calibration.",
+        min=1,
+        rich_help_panel=panels.DATA,
+    ),
+    random_calibration: bool = typer.Option(
+        False,
+        "--random-calibration",
+        help="Calibrate on random numbers when there are no samples; the bundle records it.",
+        rich_help_panel=panels.DATA,
+    ),
+    scheme: SchemeChoice = arguments.SCHEME,
+    effort: Effort = arguments.choice(
+        Effort.LOW,
+        "--effort",
+        Effort,
+        metavar="EFFORT",
+        help="Time spent on the accuracy of int8.",
+        panel=panels.ACCURACY,
+    ),
+    ranges: RangeMethod | None = arguments.choice(
+        None,
+        "--ranges",
+        RangeMethod,
+        metavar="METHOD",
+        help="How activation ranges are chosen.",
+        panel=panels.ACCURACY,
+        show_default="the one that loses least",
+    ),
+    per_tensor: bool = typer.Option(
+        False,
+        "--per-tensor",
+        help="Quantize each weight tensor with one scale instead of one per channel.",
+        rich_help_panel=panels.ACCURACY,
+    ),
+    epochs: int = typer.Option(
+        0,
+        "--epochs",
+        metavar="N",
+        help="Epochs of training with --train.",
+        min=0,
+        rich_help_panel=panels.ACCURACY,
+        show_default="the recipe's",
     ),
     max_drop: float | None = typer.Option(
         None,
         "--max-drop",
-        help="Percentage points of accuracy that may be lost; more is exit 8.",
+        metavar="POINTS",
+        help="Largest loss of accuracy in percentage points (else exit 8).",
         min=0.0,
+        rich_help_panel=panels.ACCURACY,
         show_default=False,
     ),
     max_size: str = typer.Option(
-        "", "--max-size", help="Bytes the .tflite may have: 500KB, 1MB, 1MiB; more is exit 8.", show_default=False
+        "",
+        "--max-size",
+        metavar="SIZE",
+        help="Largest size of the .tflite, such as 500KB, 1MB or 1MiB (else exit 8).",
+        rich_help_panel=panels.ACCURACY,
+        show_default=False,
     ),
     max_download: str = typer.Option(
-        "", "--max-download", help="The same, compressed with gzip as a download is.", show_default=False
+        "",
+        "--max-download",
+        metavar="SIZE",
+        help="Largest size of the .tflite after gzip compression (else exit 8).",
+        rich_help_panel=panels.ACCURACY,
+        show_default=False,
     ),
-    compile_: str = typer.Option("auto", "--compile", help="auto, require or never: the vendor's compiler."),
+    target: list[str] = arguments.TARGETS,
+    variant: str = arguments.VARIANT,
+    soc: list[str] = arguments.SOC,
+    runtime_version: int = arguments.RUNTIME_VERSION,
+    require_full: bool = arguments.REQUIRE_FULL,
+    repair: Repair = arguments.REPAIR,
+    cut_tail: bool = arguments.CUT_TAIL,
+    compile_: CompilePolicy = arguments.choice(
+        CompilePolicy.AUTO,
+        "--compile",
+        CompilePolicy,
+        metavar="WHEN",
+        help="Run the vendor's compiler if it is installed, always, or not at all.",
+        panel=panels.TARGET,
+    ),
     compile_timeout: float = typer.Option(
-        600.0, "--compile-timeout", help="Seconds the vendor's compiler may take.", min=1.0
+        600.0,
+        "--compile-timeout",
+        metavar="SECONDS",
+        help="Time limit of the vendor's compiler.",
+        min=1.0,
+        rich_help_panel=panels.TARGET,
     ),
     segments: int = typer.Option(
         0,
         "--segments",
-        help="Cut the model for so many Edge TPUs, which run it one after the other.",
+        metavar="N",
+        help="Split the model into N pipelined segments, one per Edge TPU.",
+        rich_help_panel=panels.TARGET,
         show_default=False,
     ),
     co_compile: list[Path] = typer.Option(
         [],
         "--co-compile",
+        metavar="PATH",
         help="Another int8 .tflite or bundle that shares the Edge TPU's memory; repeatable.",
+        rich_help_panel=panels.TARGET,
         show_default=False,
     ),
-    ranges: str = typer.Option(
-        "", "--ranges", help="Range method: minmax, percentile, mse, entropy.", show_default="by what it loses"
+    out: Path = typer.Option(
+        Path(),
+        "-o",
+        "--out",
+        metavar="DIR",
+        help="Folder to write the bundles to.",
+        rich_help_panel=panels.BUNDLE,
+        show_default="the current folder",
     ),
-    per_tensor: bool = typer.Option(
-        False, "--per-tensor", help="One scale for each weight tensor instead of one per channel."
+    name: str = typer.Option(
+        "",
+        "--name",
+        metavar="NAME",
+        help="Name of the bundles.",
+        rich_help_panel=panels.BUNDLE,
+        show_default="the model's",
     ),
-    effort: str = typer.Option("low", "--effort", help="How much is done for the accuracy of int8: low, medium, high."),
-    random_calibration: bool = typer.Option(
-        False, "--random-calibration", help="Calibrate on random numbers; the bundle says so."
+    force: bool = typer.Option(False, "--force", help="Replace an existing bundle.", rich_help_panel=panels.BUNDLE),
+    platform: Platform | None = arguments.choice(
+        None,
+        "--platform",
+        Platform,
+        metavar="OS",
+        help="Operating system of a CPU target's bundle.",
+        panel=panels.BUNDLE,
+        show_default="the target's",
     ),
-    calibration_samples: int = typer.Option(
-        500, "--calibration-samples", help="Calibrate on at most so many samples.", min=1
+    language: Language = arguments.choice(
+        Language.KOTLIN,
+        "--language",
+        Language,
+        metavar="LANGUAGE",
+        help="Language of the Android loader.",
+        panel=panels.BUNDLE,
     ),
     package: str = typer.Option(
-        "", "--package", help="Package of the Android code, com.example.app.", show_default=False
+        "",
+        "--package",
+        metavar="PACKAGE",
+        help="Package of the Android code; the model's name is appended.",
+        rich_help_panel=panels.BUNDLE,
+        show_default="com.example",
     ),
-    language: str = typer.Option("kotlin", "--language", help="Language of the Android loader: kotlin or java."),
-    platform: str = typer.Option(
-        "", "--platform", help="android or linux: the bundle of a CPU target.", show_default="the target's"
+    delivery: Delivery = arguments.choice(
+        Delivery.MODULE,
+        "--delivery",
+        Delivery,
+        metavar="FORM",
+        help="How an Android bundle reaches the app.",
+        panel=panels.BUNDLE,
     ),
-    delivery: str = typer.Option(
-        "module", "--delivery", help="How an Android bundle reaches the app: module, ai-pack or aar."
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Run every stage but write no bundle.", rich_help_panel=panels.RUN
     ),
-    require_full: bool = arguments.REQUIRE_FULL,
-    dry_run: bool = typer.Option(False, "--dry-run", help="Do everything but write bundles."),
-    force: bool = typer.Option(False, "--force", help="Replace an existing bundle."),
-    input_shape: list[str] = arguments.INPUT_SHAPE,
-    signature: str = arguments.SIGNATURE,
-    allow_code: bool = arguments.ALLOW_CODE,
-    variant: str = arguments.VARIANT,
-    soc: list[str] = arguments.SOC,
-    runtime_version: int = arguments.RUNTIME_VERSION,
-    repair: str = arguments.REPAIR,
-    cut_tail: bool = arguments.CUT_TAIL,
-    timeout: float = arguments.TIMEOUT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -143,7 +248,7 @@ def build(
         compile=compile_,
         compile_timeout=compile_timeout,
         segments=segments,
-        co_compile=tuple(arguments.need_path(path) for path in co_compile),
+        co_compile=tuple(co_compile),
         package=package,
         language=language,
         platform=platform,
@@ -152,11 +257,11 @@ def build(
         force=force,
     )
     result = build(
-        arguments.need_path(model),
-        arguments.need_targets(target),
+        arguments.require_path(model),
+        arguments.require_targets(target),
         options,
-        output.progress if not json_ else lambda _: None,
-        (lambda line: output.err(output.wrap(line))) if not json_ else lambda _: None,
+        arguments.progress(json_),
+        arguments.notice(json_),
     )
     if json_:
         output.document(
@@ -174,9 +279,9 @@ def _print(result: "BuildResult") -> None:
         if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
         for rewrite in entry.repairs:
-            output.out(output.wrap(f"  repaired: {rewrite.message} ({_moved(rewrite.moved_ops)})", "    "))
-        for step in entry.tail:
-            output.out(output.wrap(f"  left to the loader: {step.message}", "    "))
+            output.out(output.wrap(f"  rewritten: {rewrite.message} ({_moved(rewrite.moved_ops)})", "    "))
+        for step in entry.postprocessing:
+            output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
     for note in result.notes:
         output.warn(note)
     for entry in result.results:
@@ -193,10 +298,10 @@ def _moved(count: int) -> str:
 
 
 def _table(results: Sequence["TargetResult"]) -> str:
-    """Return the table of a build; each bundle's path stands under its row, because paths are long."""
+    """Return the table of a build, with the path of each bundle on a line below its row because paths are long."""
     header = ["target", "scheme", "size", "accel", "host", "top-1", "SNR dB"]
     rows = [_row(entry) for entry in results]
-    # The model ends in SOFTMAX: what stands before it says more.
+    # SOFTMAX hides errors of small probabilities: where the model ends in it, the SNR of its input says more.
     logits = [None if entry.quality is None else entry.quality.logits_snr_db for entry in results]
     if any(logits):
         header[-1:] = ["SNR", "logits"]

@@ -3,18 +3,19 @@
 import typer
 
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(help="Kept results: show, clear.", no_args_is_help=True, rich_markup_mode=None)
-    group.command("show")(show)
-    group.command("clear")(clear)
+    group = panels.group("Show or clear the cache of intermediate results.")
+    group.command("show", cls=panels.Command)(show)
+    group.command("clear", cls=panels.Command)(clear)
     app.add_typer(group, name="cache")
 
 
 def show(json_: bool = arguments.JSON) -> int:
-    """Show what the cache holds."""
+    """Show the cache's folder, entries and sizes by step."""
     from edgepack.cache import Cache
 
     usage = Cache().usage()
@@ -25,13 +26,13 @@ def show(json_: bool = arguments.JSON) -> int:
         output.document("cache show", rows, path=str(usage.path))
         return 0
     output.out(f"{usage.path}")
-    rows_ = [(step, str(count), output.size(usage.bytes.get(step, 0))) for step, count in usage.entries.items()]
-    output.out(output.table(("step", "entries", "size"), rows_, right=(1, 2)) if rows_ else "empty")
+    lines = [(step, str(count), output.size(usage.bytes.get(step, 0))) for step, count in usage.entries.items()]
+    output.out(output.table(("step", "entries", "size"), lines, right=(1, 2)) if lines else "empty")
     return 0
 
 
 def clear(json_: bool = arguments.JSON) -> int:
-    """Remove everything that the cache holds."""
+    """Remove every entry of the cache."""
     from edgepack.cache import Cache
 
     removed = Cache().clear()

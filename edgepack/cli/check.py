@@ -2,60 +2,72 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
+from edgepack.choices import Repair, SchemeChoice
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
+from edgepack.files import write_atomically
 from edgepack.findings import OpFinding, Placement, Report
 
-#: The op that a message of `outside-partition` names.
+#: Finds the op that ended the partition in a message of `outside-partition`.
 _CUT = re.compile(r"by op (\d+) \((.+)\), which runs elsewhere$")
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("check")(check)
+    app.command("check", cls=panels.Command)(check)
 
 
 def check(
     model: Path = arguments.MODEL,
-    target: list[str] = arguments.TARGET,
-    require_full: bool = arguments.REQUIRE_FULL,
-    scheme: str = typer.Option("auto", "--scheme", help="Scheme that a float model would be built with."),
-    sarif: Path | None = typer.Option(
-        None, "--sarif", help="Also write the findings as SARIF 2.1.0.", show_default=False
-    ),
-    every: bool = typer.Option(False, "--all", help="List every op."),
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
+    timeout: float = arguments.TIMEOUT,
+    scheme: SchemeChoice = arguments.SCHEME,
+    target: list[str] = arguments.TARGETS,
     variant: str = arguments.VARIANT,
     soc: list[str] = arguments.SOC,
     runtime_version: int = arguments.RUNTIME_VERSION,
-    repair: str = arguments.REPAIR,
+    require_full: bool = arguments.REQUIRE_FULL,
+    repair: Repair = arguments.REPAIR,
     cut_tail: bool = arguments.CUT_TAIL,
-    timeout: float = arguments.TIMEOUT,
+    every: bool = typer.Option(
+        False, "--all", help="List every op instead of grouping ops by reason.", rich_help_panel=panels.OUTPUT
+    ),
+    sarif: Path | None = typer.Option(
+        None,
+        "--sarif",
+        metavar="FILE",
+        help="Also write the findings as SARIF 2.1.0, for code scanning.",
+        rich_help_panel=panels.OUTPUT,
+        show_default=False,
+    ),
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
-    """Say op by op what a target's accelerator takes, what not, why, and what to do. Writes nothing."""
+    """Report per-op accelerator support, with reasons and fixes."""
     from edgepack.pipeline.check import check as run
 
+    arguments.require_folder_of("--sarif", sarif)
     result = run(
-        arguments.need_path(model),
-        arguments.need_targets(target),
+        arguments.require_path(model),
+        arguments.require_targets(target),
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
         arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         scheme=scheme,
-        progress=output.progress if not json_ else lambda _: None,
+        progress=arguments.progress(json_),
     )
     if sarif is not None:
-        from edgepack.pipeline.reports.sarif import sarif as document
+        from edgepack.pipeline.reports.sarif import sarif as sarif_document
 
-        found = document([entry.report for entry in result.results if entry.report is not None], model.as_posix())
-        arguments.write_file(sarif, json.dumps(found, indent=2) + "\n")
+        findings = sarif_document([entry.report for entry in result.results if entry.report], model.as_posix())
+        write_atomically(sarif, json.dumps(findings, indent=2) + "\n")
     if json_:
         output.document("check", [entry.to_json() for entry in result.results], result.error)
     else:
@@ -66,10 +78,10 @@ def check(
                 _print(entry.report, entry.planned, every)
                 for rewrite in entry.repairs:
                     output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
-                for step in entry.tail:
-                    output.out(output.wrap(f"  left to the loader: {step.message}", "    "))
+                for step in entry.postprocessing:
+                    output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
                 for step in entry.cuttable:
-                    output.out(output.wrap(f"  --cut-tail would leave {step.message} to the loader", "    "))
+                    output.out(output.wrap(f"  --cut-tail would move {step.message} to the loader", "    "))
             if entry.error is not None:
                 output.error(entry.error)
     return result.error.exit_code if result.error else 0
@@ -82,12 +94,13 @@ def _print(report: Report, planned: str, every: bool) -> None:
     output.out(
         output.wrap(
             f"{title}: {verdict}; {summary['accelerator']} of {summary['total']} ops on the accelerator in "
-            f"{summary['partitions']} part{'' if summary['partitions'] == 1 else 's'}, {summary['host']} on the host, "
+            f"{summary['partitions']} partition{'' if summary['partitions'] == 1 else 's'}, "
+            f"{summary['host']} on the host, "
             f"{summary['unsupported']} unsupported"
         )
     )
     if planned:
-        output.out(output.wrap(f"  planned: what the file would be as {planned}; `edgepack build` makes it"))
+        output.out(output.wrap(f"  planned: the placement of the file that `edgepack build` would write as {planned}"))
     if every:
         _print_every(report.ops)
     else:
@@ -111,29 +124,26 @@ def _print_every(ops: Iterable[OpFinding]) -> None:
 
 
 def _print_grouped(report: Report) -> None:
-    taken: dict[str, int] = {}
-    for finding in report.ops:
-        if finding.placement is Placement.ACCELERATOR:
-            taken[finding.op] = taken.get(finding.op, 0) + 1
-    if taken:
+    accelerated = Counter(finding.op for finding in report.ops if finding.placement is Placement.ACCELERATOR)
+    if accelerated:
         listed = ", ".join(
-            f"{op} x{count}" for op, count in sorted(taken.items(), key=lambda item: (-item[1], item[0]))
+            f"{op} x{count}" for op, count in sorted(accelerated.items(), key=lambda item: (-item[1], item[0]))
         )
         output.out(output.wrap(f"  accelerator: {listed}", "    "))
-    # Ops that are out for the same reason are one entry, so that 300 ops stay readable.
+    # Ops with the same reason share one entry, so that the report of a model with 300 ops stays readable.
     groups: dict[tuple[str, ...], list[OpFinding]] = {}
     for finding in report.ops:
         if finding.placement is not Placement.ACCELERATOR:
             groups.setdefault(_group(finding), []).append(finding)
-    for found in groups.values():
-        listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(found).items())
-        output.out(output.wrap(f"  {found[0].placement}: {listed}", "    "))
-        if not _print_cut(found):
-            _print_reasons(found[0], "    ")
+    for findings in groups.values():
+        listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(findings).items())
+        output.out(output.wrap(f"  {findings[0].placement}: {listed}", "    "))
+        if not _print_cut(findings):
+            _print_reasons(findings[0], "    ")
 
 
 def _group(finding: OpFinding) -> tuple[str, ...]:
-    """Return what ops must share to be shown together: the cut that put them out, else the op and its reasons."""
+    """Return the key under which ops share an entry: what ended the partition before them, else op and reasons."""
     codes = tuple(reason.code for reason in finding.reasons)
     if codes == ("outside-partition",):
         return (str(finding.placement), re.sub(r"op \d+", "op", finding.reasons[0].message))
@@ -141,10 +151,10 @@ def _group(finding: OpFinding) -> tuple[str, ...]:
 
 
 def _by_op(findings: list[OpFinding]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
+    indices: dict[str, list[int]] = {}
     for finding in findings:
-        found.setdefault(finding.op, []).append(finding.index)
-    return found
+        indices.setdefault(finding.op, []).append(finding.index)
+    return indices
 
 
 def _where(indices: list[int]) -> str:
@@ -164,15 +174,17 @@ def _where(indices: list[int]) -> str:
 
 
 def _print_cut(findings: list[OpFinding]) -> bool:
-    """Print one reason for ops that several ops of one kind cut off; return whether they are such."""
+    """Print one reason for ops outside the partition that several ops of one kind ended; return whether it applies."""
     matches = [_CUT.search(finding.reasons[0].message) for finding in findings]
     indices = sorted({int(match.group(1)) for match in matches if match})
     if len(indices) < 2 or not all(matches):
         return False
     where = f"{_where(indices)} ({next(match.group(2) for match in matches if match)})"
-    message = f"cut off from the accelerator's group by {where}, which run elsewhere [{findings[0].reasons[0].code}]"
+    message = (
+        f"cut off from the accelerator's partition by {where}, which run elsewhere [{findings[0].reasons[0].code}]"
+    )
     output.out(output.wrap(f"    {message}", "      "))
-    output.out(output.wrap(f"    fix: mend or move {where}; then these follow", "      "))
+    output.out(output.wrap(f"    fix: replace or move {where}; these ops then run on the accelerator", "      "))
     return True
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgepack.cli import arguments, output
-from edgepack.errors import UsageError
+from edgepack.cli import help as panels
+from edgepack.files import write_atomically
 
 if TYPE_CHECKING:
     from edgepack.pipeline.compare import ComparedScheme, Comparison
@@ -14,34 +15,61 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("compare")(compare)
+    app.command("compare", cls=panels.Command)(compare)
 
 
 def compare(
     model: Path = arguments.MODEL,
-    target: list[str] = arguments.TARGET,
-    samples: str = typer.Option("", "--samples", help="Representative samples.", show_default=False),
-    evaluation: str = typer.Option("", "--eval", help="Samples with labels.", show_default=False),
-    train: str = typer.Option(
-        "", "--train", help="Labelled samples to train on: adds training, zeros and clusters.", show_default=False
-    ),
-    epochs: int = typer.Option(0, "--epochs", help="Epochs of each stage of training.", min=0, show_default="4 to 6"),
-    preprocess: str = typer.Option("", "--preprocess", help="MEAN,STD of pixels.", show_default="0,255"),
-    html: Path | None = typer.Option(None, "--html", help="Also write one self-contained page.", show_default=False),
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
     timeout: float = arguments.TIMEOUT,
+    samples: str = arguments.SAMPLES,
+    evaluation: str = arguments.EVALUATION,
+    train: str = typer.Option(
+        "",
+        "--train",
+        metavar="SRC",
+        help="Labelled samples to train on; adds the training recipes to the comparison.",
+        rich_help_panel=panels.DATA,
+        show_default=False,
+    ),
+    epochs: int = typer.Option(
+        0,
+        "--epochs",
+        metavar="N",
+        help="Epochs of each training stage.",
+        min=0,
+        rich_help_panel=panels.DATA,
+        show_default="4 to 6, by stage",
+    ),
+    preprocess: str = arguments.PREPROCESS,
+    target: list[str] = typer.Option(
+        [],
+        "-t",
+        "--target",
+        metavar="ID",
+        help="Target whose schemes are compared; repeatable.",
+        rich_help_panel=panels.TARGET,
+        show_default="all",
+    ),
+    html: Path | None = typer.Option(
+        None,
+        "--html",
+        metavar="FILE",
+        help="Also write a self-contained HTML page.",
+        rich_help_panel=panels.OUTPUT,
+        show_default=False,
+    ),
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
-    """Make every scheme that the targets take and show them side by side: size, accuracy, time here, ops per target."""
+    """Compare every scheme by size, accuracy, latency and placement."""
     from edgepack.pipeline.compare import compare as run
 
-    if html is not None and not html.resolve().parent.is_dir():
-        raise UsageError(f"--html: the folder of '{html}' does not exist")
+    arguments.require_folder_of("--html", html)
     result = run(
-        arguments.need_path(model),
+        arguments.require_path(model),
         target or ["all"],
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
         samples=samples,
@@ -49,12 +77,12 @@ def compare(
         train=train,
         epochs=epochs,
         preprocess=preprocess,
-        progress=output.progress if not json_ else lambda _: None,
+        progress=arguments.progress(json_),
     )
     if html is not None:
         from edgepack.pipeline.reports.compare_page import html as page
 
-        arguments.write_file(html, page(result))
+        write_atomically(html, page(result))
     if json_:
         output.document("compare", [r.to_json() for r in result.results], notes=result.notes, source=result.source)
     else:
@@ -63,29 +91,31 @@ def compare(
 
 
 def _print(result: "Comparison") -> None:
-    made = [entry for entry in result.results if not entry.reason]
+    built = [entry for entry in result.results if not entry.reason]
     header = ("scheme", "file", "gzip", "top-1", "SNR", "logits", "ms here")
-    output.out(output.table(header, [_row(entry) for entry in made], right=range(1, len(header))))
+    output.out(output.table(header, [_row(entry) for entry in built], right=range(1, len(header))))
     output.out()
     names = result.targets
     output.out(
         output.table(
             ("ops on the accelerator", *names),
-            [(entry.scheme, *(_placed(entry, name) for name in names)) for entry in made],
+            [(entry.scheme, *(_placed(entry, name) for name in names)) for entry in built],
             right=range(1, len(names) + 1),
         )
     )
     output.out()
-    if any(entry.quality for entry in made):
-        output.out(output.wrap("top-1: the float model's and the file's; SNR of outputs and of logits in dB"))
-    timed = [entry.latency for entry in made if entry.latency is not None]
+    if any(entry.quality for entry in built):
+        output.out(output.wrap("top-1: float model -> this file; SNR: of outputs, and of logits, in dB"))
+    timed = [entry.latency for entry in built if entry.latency is not None]
     if timed:
         threads = f"{timed[0].threads} thread{'s' * (timed[0].threads != 1)}"
         runs = min(latency.runs for latency in timed)
-        output.out(output.wrap(f"ms here: median of {runs} runs or more on this machine, {threads}; not the device's"))
+        output.out(
+            output.wrap(f"ms here: median of at least {runs} runs on this machine, {threads}; not on the device")
+        )
     for entry in result.results:
         if entry.reason:
-            output.warn(f"{entry.scheme} was not made: {entry.reason}")
+            output.warn(f"{entry.scheme} could not be built: {entry.reason}")
         for note in entry.notes:
             output.warn(f"{entry.scheme}: {note}")
     for note in result.notes:

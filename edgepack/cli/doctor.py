@@ -9,15 +9,16 @@ from typing import Any
 import typer
 
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
-#: Packages and what stops working without each.
+#: Packages and what each one does.
 _PACKAGES = (
-    ("tensorflow", "reads Keras and SavedModel"),
-    ("tf-keras", "reads legacy .h5"),
-    ("tensorflow-model-optimization", "trains with quantization, pruning, clustering"),
-    ("ai-edge-litert", "runs models: calibration, measurement, verify"),
-    ("ai-edge-quantizer", "quantizes"),
-    ("numpy", "statistics and samples"),
+    ("tensorflow", "reads Keras models and SavedModels"),
+    ("tf-keras", "reads legacy .h5 models"),
+    ("tensorflow-model-optimization", "does quantization-aware training, pruning and clustering"),
+    ("ai-edge-litert", "runs models for calibration, measurement and verification"),
+    ("ai-edge-quantizer", "writes quantized models"),
+    ("numpy", "reads samples and computes statistics"),
     ("jinja2", "renders bundles"),
     ("pillow", "reads folders of images"),
 )
@@ -25,21 +26,21 @@ _PACKAGES = (
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor")(doctor)
+    app.command("doctor", cls=panels.Command)(doctor)
 
 
 def doctor(json_: bool = arguments.JSON) -> int:
-    """Say which vendor tools and packages are there, and what to do about those that are not."""
-    from edgepack import tools as programs
+    """Report which vendor tools and packages are installed, and how to get the others."""
     from edgepack.bundle.aar import JAVAC, KOTLINC
     from edgepack.bundle.adb import ADB
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
     from edgepack.profiles.registry import known_ids, warnings
+    from edgepack.tools import find
 
-    found = [compiler.find() for compiler in all_compilers().values()]
-    found += [programs.find(tool) for tool in (JAVAC, KOTLINC, ADB)]
-    tools = [{"kind": "tool", **asdict(info)} for info in found]
+    programs = [compiler.find() for compiler in all_compilers().values()]
+    programs += [find(tool) for tool in (JAVAC, KOTLINC, ADB)]
+    tools = [{"kind": "tool", **asdict(info)} for info in programs]
     packages = [_package(name, purpose) for name, purpose in _PACKAGES]
     if json_:
         output.document(
@@ -67,16 +68,16 @@ def doctor(json_: bool = arguments.JSON) -> int:
 
 def _package(name: str, purpose: str) -> dict[str, Any]:
     try:
-        found = version(name)
+        installed = version(name)
     except PackageNotFoundError:
-        found = ""
+        installed = ""
     return {
         "name": name,
         "kind": "package",
-        "found": bool(found),
-        "version": found,
-        "problem": "" if found else f"not installed: nothing else {purpose}",
-        "install": "" if found else f"pip install {name}",
+        "found": bool(installed),
+        "version": installed,
+        "problem": "" if installed else f"not installed; it {purpose}",
+        "install": "" if installed else f"pip install {name}",
     }
 
 

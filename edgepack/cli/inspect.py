@@ -7,30 +7,33 @@ from typing import Any
 import typer
 
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("inspect")(inspect)
+    app.command("inspect", cls=panels.Command)(inspect)
 
 
 def inspect(
-    model: Path = typer.Argument(..., help="A model file, a SavedModel folder or a bundle.", show_default=False),
-    every: bool = typer.Option(False, "--all", help="List every op and every tensor."),
+    model: Path = typer.Argument(
+        ..., metavar="PATH", help="A model file, a SavedModel folder or a bundle.", show_default=False
+    ),
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
     timeout: float = arguments.TIMEOUT,
+    every: bool = typer.Option(False, "--all", help="List every op and every tensor.", rich_help_panel=panels.OUTPUT),
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
-    """Show a model's inputs, outputs, ops, quantization and sizes."""
+    """Show the inputs, outputs, ops, quantization and sizes of a model."""
     from edgepack.pipeline.inspect import inspect as run
 
     document = run(
-        arguments.need_path(model),
+        arguments.require_path(model),
         arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
-        output.progress if not json_ else lambda _: None,
+        arguments.progress(json_),
     )
     if json_:
         output.document("inspect", [document])
@@ -87,8 +90,8 @@ def _print(document: dict[str, Any], every: bool) -> None:
 
 
 def _print_metadata(metadata: dict[str, Any]) -> None:
-    said = [f"{key}: {metadata[key]}" for key in ("name", "version", "author", "license") if metadata[key]]
-    output.out(output.wrap("metadata: " + ", ".join(said), "    "))
+    facts = [f"{key}: {metadata[key]}" for key in ("name", "version", "author", "license") if metadata[key]]
+    output.out(output.wrap("metadata: " + ", ".join(facts), "    "))
     for tensor in (*metadata["inputs"], *metadata["outputs"]):
         parts = [tensor["description"].rstrip(".")] if tensor["description"] else []
         if tensor["mean"]:

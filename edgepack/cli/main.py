@@ -1,4 +1,4 @@
-"""The entry point: registers the commands and turns every failure into the documented exit code."""
+"""The entry point: registers the commands and maps every failure to its documented exit code."""
 
 import json
 import os
@@ -9,17 +9,18 @@ from types import FrameType
 
 import typer
 
+from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
 
 app = typer.Typer(
     name="edgepack",
-    help="From a trained TensorFlow model to a bundle that runs on edge hardware.",
-    no_args_is_help=True,
+    cls=panels.Group,
+    invoke_without_command=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=panels.SETTINGS,
 )
 
 
@@ -33,11 +34,11 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version and end."
-    ),
+    context: typer.Context,
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    """From a trained TensorFlow model to a bundle that runs on edge hardware."""
+    """Turn a trained TensorFlow model into a bundle that runs on edge hardware."""
+    panels.require_command(context)
 
 
 def _register() -> None:
@@ -56,10 +57,10 @@ def run(arguments: list[str]) -> int:
     """Run one command.
 
     Args:
-        arguments: The words after `edgepack`.
+        arguments: Command line without the program's name.
 
     Returns:
-        The exit code of docs/exit-codes.md. A bug's traceback goes to stderr and gives 1.
+        The exit code of docs/exit-codes.md; 1 for a bug, whose traceback is printed on stderr.
     """
     as_json = "--json" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
@@ -82,7 +83,7 @@ def run(arguments: list[str]) -> int:
         output.err("interrupted")
         return 130
     except BrokenPipeError:
-        # `edgepack ... | head`: the reader has enough; keep Python's own flush at exit quiet.
+        # `edgepack ... | head` closed the pipe; without this, Python's flush at exit would fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception:

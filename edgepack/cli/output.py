@@ -1,4 +1,4 @@
-"""Text for people and documents for machines: data on stdout, talk on stderr."""
+"""Text for people and JSON for programs: results on stdout, messages on stderr."""
 
 import json
 import os
@@ -14,29 +14,29 @@ from edgepack.errors import EdgepackError
 
 
 def out(text: str = "") -> None:
-    """Print data on stdout."""
+    """Print a result on stdout."""
     typer.echo(text)
 
 
 def err(text: str) -> None:
-    """Print talk on stderr."""
+    """Print a message on stderr."""
     typer.echo(text, err=True)
 
 
 def width() -> int:
-    """Return the columns to write for: the terminal's, else 80."""
+    """Return the width of the output in columns: the terminal's between 60 and 120, else 80."""
     return max(60, min(120, shutil.get_terminal_size((80, 24)).columns))
 
 
 def style(text: str, color: str) -> str:
-    """Colour text when stdout is a terminal and NO_COLOR is not set; the words alone carry the meaning."""
+    """Color text when stdout is a terminal and NO_COLOR is not set; the text must say the same without color."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return typer.style(text, fg=color)
 
 
 def error(problem: EdgepackError) -> None:
-    """Print an error with its hint and the tail of a log, on stderr."""
+    """Print an error, its hint and the last lines of its log on stderr."""
     err(wrap(f"error: {problem.message}"))
     if problem.hint:
         err(wrap(f"hint: {problem.hint}"))
@@ -54,18 +54,18 @@ def warn(text: str) -> None:
 
 
 def progress(message: str) -> None:
-    """Say on stderr what is being done, when somebody watches."""
+    """Print the current step on stderr when stderr is a terminal."""
     if sys.stderr.isatty():
         err(f"... {message}")
 
 
 def wrap(text: str, indent: str = "  ") -> str:
-    """Return text folded to the terminal's width; following lines are indented."""
+    """Return text wrapped to the output's width; continuation lines start with `indent`."""
     return textwrap.fill(text, width(), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def document(command: str, results: Sequence[Any], problem: EdgepackError | None = None, **more: Any) -> None:
-    """Print the one JSON document of a command on stdout."""
+    """Print the JSON document of a command on stdout."""
     out(
         json.dumps(
             {
@@ -87,7 +87,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     Args:
         header: Column titles.
         rows: Cells as text.
-        right: Columns whose cells are aligned to the right (numbers).
+        right: Indices of right-aligned columns (numbers).
     """
     cells = [list(header), *[list(row) for row in rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
@@ -104,7 +104,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
 
 
 def size(count: int) -> str:
-    """Return bytes for people: `88.8 kB`, decimal units as file managers and stores use them."""
+    """Return a readable size, `88.8 kB`, in decimal units as file managers and app stores use them."""
     if count < 1000:
         return f"{count} B"
     value = float(count)
@@ -116,7 +116,7 @@ def size(count: int) -> str:
 
 
 def change(before: int, after: int) -> str:
-    """Return two sizes in the unit of the larger: `78.0 -> 29.1 kB`."""
+    """Return two sizes in the unit of the larger one: `78.0 -> 29.1 kB`."""
     text = size(max(before, after, 1000))
     unit = text.split()[1]
     scale = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
     from edgepack.profiles.model import TargetProfile
@@ -13,17 +14,15 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command group."""
-    group = typer.Typer(
-        help="Targets: list, show one, check a profile of your own.", no_args_is_help=True, rich_markup_mode=None
-    )
-    group.command("list")(list_)
-    group.command("show")(show)
-    group.command("lint")(lint)
+    group = panels.group("List the installed targets, show one, or validate a profile.")
+    group.command("list", cls=panels.Command)(list_)
+    group.command("show", cls=panels.Command)(show)
+    group.command("lint", cls=panels.Command)(lint)
     app.add_typer(group, name="targets")
 
 
 def list_(json_: bool = arguments.JSON) -> int:
-    """List the installed targets and the schemes each takes."""
+    """List the installed targets and the schemes that each supports."""
     from edgepack.profiles.registry import all_targets, warnings
 
     profiles = all_targets()
@@ -37,8 +36,11 @@ def list_(json_: bool = arguments.JSON) -> int:
     return 0
 
 
-def show(target: str = typer.Argument(..., help="Target id.", show_default=False), json_: bool = arguments.JSON) -> int:
-    """Show one target: schemes, variants, compiler, ops, sources."""
+def show(
+    target: str = typer.Argument(..., metavar="ID", help="Target id.", show_default=False),
+    json_: bool = arguments.JSON,
+) -> int:
+    """Show one target: schemes, variants, chips, compiler, ops and sources."""
     from edgepack.profiles.registry import get_target
 
     profile = get_target(target)
@@ -50,17 +52,17 @@ def show(target: str = typer.Argument(..., help="Target id.", show_default=False
 
 
 def lint(
-    file: Path = typer.Argument(..., help="A profile.toml, or its folder.", show_default=False),
+    file: Path = typer.Argument(..., metavar="PATH", help="A profile.toml, or its folder.", show_default=False),
     json_: bool = arguments.JSON,
 ) -> int:
-    """Check a profile and report every fault at once."""
+    """Validate a profile and report every fault at once."""
     from edgepack.profiles.load import load_profile
 
-    profile = load_profile(arguments.need_path(file))
+    profile = load_profile(arguments.require_path(file))
     if json_:
         output.document("targets lint", [_short(profile)])
     else:
-        output.out(f"{profile.id}: sound; {len(profile.ops.ops)} ops, {len(profile.sources)} sources")
+        output.out(f"{profile.id}: valid; {len(profile.ops.ops)} ops, {len(profile.sources)} sources")
     return 0
 
 

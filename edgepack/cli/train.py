@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from edgepack.choices import IoType, Recipe, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
     from edgepack.pipeline.train import TrainResult
@@ -15,51 +17,125 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("train")(train)
+    app.command("train", cls=panels.Command)(train)
 
 
 def train(
-    model: Path = typer.Argument(..., help="A .keras or .h5 file.", show_default=False),
+    model: Path = typer.Argument(..., metavar="MODEL", help="A .keras or .h5 file.", show_default=False),
+    input_shape: list[str] = arguments.INPUT_SHAPE,
+    allow_code: bool = arguments.ALLOW_CODE,
     data: str = typer.Option(
         ...,
         "--data",
-        help="Labelled samples: .npz with x and y, a folder of images, module:function.",
+        metavar="SRC",
+        help="Labelled samples: an .npz with x and y, a folder of images or module:function.",
+        rich_help_panel=panels.DATA,
         show_default=False,
     ),
-    recipe: str = typer.Option(
-        "qat", "--recipe", help="qat, prune, cluster, prune+qat, cluster+qat, prune+cluster, prune+cluster+qat."
-    ),
-    out: Path = typer.Option(..., "-o", "--out", help="OUT.tflite and OUT.json are written.", show_default=False),
     validation: str = typer.Option(
-        "", "--validation", help="Labelled samples to measure on, after each epoch and at the end.", show_default=False
+        "",
+        "--validation",
+        metavar="SRC",
+        help="Labelled samples to measure accuracy on, after each epoch and at the end.",
+        rich_help_panel=panels.DATA,
+        show_default=False,
     ),
-    epochs: int = typer.Option(0, "--epochs", help="Epochs of each stage.", min=0, show_default="4 to 6 by stage"),
-    batch: int = typer.Option(32, "--batch", help="Samples per step.", min=1),
+    preprocess: str = arguments.PREPROCESS,
+    recipe: Recipe = arguments.choice(
+        Recipe.QAT, "--recipe", Recipe, metavar="RECIPE", help="Training recipe.", panel=panels.TRAINING
+    ),
+    epochs: int = typer.Option(
+        0,
+        "--epochs",
+        metavar="N",
+        help="Epochs of each stage.",
+        min=0,
+        rich_help_panel=panels.TRAINING,
+        show_default="4 to 6, by stage",
+    ),
+    batch: int = typer.Option(
+        32, "--batch", metavar="N", help="Samples per training step.", min=1, rich_help_panel=panels.TRAINING
+    ),
     learning_rate: float = typer.Option(
-        0.0, "--learning-rate", help="Where the rate starts.", min=0.0, show_default="by stage"
+        0.0,
+        "--learning-rate",
+        metavar="RATE",
+        help="Initial learning rate.",
+        min=0.0,
+        rich_help_panel=panels.TRAINING,
+        show_default="by stage",
     ),
     loss: str = typer.Option(
-        "", "--loss", help="Loss, such as sparse_categorical_crossentropy.", show_default="the model's"
+        "",
+        "--loss",
+        metavar="LOSS",
+        help="Loss, such as sparse_categorical_crossentropy.",
+        rich_help_panel=panels.TRAINING,
+        show_default="the model's",
     ),
-    sparsity: float = typer.Option(0.5, "--sparsity", help="Share of zeros that pruning aims at: 0.5, 0.8."),
-    pattern: str = typer.Option("", "--pattern", help="2:4 or block: where the zeros are.", show_default="anywhere"),
-    schedule: str = typer.Option("polynomial", "--schedule", help="constant or polynomial: how zeros come."),
-    clusters: int = typer.Option(16, "--clusters", help="Different weights per layer: 16, 32, 64."),
-    io: str = typer.Option("int8", "--io", help="Inputs and outputs of an int8 file: int8, uint8, float32."),
-    preprocess: str = typer.Option(
-        "", "--preprocess", help="MEAN,STD of pixels: input = (pixel - MEAN) / STD.", show_default="0,255"
+    sparsity: float = typer.Option(
+        0.5,
+        "--sparsity",
+        metavar="SHARE",
+        help="Share of zero weights after pruning, between 0 and 1.",
+        rich_help_panel=panels.TRAINING,
     ),
-    seed: int = typer.Option(7, "--seed", help="Of every random choice.", min=0),
+    pattern: SparsityPattern | None = arguments.choice(
+        None,
+        "--pattern",
+        SparsityPattern,
+        metavar="PATTERN",
+        help="Where pruning places zeros.",
+        panel=panels.TRAINING,
+        show_default="anywhere",
+    ),
+    schedule: SparsitySchedule = arguments.choice(
+        SparsitySchedule.POLYNOMIAL,
+        "--schedule",
+        SparsitySchedule,
+        metavar="SCHEDULE",
+        help="Sparsity schedule.",
+        panel=panels.TRAINING,
+    ),
+    clusters: int = typer.Option(
+        16,
+        "--clusters",
+        metavar="N",
+        help="Number of distinct weights per layer after clustering.",
+        rich_help_panel=panels.TRAINING,
+    ),
+    seed: int = typer.Option(7, "--seed", metavar="SEED", help="Random seed.", min=0, rich_help_panel=panels.TRAINING),
+    out: Path = typer.Option(
+        ...,
+        "-o",
+        "--out",
+        metavar="OUT",
+        help="Write OUT.tflite and OUT.json.",
+        rich_help_panel=panels.OUTPUT,
+        show_default=False,
+    ),
+    io: IoType = arguments.choice(
+        IoType.INT8,
+        "--io",
+        IoType,
+        metavar="TYPE",
+        help="Data type of the inputs and outputs of an int8 file.",
+        panel=panels.OUTPUT,
+    ),
+    force: bool = typer.Option(False, "--force", help="Replace existing files.", rich_help_panel=panels.OUTPUT),
     timeout: float = typer.Option(
-        0.0, "--timeout", help="Seconds that the training may take.", min=0.0, show_default="no limit"
+        0.0,
+        "--timeout",
+        metavar="SECONDS",
+        help="Time limit of the training.",
+        min=0.0,
+        rich_help_panel=panels.RUN,
+        show_default="none",
     ),
-    force: bool = typer.Option(False, "--force", help="Replace files that are there."),
-    input_shape: list[str] = arguments.INPUT_SHAPE,
-    allow_code: bool = arguments.ALLOW_CODE,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
-    """Train a model for its target: quantization-aware, with zeros, with few different weights."""
+    """Fine-tune a Keras model: quantization-aware, pruned, clustered."""
     from edgepack.pipeline.train import TrainRequest, run
     from edgepack.train import TrainOptions
 
@@ -70,19 +146,18 @@ def train(
         model=arguments.model_options(input_shape, "", allow_code, 900.0, no_cache),
         validation=validation,
         options=TrainOptions(
-            epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code
+            epochs, batch, learning_rate, loss, sparsity, pattern or "", schedule, clusters, seed, allow_code
         ),
         io=io.upper(),
         preprocess=preprocess,
         timeout=timeout or None,
         force=force,
     )
-    quiet = json_ or not sys.stderr.isatty()
     result = run(
-        arguments.need_path(model),
+        arguments.require_path(model),
         request,
-        output.progress if not json_ else lambda _: None,
-        (lambda _: None) if quiet else _tell,
+        arguments.progress(json_),
+        _ignore if json_ or not sys.stderr.isatty() else _show,
     )
     if json_:
         output.document("train", [result.to_json()])
@@ -91,9 +166,13 @@ def train(
     return 0
 
 
-def _tell(event: Mapping[str, Any]) -> None:
-    """Say one event on stderr."""
-    from edgepack.pipeline.train import event_text
+def _ignore(event: Mapping[str, Any]) -> None:
+    """Show no events: there is no terminal, or stdout is one JSON document."""
+
+
+def _show(event: Mapping[str, Any]) -> None:
+    """Show an event of the training on stderr."""
+    from edgepack.pipeline.training import event_text
 
     output.err(f"... {event_text(event)}")
 
@@ -102,8 +181,8 @@ def _print(result: "TrainResult") -> None:
     report = result.trained.report
     output.out(
         output.wrap(
-            f"{result.tflite}: {output.size(report.bytes)}, compressed {output.size(report.gzip_bytes)} "
-            f"(float {output.size(result.float_bytes)}, compressed {output.size(result.float_gzip_bytes)})"
+            f"{result.tflite}: {output.size(report.bytes)}, gzip {output.size(report.gzip_bytes)} "
+            f"(float: {output.size(result.float_bytes)}, gzip {output.size(result.float_gzip_bytes)})"
         )
     )
     quality = result.quality

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 from edgepack.errors import BundleError, EdgepackError, UsageError
 
 if TYPE_CHECKING:
@@ -16,72 +17,100 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("verify")(verify)
+    app.command("verify", cls=panels.Command)(verify)
 
 
 def verify(
-    bundle: Path = typer.Argument(..., help="Folder of a bundle.", show_default=False),
+    bundle: Path = typer.Argument(..., metavar="BUNDLE", help="Folder of a bundle.", show_default=False),
     device: bool = typer.Option(
-        False, "--device", help="Also run an Android bundle's self-test on a device, over adb."
+        False,
+        "--device",
+        help="Also run an Android bundle's self-test on a device, over adb.",
+        rich_help_panel=panels.DEVICE,
     ),
     serial: str = typer.Option(
-        "", "--serial", help="Which device, as `adb devices` names it.", show_default="the only one"
+        "",
+        "--serial",
+        metavar="SERIAL",
+        help="Serial number of the device, as `adb devices` lists it.",
+        rich_help_panel=panels.DEVICE,
+        show_default="the only device",
     ),
     apk: Path | None = typer.Option(
-        None, "--apk", help="The bundle's test, built with Gradle; installed first.", show_default="installed already"
+        None,
+        "--apk",
+        metavar="FILE",
+        help="The bundle's self-test, built with Gradle, to install first.",
+        rich_help_panel=panels.DEVICE,
+        show_default="already installed",
     ),
-    runs: int = typer.Option(50, "--runs", help="How many runs the device times.", min=1, max=100_000),
-    timeout: float = typer.Option(300.0, "--timeout", help="Seconds that the device may take.", min=1.0),
+    runs: int = typer.Option(
+        50,
+        "--runs",
+        metavar="N",
+        help="Number of timed runs on the device.",
+        min=1,
+        max=100_000,
+        rich_help_panel=panels.DEVICE,
+    ),
+    timeout: float = typer.Option(
+        300.0,
+        "--timeout",
+        metavar="SECONDS",
+        help="Time limit of the self-test on the device.",
+        min=1.0,
+        rich_help_panel=panels.DEVICE,
+    ),
     json_: bool = arguments.JSON,
 ) -> int:
-    """Recompute a bundle's hashes and run its golden vectors, here and on a device."""
+    """Verify the hashes and golden vectors of a bundle, here and on a device."""
     from edgepack.bundle.verify import verify as run
 
     if not device and (serial or apk is not None):
-        raise UsageError("--serial and --apk are for --device", hint="add --device")
+        raise UsageError("--serial and --apk need --device", hint="add --device")
     if apk is not None:
-        arguments.need_path(apk)
-    result = run(arguments.need_path(bundle))
+        arguments.require_path(apk)
+    result = run(arguments.require_path(bundle))
     error: EdgepackError | None = None
     if not result.ok:
         count = len(result.problems)
         error = BundleError(
-            f"'{bundle}' is not what its manifest says: {count} problem{'' if count == 1 else 's'}",
+            f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
             hint=result.problems[0].fix,
         )
-    found = None
+    device_result = None
     if device and error is None:
         try:
-            found = _on_device(bundle, result, serial, apk, runs, timeout)
+            device_result = _run_on_device(bundle, result, serial, apk, runs, timeout)
         except EdgepackError as problem:
             error = problem
     if json_:
-        entry = result.to_json() | ({} if found is None else {"device": found.to_json()})
+        entry = result.to_json() | ({} if device_result is None else {"device": device_result.to_json()})
         output.document("verify", [entry], error)
         return error.exit_code if error else 0
     _print(result)
-    if found is not None:
-        _print_device(found)
+    if device_result is not None:
+        _print_device(device_result)
     elif result.ok:
-        _print_last_device(result.manifest)
+        _print_recorded_device(result.manifest)
     if error is not None:
         output.error(error)
         return error.exit_code
     vectors = len({difference.case for difference in result.golden})
-    output.out(f"sound: {result.files} files, {vectors} golden vectors")
+    output.out(f"verified: {result.files} files, {vectors} golden vectors")
     return 0
 
 
-def _on_device(
+def _run_on_device(
     bundle: Path, result: "VerifyResult", serial: str, apk: Path | None, runs: int, timeout: float
 ) -> "DeviceResult":
     from edgepack.bundle.device import record, require_agreement, run_on_device
 
     output.progress("running the self-test on the device")
-    found = run_on_device(bundle, result.manifest, serial=serial, apk=apk, runs=runs, timeout=timeout)
-    require_agreement(found)
-    record(bundle, result.manifest, found)
-    return found
+    device_result = run_on_device(bundle, result.manifest, serial=serial, apk=apk, runs=runs, timeout=timeout)
+    require_agreement(device_result)
+    record(bundle, result.manifest, device_result)
+    return device_result
 
 
 def _print(result: "VerifyResult") -> None:
@@ -91,24 +120,26 @@ def _print(result: "VerifyResult") -> None:
     vectors = len({difference.case for difference in result.golden})
     if result.golden:
         largest = max(difference.largest for difference in result.golden)
-        kind = "the kind of machine that built it" if result.tolerance == "same" else "another kind of machine"
-        output.out(output.wrap(f"golden vectors: {vectors} run, largest difference {largest:g} (on {kind})"))
+        kind = "the same kind of machine as" if result.tolerance == "same" else "another kind of machine than"
+        output.out(
+            output.wrap(f"golden vectors: {vectors} run, largest difference {largest:g} (on {kind} the one that built)")
+        )
     for note in result.notes:
         output.out(output.wrap(f"note: {note}"))
 
 
-def _print_last_device(manifest: Mapping[str, Any]) -> None:
-    """Say what an earlier --device found; the manifest has passed its schema."""
+def _print_recorded_device(manifest: Mapping[str, Any]) -> None:
+    """Print the result of an earlier --device run; the manifest conforms to its schema here."""
     device = manifest.get("device")
     if device is not None:
         where = f"{device['manufacturer']} {device['model']} ({device['soc']}, Android {device['android']})"
         times = f"median {device['median_ms']:.3g} ms of {device['runs']} runs"
-        output.out(output.wrap(f"measured before on {where}: {device['accelerator']}, {times}"))
+        output.out(output.wrap(f"measured earlier on {where}: {device['accelerator']}, {times}"))
 
 
-def _print_device(found: "DeviceResult") -> None:
-    run = found.run
-    output.out(output.wrap(f"device: {found.facts.title}, ran on {run['accelerator']}"))
+def _print_device(result: "DeviceResult") -> None:
+    run = result.run
+    output.out(output.wrap(f"device: {result.facts.title}, ran on {run['accelerator']}"))
     for reason in run["reasons"]:
         output.out(output.wrap(f"  not on {reason}", "    "))
     if run["differences"]:

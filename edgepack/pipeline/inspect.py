@@ -46,6 +46,7 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
                 f"'{path}' has a manifest that names no model", hint=f"run `edgepack verify {path}`"
             ) from error
         return f"bundle for {document.get('target', {}).get('id', '?')}", chosen, f"{path.name}/model/{chosen.name}"
+    from edgepack.pipeline.float_model import convert_model
     from edgepack.pipeline.session import Session
 
     with Session(options, progress) as session:

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from edgepack.bundle.android import DELIVERIES, LANGUAGES
-from edgepack.bundle.spec import PLATFORMS
 from edgepack.errors import UsageError
 from edgepack.pipeline.compile import divides
 from edgepack.pipeline.options import BuildOptions
@@ -12,7 +10,7 @@ from edgepack.profiles.model import TargetProfile
 
 def platform_of(profile: TargetProfile, options: BuildOptions) -> str:
     """Return --platform where it can move the target's bundle, empty for a target that keeps its own."""
-    return options.platform if profile.bundle.delegate == "none" else ""
+    return options.platform or "" if profile.bundle.delegate == "none" else ""
 
 
 def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
@@ -30,14 +28,6 @@ def require_wishes(profiles: Sequence[TargetProfile], options: BuildOptions) -> 
     Raises:
         UsageError: A value that does not exist, or an option that none of the targets has a use for.
     """
-    for option, value, known in (
-        ("--language", options.language, LANGUAGES),
-        ("--delivery", options.delivery, DELIVERIES),
-        ("--platform", options.platform, ("", *PLATFORMS)),
-    ):
-        if value not in known:
-            listed = [word for word in known if word]
-            raise UsageError(f"{option}: expected {', '.join(listed[:-1])} or {listed[-1]}, got '{value}'")
     if options.segments == 1 or options.segments < 0:
         raise UsageError(f"--segments: expected 2 or more, got {options.segments}")
     several = "--segments" if options.segments else "--co-compile" if options.co_compile else ""

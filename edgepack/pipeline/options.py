@@ -1,15 +1,32 @@
-"""What a user can ask of a build or a check."""
+"""Options of a build and of a check.
+
+An option with a fixed set of values is an enum of `edgepack.choices`. Callers may pass its text, `effort="high"`: it is
+converted when the options are created, and a text that names no value raises `UsageError`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Called with one sentence about what is being done; the command line shows it on stderr.
+from edgepack.choices import (
+    CompilePolicy,
+    Delivery,
+    Effort,
+    Language,
+    Platform,
+    RangeMethod,
+    Repair,
+    SchemeChoice,
+    parse_choice,
+    parse_optional,
+)
+
+#: Receives one sentence about the current step; the command line shows it on stderr.
 Progress = Callable[[str], None]
 
 
 def silent(message: str) -> None:
-    """Progress that nobody watches."""
+    """Ignore a progress message."""
 
 
 @dataclass(frozen=True)
@@ -17,11 +34,11 @@ class ModelOptions:
     """How the model is read.
 
     Attributes:
-        input_shapes: Shapes for inputs whose dimensions are open, by input name.
+        input_shapes: Shapes for inputs with unknown dimensions, by input name.
         signature: Signature of a SavedModel; empty for `serving_default`.
-        allow_code: Run Lambda layers, custom classes and file-touching ops of the model.
-        timeout: Seconds the conversion may take.
-        cache: Use and fill the cache.
+        allow_code: Run Lambda layers, custom classes and ops of the model that access files.
+        timeout: Time limit of the conversion in seconds.
+        cache: Read from and write to the cache.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -33,23 +50,30 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """How a target is understood.
+    """Which version of a target is meant, and how far a model may be rewritten for it.
 
     Attributes:
         variant: Variant of the profile; empty for its default.
         socs: Chips to compile for; the first one selects the variant.
-        runtime_version: Runtime version the op table is held against, None for the newest.
-        require_full: Refuse a model of which an op stays on the host.
-        repair: `exact`, `approximate` or `none`: which rewrites of refused ops are done.
-        cut_tail: Leave refused last steps (ARG_MAX, SOFTMAX, DEQUANTIZE) to the loader.
+        runtime_version: Runtime version whose op versions are checked, None for the newest.
+        require_full: Refuse a model with an op that stays on the host.
+        repair: Which rewrites of unsupported ops are applied.
+        cut_tail: Move unsupported final ops (ARG_MAX, SOFTMAX, DEQUANTIZE) into the loader as postprocessing.
+
+    Raises:
+        UsageError: `repair` is not a value of `Repair`.
     """
 
     variant: str = ""
     socs: tuple[str, ...] = ()
     runtime_version: int | None = None
     require_full: bool = False
-    repair: str = "exact"
+    repair: Repair = Repair.EXACT
     cut_tail: bool = False
+
+    def __post_init__(self) -> None:
+        """Convert texts to enums; `object.__setattr__` because the class is frozen."""
+        object.__setattr__(self, "repair", parse_choice("--repair", Repair, self.repair))
 
     @property
     def soc(self) -> str:
@@ -59,12 +83,13 @@ class TargetOptions:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file has to hold.
+    """Limits on the model file of a build.
 
     Attributes:
-        drop: Percentage points of top-1 (without labels of agreement) that may be lost, None for any.
-        size: Bytes of the file, None for any.
-        download: Bytes of the file compressed with gzip, level 9, None for any.
+        drop: Largest loss of top-1 accuracy in percentage points (of agreement where there are no labels), None for
+            no limit.
+        size: Largest size of the file in bytes, None for no limit.
+        download: Largest size of the file in bytes after gzip, level 9, None for no limit.
     """
 
     drop: float | None = None
@@ -72,63 +97,68 @@ class Limits:
     download: int | None = None
 
     def __bool__(self) -> bool:
-        """True when there is a limit."""
+        """Return True when there is a limit."""
         return (self.drop, self.size, self.download) != (None, None, None)
 
     def __str__(self) -> str:
-        """Return them as the options they come from."""
-        given = []
+        """Return the limits as command line options."""
+        words = []
         if self.drop is not None:
-            given.append(f"--max-drop {self.drop:g}")
+            words.append(f"--max-drop {self.drop:g}")
         if self.size is not None:
-            given.append(f"--max-size {self.size}")
+            words.append(f"--max-size {self.size}")
         if self.download is not None:
-            given.append(f"--max-download {self.download}")
-        return " ".join(given)
+            words.append(f"--max-download {self.download}")
+        return " ".join(words)
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Everything `build` can be asked.
+    """Options of `build`.
 
     Attributes:
         model: How the model is read.
-        target: How targets are understood.
-        out: Folder the bundles go to.
+        target: Which version of the targets is meant, and how far the model may be rewritten for them.
+        out: Folder that bundles are written to.
         name: Name of the bundles; empty for the model's own.
-        scheme: Scheme id or `auto`.
+        scheme: Quantization scheme; `auto` for the first that the target and the data allow.
         samples: Source of representative samples, empty for none.
-        train: Source of labelled training samples, empty for none; they calibrate as well when `samples` is empty.
-        per_tensor: One scale for each weight tensor instead of one per channel.
-        epochs: Epochs of training, 0 for the default.
-        eval: Source of (labelled) evaluation samples, empty for none.
-        labels: File with one class name per line.
-        metadata: A model.toml with names, descriptions, pixel normalisation and labels.
-        preprocess: `MEAN,STD` of pixels; empty for what the model's own metadata says, else the default.
-        random_calibration: Calibrate on random numbers when there are no samples; the manifest says so.
-        calibration_samples: At most so many samples are calibrated on.
-        method: How ranges are chosen; empty for the default.
-        effort: `low` (seconds), `medium` or `high`: how much is done for the accuracy of int8.
-        max_drop: Percentage points of accuracy that may be lost, None for any.
-        max_size: Bytes that the .tflite may have, None for any.
-        max_download: Bytes that it may have compressed with gzip, level 9, None for any.
-        compile: `auto`, `require` or `never`.
-        compile_timeout: Seconds the vendor's compiler may take.
-        segments: Parts to cut the compiled model into, one per accelerator; 0 for the model as a whole.
-        co_compile: Models to compile together with this one: quantized .tflite files or bundles.
-        package: Package name of Android code; empty for one made from the name.
-        language: `kotlin` or `java`: the Android loader's language.
-        delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
-        platform: `android` or `linux` in place of the target's own bundle; only for targets without accelerator.
-        dry_run: Do everything but write bundles.
+        train: Source of labelled training samples, empty for none; also used for calibration when `samples` is empty.
+        per_tensor: Quantize each weight tensor with one scale instead of one per channel.
+        epochs: Epochs of training, 0 for the recipe's default.
+        eval: Source of evaluation samples, with labels or without, empty for none.
+        labels: Text file with one class name per line.
+        metadata: A model.toml with names, descriptions, pixel normalization and labels.
+        preprocess: `MEAN,STD` of pixels; empty for what the model's metadata says, else the default.
+        random_calibration: Calibrate on random numbers when there are no samples; the manifest records it.
+        calibration_samples: Largest number of samples used for calibration.
+        method: How activation ranges are chosen; None for the one that loses least.
+        effort: How much time is spent on the accuracy of int8; `low` takes seconds.
+        max_drop: Largest loss of accuracy in percentage points, None for no limit.
+        max_size: Largest size of the .tflite in bytes, None for no limit.
+        max_download: Largest size of the .tflite in bytes after gzip, level 9, None for no limit.
+        compile: Whether the vendor's compiler runs.
+        compile_timeout: Time limit of the vendor's compiler in seconds.
+        segments: Number of pipelined segments that the compiled model is split into, one per accelerator; 0 for one
+            file.
+        co_compile: Models compiled together with this one: quantized .tflite files or bundles.
+        package: Package name of the Android code; empty for one derived from the name.
+        language: Language of the Android loader.
+        delivery: How an Android bundle reaches the app.
+        platform: Operating system of the bundle in place of the target's own, None to keep it; only for targets
+            without an accelerator.
+        dry_run: Run every stage but write no bundle.
         force: Replace an existing bundle.
+
+    Raises:
+        UsageError: A text that is not a value of its enum.
     """
 
     model: ModelOptions = field(default_factory=ModelOptions)
     target: TargetOptions = field(default_factory=TargetOptions)
     out: Path = Path()
     name: str = ""
-    scheme: str = "auto"
+    scheme: SchemeChoice = SchemeChoice.AUTO
     samples: str = ""
     train: str = ""
     per_tensor: bool = False
@@ -139,23 +169,36 @@ class BuildOptions:
     preprocess: str = ""
     random_calibration: bool = False
     calibration_samples: int = 500
-    method: str = ""
-    effort: str = "low"
+    method: RangeMethod | None = None
+    effort: Effort = Effort.LOW
     max_drop: float | None = None
     max_size: int | None = None
     max_download: int | None = None
-    compile: str = "auto"
+    compile: CompilePolicy = CompilePolicy.AUTO
     compile_timeout: float = 600.0
     segments: int = 0
     co_compile: tuple[Path, ...] = ()
     package: str = ""
-    language: str = "kotlin"
-    platform: str = ""
-    delivery: str = "module"
+    language: Language = Language.KOTLIN
+    platform: Platform | None = None
+    delivery: Delivery = Delivery.MODULE
     dry_run: bool = False
     force: bool = False
 
+    def __post_init__(self) -> None:
+        """Convert texts to enums; `object.__setattr__` because the class is frozen."""
+        for name, value in {
+            "scheme": parse_choice("--scheme", SchemeChoice, self.scheme),
+            "method": parse_optional("--ranges", RangeMethod, self.method),
+            "effort": parse_choice("--effort", Effort, self.effort),
+            "compile": parse_choice("--compile", CompilePolicy, self.compile),
+            "language": parse_choice("--language", Language, self.language),
+            "platform": parse_optional("--platform", Platform, self.platform),
+            "delivery": parse_choice("--delivery", Delivery, self.delivery),
+        }.items():
+            object.__setattr__(self, name, value)
+
     @property
     def limits(self) -> Limits:
-        """What the file has to hold; with any of them a build climbs the ladder."""
+        """Limits on the model file; with any limit, the build tries further candidates until one meets it."""
         return Limits(self.max_drop, self.max_size, self.max_download)

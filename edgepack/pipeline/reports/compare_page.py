@@ -1,6 +1,7 @@
 """One self-contained page of a comparison: no network, readable on a phone, light and dark."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from edgepack.pipeline.compare import ComparedScheme, Comparison
@@ -53,7 +54,7 @@ def _figure(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _row(entry: ComparedScheme, targets: list[str]) -> dict[str, Any]:
+def _row(entry: ComparedScheme, targets: Sequence[str]) -> dict[str, Any]:
     quality, latency = entry.quality, entry.latency
     return {
         "scheme": entry.scheme,

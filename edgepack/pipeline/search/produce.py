@@ -136,7 +136,7 @@ def _calibrated(context: BuildContext, candidate: Candidate, tflite: bytes, watc
             )
     with watch.stage("quantize"):
         quantized = quantize_calibrated(
-            context.session, tflite, candidate.rule, calibration, context.options.method
+            context.session, tflite, candidate.rule, calibration, context.options.method or ""
         )  # fmt: skip
     warnings = quantized.notes
     if calibration is not None and context.samples is None:
@@ -203,7 +203,7 @@ def _method(context: BuildContext, quantized: QuantizedModel) -> str:
 
     report = quantized.report
     if report is None:
-        return context.options.method or DEFAULT_METHOD
+        return str(context.options.method or DEFAULT_METHOD)
     steps = [step["step"] for step in report["steps"] if step["kept"]]
     mixed = report.get("mixed")
     if mixed is not None:
