@@ -152,6 +152,7 @@ def bench(case: Case, folder: Path, runs: int) -> None:
 def qualities(case: Case, folder: Path, out: Path) -> list[dict[str, object]]:
     """Measure both sides' files with the same code against the same float model."""
     from edgepack.graph import read_model
+    from edgepack.pipeline.float_model import convert_model
     from edgepack.pipeline.options import ModelOptions
     from edgepack.pipeline.session import Session
     from edgepack.runtime.evaluate import evaluate
@@ -161,7 +162,7 @@ def qualities(case: Case, folder: Path, out: Path) -> list[dict[str, object]]:
 
     os.environ["EDGEPACK_CACHE_DIR"] = str(folder / "cache")
     with Session(ModelOptions()) as session:
-        reference = session.float_model(case.model)[0].tflite
+        reference = convert_model(session, case.model)[0].tflite
     inputs = [InputSpec(i.name, i.shape, i.dtype) for i in model_inputs(read_model(reference))]
     samples = load_samples(str(case.evaluation), inputs)
     rows = []

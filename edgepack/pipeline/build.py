@@ -79,6 +79,7 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
     try:
         profile = resolve_profile(profile, options)
         plan = plan_candidates(context, profile)
+        result = replace(result, scheme=plan.candidates[0].rule.scheme, reason=plan.reason)
         reporter = TrialReporter(context.report if limits else silent, profile.id)
         for candidate in plan.candidates:
             reason = reason_to_skip(candidate, trials, limits)
@@ -95,7 +96,12 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
 
         with watch.stage("compile"):
             compiled = compile_model(context, profile, choice)
-        result = replace(result, compile=compiled.report, warnings=(*result.warnings, *compiled.warnings))
+        result = replace(
+            result,
+            model_sha256=sha256(context.shipped(choice.trial.quantized.tflite)),
+            compile=compiled.report,
+            warnings=(*result.warnings, *compiled.warnings),
+        )
 
         with watch.stage("bundle"):
             bundle = assemble(
@@ -159,7 +165,6 @@ def _with_file(result: TargetResult, trial: ProducedTrial, context: BuildContext
         tool=quantized.tool,
         model=shipped,
         model_name=f"{file_stem(context.name)}.tflite",
-        model_sha256=sha256(shipped),
         improvements=quantized.report,
         repairs=quantized.rewrites,
         postprocessing=quantized.postprocessing,

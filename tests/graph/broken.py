@@ -7,7 +7,7 @@ from edgepack.compat import check
 from edgepack.errors import EdgepackError
 from edgepack.graph import read_model
 from edgepack.pipeline.options import TargetOptions
-from edgepack.pipeline.rewrite import repair_for
+from edgepack.pipeline.rewrite import rewrite_unproven
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.registry import all_targets
 from edgepack.quantize.preview import plan
@@ -36,7 +36,7 @@ def answers(data: bytes) -> bool:
         for profile, variant, rule in cases():
             check(plan(model, rule), profile, variant=variant)
             if profile.id == "edgetpu" and len(data) < _SMALL:
-                repair_for(data, profile, rule, TargetOptions(variant=variant), mode="approximate", cut_tail=True)
+                rewrite_unproven(data, profile, rule, TargetOptions(variant=variant), mode="approximate", cut_tail=True)
     except EdgepackError:
         return False
     return True

@@ -12,7 +12,8 @@ import pytest
 from edgepack.compat import check
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.options import ModelOptions, TargetOptions
-from edgepack.pipeline.rewrite import repair_for
+from edgepack.pipeline.rewrite import rewrite_unproven
+from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule
 from edgepack.profiles.registry import all_targets, get_target
@@ -64,7 +65,7 @@ def test_float_is_checked_everywhere(folder: Path, name: str) -> None:
     check_everywhere(read_model(tflite))
     edgetpu = get_target("edgetpu")
     before = check(plan(read_model(tflite), INT8), edgetpu).summary
-    repaired = repair_for(tflite, edgetpu, INT8, TargetOptions(), mode="approximate")
+    repaired = rewrite_unproven(tflite, edgetpu, INT8, TargetOptions(), mode="approximate")
     after = check(plan(read_model(repaired.tflite), INT8), edgetpu).summary
     assert before["host"] - after["host"] == repaired.moved_ops >= 0
 
@@ -73,8 +74,8 @@ def test_float_is_checked_everywhere(folder: Path, name: str) -> None:
 def test_int8_is_placed_as_planned(folder: Path, session: Session, name: str) -> None:
     """The int8 file that quantization really makes is checked everywhere, and placed on the Edge TPU as planned."""
     tflite = (folder / f"{name}.tflite").read_bytes()
-    made, _, _ = session.quantized(tflite, INT8, session.calibration(tflite, 2), "")
-    check_everywhere(read_model(made))
+    quantized = quantize_calibrated(session, tflite, INT8, calibrate(session, tflite, 2), "").tflite
+    check_everywhere(read_model(quantized))
     edgetpu = get_target("edgetpu")
-    planned, real = check(plan(read_model(tflite), INT8), edgetpu), check(read_model(made), edgetpu)
+    planned, real = check(plan(read_model(tflite), INT8), edgetpu), check(read_model(quantized), edgetpu)
     assert [(f.op, f.placement) for f in real.ops] == [(f.op, f.placement) for f in planned.ops]

@@ -13,9 +13,11 @@ import pytest
 
 from edgepack.bundle.verify import verify
 from edgepack.cache import Cache
+from edgepack.errors import QuantizationError
 from edgepack.pipeline.build import build
 from edgepack.pipeline.options import BuildOptions, ModelOptions
 from edgepack.pipeline.results import BuildResult
+from edgepack.pipeline.search import produce
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "digits"
@@ -65,6 +67,38 @@ def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
     assert entry.quality is not None
     assert entry.quality.drop is not None
     assert entry.quality.drop <= 1.0
+
+
+def test_a_candidate_that_fails_is_a_trial_and_the_next_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantizer that dies on int8 does not end the build: the next scheme is taken, and all that says why."""
+    monkeypatch.setattr(produce, "quantize_with_ptq", _die)
+    (entry,) = build(FLOAT, ["cpu"], digits(tmp_path)).results
+    assert entry.error is None
+    assert entry.scheme == "dynamic-range"
+    assert "int8 could not be produced" in entry.reason
+    assert [(trial["scheme"], trial["tried"]) for trial in entry.ladder] == [("int8", False), ("dynamic-range", True)]
+    assert any("int8" in warning and "native code died" in warning for warning in entry.warnings)
+    assert entry.bundle is not None
+    assert json.loads((entry.bundle / "manifest.json").read_text())["ladder"] == list(entry.ladder)
+    assert verify(entry.bundle).problems == ()
+
+
+def test_a_build_ends_in_the_first_error_when_no_candidate_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Edge TPU runs int8 only: the quantizer's own error and exit code are the build's."""
+    monkeypatch.setattr(produce, "quantize_with_ptq", _die)
+    (entry,) = build(FLOAT, ["edgetpu"], digits(tmp_path)).results
+    assert isinstance(entry.error, QuantizationError)
+    assert entry.error.exit_code == 4
+    assert "native code died" in entry.error.message
+    assert entry.bundle is None
+
+
+def _die(*_: object, **__: object) -> None:
+    raise QuantizationError("native code died")
 
 
 def test_a_failing_target_does_not_stop_the_others(tmp_path: Path) -> None:

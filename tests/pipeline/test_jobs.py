@@ -1,58 +1,93 @@
+"""The PTQ jobs: what a child returns is what a direct call returns, with progress and a report."""
+
 import json
+from pathlib import Path
 
 import builders
 import numpy as np
 import pytest
 
-from edgepack.child import Worker
+from edgepack.child import Job, Worker
+from edgepack.errors import ConversionError, EdgepackError, QuantizationError, UnfitModelError
 from edgepack.graph import read_model
-from edgepack.pipeline.improving import improve_float, mix_ops, with_ranges
+from edgepack.pipeline import jobs
+from edgepack.pipeline.jobs import (
+    QUANTIZE_MIXED,
+    RUN_PTQ_STEPS,
+    quantize_mixed,
+    quantize_with_ranges,
+    run_ptq_steps,
+)
 from edgepack.profiles.model import SchemeRule
-from edgepack.samples import InputSpec, load_samples
+from edgepack.samples import InputSpec, SampleSet, load_samples
+
+
+def pictures(folder: Path) -> SampleSet:
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(0, 1, (12, 8, 8, 3)).astype(np.float32))
+    return load_samples(str(folder / "x.npy"), [InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))])
 
 
 @pytest.mark.slow
-def test_improving_runs_in_a_child_and_reports(tmp_path):
-    """The child gives back the same int8 file as a direct call, tells its progress, and reports each step's figures."""
-    tflite = builders.classifier()
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 1, (12, 8, 8, 3)).astype(np.float32))
-    spec = InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))
-    samples = load_samples(str(tmp_path / "x.npy"), [spec])
+def test_improving_runs_in_a_child_and_reports(tmp_path: Path) -> None:
+    """The child returns the same result as a direct call, emits progress, and reports each step's figures."""
+    tflite, samples = builders.classifier(), pictures(tmp_path)
     rule = SchemeRule("int8", "INT8")
-    told: list[tuple[str, int, int]] = []
+    events: list[tuple[str, int, int]] = []
     with Worker() as worker:
-        better, ranges, report = worker.call(
-            "edgepack.pipeline.improving:improve_float",
-            tflite,
-            rule,
-            samples,
-            "high",
-            ("absorb",),
-            on_event=told.append,
-        )
-    assert (better, ranges, report) == improve_float(tflite, rule, samples, "high", ("absorb",))
-    data, tool, notes = with_ranges(better, rule, json.loads(json.dumps(ranges)))
-    assert (data, tool, notes) == with_ranges(better, rule, ranges)
-    assert read_model(data).is_quantized and tool.startswith("ai-edge-quantizer")
-    assert (report["effort"], report["samples"]) == ("high", 12)
-    tried = [step["step"] for step in report["steps"]]
-    assert tried[:3] == ["ranges", "margin", "bounds"] and "rounding" in tried and "absorb" not in tried
-    assert {step for step, _, _ in told} >= {"ranges", "balance", "rounding"}
-    assert all(0 <= done < parts for _, done, parts in told)
+        call = RUN_PTQ_STEPS.call(tflite, rule, samples, "high", ("absorb",))
+        result = worker.run(call, on_event=events.append)
+    assert result == run_ptq_steps(tflite, rule, samples, "high", ("absorb",))
+    file = quantize_with_ranges(result.tflite, rule, json.loads(json.dumps(result.ranges)))
+    assert file == quantize_with_ranges(result.tflite, rule, result.ranges)
+    assert read_model(file.tflite).is_quantized
+    assert file.tool.startswith("ai-edge-quantizer")
+    assert (result.report["effort"], result.report["samples"]) == ("high", 12)
+    steps = [step["step"] for step in result.report["steps"]]
+    assert steps[:3] == ["ranges", "margin", "bounds"]
+    assert "rounding" in steps
+    assert "absorb" not in steps
+    assert {step for step, _, _ in events} >= {"ranges", "balance", "rounding"}
+    assert all(0 <= part < parts for _, part, parts in events)
 
 
 @pytest.mark.slow
-def test_mixing_runs_in_a_child_and_reports(tmp_path):
-    """The child gives the file that holds the limit, and the report says which ops stayed float and what it cost."""
-    tflite = builders.classifier()
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(0, 1, (12, 8, 8, 3)).astype(np.float32))
-    samples = load_samples(str(tmp_path / "x.npy"), [InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))])
+def test_mixing_runs_in_a_child_and_reports(tmp_path: Path) -> None:
+    """The child returns the file that meets the limit, and the report says which ops stayed float and what it cost."""
+    tflite, samples = builders.classifier(), pictures(tmp_path)
     rule = SchemeRule("int8", "FLOAT32", mixed=("float32",))
-    model, ranges, _ = improve_float(tflite, rule, samples, "low")
-    given = (model, rule, json.loads(json.dumps(ranges)), samples, tflite, samples, 0.0)
+    ptq = run_ptq_steps(tflite, rule, samples, "low")
+    ranges = json.loads(json.dumps(ptq.ranges))
     with Worker() as worker:
-        data, tool, _, report = worker.call("edgepack.pipeline.improving:mix_ops", *given)
-    assert (data, tool) == mix_ops(*given)[:2]
-    assert report["after"]["agreement"] == 100.0
-    assert report["kept_as"] == "float32"
-    assert report["ops"] == len(read_model(tflite).main.ops)
+        mixed = worker.run(QUANTIZE_MIXED.call(ptq.tflite, rule, ranges, samples, tflite, samples, 0.0))
+    assert mixed.file == quantize_mixed(ptq.tflite, rule, ranges, samples, tflite, samples, 0.0).file
+    assert mixed.report["after"]["agreement"] == 100.0
+    assert mixed.report["kept_as"] == "float32"
+    assert mixed.report["ops"] == len(read_model(tflite).main.ops)
+
+
+def abort(*_: object) -> None:
+    """Die as native code does."""
+    import os
+
+    os.abort()
+
+
+ALL = {name: job for name, job in vars(jobs).items() if isinstance(job, Job)}
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_one_kind_of_work_fails_with_one_error(name: str) -> None:
+    """Whichever way leads to it: quantization that dies is exit code 4, a file that the runtime cannot run is 3."""
+    quantizing = name not in {
+        "PROVE_EQUIVALENCE", "EVALUATE", "LAYER_ERRORS", "LATENCY", "GOLDEN_VECTORS", "KERNEL_SPREAD",
+    }  # fmt: skip
+    assert ALL[name].error is (QuantizationError if quantizing else UnfitModelError)
+
+
+@pytest.mark.parametrize("error", [QuantizationError, UnfitModelError, ConversionError])
+def test_a_child_that_dies_raises_the_error_of_its_job(error: type[EdgepackError]) -> None:
+    """The job carries its error class: signal, purpose and the end of the child's log reach the user."""
+    with Worker() as worker, pytest.raises(error, match="calibration failed: signal 6") as caught:
+        worker.run(Job(abort, error, "calibration").call())
+    assert "log_tail" in caught.value.details
+    assert caught.value.hint

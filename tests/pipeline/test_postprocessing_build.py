@@ -70,7 +70,7 @@ def test_classes_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -
     """ARG_MAX leaves the float model before it is quantized; the loader's classes are the float model's."""
     result = one(postprocessing_models, "classes", "edgetpu", tmp_path)
     assert result.report is not None and result.report.summary["host"] == 0
-    assert sorted(step.message for step in result.tail) == ["ARG_MAX of 'class'", "ARG_MAX of 'map'"]
+    assert sorted(step.message for step in result.postprocessing) == ["ARG_MAX of 'class'", "ARG_MAX of 'map'"]
     assert result.model is not None and "ARG_MAX" not in {op.name for op in read_model(result.model).main.ops}
     assert result.bundle is not None and verify(result.bundle).ok
     manifest = json.loads((result.bundle / "manifest.json").read_text())
@@ -115,7 +115,7 @@ def test_a_quantized_file_only_loses_its_tail(
 ) -> None:
     """Of a file that is quantized already the last steps are cut; the loader gives what the file gave."""
     result = one(postprocessing_models, file, "edgetpu", tmp_path)
-    assert [step.op for step in result.tail] == steps
+    assert [step.op for step in result.postprocessing] == steps
     before = [op.name for op in read_model(postprocessing_models / file).main.ops]
     assert result.model is not None
     assert [op.name for op in read_model(result.model).main.ops] == before[: -len(steps)]
@@ -125,7 +125,7 @@ def test_a_quantized_file_only_loses_its_tail(
     [found] = loaded(result.bundle, values, tmp_path).values()
     np.testing.assert_allclose(found, np.stack(column), rtol=0, atol=1e-6 * float(np.abs(column).max()))
     uncut = one(postprocessing_models, file, "edgetpu", tmp_path / "uncut", cut_tail=False)
-    assert uncut.tail == () and uncut.model == (postprocessing_models / file).read_bytes()
+    assert uncut.postprocessing == () and uncut.model == (postprocessing_models / file).read_bytes()
 
 
 def wide_softmax() -> bytes:
@@ -144,7 +144,7 @@ def test_softmax_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -
     (tmp_path / "wide.tflite").write_bytes(wide_softmax())
     (tmp_path / "samples.npz").write_bytes((postprocessing_models / "samples.npz").read_bytes())
     result = one(tmp_path, "wide.tflite", "edgetpu", tmp_path)
-    assert [step.op for step in result.tail] == ["SOFTMAX"]
+    assert [step.op for step in result.postprocessing] == ["SOFTMAX"]
     assert result.bundle is not None and result.quality is not None and result.quality.snr_db is not None
     with np.load(tmp_path / "samples.npz") as samples:
         values = samples["image"]
@@ -159,16 +159,16 @@ def test_softmax_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -
 def test_the_cache_keeps_the_tail(postprocessing_models: Path, tmp_path: Path) -> None:
     """A second build takes the cut model from the cache, with its tail, and ships the same bytes."""
     first, second = (one(postprocessing_models, "classes", "edgetpu", tmp_path / name) for name in ("first", "second"))
-    assert first.tail == second.tail != ()
+    assert first.postprocessing == second.postprocessing != ()
     assert first.bundle is not None and second.bundle is not None
     names = sorted(path.relative_to(first.bundle) for path in first.bundle.rglob("*") if path.is_file())
     assert all((first.bundle / name).read_bytes() == (second.bundle / name).read_bytes() for name in names)
-    assert one(postprocessing_models, "classes", "edgetpu", tmp_path / "third", cut_tail=False).tail == ()
+    assert one(postprocessing_models, "classes", "edgetpu", tmp_path / "third", cut_tail=False).postprocessing == ()
 
 
 def test_a_target_without_accelerator_keeps_its_model(postprocessing_models: Path, tmp_path: Path) -> None:
     """There is nothing to move ops to on the CPU target."""
-    assert one(postprocessing_models, "classes", "cpu", tmp_path, scheme="int8").tail == ()
+    assert one(postprocessing_models, "classes", "cpu", tmp_path, scheme="int8").postprocessing == ()
 
 
 @pytest.mark.parametrize(
@@ -184,10 +184,10 @@ def test_check_says_what_the_loader_would_do(postprocessing_models: Path, file: 
     """`check` counts the ops of the cut model, planned or as it is, and lists what was cut."""
     (found,) = check(postprocessing_models / file, ["edgetpu"], target_options=TargetOptions(cut_tail=True)).results
     (before,) = check(postprocessing_models / file, ["edgetpu"]).results
-    assert {step.op for step in found.tail} == steps
-    assert before.tail == () and before.report is not None and found.report is not None
-    assert found.report.summary["host"] == before.report.summary["host"] - len(found.tail)
-    assert found.to_json()["tail"] == [step.to_json() for step in found.tail]
+    assert {step.op for step in found.postprocessing} == steps
+    assert before.postprocessing == () and before.report is not None and found.report is not None
+    assert found.report.summary["host"] == before.report.summary["host"] - len(found.postprocessing)
+    assert found.to_json()["tail"] == [step.to_json() for step in found.postprocessing]
 
 
 def test_check_names_what_could_be_cut(postprocessing_models: Path, tmp_path: Path) -> None:

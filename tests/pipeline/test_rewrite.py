@@ -20,7 +20,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgepack.child import Worker
 
     with Worker() as worker:
-        worker.call("test_repairing:make_model", str(folder / "leaky.keras"))
+        worker.call("test_rewrite:make_model", str(folder / "leaky.keras"))
     np.savez(folder / "samples.npz", x=np.random.default_rng(0).random((60, 16, 16, 3), np.float32))
     return folder / "leaky.keras"
 
@@ -71,5 +71,5 @@ def test_check_says_what_a_build_would_rewrite(leaky: Path) -> None:
 
 def test_unknown_mode(leaky: Path, tmp_path: Path) -> None:
     """--repair takes three words."""
-    with pytest.raises(UsageError, match="exact, none or approximate"):
+    with pytest.raises(UsageError, match="exact, approximate or none"):
         build(leaky, ["edgetpu"], options(leaky, tmp_path, "maybe"))

@@ -10,7 +10,8 @@ import pytest
 from edgepack.compat import check
 from edgepack.graph import read_model
 from edgepack.pipeline.options import ModelOptions, TargetOptions
-from edgepack.pipeline.rewrite import off_accelerator, repair_proven
+from edgepack.pipeline.rewrite import off_accelerator, rewrite_proven
+from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated
 from edgepack.pipeline.session import Session
 from edgepack.profiles.registry import get_target
 
@@ -71,9 +72,9 @@ def test_every_op_moves(converted: Path, session: Session, target: str, variant:
     tflite = (converted / f"{name}.tflite").read_bytes()
     score = off_accelerator(profile, rule, wish)
     assert len(score(read_model(tflite))) == before
-    proven = repair_proven(session, tflite, profile, rule, wish)
-    assert [rewrite.code for rewrite in proven.repaired.rewrites] == [code]
-    assert (proven.repaired.moved_ops, score(read_model(proven.repaired.tflite))) == (before, frozenset())
+    proven = rewrite_proven(session, tflite, profile, rule, wish)
+    assert [rewrite.code for rewrite in proven.rewrites] == [code]
+    assert (proven.moved_ops, score(read_model(proven.tflite))) == (before, frozenset())
     assert proven.difference <= 1e-5
 
 
@@ -83,9 +84,9 @@ def test_the_quantized_file_is_taken_as_planned(converted: Path, session: Sessio
     profile = get_target("edgetpu")
     rule = profile.schemes[0]
     tflite = (converted / f"{name}.tflite").read_bytes()
-    repaired = repair_proven(session, tflite, profile, rule, TargetOptions()).repaired
-    made, _, _ = session.quantized(repaired.tflite, rule, session.calibration(repaired.tflite, 10), "")
-    summary = check(read_model(made), profile).summary
+    rewritten = rewrite_proven(session, tflite, profile, rule, TargetOptions()).tflite
+    quantized = quantize_calibrated(session, rewritten, rule, calibrate(session, rewritten, 10), "").tflite
+    summary = check(read_model(quantized), profile).summary
     assert (summary["host"], summary["partitions"]) == (0, 1), [
-        (f.op, f.reasons) for f in check(read_model(made), profile).ops if f.reasons
+        (f.op, f.reasons) for f in check(read_model(quantized), profile).ops if f.reasons
     ]

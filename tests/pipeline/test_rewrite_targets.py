@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from builders import Net
 
+from edgepack.choices import Repair
 from edgepack.errors import UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.options import ModelOptions, TargetOptions
-from edgepack.pipeline.rewrite import off_accelerator, repair_for, repair_proven
+from edgepack.pipeline.rewrite import off_accelerator, rewrite_proven, rewrite_unproven
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.registry import get_target
@@ -49,9 +50,9 @@ def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: Targ
     before = file()
     score = off_accelerator(edgetpu, INT8, WISH)
     assert score(read_model(before))
-    proven = repair_proven(session, before, edgetpu, INT8, WISH)
-    assert {rewrite.code for rewrite in proven.repaired.rewrites} == {code}
-    assert score(read_model(proven.repaired.tflite)) == frozenset()
+    proven = rewrite_proven(session, before, edgetpu, INT8, WISH)
+    assert {rewrite.code for rewrite in proven.rewrites} == {code}
+    assert score(read_model(proven.tflite)) == frozenset()
     assert proven.difference <= 1e-5
     assert proven.notes == ()
 
@@ -62,9 +63,9 @@ def test_what_does_not_prove_is_left_out(edgetpu: TargetProfile, session: Sessio
     The padding is sliced off again, so that only the small values are compared.
     """
     before = padv2(1000.0, inner_only=True)
-    assert repair_for(before, edgetpu, INT8, WISH).rewrites
-    proven = repair_proven(session, before, edgetpu, INT8, WISH)
-    assert (proven.repaired.tflite, proven.repaired.rewrites) == (before, ())
+    assert rewrite_unproven(before, edgetpu, INT8, WISH).rewrites
+    proven = rewrite_proven(session, before, edgetpu, INT8, WISH)
+    assert (proven.tflite, proven.rewrites) == (before, ())
     assert "padv2-shifted is left out" in proven.notes[0]
 
 
@@ -80,17 +81,17 @@ def test_a_bad_rewrite_does_not_take_the_good_ones_with_it(edgetpu: TargetProfil
         made.op("LEAKY_RELU", [z], [w], alpha=0.1)
         return [w]
 
-    proven = repair_proven(session, net(write), edgetpu, INT8, WISH)
-    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["leaky-relu"]
+    proven = rewrite_proven(session, net(write), edgetpu, INT8, WISH)
+    assert [rewrite.code for rewrite in proven.rewrites] == ["leaky-relu"]
     assert proven.difference <= 1e-5
 
 
 def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, session: Session) -> None:
     """Mode `approximate` reports how far the float outputs moved."""
     before = unary("GELU")
-    assert repair_proven(session, before, edgetpu, INT8, WISH).repaired.tflite == before
-    proven = repair_proven(session, before, edgetpu, INT8, WISH, mode="approximate")
-    assert [rewrite.code for rewrite in proven.repaired.rewrites] == ["gelu"]
+    assert rewrite_proven(session, before, edgetpu, INT8, WISH).tflite == before
+    proven = rewrite_proven(session, before, edgetpu, INT8, TargetOptions(repair=Repair.APPROXIMATE))
+    assert [rewrite.code for rewrite in proven.rewrites] == ["gelu"]
     assert 1e-4 < proven.difference < 0.021
     assert f"{proven.difference:.2g}" in proven.notes[0]
 
@@ -98,13 +99,13 @@ def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, sessio
 def test_the_cpu_gets_the_file_as_it_is() -> None:
     """The host has nothing to move ops to."""
     before = grouped(2)
-    assert repair_for(before, get_target("cpu"), SchemeRule("int8"), WISH).tflite == before
+    assert rewrite_unproven(before, get_target("cpu"), SchemeRule("int8"), WISH).tflite == before
 
 
 def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Session) -> None:
     """The message lists the modes."""
-    with pytest.raises(UsageError, match="expected exact, none or approximate, got 'fast'"):
-        repair_proven(session, unary("RELU"), edgetpu, INT8, WISH, mode="fast")
+    with pytest.raises(UsageError, match="expected exact, approximate or none, got 'fast'"):
+        rewrite_proven(session, unary("RELU"), edgetpu, INT8, TargetOptions(repair="fast"))  # type: ignore[arg-type]
 
 
 def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
@@ -117,6 +118,6 @@ def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
         return [z]
 
     before = net(write)
-    assert repair_for(before, edgetpu, INT8, WISH).tflite == before
-    done = repair_for(before, edgetpu, INT8, WISH, mode="approximate")
+    assert rewrite_unproven(before, edgetpu, INT8, WISH).tflite == before
+    done = rewrite_unproven(before, edgetpu, INT8, WISH, mode="approximate")
     assert {rewrite.code for rewrite in done.rewrites} == {"plain-arithmetic", "gelu"}

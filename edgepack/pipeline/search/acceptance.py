@@ -141,14 +141,14 @@ def missed_limits(
     if quality is not None and drop is not None and not acceptable(quality, drop):
         misses.add("drop")
         reasons.append(
-            "an output collapsed to a constant" if quality.collapsed else f"it loses more than {drop:g} points"
+            "an output collapsed to a constant" if quality.collapsed else f"more than {drop:g} points are lost"
         )
     if limits.size is not None and size > limits.size:
         misses.add("size")
-        reasons.append(f"larger than {limits.size} bytes")
+        reasons.append(f"its file is larger than {limits.size} bytes")
     if limits.download is not None and gzip_bytes is not None and gzip_bytes > limits.download:
         misses.add("download")
-        reasons.append(f"compressed larger than {limits.download} bytes")
+        reasons.append(f"its compressed file is larger than {limits.download} bytes")
     return frozenset(misses), tuple(reasons)
 
 
