@@ -1,7 +1,7 @@
-"""What a model says about itself: names, sentences, pixel normalisation and labels.
+"""Descriptions of a model: names, texts, pixel normalization and labels.
 
-They come from flags, from a `model.toml` and from the standard metadata of the user's own .tflite, in this order, and
-go into the bundle's loaders and into the metadata of the file that ships.
+Sources are options, a `model.toml` and the standard metadata of the user's own .tflite, in this order of precedence.
+The result goes into the bundle's loaders and into the metadata of the file that ships.
 """
 
 import tomllib
@@ -20,7 +20,7 @@ from edgepack.runtime.metrics import class_output
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 from edgepack.samples import Preprocess
 
-#: What model.toml may say of the model, and of each input and output.
+#: Keys of model.toml: for the model, for each input and for each output.
 _MODEL_KEYS = ("name", "description", "version", "author", "license")
 _INPUT_KEYS = ("tensor", "name", "description", "mean", "std")
 _OUTPUT_KEYS = ("tensor", "name", "description", "labels", "labels_file")
@@ -28,22 +28,22 @@ _COLORS = {1: "grayscale", 3: "rgb"}
 
 
 def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
-    """Return what a file's metadata says, and a note where it cannot be read."""
+    """Return a file's metadata, and a note where it cannot be read."""
     try:
         return read_metadata(tflite), ()
     except ModelFileError as error:
-        return None, (f"{error.message}; it is left out",)
+        return None, (f"{error.message}; it is ignored",)
 
 
 def preprocess_for(tflite: bytes, text: str) -> Preprocess | None:
-    """Return how pixels become values: from --preprocess, else from the file's own metadata, None when neither says.
+    """Return the normalization of pixels: from --preprocess, else from the file's own metadata, None without both.
 
     Args:
         tflite: The model as a .tflite.
         text: `MEAN,STD` or empty.
 
     Raises:
-        SamplesError: The text is no such pair.
+        SamplesError: The text is not such a pair.
     """
     if text:
         return Preprocess.parse(text)
@@ -60,18 +60,18 @@ def describe_model(
     labels: Sequence[str] = (),
     preprocess: Preprocess | None = None,
 ) -> ModelInfo:
-    """Put together what is known of a model; what was said closer to the command line wins.
+    """Merge the descriptions of a model; the source closer to the command line has precedence.
 
     Args:
-        model: The model; its inputs and outputs are what is described.
+        model: The model whose inputs and outputs are described.
         name: Name of the bundle.
         own: Metadata of the user's file.
-        toml: What `model.toml` says.
-        labels: Class names that the user or the folders of the samples gave.
-        preprocess: How pixels become values, when that was said.
+        toml: Content of `model.toml`.
+        labels: Class names from the user or from the sample folders.
+        preprocess: Normalization of pixels, None where it is unknown.
 
     Raises:
-        UsageError: The number of labels fits no output.
+        UsageError: The number of labels does not match any output.
     """
     inputs, outputs = model_inputs(model), model_outputs(model)
     classes = labelled_output(outputs, labels)
@@ -79,12 +79,12 @@ def describe_model(
         sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
         raise UsageError(
             f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
-            hint="the model gives class numbers, not scores: look names up in the app, or end it before ARG_MAX"
+            hint="the model returns class numbers: map them to names in the app, or end the model before ARG_MAX"
             if any(info.dtype.kind in "iu" and not info.quantized for info in outputs)
             else "give one label per class, in the order of the output",
         )
     flags = ModelInfo(
-        inputs=tuple(_pixels(info, preprocess) for info in inputs),
+        inputs=tuple(_pixels(tensor, preprocess) for tensor in inputs),
         outputs=tuple(
             TensorMetadata(labels=tuple(labels)) if position == classes else TensorMetadata()
             for position in range(len(outputs))
@@ -92,16 +92,16 @@ def describe_model(
     )
     names = ModelInfo(
         name=name,
-        inputs=tuple(TensorMetadata(name=info.name) for info in inputs),
-        outputs=tuple(TensorMetadata(name=info.name) for info in outputs),
+        inputs=tuple(TensorMetadata(name=tensor.name) for tensor in inputs),
+        outputs=tuple(TensorMetadata(name=tensor.name) for tensor in outputs),
     )
-    said = flags if toml is None else _merged(flags, toml)
-    for tensor, entry in (*zip(inputs, said.inputs, strict=False), *zip(outputs, said.outputs, strict=False)):
+    info = flags if toml is None else _merged(flags, toml)
+    for tensor, entry in (*zip(inputs, info.inputs, strict=False), *zip(outputs, info.outputs, strict=False)):
         _require_fit(tensor, entry)
     if own is not None:
-        said = _merged(said, _fitting(own, inputs, outputs))
-    said = _merged(said, names)
-    return replace(said, inputs=tuple(map(_colored, inputs, said.inputs)))
+        info = _merged(info, _fitting(own, inputs, outputs))
+    info = _merged(info, names)
+    return replace(info, inputs=tuple(map(_colored, inputs, info.inputs)))
 
 
 def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int | None:
@@ -111,26 +111,26 @@ def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int
 
 
 def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, own: ModelInfo | None, *, new: bool) -> bytes:
-    """Return a file with metadata.
+    """Return a file with the model's metadata.
 
     Args:
         tflite: The file that ships.
-        info: What is known of the model.
+        info: Description of the model.
         source: The user's model as a .tflite, perhaps with metadata of its own.
-        own: What that metadata says, None without.
-        new: True when flags, samples or a model.toml say what the source's own metadata does not.
+        own: Content of that metadata, None without.
+        new: True when options, samples or a model.toml add to the source's own metadata.
     """
     if new:
         return write_metadata(tflite, info)
-    # The author's metadata goes along whole, with what edgepack does not read.
+    # The author's metadata is copied whole, with the parts that edgepack does not read.
     return tflite if own is None or own_metadata(tflite)[0] == own else copy_metadata(source, tflite)
 
 
 def pixel_rule(info: ModelInfo, inputs: Sequence[TensorInfo]) -> Preprocess | None:
-    """Return how the pixels of the first image input become values, None when that is not said."""
-    for tensor, said in zip(inputs, info.inputs, strict=False):
-        if _is_image(tensor.shape) and said.mean:
-            return Preprocess(said.mean, said.std)
+    """Return the pixel normalization of the first image input, None where it is unknown."""
+    for tensor, entry in zip(inputs, info.inputs, strict=False):
+        if _is_image(tensor.shape) and entry.mean:
+            return Preprocess(entry.mean, entry.std)
     return None
 
 
@@ -143,10 +143,10 @@ def read_model_toml(path: Path, model: Model) -> ModelInfo:
 
     Args:
         path: The file.
-        model: What it describes.
+        model: The model that it describes.
 
     Raises:
-        UsageError: The file cannot be read, or says something that does not fit the model.
+        UsageError: The file cannot be read, or does not match the model.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -162,10 +162,10 @@ def read_model_toml(path: Path, model: Model) -> ModelInfo:
 
 
 def read_labels(path: Path) -> tuple[str, ...]:
-    """Return the class names of a file with one name per line; blank lines at the end do not count.
+    """Return the class names of a file with one name per line; blank lines at the end are ignored.
 
     Raises:
-        UsageError: The file cannot be read, is empty or holds no text.
+        UsageError: The file cannot be read, is empty or is not text.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -174,7 +174,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise UsageError(f"--labels: '{path}' holds no names", hint="write one class name per line")
+        raise UsageError(f"--labels: '{path}' is empty", hint="write one class name per line")
     return tuple(line.strip() for line in lines)
 
 
@@ -184,20 +184,20 @@ def _tensors(document: Mapping[str, Any], side: str, names: Sequence[str], path:
         raise _fault(path, f"expected [[{side}]] tables")
     if len(entries) > len(names):
         raise _fault(path, f"there are {len(entries)} [[{side}]], but the model has {len(names)}")
-    found = [TensorMetadata()] * len(names)
+    tensors = [TensorMetadata()] * len(names)
     for position, entry in enumerate(entries):
         tensor = _text(entry, "tensor", path) or names[position]
         if tensor not in names:
             raise _fault(path, f"[[{side}]] names the tensor '{tensor}': expected {', '.join(names)}")
-        found[names.index(tensor)] = _input(entry, path) if side == "inputs" else _output(entry, path)
-    return tuple(found)
+        tensors[names.index(tensor)] = _input(entry, path) if side == "inputs" else _output(entry, path)
+    return tuple(tensors)
 
 
 def _input(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
     _only(entry, _INPUT_KEYS, path)
     mean, std = _numbers(entry, "mean", path), _numbers(entry, "std", path)
     if len(mean) != len(std) or not all(std):
-        raise _fault(path, f"expected as many std as mean, none of them 0, got {list(mean)} and {list(std)}")
+        raise _fault(path, f"expected one std per mean, none of them 0, got {list(mean)} and {list(std)}")
     return TensorMetadata(_text(entry, "name", path), _text(entry, "description", path), mean, std)
 
 
@@ -205,7 +205,7 @@ def _output(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
     _only(entry, _OUTPUT_KEYS, path)
     labels = entry.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise _fault(path, "labels: expected a list of texts")
+        raise _fault(path, "labels: expected a list of strings")
     file = _text(entry, "labels_file", path)
     if file and labels:
         raise _fault(path, "give labels or labels_file, not both")
@@ -222,7 +222,7 @@ def _only(table: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
 def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
-        raise _fault(path, f"{key}: expected a text, got {value!r}")
+        raise _fault(path, f"{key}: expected a string, got {value!r}")
     return value
 
 
@@ -243,14 +243,14 @@ def _is_image(shape: Sequence[int]) -> bool:
 
 
 def _pixels(info: TensorInfo, preprocess: Preprocess | None) -> TensorMetadata:
-    """Return the normalisation of an image input; other inputs have none."""
+    """Return the normalization of an image input; other inputs have none."""
     if preprocess is None or not _is_image(info.shape) or not preprocess.fits(info.shape[3]):
         return TensorMetadata()
     return TensorMetadata(mean=preprocess.mean, std=preprocess.std)
 
 
 def _merged(first: ModelInfo, second: ModelInfo) -> ModelInfo:
-    """Return what the first says, and what the second says where the first is silent."""
+    """Return the first description, completed from the second."""
 
     def side(name: str) -> tuple[TensorMetadata, ...]:
         pairs = zip_longest(getattr(first, name), getattr(second, name), fillvalue=TensorMetadata())
@@ -265,26 +265,26 @@ def _merged_tensor(first: TensorMetadata, second: TensorMetadata) -> TensorMetad
     return replace(first, **values)
 
 
-def _misfit(tensor: TensorInfo, said: TensorMetadata) -> str:
-    """Return what does not fit a tensor's last dimension, empty when everything does."""
+def _misfit(tensor: TensorInfo, entry: TensorMetadata) -> str:
+    """Return what does not match a tensor's last dimension, empty when everything does."""
     last = tensor.shape[-1] if tensor.shape else 1
-    if said.labels and len(said.labels) != last:
-        return f"{last} values, but {len(said.labels)} labels"
-    counts = {len(values) for values in (said.mean, said.minimum, said.maximum)}
-    return "" if counts <= {0, 1, last} else f"{last} channels, but {max(counts)} numbers of normalisation"
+    if entry.labels and len(entry.labels) != last:
+        return f"{last} values, but {len(entry.labels)} labels"
+    counts = {len(values) for values in (entry.mean, entry.minimum, entry.maximum)}
+    return "" if counts <= {0, 1, last} else f"{last} channels, but {max(counts)} normalization values"
 
 
-def _require_fit(tensor: TensorInfo, said: TensorMetadata) -> None:
-    wrong = _misfit(tensor, said)
-    if wrong:
+def _require_fit(tensor: TensorInfo, entry: TensorMetadata) -> None:
+    misfit = _misfit(tensor, entry)
+    if misfit:
         raise UsageError(
-            f"'{tensor.name}' {list(tensor.shape)} has {wrong}",
+            f"'{tensor.name}' {list(tensor.shape)} has {misfit}",
             hint="give one label per class in the order of the output, one mean and std or one per channel",
         )
 
 
 def _fitting(own: ModelInfo, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> ModelInfo:
-    """Return a file's own metadata without entries that mean something else: labels of values, say, not of places."""
+    """Return a file's own metadata without entries that do not match the tensors, such as labels of another axis."""
 
     def kept(tensors: Sequence[TensorInfo], entries: Sequence[TensorMetadata]) -> tuple[TensorMetadata, ...]:
         return tuple(
@@ -295,7 +295,7 @@ def _fitting(own: ModelInfo, inputs: Sequence[TensorInfo], outputs: Sequence[Ten
     return replace(own, inputs=kept(inputs, own.inputs), outputs=kept(outputs, own.outputs))
 
 
-def _colored(tensor: TensorInfo, said: TensorMetadata) -> TensorMetadata:
-    """Name the colours of an image whose pixels have a rule."""
-    image = said.mean and _is_image(tensor.shape) and not said.color
-    return replace(said, color=_COLORS[tensor.shape[3]]) if image else said
+def _colored(tensor: TensorInfo, entry: TensorMetadata) -> TensorMetadata:
+    """Set the colour space of an image whose pixel normalization is known."""
+    image = entry.mean and _is_image(tensor.shape) and not entry.color
+    return replace(entry, color=_COLORS[tensor.shape[3]]) if image else entry

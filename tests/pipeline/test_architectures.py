@@ -33,20 +33,20 @@ INT8 = SchemeRule("int8", io="INT8", fully_connected="per-tensor")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with one float file per architecture."""
-    made = tmp_path_factory.mktemp("architectures")
-    done = subprocess.run([sys.executable, SCRIPT, made, *NAMES], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return made
+    folder = tmp_path_factory.mktemp("architectures")
+    process = subprocess.run([sys.executable, SCRIPT, folder, *NAMES], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return folder
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    with Session(ModelOptions(cache=False)) as made:
-        yield made
+    with Session(ModelOptions(cache=False)) as session:
+        yield session
 
 
 def check_everywhere(model: Model) -> None:
-    """Plan and check for each target and variant; every op is placed, with reasons when it is not taken."""
+    """Preview and check for each target and variant; every op is placed, with reasons when the target refuses it."""
     for profile in all_targets().values():
         for variant in profile.variants:
             rules = variant.schemes or profile.schemes
@@ -55,7 +55,7 @@ def check_everywhere(model: Model) -> None:
             report = check(plan(model, rule), profile, variant=variant.id)
             assert time.perf_counter() - start < 3, (profile.id, variant.id)
             assert report.ops
-            assert all(found.reasons or found.placement == "accelerator" for found in report.ops)
+            assert all(op.reasons or op.placement == "accelerator" for op in report.ops)
 
 
 @pytest.mark.parametrize("name", NAMES)

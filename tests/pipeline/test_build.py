@@ -46,7 +46,7 @@ def all_sound(result: BuildResult, targets: list[str] = TARGETS) -> None:
 
 
 def test_one_conversion_and_one_calibration_serve_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four targets: the cache holds one conversion and one choice of ranges, and one file per different wish."""
+    """Four targets: the cache holds one conversion and one choice of ranges, and one file per distinct rule."""
     monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path / "cache"))
     all_sound(build(FLOAT, TARGETS, digits(tmp_path)))
     entries = Cache().usage().entries
@@ -56,7 +56,7 @@ def test_one_conversion_and_one_calibration_serve_all(tmp_path: Path, monkeypatc
 
 
 def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
-    """Where the first choice loses more than a point and another does not, auto takes the other and says so."""
+    """Where the first choice loses more than a point and another does not, auto takes the other, with the reason."""
     data = np.load(EXAMPLES / "eval.npz")
     np.savez(tmp_path / "black.npz", x=np.zeros((30, *data[data.files[0]].shape[1:]), np.float32))
     options = BuildOptions(out=tmp_path, samples=str(tmp_path / "black.npz"), eval=str(EXAMPLES / "eval.npz"))
@@ -72,7 +72,7 @@ def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
 def test_a_candidate_that_fails_is_a_trial_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A quantizer that dies on int8 does not end the build: the next scheme is taken, and all that says why."""
+    """When the quantizer dies on int8, the next scheme is taken; reason, warnings and manifest name the failure."""
     monkeypatch.setattr(produce, "quantize_with_ptq", _die)
     (entry,) = build(FLOAT, ["cpu"], digits(tmp_path)).results
     assert entry.error is None
@@ -115,7 +115,7 @@ def test_a_failing_target_does_not_stop_the_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program made from the recorded contract of edgetpu_compiler stands in for it."""
+    """A stand-in for edgetpu_compiler, made from its recorded contract."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "compilers"))
     import edgetpu_standin
 
@@ -128,7 +128,7 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_compiled_file_and_its_fallback_are_shipped(
     tmp_path: Path, standin: Path, monkeypatch: pytest.MonkeyPatch, shared_models: Path
 ) -> None:
-    """With the compiler there, the bundle holds the compiled file, the host file, and what the compiler said."""
+    """With the compiler installed, the bundle holds the compiled file, the host file and the compiler's report."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", "success")
     model = shared_models / "coral" / "mobilenet_v1_0.25_128_quant.tflite"
     (entry,) = build(model, ["edgetpu"], BuildOptions(out=tmp_path, compile="require")).results
@@ -166,14 +166,14 @@ def test_a_model_that_xnnpack_refuses_still_runs_in_its_bundle(tmp_path: Path, s
     result = verify(entry.bundle)
     assert result.problems == ()
     assert result.golden
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "deeplab", "--self-test"],
         cwd=entry.bundle / "linux" / "src",
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 # -- every format ----------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_saved_model_keeps_its_accuracy(tmp_path: Path, shared_models: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vww_96.h5", "pretrainedResnet.h5"])
 def test_legacy_h5(tmp_path: Path, shared_models: Path, name: str) -> None:
-    """Trained legacy .h5 models build for all targets; random calibration is said in the manifest."""
+    """Trained legacy .h5 models build for all targets; the manifest records random calibration."""
     options = BuildOptions(out=tmp_path, random_calibration=True)
     result = build(shared_models / "mlperf-tiny" / name, TARGETS, options)
     all_sound(result)
@@ -229,7 +229,7 @@ def test_legacy_h5(tmp_path: Path, shared_models: Path, name: str) -> None:
     assert edgetpu.report.summary["accelerator"] == edgetpu.report.summary["total"]
 
 
-# -- kills and company -----------------------------------------------------------------------------------------------
+# -- kills, interrupts and concurrent builds ---------------------------------------------------------------------------
 
 
 def command(out: Path, *more: str) -> list[str]:
@@ -253,7 +253,7 @@ def test_a_killed_build_leaves_the_old_bundle_or_the_new_one(tmp_path: Path) -> 
     whole = time.monotonic() - start
     new = (tmp_path / "x" / "digits-cpu" / "manifest.json").read_bytes()
     assert old != new
-    seen = set()
+    manifests = set()
     for step in range(12):
         process = subprocess.Popen(
             command(tmp_path, *other),
@@ -265,9 +265,9 @@ def test_a_killed_build_leaves_the_old_bundle_or_the_new_one(tmp_path: Path) -> 
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert verify(tmp_path / "digits-cpu").problems == ()
-        found = (tmp_path / "digits-cpu" / "manifest.json").read_bytes()
-        assert found in {old, new}
-        seen.add(found)
+        manifest = (tmp_path / "digits-cpu" / "manifest.json").read_bytes()
+        assert manifest in {old, new}
+        manifests.add(manifest)
     subprocess.run(command(tmp_path, *other), env=environment(tmp_path / "c"), check=True, capture_output=True)
     assert (tmp_path / "digits-cpu" / "manifest.json").read_bytes() == new
     left = [p.name for p in tmp_path.iterdir() if p.name.startswith(".")]

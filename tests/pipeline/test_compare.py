@@ -37,23 +37,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def test_every_scheme_has_its_figures(digits: Comparison) -> None:
     """Each scheme has size, compressed size, accuracy, time here and the targets that take it."""
-    found = {entry.scheme: entry for entry in digits.results}
-    assert list(found) == ["float32", "float16", "dynamic-range", "int8", "int16x8", "int8-qat"]
-    assert "--train" in found.pop("int8-qat").reason
-    for entry in found.values():
+    schemes = {entry.scheme: entry for entry in digits.results}
+    assert list(schemes) == ["float32", "float16", "dynamic-range", "int8", "int16x8", "int8-qat"]
+    assert "--train" in schemes.pop("int8-qat").reason
+    for entry in schemes.values():
         assert entry.reason == ""
         assert 0 < entry.gzip_bytes <= entry.bytes
         assert entry.quality is not None
         assert entry.quality.top1 is not None
         assert entry.latency is not None
         assert entry.latency.runs >= 5
-    assert found["int8"].bytes < found["float16"].bytes < found["float32"].bytes
-    assert set(found["int8"].targets) == set(found["int8"].accepted) == set(TARGETS)
-    assert found["int8"].quality is not None
-    assert found["int8"].quality.logits_snr_db is not None
-    assert set(found["float16"].targets) == {"cpu", "android-gpu"}
-    assert found["float32"].quality is not None
-    assert found["float32"].quality.snr_db is None
+    assert schemes["int8"].bytes < schemes["float16"].bytes < schemes["float32"].bytes
+    assert set(schemes["int8"].targets) == set(schemes["int8"].accepted) == set(TARGETS)
+    assert schemes["int8"].quality is not None
+    assert schemes["int8"].quality.logits_snr_db is not None
+    assert set(schemes["float16"].targets) == {"cpu", "android-gpu"}
+    assert schemes["float32"].quality is not None
+    assert schemes["float32"].quality.snr_db is None
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +99,10 @@ def test_layers_say_where_the_error_is(digits: Comparison) -> None:
 
 def test_without_samples_integer_schemes_say_what_they_need() -> None:
     """Nothing is invented: a scheme that needs samples is listed with its reason."""
-    found = {entry.scheme: entry for entry in compare(FLOAT, ["cpu"]).results}
-    assert "samples" in found["int8"].reason
-    assert found["float16"].bytes > 0
-    assert found["float16"].quality is None
+    schemes = {entry.scheme: entry for entry in compare(FLOAT, ["cpu"]).results}
+    assert "samples" in schemes["int8"].reason
+    assert schemes["float16"].bytes > 0
+    assert schemes["float16"].quality is None
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_training_adds_rows(tmp_path: Path) -> None:
     with np.load(EXAMPLES / "eval.npz") as data:
         np.savez(tmp_path / "train.npz", x=data["x"][:240], y=data["y"][:240])
         np.savez(tmp_path / "eval.npz", x=data["x"][240:], y=data["y"][240:])
-    found = compare(
+    comparison = compare(
         EXAMPLES / "digits.keras",
         ["edgetpu"],
         samples=str(EXAMPLES / "samples.npz"),
@@ -119,7 +119,7 @@ def test_training_adds_rows(tmp_path: Path) -> None:
         train=str(tmp_path / "train.npz"),
         epochs=2,
     )
-    rows = {entry.scheme: entry for entry in found.results}
+    rows = {entry.scheme: entry for entry in comparison.results}
     assert list(rows) == ["int8", "int8-qat", "prune+qat", "cluster+qat", "prune+cluster+qat"]
     for entry in rows.values():
         assert entry.reason == ""
@@ -128,11 +128,11 @@ def test_training_adds_rows(tmp_path: Path) -> None:
         assert entry.quality.top1 is not None
     assert rows["prune+cluster+qat"].gzip_bytes < rows["prune+qat"].gzip_bytes < rows["int8"].gzip_bytes
     assert "80 % zeros, 16 clusters" in rows["prune+cluster+qat"].notes
-    assert "compressed file size" in html(found)
+    assert "compressed file size" in html(comparison)
 
 
 def test_training_wants_a_keras_model() -> None:
-    """A .tflite with --train is refused before anything is made."""
+    """A .tflite with --train is refused before any file is produced."""
     with pytest.raises(TransformError, match=r"\.tflite"):
         compare(FLOAT, ["cpu"], train=str(EXAMPLES / "eval.npz"))
 
@@ -163,9 +163,9 @@ def test_labels_of_the_picture_stay_apart(digits: Comparison) -> None:
     entry = next(entry for entry in digits.results if entry.scheme == "int8")
     crowd = [replace(entry, scheme=f"scheme-{n}", bytes=entry.bytes + 40 * n) for n in range(10)]
     page = html(replace(digits, results=tuple(crowd)))
-    found = re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)">(scheme-[0-9])</text>', page)
-    assert [name for *_, name in found] == [entry.scheme for entry in crowd]
-    places = [(float(x), float(y)) for x, y, _ in found]
+    labels = re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)">(scheme-[0-9])</text>', page)
+    assert [name for *_, name in labels] == [entry.scheme for entry in crowd]
+    places = [(float(x), float(y)) for x, y, _ in labels]
     assert all(0 < x < 660 - 60 and 0 < y < 270 for x, y in places)
     assert all(abs(a[1] - b[1]) >= 15 or abs(a[0] - b[0]) >= 60 for a, b in combinations(places, 2))
 
@@ -195,7 +195,7 @@ def test_a_browser_shows_it(digits: Comparison, tmp_path: Path, width: int, dark
         "dots: document.querySelectorAll('circle').length}); });</script>"
     )
     (tmp_path / "page.html").write_text(html(digits).replace("</head>", probe + "</head>"))
-    done = subprocess.run(
+    process = subprocess.run(
         [
             browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -205,10 +205,10 @@ def test_a_browser_shows_it(digits: Comparison, tmp_path: Path, width: int, dark
         ],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.S)
-    assert title is not None, done.stderr[-2000:]
-    seen = json.loads(title.group(1).replace("&quot;", '"'))
-    assert seen["wide"] is False
-    assert seen["dots"] == 5
-    assert seen["rows"] >= 10
-    assert seen["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")
+    title = re.search(r"<title>(.*?)</title>", process.stdout, re.S)
+    assert title is not None, process.stderr[-2000:]
+    page = json.loads(title.group(1).replace("&quot;", '"'))
+    assert page["wide"] is False
+    assert page["dots"] == 5
+    assert page["rows"] >= 10
+    assert page["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")

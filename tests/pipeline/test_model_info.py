@@ -1,4 +1,4 @@
-"""What a model says of itself goes into its bundle and its file, from flags, a model.toml or its own metadata."""
+"""Descriptions of a model, from options, a model.toml or its own metadata, reach its bundle and its file."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_flags_are_written(tmp_path: Path) -> None:
 
 
 def test_model_toml_is_written(tmp_path: Path) -> None:
-    """A model.toml says names, sentences, pixels and labels; the bundle's loader gets them too."""
+    """A model.toml holds names, texts, pixel normalization and labels; the bundle's loader gets them too."""
     (tmp_path / "model.toml").write_text(TOML)
     (tmp_path / "names.txt").write_text("\n".join(DIGITS))
     info, manifest, _ = built(FLOAT, tmp_path, metadata=tmp_path / "model.toml")
@@ -85,7 +85,7 @@ def test_model_toml_is_written(tmp_path: Path) -> None:
 
 
 def test_flags_come_before_the_toml_and_the_toml_before_the_file(tmp_path: Path) -> None:
-    """What was said closer to the command line wins, field by field."""
+    """The source closer to the command line has precedence, field by field."""
     own = ModelInfo("own", "own words", outputs=(TensorMetadata("scores", labels=tuple("abcdefghij")),))
     (tmp_path / "own.tflite").write_bytes(write_metadata(FLOAT.read_bytes(), own))
     (tmp_path / "model.toml").write_text('name = "toml"\n[[outputs]]\nlabels = ' + json.dumps(list("klmnopqrst")))
@@ -103,7 +103,7 @@ def test_flags_come_before_the_toml_and_the_toml_before_the_file(tmp_path: Path)
 
 
 def test_a_published_files_own_metadata_is_enough(tmp_path: Path, shared_models: Path) -> None:
-    """The published MobileNet gives its loader labels and normalisation with no flag, and ships as it is."""
+    """The published MobileNet brings labels and normalization for its loader, and ships unchanged."""
     info, manifest, shipped = built(shared_models / MOBILENET, tmp_path)
     assert shipped == (shared_models / MOBILENET).read_bytes()
     assert info is not None
@@ -131,7 +131,7 @@ def test_nothing_said_leaves_the_file_alone(tmp_path: Path) -> None:
 
 
 def test_labels_that_mean_something_else_stay_in_the_file_only(tmp_path: Path) -> None:
-    """A file whose label list is not one per place of the output (a detector's) builds, and keeps what it says."""
+    """A file whose label list is not one per place of the output (a detector's) builds, and keeps its metadata."""
     source = write_metadata(FLOAT.read_bytes(), ModelInfo("own", outputs=(TensorMetadata(labels=DIGITS),)))
     broken = source.replace(b"seven\n", b"se\nen\n")
     (tmp_path / "m.tflite").write_bytes(broken)
@@ -142,14 +142,14 @@ def test_labels_that_mean_something_else_stay_in_the_file_only(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name = 1", "name: expected a text"),
+        ("name = 1", "name: expected a string"),
         ("nam = 'x'", "unknown key 'nam'"),
-        ("[[inputs]]\nmean = 1", "as many std as mean"),
+        ("[[inputs]]\nmean = 1", "one std per mean"),
         ("[[inputs]]\nmean = 1\nstd = 0", "none of them 0"),
         ("[[inputs]]\nmean = [true]\nstd = [1]", "expected a number"),
         ("[[inputs]]\ntensor = 'nobody'", "expected image"),
         ("[[outputs]]\n[[outputs]]", "the model has 1"),
-        ("[[outputs]]\nlabels = [1]", "list of texts"),
+        ("[[outputs]]\nlabels = [1]", "list of strings"),
         ("[[outputs]]\nlabels = ['a']\nlabels_file = 'x'", "not both"),
         ("[[outputs]]\nlabels_file = 'nowhere'", "nowhere"),
         ("outputs = 3", "expected [[outputs]] tables"),
@@ -157,7 +157,7 @@ def test_labels_that_mean_something_else_stay_in_the_file_only(tmp_path: Path) -
     ],
 )
 def test_a_wrong_toml_is_one_clear_error(tmp_path: Path, text: str, expected: str) -> None:
-    """A model.toml that says what nobody can mean is refused with the place and the expectation."""
+    """A model.toml with an invalid entry is refused with its place and the expected form."""
     (tmp_path / "model.toml").write_text(text)
     with pytest.raises(UsageError) as caught:
         read_model_toml(tmp_path / "model.toml", read_model(FLOAT.read_bytes()))
@@ -166,7 +166,7 @@ def test_a_wrong_toml_is_one_clear_error(tmp_path: Path, text: str, expected: st
 
 @pytest.mark.parametrize("text", ["[[outputs]]\nlabels = ['one', 'two']", "[[inputs]]\nmean = [1, 2]\nstd = [1, 2]"])
 def test_a_toml_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
-    """Two labels for ten classes, two means for one channel: refused before anything is made."""
+    """Two labels for ten classes, two means for one channel: refused before any file is produced."""
     (tmp_path / "model.toml").write_text(text)
     with pytest.raises(UsageError, match=r"has (10 values, but 2 labels|1 channels, but 2 numbers)"):
         build(FLOAT, ["cpu"], BuildOptions(out=tmp_path, metadata=tmp_path / "model.toml"))

@@ -1,4 +1,4 @@
-"""`--cut-tail`: what a target refuses at a model's end goes to the loader, is said, measured, kept and shipped."""
+"""`--cut-tail`: last steps that a target refuses move to the loader, are reported, measured, cached and shipped."""
 
 import json
 import subprocess
@@ -26,8 +26,8 @@ AGREEMENT = 97.0
 
 
 def options(folder: Path, out: Path, *, cut_tail: bool = True, **more: object) -> BuildOptions:
-    wish = TargetOptions(cut_tail=cut_tail)
-    return BuildOptions(out=out, samples=str(folder / "samples.npz"), target=wish, **more)
+    target = TargetOptions(cut_tail=cut_tail)
+    return BuildOptions(out=out, samples=str(folder / "samples.npz"), target=target, **more)
 
 
 def one(folder: Path, model: str, target: str, out: Path, **more: object) -> TargetResult:
@@ -37,7 +37,7 @@ def one(folder: Path, model: str, target: str, out: Path, **more: object) -> Tar
 
 
 def original(folder: Path, file: str, values: np.ndarray) -> list[list[np.ndarray]]:
-    """Return, per output, what the user's file gives on each image."""
+    """Return, per output, the results of the user's file on each image."""
     runner = Runner((folder / file).read_bytes())
     results = [[np.array(output) for output in runner.run([value[None]])] for value in values]
     return [list(column) for column in zip(*results, strict=True)]
@@ -53,17 +53,17 @@ np.savez(sys.argv[3], **{t.name: np.stack([getattr(r, t.field) for r in results]
 
 
 def loaded(bundle: Path, values: np.ndarray, scratch: Path) -> dict[str, np.ndarray]:
-    """Return what the bundle's own package gives on each image, by the output's name."""
+    """Return the results of the bundle's own package on each image, by the output's name."""
     source = bundle / "linux" / "src"
     package = next(path.name for path in source.iterdir())
     np.save(scratch / "in.npy", values)
     command = [sys.executable, "-c", RUN, package, str(scratch / "in.npy"), str(scratch / "out.npz")]
-    done = subprocess.run(
+    process = subprocess.run(
         command, env={"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
-    with np.load(scratch / "out.npz") as found:
-        return {name: found[name] for name in found.files}
+    assert process.returncode == 0, process.stderr
+    with np.load(scratch / "out.npz") as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def test_classes_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -> None:
@@ -81,12 +81,12 @@ def test_classes_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -
         "op": "ARG_MAX", "axis": 3, "beta": 0, "shape": [1, 8, 8], "dtype": "INT32",
     }  # fmt: skip
     values = images(100, seed=9)
-    found = loaded(result.bundle, values, tmp_path)
+    results = loaded(result.bundle, values, tmp_path)
     names = read_model(postprocessing_models / "classes.tflite").output_names()
     for name, column in zip(names, original(postprocessing_models, "classes.tflite", values), strict=True):
         expected = np.stack(column)
-        assert (found[name].shape, found[name].dtype) == (expected.shape, expected.dtype)
-        assert 100 * np.mean(found[name] == expected) >= AGREEMENT
+        assert (results[name].shape, results[name].dtype) == (expected.shape, expected.dtype)
+        assert 100 * np.mean(results[name] == expected) >= AGREEMENT
 
 
 def test_classes_are_measured_by_their_scores(postprocessing_models: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_classes_are_measured_by_their_scores(postprocessing_models: Path, tmp_p
 def test_a_quantized_file_only_loses_its_tail(
     postprocessing_models: Path, tmp_path: Path, file: str, steps: list[str]
 ) -> None:
-    """Of a file that is quantized already the last steps are cut; the loader gives what the file gave."""
+    """Of a quantized file only the last steps are cut; the loader returns what the file returned."""
     result = one(postprocessing_models, file, "edgetpu", tmp_path)
     assert [step.op for step in result.postprocessing] == steps
     before = [op.name for op in read_model(postprocessing_models / file).main.ops]
@@ -122,8 +122,8 @@ def test_a_quantized_file_only_loses_its_tail(
     assert result.bundle is not None and verify(result.bundle).ok
     values = images(20, seed=3)
     [column] = original(postprocessing_models, file, values)
-    [found] = loaded(result.bundle, values, tmp_path).values()
-    np.testing.assert_allclose(found, np.stack(column), rtol=0, atol=1e-6 * float(np.abs(column).max()))
+    [values_loaded] = loaded(result.bundle, values, tmp_path).values()
+    np.testing.assert_allclose(values_loaded, np.stack(column), rtol=0, atol=1e-6 * float(np.abs(column).max()))
     uncut = one(postprocessing_models, file, "edgetpu", tmp_path / "uncut", cut_tail=False)
     assert uncut.postprocessing == () and uncut.model == (postprocessing_models / file).read_bytes()
 
@@ -149,15 +149,15 @@ def test_softmax_of_a_float_model(postprocessing_models: Path, tmp_path: Path) -
     with np.load(tmp_path / "samples.npz") as samples:
         values = samples["image"]
     expected = np.stack(original(tmp_path, "wide.tflite", values)[0])
-    found = loaded(result.bundle, values, tmp_path)["shares"]
-    np.testing.assert_allclose(found.sum(-1), 1, atol=1e-4)
-    noise = float(((found - expected) ** 2).sum())
+    shares = loaded(result.bundle, values, tmp_path)["shares"]
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-4)
+    noise = float(((shares - expected) ** 2).sum())
     assert 10 * np.log10(float((expected**2).sum()) / noise) == pytest.approx(result.quality.snr_db, abs=0.1)
-    assert np.mean(found.argmax(-1) == expected.argmax(-1)) >= 0.8
+    assert np.mean(shares.argmax(-1) == expected.argmax(-1)) >= 0.8
 
 
 def test_the_cache_keeps_the_tail(postprocessing_models: Path, tmp_path: Path) -> None:
-    """A second build takes the cut model from the cache, with its tail, and ships the same bytes."""
+    """A second build takes the cut model and its postprocessing from the cache, and ships the same bytes."""
     first, second = (one(postprocessing_models, "classes", "edgetpu", tmp_path / name) for name in ("first", "second"))
     assert first.postprocessing == second.postprocessing != ()
     assert first.bundle is not None and second.bundle is not None
@@ -182,24 +182,24 @@ def test_a_target_without_accelerator_keeps_its_model(postprocessing_models: Pat
 )
 def test_check_says_what_the_loader_would_do(postprocessing_models: Path, file: str, steps: set[str]) -> None:
     """`check` counts the ops of the cut model, planned or as it is, and lists what was cut."""
-    (found,) = check(postprocessing_models / file, ["edgetpu"], target_options=TargetOptions(cut_tail=True)).results
+    (checked,) = check(postprocessing_models / file, ["edgetpu"], target_options=TargetOptions(cut_tail=True)).results
     (before,) = check(postprocessing_models / file, ["edgetpu"]).results
-    assert {step.op for step in found.postprocessing} == steps
-    assert before.postprocessing == () and before.report is not None and found.report is not None
-    assert found.report.summary["host"] == before.report.summary["host"] - len(found.postprocessing)
-    assert found.to_json()["tail"] == [step.to_json() for step in found.postprocessing]
+    assert {step.op for step in checked.postprocessing} == steps
+    assert before.postprocessing == () and before.report is not None and checked.report is not None
+    assert checked.report.summary["host"] == before.report.summary["host"] - len(checked.postprocessing)
+    assert checked.to_json()["tail"] == [step.to_json() for step in checked.postprocessing]
 
 
 def test_check_names_what_could_be_cut(postprocessing_models: Path, tmp_path: Path) -> None:
-    """Without --cut-tail `check` says which refused last steps it would take, and only those."""
+    """Without --cut-tail `check` lists the refused last steps that it would cut, and only those."""
     (tmp_path / "wide.tflite").write_bytes(wide_softmax())
     for file, steps in [
         (postprocessing_models / "classes.tflite", {"ARG_MAX"}),
         (postprocessing_models / "probabilities.tflite", {"SOFTMAX"}),
         (tmp_path / "wide.tflite", {"SOFTMAX"}),
     ]:
-        (found,) = check(file, ["edgetpu"]).results
-        assert {step.op for step in found.cuttable} == steps
+        (checked,) = check(file, ["edgetpu"]).results
+        assert {step.op for step in checked.cuttable} == steps
         (cut,) = check(file, ["edgetpu"], target_options=TargetOptions(cut_tail=True)).results
         assert cut.cuttable == ()
         (cpu,) = check(file, ["cpu"]).results
@@ -209,7 +209,7 @@ def test_check_names_what_could_be_cut(postprocessing_models: Path, tmp_path: Pa
 
 
 def test_folders_of_samples_measure_a_class_choice(postprocessing_models: Path, tmp_path: Path) -> None:
-    """Folders name the samples' classes: the model that gives class numbers is measured, and no output gets labels."""
+    """Folders name the samples' classes: a model that returns class numbers is measured, and no output gets labels."""
     from PIL import Image
 
     for number, image in enumerate(images(12, seed=2)):

@@ -1,4 +1,4 @@
-"""Repairs in a build: refused ops move onto the accelerator, outputs stay, and every rewrite is said."""
+"""Rewrites in a build: refused ops move onto the accelerator, outputs stay, and every rewrite is reported."""
 
 from pathlib import Path
 
@@ -63,13 +63,13 @@ def test_repairs_bring_the_model_onto_the_edge_tpu(leaky: Path, tmp_path: Path) 
 
 def test_check_says_what_a_build_would_rewrite(leaky: Path) -> None:
     """The check of a float model counts the ops after the rewrites and lists them."""
-    (found,) = check(leaky, ["edgetpu"]).results
-    assert found.report is not None
-    assert found.report.summary["host"] == 0
-    assert found.repairs
+    (checked,) = check(leaky, ["edgetpu"]).results
+    assert checked.report is not None
+    assert checked.report.summary["host"] == 0
+    assert checked.repairs
 
 
 def test_unknown_mode(leaky: Path, tmp_path: Path) -> None:
-    """--repair takes three words."""
+    """--repair has three values."""
     with pytest.raises(UsageError, match="exact, approximate or none"):
         build(leaky, ["edgetpu"], options(leaky, tmp_path, "maybe"))

@@ -1,4 +1,4 @@
-"""Repairs of what the real converter writes, held against the files that quantization really makes."""
+"""Rewrites of files from the real converter, compared with the files that quantization really produces."""
 
 import subprocess
 import sys
@@ -49,30 +49,30 @@ CASES = [(target, variant, name) for (target, variant), models in EXPECTED.items
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with one float file per layer."""
     folder = tmp_path_factory.mktemp("layers")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, REPAIR / "converter_repairs.py", folder], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
     return folder
 
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Session]:
-    with Session(ModelOptions(cache=False)) as made:
-        yield made
+    with Session(ModelOptions(cache=False)) as session:
+        yield session
 
 
 @pytest.mark.parametrize(("target", "variant", "name"), CASES)
 def test_every_op_moves(converted: Path, session: Session, target: str, variant: str, name: str) -> None:
-    """A layer as TensorFlow writes it is refused before and taken whole after, proved within 1e-5 on samples."""
+    """A layer as TensorFlow writes it is refused before and accepted whole after, proven within 1e-5 on samples."""
     before, code = EXPECTED[target, variant][name]
     profile = get_target(target)
-    wish = TargetOptions(variant=variant)
+    target_options = TargetOptions(variant=variant)
     rule = profile.schemes[0]
     tflite = (converted / f"{name}.tflite").read_bytes()
-    score = off_accelerator(profile, rule, wish)
+    score = off_accelerator(profile, rule, target_options)
     assert len(score(read_model(tflite))) == before
-    proven = rewrite_proven(session, tflite, profile, rule, wish)
+    proven = rewrite_proven(session, tflite, profile, rule, target_options)
     assert [rewrite.code for rewrite in proven.rewrites] == [code]
     assert (proven.moved_ops, score(read_model(proven.tflite))) == (before, frozenset())
     assert proven.difference <= 1e-5
@@ -80,7 +80,7 @@ def test_every_op_moves(converted: Path, session: Session, target: str, variant:
 
 @pytest.mark.parametrize("name", ["grouped", "upsampling", "padded", "unequal", "shuffle", "pixels", "unstack", "tile"])
 def test_the_quantized_file_is_taken_as_planned(converted: Path, session: Session, name: str) -> None:
-    """What quantization makes of the repaired model really is whole on the Edge TPU, by the check of the real file."""
+    """The quantized form of the rewritten model runs whole on the Edge TPU, by the check of the real file."""
     profile = get_target("edgetpu")
     rule = profile.schemes[0]
     tflite = (converted / f"{name}.tflite").read_bytes()

@@ -1,4 +1,4 @@
-"""Repairs for real targets: what moves is what the plan and the check say, and what cannot be proved is not done."""
+"""Rewrites for real targets: the preview and the check decide which ops move, and what cannot be proven is not done."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ from edgepack.profiles.registry import get_target
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "repair"))
 
-from repair_nets import grouped, net, padv2, repeated, unary
+from repair_nets import grouped, padv2, repeated, unary
+from repair_nets import net as make_net
 
 INT8 = SchemeRule("int8", io="INT8", fully_connected="per-tensor")
 WISH = TargetOptions()
@@ -31,8 +32,8 @@ def edgetpu() -> TargetProfile:
 
 @pytest.fixture
 def session() -> Iterator[Session]:
-    with Session(ModelOptions(cache=False)) as made:
-        yield made
+    with Session(ModelOptions(cache=False)) as session:
+        yield session
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def session() -> Iterator[Session]:
     ],
 )
 def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: TargetProfile, session: Session) -> None:
-    """Models that the Edge TPU compiler would refuse or leave on the host are planned whole after the repair."""
+    """Models that the Edge TPU compiler would refuse or leave on the host are previewed whole after the rewrites."""
     assert callable(file)
     before = file()
     score = off_accelerator(edgetpu, INT8, WISH)
@@ -58,7 +59,7 @@ def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: Targ
 
 
 def test_what_does_not_prove_is_left_out(edgetpu: TargetProfile, session: Session) -> None:
-    """PADV2 by 1000 around small values loses their digits in the sum: the proof sees it, the op stays, a note says so.
+    """PADV2 by 1000 around small values loses their digits in the sum: the proof fails, the op stays, and a note tells.
 
     The padding is sliced off again, so that only the small values are compared.
     """
@@ -72,16 +73,16 @@ def test_what_does_not_prove_is_left_out(edgetpu: TargetProfile, session: Sessio
 def test_a_bad_rewrite_does_not_take_the_good_ones_with_it(edgetpu: TargetProfile, session: Session) -> None:
     """Only the kind that fails its proof is left out."""
 
-    def write(made: Net, x: int) -> list[int]:
+    def write(net: Net, x: int) -> list[int]:
         shape = (1, 6, 6, 8)
-        y, z, w = made.tensor("y", (1, 8, 8, 8)), made.tensor("z", shape), made.tensor("w", shape)
-        paddings = made.constant("p", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
-        made.op("PADV2", [x, paddings, made.constant("v", 1000.0)], [y])
-        made.op("SLICE", [y, made.constant("b", [0, 1, 1, 0], "INT32"), made.constant("s", shape, "INT32")], [z])
-        made.op("LEAKY_RELU", [z], [w], alpha=0.1)
+        y, z, w = net.tensor("y", (1, 8, 8, 8)), net.tensor("z", shape), net.tensor("w", shape)
+        paddings = net.constant("p", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
+        net.op("PADV2", [x, paddings, net.constant("v", 1000.0)], [y])
+        net.op("SLICE", [y, net.constant("b", [0, 1, 1, 0], "INT32"), net.constant("s", shape, "INT32")], [z])
+        net.op("LEAKY_RELU", [z], [w], alpha=0.1)
         return [w]
 
-    proven = rewrite_proven(session, net(write), edgetpu, INT8, WISH)
+    proven = rewrite_proven(session, make_net(write), edgetpu, INT8, WISH)
     assert [rewrite.code for rewrite in proven.rewrites] == ["leaky-relu"]
     assert proven.difference <= 1e-5
 
@@ -109,15 +110,15 @@ def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Sessi
 
 
 def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
-    """NEG stands between DEQUANTIZE and QUANTIZE, MUL does not; but while GELU has the file refused, nothing moves."""
+    """NEG needs DEQUANTIZE and QUANTIZE around it, MUL does not; but while GELU is refused, nothing moves."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y, z = made.tensor("y", (1, 6, 6, 8)), made.tensor("z", (1, 6, 6, 8))
-        made.op("NEG", [x], [y])
-        made.op("GELU", [y], [z])
+    def write(net: Net, x: int) -> list[int]:
+        y, z = net.tensor("y", (1, 6, 6, 8)), net.tensor("z", (1, 6, 6, 8))
+        net.op("NEG", [x], [y])
+        net.op("GELU", [y], [z])
         return [z]
 
-    before = net(write)
+    before = make_net(write)
     assert rewrite_unproven(before, edgetpu, INT8, WISH).tflite == before
-    done = rewrite_unproven(before, edgetpu, INT8, WISH, mode="approximate")
-    assert {rewrite.code for rewrite in done.rewrites} == {"plain-arithmetic", "gelu"}
+    rewritten = rewrite_unproven(before, edgetpu, INT8, WISH, mode="approximate")
+    assert {rewrite.code for rewrite in rewritten.rewrites} == {"plain-arithmetic", "gelu"}

@@ -33,14 +33,14 @@ def test_a_new_file_changes_every_key(package: Path, folder: str) -> None:
 
 def test_a_changed_or_renamed_module_changes_every_key(package: Path) -> None:
     """A change of any module counts, also a move of its text to another name."""
-    seen = {code_digest(package)}
+    digests = {code_digest(package)}
     module = package / "train" / "losses.py"
     module.rename(module.with_name("loss.py"))
-    seen.add(code_digest(package))
+    digests.add(code_digest(package))
     with (package / "bundle" / "names.py").open("a") as stream:
         stream.write("# changed\n")
-    seen.add(code_digest(package))
-    assert len(seen) == 3
+    digests.add(code_digest(package))
+    assert len(digests) == 3
 
 
 def test_the_key_holds_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,14 +61,14 @@ def test_a_scheme_that_was_asked_for_stays() -> None:
 
 
 def test_single_ops_are_kept_where_the_target_takes_that() -> None:
-    """Mixed precision stands above the last effort with its limit: float first on the CPU, int16 by chip on Hexagon."""
+    """Mixed precision comes after the last effort, with its limit: float first on the CPU, int16 by chip on Hexagon."""
     mixed = [candidate for candidate in search_order(CPU, EVERYTHING, drop=0.5) if candidate.mixed is not None]
     assert [candidate.mixed_as for candidate in mixed] == ["float32", "int16"]
     assert {(c.rule.scheme, c.effort, c.mixed) for c in mixed} == {("int8", "high", 0.5)}
     hexagon = get_target("hexagon")
     for soc, kinds in (("SM8550", ["int16"]), ("SM8350", []), ("SM8150", []), ("", [])):
-        found = search_order(choose_variant(hexagon, soc=soc).schemes, EVERYTHING)
-        assert [candidate.mixed_as for candidate in found if candidate.mixed is not None] == kinds
+        candidates = search_order(choose_variant(hexagon, soc=soc).schemes, EVERYTHING)
+        assert [candidate.mixed_as for candidate in candidates if candidate.mixed is not None] == kinds
     assert not any(candidate.mixed is not None for candidate in search_order(hexagon.schemes, EVERYTHING))
     assert not any(candidate.mixed is not None for candidate in search_order(EDGETPU, EVERYTHING))
     assert not any(candidate.mixed is not None for candidate in search_order(CPU, EVERYTHING, improvable=False))
@@ -149,7 +149,7 @@ def test_what_can_help_is_tried(candidate: Candidate, before: list[Trial], limit
     ],
 )
 def test_a_file_is_held_against_every_limit(limits: Limits, drop: float, misses: set[str]) -> None:
-    """Each limit counts for itself, and a miss is said in words."""
+    """Each limit counts for itself, and a missed one has a reason in words."""
     missed, reasons = missed_limits(1000, 900, quality(drop), limits)
     assert missed == misses
     assert len(reasons) == len(misses)

@@ -148,7 +148,7 @@ def test_none_holds(tmp_path: Path, dim: str) -> None:
 
 
 def test_size_asks_for_fewer_bits_and_not_for_effort(tmp_path: Path) -> None:
-    """A size that float16 exceeds and int8 holds: the GPU's third choice is taken, larger files are not even made."""
+    """A size that float16 exceeds and int8 meets: the GPU's third choice is taken, larger files are not produced."""
     entry = search("android-gpu", tmp_path, [], max_size=30_000)
     assert entry.error is None
     tried = {step["rung"]: step["tried"] for step in entry.ladder}
@@ -176,7 +176,7 @@ def test_training_alone_of_a_file_that_cannot_be_trained(tmp_path: Path) -> None
 
 
 def test_one_scale_per_tensor(tmp_path: Path) -> None:
-    """--per-tensor leaves no weight tensor with more than one scale; training cannot do that and says so."""
+    """--per-tensor leaves no weight tensor with more than one scale; training cannot do that, with a clear error."""
     entry = search("cpu", tmp_path, [], scheme="int8", per_tensor=True)
     assert entry.error is None
     assert entry.model is not None
@@ -189,7 +189,7 @@ def test_one_scale_per_tensor(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_when_accuracy_asks(tmp_path: Path, dim: str) -> None:
-    """Where int8 loses too much at every effort and the target takes nothing else, labelled samples are trained on."""
+    """Where int8 loses too much at every effort and the target supports nothing else, the model is trained."""
     with np.load(EXAMPLES / "eval.npz") as data:
         np.savez(tmp_path / "train.npz", x=data["x"][:300], y=data["y"][:300])
         np.savez(tmp_path / "eval.npz", x=data["x"][300:], y=data["y"][300:])
