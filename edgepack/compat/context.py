@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from edgepack.graph import Graph, Op, Tensor
+from edgepack.graph.op_layout import OP_LAYOUTS, OpLayout
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,20 @@ class Context:
         return tensor.is_constant or tensor.index in self.dequantized_constants
 
 
-_FILTERED = ("data", "weights", "bias")
-_TRANSPOSED = ("parameter", "weights", "data", "bias")
+def _layer_roles(layout: OpLayout) -> tuple[str, ...]:
+    """Return the roles of the inputs of an op with weights and bias, in order."""
+    roles = {layout.data: "data", layout.weights: "weights"}
+    if layout.bias is not None:
+        roles[layout.bias] = "bias"
+    return tuple(roles.get(position, "parameter") for position in range(max(roles) + 1))
+
+
 _ONE = ("data", "parameter")
 _TWO = ("data", "parameter", "parameter")
 
 #: Parts of the inputs by position; ops that are not here have data only.
 _ROLES: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_3D"), _FILTERED),
-    **dict.fromkeys(("TRANSPOSE_CONV", "CONV_3D_TRANSPOSE"), _TRANSPOSED),
+    **{name: _layer_roles(layout) for name, layout in OP_LAYOUTS.items() if layout.bias is not None},
     **dict.fromkeys(
         (
             "ARG_MAX", "ARG_MIN", "BROADCAST_TO", "CUMSUM", "EXPAND_DIMS", "GATHER", "GATHER_ND", "MEAN",

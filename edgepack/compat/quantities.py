@@ -7,6 +7,7 @@ import numpy as np
 
 from edgepack.compat.context import Context, data_input, first_output, inputs, tensors, weights_of
 from edgepack.graph import Op, Tensor
+from edgepack.graph.op_layout import OP_LAYOUTS, dilated_size, padding_amounts
 
 Measured = float | None
 
@@ -124,7 +125,7 @@ def _dilated(
 ) -> Callable[[Context, Op], Measured]:
     def read(context: Context, op: Op) -> Measured:
         size, step = kernel(context, op), dilation(context, op)
-        return None if size is None or step is None else (size - 1) * step + 1
+        return None if size is None or step is None else float(dilated_size(int(size), int(step)))
 
     return read
 
@@ -158,7 +159,7 @@ def _aligned_ratio(from_end: int) -> Callable[[Context, Op], Measured]:
 
 
 def _added(from_end: int, kernel: Callable[[Context, Op], Measured], stride: str) -> Callable[[Context, Op], Measured]:
-    """What padding SAME adds: TFLite's ComputePaddingWithOffset, tflite/kernels/padding.h."""
+    """Rows or columns that padding SAME adds."""
 
     def read(context: Context, op: Op) -> Measured:
         if op.options.get("padding") != "SAME":
@@ -166,7 +167,7 @@ def _added(from_end: int, kernel: Callable[[Context, Op], Measured], stride: str
         size, window, step = _dimension(_in, from_end)(context, op), kernel(context, op), op.options.get(stride)
         if size is None or window is None or not isinstance(step, int) or step < 1:
             return None
-        return max(0.0, (math.ceil(size / step) - 1) * step + window - size)
+        return float(sum(padding_amounts("SAME", int(size), int(window), step)))
 
     return read
 
@@ -207,7 +208,10 @@ def _weights_abs_sum(context: Context, op: Op) -> Measured:
     weights = _weights(context, op)
     if weights is None or weights.data is None or weights.is_float:
         return None
-    axis = weights.rank - 1 if op.name == "DEPTHWISE_CONV_2D" else 0
+    layout = OP_LAYOUTS.get(op.name)
+    axis = layout.channel_axis if layout is not None else 0
+    if axis is None or axis >= weights.rank:
+        return None
     values = np.moveaxis(weights.data.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
     if weights.quantization is not None and weights.quantization.zero_point.size in {1, values.shape[0]}:
         values = values - weights.quantization.zero_point.reshape(-1, 1)

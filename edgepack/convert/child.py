@@ -24,6 +24,7 @@ from edgepack.convert.original import Original
 from edgepack.errors import ConversionError, ModelFileError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, read_model
 from edgepack.runtime import Runner
+from edgepack.text import first_line
 
 #: Quiet, on the CPU, and the same numbers on every machine.
 _ENVIRONMENT = {
@@ -142,7 +143,7 @@ def _trace(original: Original, options: ConvertOptions) -> _Traced:
                 details={"log": str(error)},
             ) from error
         raise ConversionError(
-            f"the model does not run with the inputs {told}: {type(error).__name__}: {_first_line(error)}",
+            f"the model does not run with the inputs {told}: {type(error).__name__}: {first_line(error)}",
             hint="give the shapes it was made for with --input-shape NAME=1,224,224,3",
             details={"log": str(error)},
         ) from error
@@ -158,7 +159,7 @@ def _attempt(traced: _Traced, probes: list[list[Array]], way: Any) -> tuple[tupl
         raise
     except Exception as error:
         _raise_if_ops_are_missing(error)
-        return None, f"{type(error).__name__}: {_first_line(error)}"
+        return None, f"{type(error).__name__}: {first_line(error)}"
 
     run_original = traced.run
     try:
@@ -269,8 +270,3 @@ def _graph_name(name: str, position: int) -> str:
     """Return a name TensorFlow takes for a graph input."""
     safe = re.sub(r"[^A-Za-z0-9_.\-]", "_", name)
     return safe if re.match(r"[A-Za-z0-9.]", safe) else f"input_{position}{safe}"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:400] if text else "no message"

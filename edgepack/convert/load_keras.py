@@ -14,6 +14,7 @@ from edgepack.convert.keras_code import archive_config, find_code, refuse_code, 
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.original import OpenInput, Original, is_positional, named_leaves, rebuilt, unique
 from edgepack.errors import ConversionError, ModelFileError
+from edgepack.text import first_line
 
 
 def read_h5_config(path: Path) -> tuple[dict[str, Any], str]:
@@ -74,7 +75,7 @@ def load_keras(path: Path, source: str, options: ConvertOptions) -> Original:
         except ConversionError:
             raise
         except Exception as error:
-            failures.append(_first_line(error))
+            failures.append(f"{type(error).__name__}: {first_line(error, default='')}")
     raise ConversionError(
         f"'{path}' (written by Keras {version or 'of unknown version'}) cannot be loaded: {failures[0]}",
         hint=_hint(failures, options),
@@ -201,11 +202,6 @@ def _hint(failures: list[str], options: ConvertOptions) -> str:
             return "put the module with the custom classes on PYTHONPATH, or export a SavedModel: model.export(DIR)"
         return "it uses custom classes: export a SavedModel with model.export(DIR), or allow its code with --allow-code"
     return "load it where it was made and export a SavedModel: model.export(DIR)"
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:400] if text else ''}"
 
 
 def _text(value: Any) -> str:

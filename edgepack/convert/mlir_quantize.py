@@ -6,6 +6,7 @@ Runs TensorFlow, which aborts the process on models it cannot take: call it in a
 from typing import Any
 
 from edgepack.errors import ConversionError
+from edgepack.text import first_line
 
 
 def mlir_quantize(
@@ -52,6 +53,5 @@ def mlir_quantize(
             # The quantizer leaves float ends; this is how TFLiteConverter itself takes them off.
             made = bytes(util.modify_model_io_type(made, types[io], types[io]))
     except Exception as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise ConversionError(f"TFLiteConverter's quantizer failed: {reason}") from error
+        raise ConversionError(f"TFLiteConverter's quantizer failed: {first_line(error)}") from error
     return made

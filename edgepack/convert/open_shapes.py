@@ -9,6 +9,7 @@ from edgepack.convert.model import ConvertOptions
 from edgepack.errors import ConversionError, UsageError
 from edgepack.graph import Model
 from edgepack.graph.edit import pack, set_batch, unpack
+from edgepack.text import first_line
 
 Shape = tuple[int, ...]
 
@@ -117,7 +118,7 @@ def fix_shapes(tflite: bytes, shapes: Mapping[str, Shape]) -> bytes:
             return set_batch(tflite, next(iter(shapes.values()))[0])
         told = ", ".join(f"{name}={_csv(shape)}" for name, shape in shapes.items())
         raise ConversionError(
-            f"the model does not run with the input shapes {told}: {str(error).strip().splitlines()[0]}",
+            f"the model does not run with the input shapes {told}: {first_line(error)}",
             hint="give the shapes it was made for with --input-shape",
         ) from error
     model = unpack(tflite)

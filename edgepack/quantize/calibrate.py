@@ -17,6 +17,7 @@ from edgepack.errors import QuantizationError, SamplesError
 from edgepack.graph import Model, read_model
 from edgepack.graph.edit import expose_activations, float_activations, tensor_keys
 from edgepack.quantize.histogram import Counts, Floats, Statistics
+from edgepack.text import first_line
 
 Sample = Mapping[str, npt.NDArray[Any]]
 
@@ -207,7 +208,7 @@ def _runtime(tflite: bytes, threads: int) -> Any:
         runtime.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise QuantizationError(
-            f"the float model cannot be run here to measure its activations: {_first_line(error)}",
+            f"the float model cannot be run here to measure its activations: {first_line(error)}",
             hint="ops outside TFLite's builtins cannot be calibrated",
         ) from error
     return runtime
@@ -218,12 +219,8 @@ def _invoke(runtime: Any, number: int) -> None:
         runtime.invoke()
     except RuntimeError as error:
         raise QuantizationError(
-            f"the float model failed on calibration sample {number}: {_first_line(error)}"
+            f"the float model failed on calibration sample {number}: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]
 
 
 def _arrays(model: Model, sample: Sample, number: int) -> list[npt.NDArray[Any]]:

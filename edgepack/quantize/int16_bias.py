@@ -18,20 +18,15 @@ import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, empty_unused, op_code, pack, tensor_keys, unique_names, unpack
+from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.op_support import DIRECT_INT16
 from edgepack.quantize.ranges import Range
 
-#: Layers whose kernel takes 32-bit biases beside int16 activations, with the inputs that hold activation, weights and
-#: bias. DEPTHWISE_CONV_2D is not one: ai-edge-litert 2.3.0 refuses to prepare it with such a bias.
-NARROW_BIAS = {
-    "CONV_2D": (0, 1, 2),
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
-
-#: The same places of every layer with a bias.
-BIASED = {**NARROW_BIAS, "DEPTHWISE_CONV_2D": (0, 1, 2)}
+#: Ops whose int16 kernel supports a 32-bit bias. DEPTHWISE_CONV_2D is not one: ai-edge-litert 2.3.0 refuses to prepare
+#: it with such a bias.
+NARROW_BIAS = frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 _LARGEST_INPUT = 1 << 15
 _LARGEST_SUM = (1 << 31) - 1
@@ -52,7 +47,7 @@ def layer_fits(graph: Graph, op: Op, rule: SchemeRule) -> bool:
     """Return whether a float layer will get a bias of 32 bits beside int16 activations, as far as its weights tell."""
     if op.name not in NARROW_BIAS:
         return False
-    weights = graph.tensors[op.inputs[NARROW_BIAS[op.name][1]]]
+    weights = graph.tensors[weights_index(op)]
     if weights.data is None or not weights.data.size:
         return False
     rows = np.abs(weights.data.reshape(weights.shape[0], -1))
@@ -63,7 +58,8 @@ def layer_fits(graph: Graph, op: Op, rule: SchemeRule) -> bool:
 
 def splits_bias(graph: Graph, op: Op, rule: SchemeRule) -> bool:
     """Return whether a float layer's bias is to follow it as an ADD when its activations become int16."""
-    if rule.wide_bias or op.name not in BIASED or _bias_of(op) < 0 or graph.tensors[_bias_of(op)].data is None:
+    bias = bias_index(op)
+    if rule.wide_bias or op.name not in DIRECT_INT16 or bias < 0 or graph.tensors[bias].data is None:
         return False
     return not layer_fits(graph, op, rule)
 
@@ -111,7 +107,7 @@ def split_biases(
                 name += "_"
             names.add(name)
             written.append(_add_behind(main, layer, op, name, code))
-            bias = graph.tensors[_bias_of(op)].data
+            bias = graph.tensors[bias_index(op)].data
             assert bias is not None
             low, high = ranges[keys[op.outputs[0]]]
             grown[name] = min(0.0, low - float(bias.max())), max(0.0, high - float(bias.min()))
@@ -126,13 +122,13 @@ def _add_behind(main: Any, layer: Any, op: Op, name: str, code: int) -> Any:
     main.tensors.append(products)
     add = schema().OperatorT()
     add.opcodeIndex = code
-    add.inputs = np.array([len(main.tensors) - 1, _bias_of(op)], np.int32)
+    add.inputs = np.array([len(main.tensors) - 1, bias_index(op)], np.int32)
     add.outputs = layer.outputs
     add.builtinOptionsType = schema().BuiltinOptions.AddOptions
     add.builtinOptions = schema().AddOptionsT()
     add.builtinOptions.fusedActivationFunction = layer.builtinOptions.fusedActivationFunction
     layer.builtinOptions.fusedActivationFunction = schema().ActivationFunctionType.NONE
-    layer.inputs = np.array(op.inputs[: BIASED[op.name][2]], np.int32)
+    layer.inputs = np.array(op.inputs[: OP_LAYOUTS[op.name].bias], np.int32)
     layer.outputs = np.array([len(main.tensors) - 1], np.int32)
     return add
 
@@ -140,7 +136,7 @@ def _add_behind(main: Any, layer: Any, op: Op, name: str, code: int) -> Any:
 def narrow_biases(tflite: bytes) -> bytes:
     """Return the file with 32-bit biases for its int16 layers, where the kernel takes them and no sum can overflow."""
     graph = read_model(tflite).main
-    able = {op.index: _bias_of(op) for op in graph.ops if _narrowable(graph, op)}
+    able = {op.index: bias_index(op) for op in graph.ops if _narrowable(graph, op)}
     # A bias that another layer needs as it is stays.
     able = {op: bias for op, bias in able.items() if all(able.get(user) == bias for user in graph.consumers[bias])}
     if not able:
@@ -163,15 +159,11 @@ def _narrowed(model: Any, buffer: int) -> int:
     return add_buffer(model, values)
 
 
-def _bias_of(op: Op) -> int:
-    place = BIASED[op.name][2]
-    return op.inputs[place] if place < len(op.inputs) else -1
-
-
 def _narrowable(graph: Graph, op: Op) -> bool:
-    if op.name not in NARROW_BIAS or _bias_of(op) < 0:
+    if op.name not in NARROW_BIAS or bias_index(op) < 0:
         return False
-    data, weights, bias = (graph.tensors[op.inputs[place]] for place in NARROW_BIAS[op.name])
+    layout = OP_LAYOUTS[op.name]
+    data, weights, bias = (graph.tensors[i] for i in (op.inputs[layout.data], weights_index(op), bias_index(op)))
     if (data.dtype, weights.dtype, bias.dtype) != ("INT16", "INT8", "INT64"):
         return False
     return weights.data is not None and bias.data is not None and sums_fit(weights.data, bias.data)

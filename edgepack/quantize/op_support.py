@@ -33,15 +33,8 @@ DIRECT_INT8 = _names(
 #: Ops that it runs on int16 activations.
 DIRECT_INT16 = DIRECT_INT8 - {"HARD_SWISH", "SPACE_TO_DEPTH", "SQUARED_DIFFERENCE"}
 
-#: Ops whose constant weights go to int8 under dynamic range, with the input that holds them.
-DYNAMIC_WEIGHTS = {
-    "BATCH_MATMUL": 1,
-    "CONV_2D": 1,
-    "DEPTHWISE_CONV_2D": 1,
-    "EMBEDDING_LOOKUP": 1,
-    "FULLY_CONNECTED": 1,
-    "TRANSPOSE_CONV": 1,
-}
+#: Ops whose constant weights become int8 under dynamic range.
+DYNAMIC_WEIGHTS = _names("BATCH_MATMUL CONV_2D DEPTHWISE_CONV_2D EMBEDDING_LOOKUP FULLY_CONNECTED TRANSPOSE_CONV")
 
 #: Smaller weights stay float under dynamic range, as in TFLiteConverter: they save nothing and cost accuracy.
 DYNAMIC_LEAST = 1024

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Quantization, Tensor
+from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.versions import file_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import halved_constants
-from edgepack.quantize.int16_bias import BIASED, NARROW_BIAS, layer_fits, splits_bias
+from edgepack.quantize.int16_bias import NARROW_BIAS, layer_fits, splits_bias
 from edgepack.quantize.op_support import DYNAMIC_LEAST, DYNAMIC_WEIGHTS, quantized_ops
 from edgepack.quantize.scale_constraints import fixed_range
 from edgepack.schemes import get_scheme
@@ -22,14 +23,6 @@ _SCALE = 0.01
 
 #: Bytes a file spends on one channel of quantization: a float32 scale and an int64 zero point.
 _CHANNEL_BYTES = 12
-
-#: Per op: where weights and bias are, and the dimension of the weights that channels run along.
-_WEIGHTED = {
-    "CONV_2D": (1, 2, 0),
-    "DEPTHWISE_CONV_2D": (1, 2, 3),
-    "FULLY_CONNECTED": (1, 2, 0),
-    "TRANSPOSE_CONV": (1, 3, 0),
-}
 
 
 def plan(model: Model, rule: SchemeRule) -> Model:
@@ -102,19 +95,18 @@ def _halve(graph: Graph, draft: _Draft) -> None:
 
 def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
     for op in graph.ops:
-        place = DYNAMIC_WEIGHTS.get(op.name, len(op.inputs))
-        if place < len(op.inputs):
-            weights = graph.tensors[op.inputs[place]]
+        if op.name in DYNAMIC_WEIGHTS and weights_index(op) >= 0:
+            weights = graph.tensors[weights_index(op)]
             if weights.is_constant and weights.dtype == "FLOAT32" and weights.elements >= DYNAMIC_LEAST:
                 draft.retype(weights.index, "INT8", _weight_quantization(op, weights, rule))
         draft.ops.append(op)
 
 
 def _weight_quantization(op: Op, weights: Tensor, rule: SchemeRule) -> Quantization:
-    whole = op.name == "BATCH_MATMUL" or rule.weights == "per-tensor"
+    axis = OP_LAYOUTS[op.name].channel_axis
+    whole = rule.weights == "per-tensor"
     whole = whole or (op.name == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor")
-    axis = _WEIGHTED.get(op.name, (0, 0, 0))[2]
-    if whole or axis >= weights.rank:
+    if whole or axis is None or axis >= weights.rank:
         return _per_tensor()
     return _per_channel(weights.shape[axis], axis)
 
@@ -179,41 +171,44 @@ def _convert_results(draft: _Draft, results: Iterable[int], wide: dict[int, int]
 
 
 def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bits: int) -> None:
-    weights_at, bias_at, _ = _WEIGHTED.get(op.name, (-1, -1, 0))
+    layout = OP_LAYOUTS.get(op.name)
     for place, index in enumerate(op.inputs):
         tensor = graph.tensors[index] if index >= 0 else None
         if tensor is None or not tensor.is_constant or tensor.dtype != "FLOAT32":
             continue
-        if place == bias_at:
-            weights = draft.tensors[op.inputs[weights_at]].quantization
+        if layout is not None and place == layout.bias:
+            weights = draft.tensors[op.inputs[layout.weights]].quantization
             channels = weights is not None and weights.per_channel
             draft.retype(
                 index,
                 "INT32" if bits == 8 or layer_fits(graph, op, rule) else "INT64",
                 _per_channel(tensor.elements, 0) if channels else _per_tensor(),
             )
-        elif place == weights_at or (op.name == "BATCH_MATMUL" and place == 1):
+        elif layout is not None and place == layout.weights:
             draft.retype(index, "INT8", _weight_quantization(op, tensor, rule))
         else:
             draft.retype(index, f"INT{bits}", _per_tensor())
 
 
 def _with_bias_type(draft: _Draft, op: Op, bits: int) -> Op:
-    place = NARROW_BIAS[op.name][2] if bits == 16 and op.name in NARROW_BIAS else len(op.inputs)
-    if place >= len(op.inputs) or op.inputs[place] < 0 or draft.tensors[op.inputs[place]].dtype != "INT32":
+    bias = bias_index(op) if bits == 16 and op.name in NARROW_BIAS else -1
+    if bias < 0 or draft.tensors[bias].dtype != "INT32":
         return op
     return replace(op, options={**op.options, "quantized_bias_type": "INT32"})
 
 
 def _without_bias(draft: _Draft, op: Op) -> tuple[Op, Op]:
     """Return a layer that does without its bias, and the ADD behind it that has it."""
-    place, activation = BIASED[op.name][2], op.options.get("fused_activation", "NONE")
+    bias, activation = bias_index(op), op.options.get("fused_activation", "NONE")
     products = draft.add_tensor(op.outputs[0], "/products", "INT16", _per_tensor())
-    draft.retype(op.inputs[place], "INT16", _per_tensor())
+    draft.retype(bias, "INT16", _per_tensor())
     layer = replace(
-        op, inputs=op.inputs[:place], outputs=(products,), options={**op.options, "fused_activation": "NONE"}
+        op,
+        inputs=op.inputs[: OP_LAYOUTS[op.name].bias],
+        outputs=(products,),
+        options={**op.options, "fused_activation": "NONE"},
     )
-    add = Op(0, "ADD", "", 1, (products, op.inputs[place]), op.outputs, {"fused_activation": activation})
+    add = Op(0, "ADD", "", 1, (products, bias), op.outputs, {"fused_activation": activation})
     return layer, add
 
 

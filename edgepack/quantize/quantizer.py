@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import EdgepackError, QuantizationError
-from edgepack.graph import Graph, Model, Op, read_model
+from edgepack.graph import Graph, Model, read_model
 from edgepack.graph.edit import (
     pack,
     restore_interface,
@@ -23,6 +23,7 @@ from edgepack.graph.edit import (
     unpack,
     write_true_versions,
 )
+from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
@@ -30,6 +31,7 @@ from edgepack.quantize.io_types import set_ends
 from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_LEAST
 from edgepack.quantize.ranges import Range
 from edgepack.schemes import get_scheme, plain_type
+from edgepack.text import first_line
 
 
 class QuantizationRefused(QuantizationError):
@@ -153,8 +155,7 @@ def require_loadable(tflite: bytes) -> None:
     try:
         Interpreter(model_content=tflite, num_threads=1).allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise QuantizationRefused(f"the runtime refuses the quantized model: {reason}") from error
+        raise QuantizationRefused(f"the runtime refuses the quantized model: {first_line(error)}") from error
 
 
 def _require_ends(source: Model, made: Model, rule: SchemeRule) -> None:
@@ -167,16 +168,6 @@ def _require_ends(source: Model, made: Model, rule: SchemeRule) -> None:
                 raise QuantizationRefused(
                     f"the {rule.scheme} model's {kind[:-1]} '{tensor.name}' is {tensor.dtype}, expected {wanted}"
                 )
-
-
-def float_ops(graph: Graph) -> Iterator[Op]:
-    """Yield the ops that still compute in float, QUANTIZE and DEQUANTIZE left out."""
-    for op in graph.ops:
-        if op.name in ("QUANTIZE", "DEQUANTIZE"):
-            continue
-        tensors = [*(t for t in graph.op_inputs(op) if t is not None), *graph.op_outputs(op)]
-        if any(tensor.is_float and not tensor.is_constant for tensor in tensors):
-            yield op
 
 
 def _bits(rule: SchemeRule) -> int:
@@ -206,8 +197,9 @@ def _quantize(
             raise
         # Whatever it raises is a refusal: there is a second quantizer to ask.
         except Exception as error:
-            reason = str(error).strip().split("\n", 1)[0]
-            raise QuantizationRefused(f"ai-edge-quantizer cannot make this model {scheme.id}: {reason}") from error
+            raise QuantizationRefused(
+                f"ai-edge-quantizer cannot make this model {scheme.id}: {first_line(error)}"
+            ) from error
     if not scheme.is_integer:
         return made
     if _bits(rule) == 8:

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 
 from edgepack.errors import SamplesError, UsageError
 from edgepack.graph import Model
+from edgepack.graph.op_layout import TYPE_CONVERSIONS
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import chips_for
 from edgepack.schemes import Needs, Scheme, get_scheme
-
-#: Ops that only change the data type.
-_TYPE_CHANGES = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 _SAMPLES_HINT = (
     "give --samples with 100 to 500 unlabelled inputs: an .npz with arrays named as the model's inputs, "
@@ -111,7 +109,7 @@ def scheme_of(model: Model) -> str:
         return "float32"
     graph = model.main
     computed = {
-        graph.tensors[i].dtype for op in graph.ops if op.name not in _TYPE_CHANGES for i in op.outputs if i >= 0
+        graph.tensors[i].dtype for op in graph.ops if op.name not in TYPE_CONVERSIONS for i in op.outputs if i >= 0
     }
     # int8 with single ops in int16 is int8.
     if "INT16" in computed and not computed & {"INT8", "UINT8"}:

@@ -1,6 +1,5 @@
 """Where a quantized model loses: the error of each layer's output against the float model's."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import read_model
+from edgepack.runtime.metrics import snr_db
 from edgepack.runtime.runner import dequantize, model_inputs, quantize, tensor_info
 from edgepack.samples.source import SampleSet
 
@@ -56,7 +56,7 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
         LayerError(
             other.activations[name],
             name,
-            None if noise[name] == 0 else 10 * math.log10(max(signal[name], 1e-300) / noise[name]),
+            snr_db(signal[name], noise[name]),
         )
         for name in names
     ]

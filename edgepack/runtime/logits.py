@@ -7,12 +7,10 @@ import numpy as np
 
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import pack, unpack
+from edgepack.graph.op_layout import TYPE_CONVERSIONS
 
 #: Ops that squash scores into probabilities without changing their order.
 _SQUASHING = frozenset({"LOGISTIC", "LOG_SOFTMAX", "SOFTMAX"})
-
-#: Ops between an integer model's scores and its float ends.
-_CASTS = frozenset({"DEQUANTIZE", "QUANTIZE"})
 
 
 def logit_tensors(graph: Graph) -> tuple[int, ...]:
@@ -64,7 +62,7 @@ def _before(graph: Graph, index: int) -> int:
         op = graph.ops[made]
         if op.name in _SQUASHING:
             return op.inputs[0]
-        if op.name not in _CASTS:
+        if op.name not in TYPE_CONVERSIONS:
             break
         place = op.inputs[0]
     return index

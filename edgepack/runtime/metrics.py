@@ -137,8 +137,8 @@ class QualityMeter:
         samples = max(1, self._samples)
         labelled = self._labelled == self._samples and self._labelled > 0
         return Quality(
-            snr_db=_snr_db(self._signal, self._noise),
-            logits_snr_db=_snr_db(self._logits_signal, self._logits_noise),
+            snr_db=snr_db(self._signal, self._noise),
+            logits_snr_db=snr_db(self._logits_signal, self._logits_noise),
             cosine=self._cosines / samples,
             max_error=self._max_error,
             agreement=None if self._classes is None else 100.0 * self._same / samples,
@@ -155,7 +155,13 @@ class QualityMeter:
         )
 
 
-def _snr_db(signal: float, noise: float) -> float | None:
+def snr_db(signal: float, noise: float) -> float | None:
+    """Return a signal-to-noise ratio in dB, None without noise.
+
+    Args:
+        signal: Sum of the squared reference values.
+        noise: Sum of the squared differences from them.
+    """
     return None if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, Model, Tensor, read_model
+from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
 
@@ -118,9 +119,8 @@ class Runner:
         try:
             self._interpreter = _load(tflite, threads, plain)
         except (RuntimeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnfitModelError(
-                f"the runtime of this machine cannot load the model: {first}",
+                f"the runtime of this machine cannot load the model: {first_line(error, default=type(error).__name__)}",
                 hint=f"it needs the custom ops {', '.join(customs)}" if customs else "",
             ) from error
         self._shapes = [info.shape for info in self.inputs]
@@ -148,7 +148,7 @@ class Runner:
             self._interpreter.invoke()
             return [self._interpreter.get_tensor(info.index) for info in self.outputs]
         except (RuntimeError, ValueError) as error:
-            raise UnfitModelError(f"the model failed while running: {str(error).strip().splitlines()[0]}") from error
+            raise UnfitModelError(f"the model failed while running: {first_line(error)}") from error
 
     def run_real(self, arrays: Sequence[Array]) -> list[npt.NDArray[np.float64]]:
         """Run the model once on real values: quantizes inputs and dequantizes outputs where the file is quantized.

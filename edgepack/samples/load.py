@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgepack.cache import hash_path, sha256
 from edgepack.errors import SamplesError
 from edgepack.samples.source import Preprocess, SampleSet
+from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
 
@@ -83,7 +84,7 @@ def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise SamplesError(f"cannot read samples '{path.name}': {why}", hint=_FORMS) from error
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
     return _from_arrays(path.name, digest, arrays, labels, inputs)

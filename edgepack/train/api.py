@@ -7,6 +7,7 @@ from typing import Any
 from edgepack.child import ChildCrash, ChildException, ChildTimeout, Worker
 from edgepack.errors import SamplesError, TransformError
 from edgepack.graph import read_model
+from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import SampleSet
 from edgepack.train.model import Trained, TrainOptions
@@ -115,14 +116,4 @@ def train(
 
 def _float_ops(tflite: bytes) -> tuple[str, ...]:
     """Return the kinds of ops that compute in float in a file, QUANTIZE and DEQUANTIZE left out."""
-    graph = read_model(tflite).main
-    return tuple(
-        sorted(
-            {
-                op.label
-                for op in graph.ops
-                if op.name not in {"QUANTIZE", "DEQUANTIZE"}
-                and any(t.is_float and not t.is_constant for t in (*graph.op_outputs(op), *graph.op_inputs(op)) if t)
-            }
-        )
-    )
+    return tuple(sorted({op.label for op in float_ops(read_model(tflite).main)}))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import ConversionError
+from edgepack.text import first_line
 from edgepack.train.keras3_to_tf_keras import cross_layer, cross_operation, place
 
 #: Largest difference of an output, relative to its largest absolute value, that counts as equal.
@@ -111,7 +112,8 @@ class _Builder:
             return layer(*args, **kwargs)
         except Exception as error:
             raise ConversionError(
-                f"{place(operation)} does not run in tf-keras, which training needs: {_first_line(error)}",
+                f"{place(operation)} does not run in tf-keras, which training needs: "
+                f"{type(error).__name__}: {first_line(error, default='')}",
                 hint="replace it with a layer that both Keras versions have",
             ) from error
 
@@ -122,7 +124,8 @@ class _Builder:
             layer.set_weights(weights)
         except ValueError as error:
             raise ConversionError(
-                f"the weights of {place(operation)} do not fit tf-keras's layer: {_first_line(error)}",
+                f"the weights of {place(operation)} do not fit tf-keras's layer: "
+                f"{type(error).__name__}: {first_line(error, default='')}",
                 hint="replace it with a layer that both Keras versions have",
             ) from error
 
@@ -310,8 +313,3 @@ def relative_difference(before: Sequence[Any], after: Sequence[Any]) -> float:
         scale = float(np.abs(one).max()) or 1.0
         worst = max(worst, float(np.abs(one.astype(np.float64) - other).max()) / scale)
     return worst
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300] if text else ''}"

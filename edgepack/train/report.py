@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.graph import Op, Tensor, read_model
+from edgepack.graph import Graph, Op, Tensor, read_model
+from edgepack.graph.op_layout import OP_LAYOUTS, weights_index
 
-#: Ops whose second input holds trained weights, and the dimension along which their channels run: CONV_2D
-#: [out, h, w, in], DEPTHWISE_CONV_2D [1, h, w, out], FULLY_CONNECTED [out, in], TRANSPOSE_CONV [out, h, w, in].
-_WEIGHTED = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0, "TRANSPOSE_CONV": 0, "CONV_3D": 4}
+#: Ops whose weights are reported.
+_REPORTED = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,25 @@ def read_report(tflite: bytes) -> FileReport:
     graph = read_model(tflite).main
     layers = []
     for op in graph.ops:
-        weights = _weights(op, graph.op_inputs(op))
+        weights = _weights(graph, op)
         if weights is None:
             continue
         layers.append(_layer(graph.output_name(op), op, weights))
     return FileReport(len(tflite), gzip_size(tflite), tuple(layers))
 
 
-def _weights(op: Op, inputs: tuple[Tensor | None, ...]) -> Tensor | None:
-    if op.name not in _WEIGHTED or len(inputs) < 2:
+def _weights(graph: Graph, op: Op) -> Tensor | None:
+    if op.name not in _REPORTED or weights_index(op) < 0:
         return None
-    weights = inputs[1]
-    return weights if weights is not None and weights.data is not None and weights.elements else None
+    weights = graph.tensors[weights_index(op)]
+    return weights if weights.data is not None and weights.elements else None
 
 
 def _layer(name: str, op: Op, weights: Tensor) -> LayerReport:
     values = weights.data
     assert values is not None
-    axis = _WEIGHTED[op.name]
+    axis = OP_LAYOUTS[op.name].channel_axis
+    assert axis is not None  # every op of `_REPORTED` has channels
     channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     zero = 0
     if weights.quantization is not None and weights.quantization.zero_point.size == 1:

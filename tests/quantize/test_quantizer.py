@@ -11,10 +11,11 @@ from edgepack.child import Worker
 from edgepack.errors import QuantizationError
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8
-from edgepack.quantize.quantizer import QuantizationRefused, adopt, apply, float_ops, with_ranges
+from edgepack.quantize.quantizer import QuantizationRefused, adopt, apply, with_ranges
 from edgepack.quantize.ranges import choose_ranges
 
 DIGITS = Path(__file__).parent.parent / "data" / "digits_float.tflite"

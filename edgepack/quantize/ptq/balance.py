@@ -15,6 +15,7 @@ import numpy as np
 
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.equalize import Stream, find_streams, scaled
 from edgepack.quantize.ptq.gains import SHARES, Gain, gains
 from edgepack.quantize.ptq.layers import Doubles, Layer, find_layers, values_of
@@ -27,8 +28,8 @@ from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 #: Ops that hand their input's integers on: no rounding of their own.
 _EXACT = frozenset({"CONCATENATION", "MAX_POOL_2D", "PAD", "RELU", "RELU6", "RESHAPE", "SQUEEZE"})
 
-#: What RELU6 clips at, and from where a channel is taken to be clipped there.
-_SIX, _CLIPS = 6.0, 5.99
+#: From where a channel counts as clipped by RELU6.
+_CLIPS = 5.99
 
 #: Noise of a weight in squares of its step: a quarter of what blind rounding has, more or less what is left of it by
 #: rounding that passes errors on. On six models 0.1 to 1 times blind rounding's 1/12 made 0.3 dB of difference.
@@ -125,7 +126,7 @@ class _Balance:
         low, high = bounds
         gain, channels = self.gains[index].active, self.channels[index]
         each = gain / np.maximum(channels.active, 1e-9)
-        top = min(high, _SIX) if index in self.six else high
+        top = min(high, RELU6_MAX) if index in self.six else high
         above = each * self._clipping(index, 1, top / factor)
         if index in self.six:
             above = np.where((channels.reach[1] >= _CLIPS) & (top / factor >= _CLIPS), 0.0, above)
@@ -154,7 +155,7 @@ class _Balance:
                     high = self._least(group, [(low, widest[1] * share) for share in _BOUNDS])[1]
                     low = self._least(group, [(widest[0] * share, high) for share in _BOUNDS])[0]
             if set(group) & self.six:
-                high = min(high, _SIX)
+                high = min(high, RELU6_MAX)
             self.bounds.update(dict.fromkeys(group, (low, high)))
 
     def _least(self, group: Sequence[int], offered: Iterable[tuple[float, float]]) -> tuple[float, float]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
+from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.layers import Floats, Layer, find_layers, set_constants, values_of
 from edgepack.quantize.ptq.observe import Sample, watch
 
@@ -39,9 +40,6 @@ _ACTIVATIONS = frozenset({"NONE", "RELU", "RELU6", None})
 
 #: A channel is scaled up at most so much: a channel that hardly spoke in calibration may speak later.
 _MOST = 64.0
-
-#: What RELU6 clips at.
-_SIX = 6.0
 
 #: A channel that comes this near to the clip is taken to be clipped.
 _CLIPS = 5.999
@@ -163,7 +161,7 @@ def factors(stream: Stream, ranges: Mapping[int, Floats], share: float) -> Float
     wanted[relative <= 0.0] = 1.0
     for index in stream.clipped:
         # Measured maxima: the model stays exact on the samples, and int8 would saturate beyond them anyway.
-        wanted = np.minimum(wanted, _SIX / np.maximum(_HEADROOM * ranges[index], 1e-12))
+        wanted = np.minimum(wanted, RELU6_MAX / np.maximum(_HEADROOM * ranges[index], 1e-12))
     raised: Floats = np.maximum(wanted, 1.0).astype(np.float32)
     return raised
 
@@ -192,7 +190,7 @@ def equalize_weights(tflite: bytes, ranges: Mapping[int, Floats], rounds: int = 
             t = np.sqrt(np.maximum(r2, 1e-12) / np.maximum(r1, 1e-12))
             t[(r1 <= 0.0) | (r2 <= 0.0)] = 1.0
             for index in stream.clipped:
-                room = _SIX / np.maximum(_HEADROOM * ranges[index], 1e-12)
+                room = RELU6_MAX / np.maximum(_HEADROOM * ranges[index], 1e-12)
                 # A clip that is at work fixes its channel; one that is far away may even come nearer.
                 t = np.where(ranges[index] >= _CLIPS, 1.0, np.minimum(t, np.maximum(room, 1.0)))
             _scale(stream, t.astype(np.float32), values)

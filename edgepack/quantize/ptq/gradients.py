@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import Graph, Op
+from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.layers import Floats
 from edgepack.quantize.ptq.windows import from_rows, into_rows, windows
 
 Shape = tuple[int, ...]
-
-#: What RELU6 clips at.
-_SIX = 6.0
 
 
 def activate(op: Op, values: Floats) -> Floats:
@@ -25,7 +23,7 @@ def activate(op: Op, values: Floats) -> Floats:
     kind = op.options.get("fused_activation") or "NONE"
     if kind == "RELU":
         return np.maximum(values, 0.0, dtype=np.float32)
-    return np.clip(values, 0.0, _SIX, dtype=np.float32) if kind == "RELU6" else values
+    return np.clip(values, 0.0, RELU6_MAX, dtype=np.float32) if kind == "RELU6" else values
 
 
 def deactivate(op: Op, made: Floats, gradient: Floats) -> Floats:
@@ -33,7 +31,7 @@ def deactivate(op: Op, made: Floats, gradient: Floats) -> Floats:
     kind = op.options.get("fused_activation") or "NONE"
     if kind == "NONE":
         return gradient
-    passed: Floats = gradient * ((made > 0.0) if kind == "RELU" else (made > 0.0) & (made < _SIX))
+    passed: Floats = gradient * ((made > 0.0) if kind == "RELU" else (made > 0.0) & (made < RELU6_MAX))
     return passed
 
 
@@ -170,7 +168,7 @@ def _concat_backward(op: Op, gradient: Floats, saved: Any) -> dict[int, Floats]:
 
 
 def _relu_forward(op: Op, given: Sequence[Any], shape: Shape) -> tuple[Floats, Any]:
-    top = _SIX if op.name == "RELU6" else np.inf
+    top = RELU6_MAX if op.name == "RELU6" else np.inf
     return np.clip(given[0], 0.0, top, dtype=np.float32), (given[0] > 0.0) & (given[0] < top)
 
 

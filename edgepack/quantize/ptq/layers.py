@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, pack, unpack
+from edgepack.graph.op_layout import OP_LAYOUTS
 from edgepack.graph.read import schema
 
 Floats = npt.NDArray[np.float32]
@@ -55,7 +56,9 @@ class Layer:
     @property
     def axis(self) -> int:
         """Dimension of the weights along which the output channels run."""
-        return 3 if self.depthwise else 0
+        axis = OP_LAYOUTS[self.op.name].channel_axis
+        assert axis is not None  # `_KINDS` all have channels
+        return axis
 
     @property
     def width(self) -> int:

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
+from edgepack.graph.op_layout import dilated_size, padding_amounts
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
+from edgepack.runtime import metrics
 from edgepack.runtime.logits import expose_logits
 from edgepack.runtime.runner import Runner
 
@@ -52,7 +54,8 @@ def snr_db(reference: Sequence[Sequence[Doubles]], measured: Sequence[Sequence[D
         for want, got in zip(wants, gots, strict=True):
             signal += float(np.vdot(want, want))
             noise += float(np.vdot(want - got, want - got))
-    return math.inf if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)
+    ratio = metrics.snr_db(signal, noise)
+    return math.inf if ratio is None else ratio
 
 
 def patches(layer: Layer, values: Doubles, most: int, seed: int = 0) -> Floats:
@@ -73,13 +76,8 @@ def patches(layer: Layer, values: Doubles, most: int, seed: int = 0) -> Floats:
     height, width = layer.shape[1:3]
     steps = (int(options["stride_h"]), int(options["stride_w"]))
     spread = (int(options.get("dilation_h", 1)), int(options.get("dilation_w", 1)))
-    reach = [(size - 1) * s + 1 for size, s in zip((height, width), spread, strict=True)]
-    pads = [(0, 0), (0, 0)]
-    if options["padding"] == "SAME":
-        for axis in range(2):
-            size = values.shape[1 + axis]
-            total = max(0, (-(-size // steps[axis]) - 1) * steps[axis] + reach[axis] - size)
-            pads[axis] = (total // 2, total - total // 2)
+    reach = [dilated_size(size, s) for size, s in zip((height, width), spread, strict=True)]
+    pads = [padding_amounts(options["padding"], values.shape[1 + i], reach[i], steps[i]) for i in range(2)]
     padded = np.pad(values.astype(np.float32), ((0, 0), *pads, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(reach), axis=(1, 2))
     windows = windows[:, :: steps[0], :: steps[1], :, :: spread[0], :: spread[1]]

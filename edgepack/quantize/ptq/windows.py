@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import Op
+from edgepack.graph.op_layout import dilated_size, padding_amounts
 from edgepack.quantize.ptq.layers import Floats
 
 
@@ -58,14 +59,9 @@ def windows(op: Op, x: Floats, window: tuple[int, int]) -> Windows:
     spread = (int(op.options.get("dilation_h", 1)), int(op.options.get("dilation_w", 1)))
     out, pads = [], []
     for size, kernel, step, wide in zip(x.shape[1:3], window, steps, spread, strict=True):
-        reach = (kernel - 1) * wide + 1
-        if op.options["padding"] == "SAME":
-            count = -(-size // step)
-            total = max(0, (count - 1) * step + reach - size)
-        else:
-            count, total = (size - reach) // step + 1, 0
-        out.append(count)
-        pads.append((total // 2, total - total // 2))
+        reach = dilated_size(kernel, wide)
+        pads.append(padding_amounts(op.options["padding"], size, reach, step))
+        out.append((size + sum(pads[-1]) - reach) // step + 1)
     padded = np.pad(x, ((0, 0), *pads, (0, 0))) if any(sum(p) for p in pads) else x
     return Windows(
         padded, (int(window[0]), int(window[1])), steps, spread, (len(x), out[0], out[1]),

@@ -7,10 +7,11 @@ from ptq_models import chain
 
 from edgepack.errors import AccuracyError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.ptq.mixed import mixed
-from edgepack.quantize.quantizer import apply, float_ops
+from edgepack.quantize.quantizer import apply
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.quantize.select import scheme_of
 from edgepack.runtime.evaluate import evaluate

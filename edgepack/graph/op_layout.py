@@ -1,0 +1,107 @@
+"""Layout of TFLite ops: where weights, bias and channels are, what fused activations clip at, what SAME padding adds.
+
+Other modules look these facts up here and keep no table of their own. Source: the kernels in
+tensorflow/lite/kernels/ of github.com/tensorflow/tensorflow (conv.cc, depthwise_conv.cc, fully_connected.cc,
+transpose_conv.cc, conv3d.cc, conv3d_transpose.cc, batch_matmul.cc, embedding_lookup.cc).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgepack.graph.model import Graph, Op
+
+
+@dataclass(frozen=True)
+class OpLayout:
+    """Positions of the inputs of an op with weights.
+
+    Attributes:
+        data: Input position of the activation (of the row indices, for EMBEDDING_LOOKUP).
+        weights: Input position of the weights.
+        bias: Input position of the bias, None for an op without one.
+        channel_axis: Dimension of the weights along which the output channels run, which is also the dimension of
+            per-channel scales; None for an op whose kernel reads a single scale.
+    """
+
+    data: int
+    weights: int
+    bias: int | None
+    channel_axis: int | None
+
+
+#: Every op with weights that is not recurrent. Shapes of the weights: CONV_2D and TRANSPOSE_CONV (out, h, w, in),
+#: DEPTHWISE_CONV_2D (1, h, w, out), FULLY_CONNECTED (out, in), CONV_3D (d, h, w, in, out), CONV_3D_TRANSPOSE
+#: (d, h, w, out, in), EMBEDDING_LOOKUP (rows, ...).
+OP_LAYOUTS: dict[str, OpLayout] = {
+    "BATCH_MATMUL": OpLayout(data=0, weights=1, bias=None, channel_axis=None),
+    "CONV_2D": OpLayout(data=0, weights=1, bias=2, channel_axis=0),
+    "CONV_3D": OpLayout(data=0, weights=1, bias=2, channel_axis=4),
+    "CONV_3D_TRANSPOSE": OpLayout(data=2, weights=1, bias=3, channel_axis=3),
+    "DEPTHWISE_CONV_2D": OpLayout(data=0, weights=1, bias=2, channel_axis=3),
+    "EMBEDDING_LOOKUP": OpLayout(data=0, weights=1, bias=None, channel_axis=0),
+    "FULLY_CONNECTED": OpLayout(data=0, weights=1, bias=2, channel_axis=0),
+    "TRANSPOSE_CONV": OpLayout(data=2, weights=1, bias=3, channel_axis=0),
+}
+
+#: Upper bound of RELU6.
+RELU6_MAX = 6.0
+
+#: (minimum, maximum) that each activation clips to; TANH and SIGN_BIT are no clips and are not here.
+ACTIVATION_BOUNDS: dict[str, tuple[float, float]] = {
+    "NONE": (-math.inf, math.inf),
+    "RELU": (0.0, math.inf),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU6": (0.0, RELU6_MAX),
+}
+
+#: Ops that only change the data type of a tensor.
+TYPE_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
+
+
+def weights_index(op: Op) -> int:
+    """Return the tensor index of an op's weights, -1 when it has none."""
+    layout = OP_LAYOUTS.get(op.name)
+    return -1 if layout is None else _input(op, layout.weights)
+
+
+def bias_index(op: Op) -> int:
+    """Return the tensor index of an op's bias, -1 when it has none."""
+    layout = OP_LAYOUTS.get(op.name)
+    return -1 if layout is None or layout.bias is None else _input(op, layout.bias)
+
+
+def _input(op: Op, position: int) -> int:
+    return op.inputs[position] if position < len(op.inputs) else -1
+
+
+def dilated_size(kernel: int, dilation: int) -> int:
+    """Return how many input values a dilated kernel spans along one dimension."""
+    return (kernel - 1) * dilation + 1
+
+
+def padding_amounts(padding: str, size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Return the zeros that padding adds before and after the values of one dimension.
+
+    SAME follows ComputePaddingWithOffset in tensorflow/lite/kernels/padding.h: an odd zero goes to the end.
+
+    Args:
+        padding: `SAME` or `VALID`.
+        size: Values of the input along the dimension.
+        kernel: Values that the kernel spans, dilation included (`dilated_size`).
+        stride: Stride, 1 or more.
+    """
+    if padding != "SAME":
+        return 0, 0
+    total = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+    return total // 2, total - total // 2
+
+
+def float_ops(graph: Graph) -> Iterator[Op]:
+    """Yield the ops that compute in float, without QUANTIZE and DEQUANTIZE."""
+    for op in graph.ops:
+        if op.name in TYPE_CONVERSIONS:
+            continue
+        tensors = [*(t for t in graph.op_inputs(op) if t is not None), *graph.op_outputs(op)]
+        if any(tensor.is_float and not tensor.is_constant for tensor in tensors):
+            yield op
