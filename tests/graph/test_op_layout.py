@@ -40,12 +40,9 @@ def test_ops_without_the_input_have_no_index():
 
 @pytest.mark.parametrize("size", [5, 6, 7])
 @pytest.mark.parametrize("kernel", [1, 2, 3])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (3, 1), (1, 2)])
 def test_same_padding_is_the_runtimes(size, kernel, stride, dilation):
     """A convolution with SAME padding equals one over the same zeros added by hand."""
-    if stride > 1 and dilation > 1:
-        pytest.skip("the kernel supports either")
     span = dilated_size(kernel, dilation)
     before, after = padding_amounts("SAME", size, span, stride)
     count = (size + before + after - span) // stride + 1
