@@ -32,7 +32,7 @@ from edgepack.quantize.ptq.equalize import channel_ranges, find_streams  # noqa:
 from edgepack.quantize.ptq.layers import find_layers, set_constants, values_of  # noqa: E402
 from edgepack.quantize.ptq.observe import logits, snr_db  # noqa: E402
 from edgepack.quantize.ptq.steps import EFFORTS, improve  # noqa: E402
-from edgepack.quantize.quantizer import apply  # noqa: E402
+from edgepack.quantize.quantizer import quantize  # noqa: E402
 from edgepack.quantize.ranges import choose_ranges  # noqa: E402
 
 #: Model -> (name of its samples, where it comes from under mlperf-tiny/, empty for those trained here).
@@ -142,7 +142,7 @@ def bench(name: str, work: Path, efforts: list[str]) -> dict[str, Any]:
     for effort in efforts:
         start = time.perf_counter()
         done = improve(case.tflite, RULE, case.calibration, effort)
-        made = apply(done.tflite, RULE, done.ranges).tflite
+        made = quantize(done.tflite, RULE, done.ranges).tflite
         rows[effort] = {"seconds": time.perf_counter() - start, **case.measure(made), **done.to_json()}
     return rows
 
@@ -176,10 +176,10 @@ def per_tensor(work: Path, name: str) -> dict[str, Any]:
     case.reference = logits(case.tflite, case.evaluation)
     rule = SchemeRule("int8", "INT8", "per-tensor", weights="per-tensor")
     ranges = choose_ranges(calibrate(case.tflite, case.calibration), read_model(case.tflite), "minmax")
-    rows = {"float": case.measure(case.tflite), "min/max": case.measure(apply(case.tflite, rule, ranges).tflite)}
+    rows = {"float": case.measure(case.tflite), "min/max": case.measure(quantize(case.tflite, rule, ranges).tflite)}
     for effort in ("medium", "high"):
         done = improve(case.tflite, rule, case.calibration, effort)
-        rows[effort] = {**case.measure(apply(done.tflite, rule, done.ranges).tflite), **done.to_json()}
+        rows[effort] = {**case.measure(quantize(done.tflite, rule, done.ranges).tflite), **done.to_json()}
     return rows
 
 

@@ -129,9 +129,9 @@ def _check_target(
             rewritten = subject = model if repaired.tflite is tflite else read_model(repaired.tflite)
             result = replace(result, repairs=repaired.rewrites, postprocessing=repaired.postprocessing)
         if rule is not None and model.is_float:
-            from edgepack.quantize.preview import plan
+            from edgepack.quantize.preview import preview
 
-            subject = plan(rewritten, rule)
+            subject = preview(rewritten, rule)
             result = replace(result, planned=rule.scheme)
         report = check_placement(subject, profile, target_options)
         cuttable = () if target_options.cut_tail else _cuttable(rewritten, subject, report, profile)

@@ -91,9 +91,9 @@ def quantize(tflite: bytes, rule: SchemeRule, calibration: bytes | None, method:
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model in this form.
     """
-    from edgepack.quantize.quantizer import apply
+    from edgepack.quantize import quantizer
 
-    return apply(tflite, rule, None if calibration is None else _ranges(tflite, rule, calibration, method))
+    return quantizer.quantize(tflite, rule, None if calibration is None else _ranges(tflite, rule, calibration, method))
 
 
 def carry_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> bytes:
@@ -151,9 +151,9 @@ def quantize_with_ranges(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, S
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model in this form.
     """
-    from edgepack.quantize.quantizer import apply
+    from edgepack.quantize import quantizer
 
-    return apply(tflite, rule, _pairs(ranges))
+    return quantizer.quantize(tflite, rule, _pairs(ranges))
 
 
 def quantize_mixed(

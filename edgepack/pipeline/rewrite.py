@@ -201,13 +201,13 @@ def off_accelerator(
     """Return a function that lists the ops a target would not run on its accelerator, by their first output."""
     from edgepack.compat import check
     from edgepack.profiles.variants import choose_variant
-    from edgepack.quantize.preview import plan
+    from edgepack.quantize.preview import preview
 
     variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
     chosen = replace(profile, schemes=variant.schemes or profile.schemes)
 
     def score(model: Model) -> frozenset[int]:
-        subject = plan(model, rule) if model.is_float else model
+        subject = preview(model, rule) if model.is_float else model
         report = check(
             subject, chosen, variant=variant.id, soc=target_options.soc, runtime_version=target_options.runtime_version
         )

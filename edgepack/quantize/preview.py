@@ -25,8 +25,8 @@ _SCALE = 0.01
 _CHANNEL_BYTES = 12
 
 
-def plan(model: Model, rule: SchemeRule) -> Model:
-    """Return the model as `apply` (or TFLiteConverter's quantizer, where that has to do it) would leave it.
+def preview(model: Model, rule: SchemeRule) -> Model:
+    """Return the model as `quantize` (or TFLiteConverter's quantizer, where that has to do it) would leave it.
 
     Scales are placeholders, except those the kernels fix; constants that change type hold zeros; `size` is an estimate.
     A model that is not float is returned as it is: nothing will change it.

@@ -58,7 +58,7 @@ class Quantized:
     notes: tuple[str, ...] = ()
 
 
-def apply(
+def quantize(
     tflite: bytes,
     rule: SchemeRule,
     ranges: Mapping[str, Range] | None = None,

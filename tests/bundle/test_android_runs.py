@@ -16,8 +16,8 @@ from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
 from edgepack.graph import read_model
 from edgepack.profiles.model import BundleRule, SchemeRule
+from edgepack.quantize import quantizer
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.quantizer import apply
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.runtime import Runner, quantize
 from edgepack.samples.source import Preprocess, read_image
@@ -42,9 +42,9 @@ def digits(scheme: str) -> tuple[bytes, list[list[np.ndarray]]]:
     batches = [{name: sample.reshape(shape)} for sample in samples[:50]]
     if scheme == "int8":
         ranges = choose_ranges(calibrate(tflite, batches), read_model(tflite), activation_bits=8)
-        tflite = apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite
+        tflite = quantizer.quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite
     else:
-        tflite = apply(tflite, SchemeRule("float16")).tflite
+        tflite = quantizer.quantize(tflite, SchemeRule("float16")).tflite
     return tflite, [[batch[name]] for batch in batches[:RUNS]]
 
 

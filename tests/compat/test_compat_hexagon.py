@@ -13,7 +13,7 @@ from edgepack.findings import OpFinding
 from edgepack.graph import Model, read_model
 from edgepack.profiles import TargetProfile, get_target
 from edgepack.profiles.variants import chips_for, choose_variant
-from edgepack.quantize.preview import plan
+from edgepack.quantize.preview import preview
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 
@@ -91,9 +91,9 @@ def test_int16x8_with_depthwise_layers_is_whole(hexagon: TargetProfile) -> None:
     """On v73 a model with depthwise layers is planned wholly for the HTP; with 64-bit biases these stay behind."""
     model = read_model(DIGITS)
     rule = next(rule for rule in choose_variant(hexagon, soc="SM8550").schemes if rule.scheme == "int16x8")
-    whole = check(plan(model, rule), hexagon, soc="SM8550")
+    whole = check(preview(model, rule), hexagon, soc="SM8550")
     assert whole.summary["accelerator"] == whole.summary["total"]
-    cut = check(plan(model, replace(rule, wide_bias=True)), hexagon, soc="SM8550")
+    cut = check(preview(model, replace(rule, wide_bias=True)), hexagon, soc="SM8550")
     left = [op for op in cut.ops if op.placement == "host"]
     assert left
     assert {(op.op, reason.code) for op in left for reason in op.reasons} == {("DEPTHWISE_CONV_2D", "bias-dtype")}

@@ -10,7 +10,7 @@ from edgepack.pipeline.options import TargetOptions
 from edgepack.pipeline.rewrite import rewrite_unproven
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.registry import all_targets
-from edgepack.quantize.preview import plan
+from edgepack.quantize.preview import preview
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 
@@ -34,7 +34,7 @@ def answers(data: bytes) -> bool:
     try:
         model = read_model(data)
         for profile, variant, rule in cases():
-            check(plan(model, rule), profile, variant=variant)
+            check(preview(model, rule), profile, variant=variant)
             if profile.id == "edgetpu" and len(data) < _SMALL:
                 rewrite_unproven(data, profile, rule, TargetOptions(variant=variant), mode="approximate", cut_tail=True)
     except EdgepackError:

@@ -168,11 +168,11 @@ def test_ten_thousand_ops() -> None:
     from broken import cases
 
     from edgepack.compat import check
-    from edgepack.quantize.preview import plan
+    from edgepack.quantize.preview import preview
 
     model = read_model(data)
     for profile, variant, rule in cases():
-        assert check(plan(model, rule), profile, variant=variant).summary["total"] >= 10_000
+        assert check(preview(model, rule), profile, variant=variant).summary["total"] >= 10_000
 
 
 def test_memory_stays_below_a_gigabyte() -> None:

@@ -17,7 +17,7 @@ from edgepack.pipeline.search.post_training import calibrate, quantize_calibrate
 from edgepack.pipeline.session import Session
 from edgepack.profiles.model import SchemeRule
 from edgepack.profiles.registry import all_targets, get_target
-from edgepack.quantize.preview import plan
+from edgepack.quantize.preview import preview
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 
@@ -52,7 +52,7 @@ def check_everywhere(model: Model) -> None:
             rules = variant.schemes or profile.schemes
             rule = select(replace(profile, schemes=rules), {Needs.NOTHING, Needs.SAMPLES}, "auto").rule
             start = time.perf_counter()
-            report = check(plan(model, rule), profile, variant=variant.id)
+            report = check(preview(model, rule), profile, variant=variant.id)
             assert time.perf_counter() - start < 3, (profile.id, variant.id)
             assert report.ops
             assert all(op.reasons or op.placement == "accelerator" for op in report.ops)
@@ -64,9 +64,9 @@ def test_float_is_checked_everywhere(folder: Path, name: str) -> None:
     tflite = (folder / f"{name}.tflite").read_bytes()
     check_everywhere(read_model(tflite))
     edgetpu = get_target("edgetpu")
-    before = check(plan(read_model(tflite), INT8), edgetpu).summary
+    before = check(preview(read_model(tflite), INT8), edgetpu).summary
     repaired = rewrite_unproven(tflite, edgetpu, INT8, TargetOptions(), mode="approximate")
-    after = check(plan(read_model(repaired.tflite), INT8), edgetpu).summary
+    after = check(preview(read_model(repaired.tflite), INT8), edgetpu).summary
     assert before["host"] - after["host"] == repaired.moved_ops >= 0
 
 
@@ -77,5 +77,5 @@ def test_int8_is_placed_as_planned(folder: Path, session: Session, name: str) ->
     quantized = quantize_calibrated(session, tflite, INT8, calibrate(session, tflite, 2), "").tflite
     check_everywhere(read_model(quantized))
     edgetpu = get_target("edgetpu")
-    planned, real = check(plan(read_model(tflite), INT8), edgetpu), check(read_model(quantized), edgetpu)
+    planned, real = check(preview(read_model(tflite), INT8), edgetpu), check(read_model(quantized), edgetpu)
     assert [(f.op, f.placement) for f in real.ops] == [(f.op, f.placement) for f in planned.ops]

@@ -11,8 +11,8 @@ from edgepack.graph.edit import pack, unpack
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.int16_bias import narrow_biases, sums_fit
-from edgepack.quantize.preview import plan
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.preview import preview
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 
 DIGITS = Path(__file__).parent.parent / "data" / "digits_float.tflite"
@@ -46,7 +46,7 @@ def wide(tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 def made(tflite: bytes) -> bytes:
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 8)), read_model(tflite), activation_bits=16)
-    return apply(tflite, RULE, ranges).tflite
+    return quantize(tflite, RULE, ranges).tflite
 
 
 def biases(graph: Graph) -> list[tuple[str, str]]:
@@ -85,7 +85,7 @@ def test_narrow_biases_compute_the_same(make, expected, runtime, monkeypatch):
     for sample in builders.samples(tflite, 8, seed=3):
         for one, other in zip(builders.run(before, sample), builders.run(after, sample), strict=True):
             assert one == pytest.approx(other, abs=1.5 * float(scale[0]), rel=0)
-    planned = plan(read_model(tflite), RULE)
+    planned = preview(read_model(tflite), RULE)
     assert biases(planned.main) == expected
     assert [op.version for op in planned.main.ops] == [op.version for op in model.main.ops]
     assert planned.min_runtime_version == runtime
@@ -95,7 +95,7 @@ def test_narrow_biases_compute_the_same(make, expected, runtime, monkeypatch):
 def test_the_largest_sums_do_not_wrap(inputs):
     """The largest input there is gives the largest output: a bias of 32 bits over 700 inputs would give a negative."""
     tflite = dense(inputs)
-    done = apply(tflite, RULE, {"x": (-1.0, 1.0), "y": (-float(inputs), float(inputs))}).tflite
+    done = quantize(tflite, RULE, {"x": (-1.0, 1.0), "y": (-float(inputs), float(inputs))}).tflite
     (result,) = builders.run(done, {"x": np.ones((1, inputs), np.float32)})
     assert result == pytest.approx(np.full((1, 4), inputs), rel=1e-3)
 
@@ -108,7 +108,7 @@ def test_a_bias_behind_the_layer(make, monkeypatch):
     tflite = make()
     rule = SchemeRule("int16x8", "INT16", wide_bias=False)
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 8)), read_model(tflite), activation_bits=16)
-    before, after = wide(tflite, monkeypatch), apply(tflite, rule, ranges).tflite
+    before, after = wide(tflite, monkeypatch), quantize(tflite, rule, ranges).tflite
     model = read_model(after)
     assert "INT64" not in {tensor.dtype for tensor in model.main.tensors}
     kept = {op.name for op in read_model(tflite).main.ops if op.name in ("CONV_2D", "TRANSPOSE_CONV")}
@@ -120,7 +120,7 @@ def test_a_bias_behind_the_layer(make, monkeypatch):
         for made in (before, after)
     ]
     assert snr[1] > snr[0] - 0.1
-    planned = plan(read_model(tflite), rule)
+    planned = preview(read_model(tflite), rule)
     assert [(op.name, op.version) for op in planned.main.ops] == [(op.name, op.version) for op in model.main.ops]
 
 
@@ -154,5 +154,5 @@ def test_files_without_int16_are_left_alone():
     """An int8 file comes back as it is, byte for byte."""
     tflite = DIGITS.read_bytes()
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), read_model(tflite))
-    done = apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite
+    done = quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite
     assert narrow_biases(done) is done

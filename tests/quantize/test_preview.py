@@ -6,8 +6,8 @@ import pytest
 from edgepack.graph import Model, read_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.preview import plan
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.preview import preview
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 
 MODELS = {
@@ -54,7 +54,7 @@ def test_plan_is_what_apply_makes(name, rule):
     model = read_model(tflite)
     bits = 16 if rule.scheme == "int16x8" else 8
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), model, activation_bits=bits)
-    planned, made = plan(model, rule), read_model(apply(tflite, rule, ranges).tflite)
+    planned, made = preview(model, rule), read_model(quantize(tflite, rule, ranges).tflite)
     assert _described(planned) == _described(made)
     assert planned.min_runtime_version == made.min_runtime_version
     if name == "digits":
@@ -63,7 +63,7 @@ def test_plan_is_what_apply_makes(name, rule):
 
 def test_plan_of_a_refused_model_is_the_converters():
     """Where TFLiteConverter's quantizer has to do it, the plan shows what it makes int8."""
-    planned = plan(read_model(builders.standing_alone()), SchemeRule("int8", "INT8")).main
+    planned = preview(read_model(builders.standing_alone()), SchemeRule("int8", "INT8")).main
     assert [(op.name, op.version) for op in planned.ops] == [
         ("RELU6", 2), ("CONV_2D", 3), ("LEAKY_RELU", 1), ("PRELU", 1),
     ]  # fmt: skip
@@ -72,7 +72,7 @@ def test_plan_of_a_refused_model_is_the_converters():
 
 def test_softmax_scale_is_known_without_data():
     """A scale that the kernel fixes stands in the plan as it will in the file."""
-    planned = plan(read_model(builders.classifier()), SchemeRule("int8", "INT8")).main
+    planned = preview(read_model(builders.classifier()), SchemeRule("int8", "INT8")).main
     quantization = planned.tensors[planned.outputs[0]].quantization
     assert (float(quantization.scale[0]), int(quantization.zero_point[0])) == (1 / 256, -128)
 
@@ -81,13 +81,13 @@ def test_a_quantized_model_is_not_planned_again():
     """A model that is integer already comes back as it is."""
     tflite = builders.classifier()
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), read_model(tflite))
-    model = read_model(apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite)
-    assert plan(model, SchemeRule("int8", "INT8")) is model
+    model = read_model(quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite)
+    assert preview(model, SchemeRule("int8", "INT8")) is model
 
 
 def test_planning_changes_nothing():
     """Planning leaves the model untouched."""
     model = read_model(builders.classifier())
     before = _described(model)
-    plan(model, SchemeRule("int8", "INT8"))
+    preview(model, SchemeRule("int8", "INT8"))
     assert _described(model) == before

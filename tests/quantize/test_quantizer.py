@@ -15,7 +15,7 @@ from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8
-from edgepack.quantize.quantizer import QuantizationRefused, adopt, apply, with_ranges
+from edgepack.quantize.quantizer import QuantizationRefused, adopt, quantize, with_ranges
 from edgepack.quantize.ranges import choose_ranges
 
 DIGITS = Path(__file__).parent.parent / "data" / "digits_float.tflite"
@@ -49,7 +49,7 @@ def test_each_scheme_runs_and_is_close(make, rule, least):
     """Every scheme gives a file that runs, keeps names and order, and stays close to the float model."""
     tflite = make()
     source = read_model(tflite)
-    done = apply(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8))
+    done = quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8))
     made = read_model(done.tflite)
     assert (made.input_names(), made.output_names()) == (source.input_names(), source.output_names())
     names = [[m.main.tensors[i].name for i in (*m.main.inputs, *m.main.outputs)] for m in (made, source)]
@@ -58,7 +58,7 @@ def test_each_scheme_runs_and_is_close(make, rule, least):
     assert _types(done.tflite) == ([rule.io] * len(source.main.inputs), [rule.io] * len(source.main.outputs))
     sample = builders.samples(tflite, 1, seed=9)[0]
     assert builders.snr(builders.run(tflite, sample), builders.run(done.tflite, sample)) > least
-    assert apply(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == done.tflite
+    assert quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == done.tflite
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_each_scheme_runs_and_is_close(make, rule, least):
 def test_versions_are_the_true_ones(rule, versions, runtime):
     """The result carries the op versions its runtime must have, and says which runtime that is."""
     tflite = builders.classifier()
-    made = read_model(apply(tflite, rule, _ranges(tflite)).tflite)
+    made = read_model(quantize(tflite, rule, _ranges(tflite)).tflite)
     assert [op.version for op in made.main.ops] == versions
     assert made.min_runtime_version == runtime
 
@@ -81,7 +81,7 @@ def test_fully_connected_granularity():
     """FULLY_CONNECTED weights have a scale per channel, or one where the target asks; convolutions keep theirs."""
     tflite = builders.classifier()
     for wanted, scales in (("per-channel", 10), ("per-tensor", 1)):
-        graph = read_model(apply(tflite, SchemeRule("int8", "INT8", wanted), _ranges(tflite)).tflite).main
+        graph = read_model(quantize(tflite, SchemeRule("int8", "INT8", wanted), _ranges(tflite)).tflite).main
         found = {op.name: graph.tensors[op.inputs[1]].quantization.scale.size for op in graph.ops if len(op.inputs) > 2}
         assert found == {"CONV_2D": 16, "DEPTHWISE_CONV_2D": 16, "FULLY_CONNECTED": scales}
 
@@ -90,7 +90,7 @@ def test_ranges_are_ours():
     """The scales in the file are those of the ranges given, and the pool's input and output share one."""
     tflite = builders.classifier()
     ranges = _ranges(tflite)
-    graph = read_model(apply(tflite, SchemeRule("int8", "INT8"), ranges).tflite).main
+    graph = read_model(quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite).main
     scales = {t.name: float(t.quantization.scale[0]) for t in graph.tensors if t.quantization and not t.is_constant}
     for name in ("x", "conv", "dw", "pool", "dense"):
         assert scales[name] == pytest.approx((ranges[name][1] - ranges[name][0]) / 255, rel=1e-6)
@@ -102,7 +102,7 @@ def test_sizes_of_the_digits_model():
     """On a real model float16 takes about half of the float file and the integer schemes about a quarter."""
     tflite = DIGITS.read_bytes()
     ranges = _ranges(tflite)
-    sizes = {s: len(apply(tflite, SchemeRule(s, io), ranges).tflite) / len(tflite)
+    sizes = {s: len(quantize(tflite, SchemeRule(s, io), ranges).tflite) / len(tflite)
              for s, io in (("float16", "FLOAT32"), ("dynamic-range", "FLOAT32"), ("int8", "INT8"))}  # fmt: skip
     assert 0.45 < sizes["float16"] < 0.65
     assert 0.2 < sizes["int8"] < 0.45
@@ -113,7 +113,7 @@ def test_ops_the_converter_would_quantize_are_refused():
     """A model whose RELU6, LEAKY_RELU and PRELU would stay float is refused, and the refusal names them."""
     tflite = builders.standing_alone()
     with pytest.raises(QuantizationRefused) as caught:
-        apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+        quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
     assert caught.value.details["ops"] == ["LEAKY_RELU", "PRELU", "RELU6"]
     assert caught.value.exit_code == 4
 
@@ -121,7 +121,7 @@ def test_ops_the_converter_would_quantize_are_refused():
 def test_ops_no_one_quantizes_stay_float_and_are_told():
     """ELU stays float between QUANTIZE and DEQUANTIZE, with a note."""
     tflite = builders.one_op("ELU")
-    done = apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+    done = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
     graph = read_model(done.tflite).main
     assert [op.name for op in graph.ops] == ["DEQUANTIZE", "ELU", "QUANTIZE"]
     assert [op.name for op in float_ops(graph)] == ["ELU"]
@@ -132,15 +132,15 @@ def test_what_cannot_be_applied():
     """Missing ranges, a scheme of training and a model that is quantized already are clear errors."""
     tflite = builders.classifier()
     with pytest.raises(QuantizationError, match="needs the ranges of a calibration"):
-        apply(tflite, SchemeRule("int8", "INT8"))
+        quantize(tflite, SchemeRule("int8", "INT8"))
     with pytest.raises(QuantizationError, match="learned in training"):
-        apply(tflite, SchemeRule("int8-qat", "INT8"), _ranges(tflite))
-    made = apply(tflite, SchemeRule("int8", "INT8"), _ranges(tflite)).tflite
+        quantize(tflite, SchemeRule("int8-qat", "INT8"), _ranges(tflite))
+    made = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite)).tflite
     with pytest.raises(QuantizationError, match="already quantized"):
-        apply(made, SchemeRule("float16"))
+        quantize(made, SchemeRule("float16"))
     incomplete = {key: bounds for key, bounds in _ranges(tflite).items() if key != "dw"}
     with pytest.raises(QuantizationRefused, match="ai-edge-quantizer cannot"):
-        apply(tflite, SchemeRule("int8", "INT8"), incomplete)
+        quantize(tflite, SchemeRule("int8", "INT8"), incomplete)
 
 
 def test_nothing_is_printed(capfd):
@@ -148,7 +148,7 @@ def test_nothing_is_printed(capfd):
     tflite = builders.classifier()
     ranges = _ranges(tflite)
     capfd.readouterr()
-    apply(tflite, SchemeRule("int8", "INT8"), ranges)
+    quantize(tflite, SchemeRule("int8", "INT8"), ranges)
     lines = [line for line in "".join(capfd.readouterr()).splitlines() if "XNNPACK delegate" not in line]
     assert lines == []
 
@@ -200,7 +200,7 @@ def test_keyword_spotting_is_at_least_the_converters(shared_models, tmp_path):
     reference = _outputs(tflite, name, x[100:])
     their_snr, their_top1 = _quality(reference, _outputs(theirs, name, x[100:]), y[100:])
     for method, gain in (("percentile", 1.0), ("minmax", -0.01)):
-        mine = apply(tflite, SchemeRule("int8", "INT8"), choose_ranges(calibration, model, method)).tflite
+        mine = quantize(tflite, SchemeRule("int8", "INT8"), choose_ranges(calibration, model, method)).tflite
         snr, top1 = _quality(reference, _outputs(mine, name, x[100:]), y[100:])
         assert snr >= their_snr + gain
         assert top1 >= their_top1
@@ -229,6 +229,6 @@ def test_calibrations_survive_a_file(tmp_path):
     fresh = calibrate(tflite, builders.samples(tflite, 8))
     stored = Calibration.from_bytes(io.BytesIO(fresh.to_bytes()).getvalue())
     rule = SchemeRule("int8", "INT8")
-    made = [apply(tflite, rule, choose_ranges(c, model)).tflite for c in (fresh, stored)]
+    made = [quantize(tflite, rule, choose_ranges(c, model)).tflite for c in (fresh, stored)]
     assert made[0] == made[1]
     assert set(choose_ranges(stored, model)) <= set(tensor_keys(model.main))

@@ -9,7 +9,7 @@ import pytest
 from edgepack.graph import read_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.runtime import Runner
 from edgepack.train.report import gzip_size
@@ -31,7 +31,7 @@ def quantized(images: np.ndarray) -> Callable[[str], bytes]:
         model = read_model(tflite)
         samples = [{model.input_names()[0]: image[np.newaxis]} for image in images[:50]]
         rule = SchemeRule("int8", fully_connected=weights, weights=weights)
-        return apply(tflite, rule, choose_ranges(calibrate(tflite, samples), model)).tflite
+        return quantize(tflite, rule, choose_ranges(calibrate(tflite, samples), model)).tflite
 
     return make
 

@@ -18,7 +18,7 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.op_support import DIRECT_INT16
 from edgepack.quantize.ptq.observe import Sample
 from edgepack.quantize.ptq.sensitivity import Sensitivity, sensitivities
-from edgepack.quantize.quantizer import Quantized, apply
+from edgepack.quantize.quantizer import Quantized, quantize
 from edgepack.quantize.ranges import Range
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import plain_type
@@ -136,7 +136,7 @@ class _Search:
         key = tuple(kept)
         if key not in self._seen:
             self.progress(self.tries)
-            made = apply(self.tflite, self.rule, self.ranges, keep=key, keep_as=self.kept_as)
+            made = quantize(self.tflite, self.rule, self.ranges, keep=key, keep_as=self.kept_as)
             self._seen[key] = made, self.judge(made.tflite)
         return self._seen[key]
 

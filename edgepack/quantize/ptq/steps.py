@@ -96,7 +96,7 @@ class Improved:
 
     Attributes:
         tflite: The float model: equalized, biases corrected, weights on their int8 grid at effort high.
-        ranges: Range of each activation by `tensor_keys`, for `edgepack.quantize.quantizer.apply`.
+        ranges: Range of each activation by `tensor_keys`, for `edgepack.quantize.quantizer.quantize`.
         steps: What was tried, in order.
     """
 

@@ -17,7 +17,7 @@ from edgepack.quantize.ptq.layers import Layer, find_layers, own_biases
 from edgepack.quantize.ptq.observe import Sample
 from edgepack.quantize.ptq.pool import means_for_pools
 from edgepack.quantize.ptq.rounding import fit_rounding
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import Range, choose_ranges
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
@@ -69,7 +69,7 @@ class Workshop:
 
     def quantize(self, model: bytes, ranges: Mapping[str, Range]) -> bytes:
         """Return the integer file."""
-        return apply(model, self.rule, ranges).tflite
+        return quantize(model, self.rule, ranges).tflite
 
     def per_tensor(self, layer: Layer) -> bool:
         """Return whether a layer's weights get one scale."""

@@ -13,7 +13,7 @@ from edgepack.quantize.ptq.network import Network, NotDifferentiable
 from edgepack.quantize.ptq.observe import logits, snr_db
 from edgepack.quantize.ptq.steps import improve
 from edgepack.quantize.ptq.tails import THRESHOLDS, channels_of
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 
 RULE = SchemeRule("int8", "INT8")
@@ -188,8 +188,10 @@ def test_balance_keeps_the_function_and_lowers_the_noise(make, clips, least):
     done = balance(tflite, samples)
     assert snr_db(reference, logits(done.tflite, unseen)) > (30 if clips else 50)
     plain = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
-    got = apply(done.tflite, RULE, {**plain, **done.ranges}).tflite
-    gain = snr_db(reference, logits(got, unseen)) - snr_db(reference, logits(apply(tflite, RULE, plain).tflite, unseen))
+    got = quantize(done.tflite, RULE, {**plain, **done.ranges}).tflite
+    gain = snr_db(reference, logits(got, unseen)) - snr_db(
+        reference, logits(quantize(tflite, RULE, plain).tflite, unseen)
+    )
     assert gain > least
     only = balance(tflite, samples, scale=False)
     assert only.tflite == tflite

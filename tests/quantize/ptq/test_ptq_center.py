@@ -13,7 +13,7 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.balance import balance
 from edgepack.quantize.ptq.center import center_channels, plan_offsets
 from edgepack.quantize.ptq.observe import logits, snr_db, watch
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 
 RULE = SchemeRule("int8", "INT8")
 
@@ -79,7 +79,7 @@ def test_less_is_lost_in_int8():
     lost = []
     for model in (tflite, center_channels(tflite, samples)):
         found = balance(model, samples)
-        lost.append(snr_db(reference, logits(apply(found.tflite, RULE, found.ranges).tflite, unseen)))
+        lost.append(snr_db(reference, logits(quantize(found.tflite, RULE, found.ranges).tflite, unseen)))
     assert lost[1] > lost[0] + 1.0
 
 

@@ -11,7 +11,7 @@ from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.ptq.mixed import mixed
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.quantize.select import scheme_of
 from edgepack.runtime.evaluate import evaluate
@@ -40,7 +40,7 @@ def hard(tmp_path):
 def test_the_fewest_ops_stay_float(hard):
     """Int8 alone misses the limit; with some ops in float it holds, those ops are float in the file and no others."""
     tflite, ranges, samples, judge = hard
-    plain = judge(apply(tflite, RULE, ranges).tflite)
+    plain = judge(quantize(tflite, RULE, ranges).tflite)
     assert plain.drop > 3.0
     done = mixed(tflite, RULE, ranges, samples, judge, 3.0)
     assert done.before.drop == plain.drop
@@ -52,7 +52,7 @@ def test_the_fewest_ops_stay_float(hard):
     assert note.startswith(f"{len(done.kept)} of {done.ops} ops in float: ")
     for name in done.kept:
         fewer = [one for one in done.kept if one != name]
-        assert judge(apply(tflite, RULE, ranges, keep=fewer).tflite).drop > 3.0, f"{name} was not needed"
+        assert judge(quantize(tflite, RULE, ranges, keep=fewer).tflite).drop > 3.0, f"{name} was not needed"
     assert done == mixed(tflite, RULE, ranges, samples, judge, 3.0)
     assert (done.to_json()["kept"], done.to_json()["kept_as"]) == (list(done.kept), "float32")
 
@@ -62,7 +62,7 @@ def test_a_limit_that_int8_holds_keeps_nothing(hard):
     tflite, ranges, samples, judge = hard
     done = mixed(tflite, RULE, ranges, samples, judge, 100.0)
     assert (done.kept, done.tries) == ((), 1)
-    assert done.made == apply(tflite, RULE, ranges)
+    assert done.made == quantize(tflite, RULE, ranges)
 
 
 def test_integer_accelerators_refuse_with_a_reason(hard):
@@ -104,7 +104,7 @@ def test_int16_ops_compute_with_16_bits(hard, wide_bias):
     """The ops asked for have int16 activations and no others, with the bias that is allowed; the file loses less."""
     tflite, ranges, samples, _ = hard
     rule = replace(WIDER, wide_bias=wide_bias)
-    plain, done = (apply(tflite, rule, ranges, keep=keep, keep_as="int16") for keep in ((), ("conv", "dw")))
+    plain, done = (quantize(tflite, rule, ranges, keep=keep, keep_as="int16") for keep in ((), ("conv", "dw")))
     found = layers(done.tflite)
     depthwise = {"dw": ("INT16", "INT64")} if wide_bias else {"dw/products": ("INT16", "")}
     rest = {"point": ("INT8", "INT32"), "dense": ("INT8", "INT32")}
@@ -114,7 +114,7 @@ def test_int16_ops_compute_with_16_bits(hard, wide_bias):
     assert read_model(done.tflite).min_runtime_version == "2.15.0"
     assert done.notes == ("2 of 6 ops in int16: CONV_2D (op 0), DEPTHWISE_CONV_2D (op 1)",)
     assert scheme_of(read_model(done.tflite)) == "int8"
-    assert scheme_of(read_model(apply(tflite, SchemeRule("int16x8", "INT16"), ranges).tflite)) == "int16x8"
+    assert scheme_of(read_model(quantize(tflite, SchemeRule("int16x8", "INT16"), ranges).tflite)) == "int16x8"
     reference = [one for sample in samples for one in builders.run(tflite, sample)]
     snr = [
         builders.snr(reference, [one for sample in samples for one in builders.run(made.tflite, sample)])
@@ -141,7 +141,9 @@ def test_the_fewest_ops_go_to_int16(hard, io):
     assert list(float_ops(graph)) == []
     for name in done.kept:
         fewer = [one for one in done.kept if one != name]
-        assert judge(apply(tflite, rule, ranges, keep=fewer, keep_as="int16").tflite).drop > 5.0, f"{name} is to spare"
+        assert judge(quantize(tflite, rule, ranges, keep=fewer, keep_as="int16").tflite).drop > 5.0, (
+            f"{name} is to spare"
+        )
 
 
 def test_only_what_the_rule_names(hard):

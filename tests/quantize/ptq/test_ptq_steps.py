@@ -13,14 +13,14 @@ from edgepack.quantize.ptq.observe import logits, snr_db
 from edgepack.quantize.ptq.rounding import fit_rounding
 from edgepack.quantize.ptq.sensitivity import sensitivities
 from edgepack.quantize.ptq.steps import STEPS, improve
-from edgepack.quantize.quantizer import apply
+from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 
 RULE = SchemeRule("int8", "INT8")
 
 
 def _file(tflite: bytes, samples: list, rule: SchemeRule = RULE) -> bytes:
-    return apply(tflite, rule, choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")).tflite
+    return quantize(tflite, rule, choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")).tflite
 
 
 def _db(tflite: bytes, made: bytes, samples: list) -> float:
@@ -38,7 +38,7 @@ def test_more_effort_loses_less(make):
     found = {}
     for effort in ("low", "medium", "high"):
         done = improve(tflite, RULE, samples, effort)
-        file = apply(done.tflite, RULE, done.ranges).tflite
+        file = quantize(done.tflite, RULE, done.ranges).tflite
         assert len(file) == pytest.approx(len(plain), rel=0.01, abs=256)
         assert [step.id for step in done.steps] == [s for s in STEPS if s in {step.id for step in done.steps}]
         found[effort] = _db(tflite, file, unseen) - base
@@ -55,7 +55,7 @@ def test_samples_that_never_change_still_give_a_file(value):
     tflite = chain()
     samples = [{name: np.full_like(array, value) for name, array in builders.samples(tflite, 1)[0].items()}] * 10
     done = improve(tflite, RULE, samples, "high")
-    assert read_model(apply(done.tflite, RULE, done.ranges).tflite).main.ops
+    assert read_model(quantize(done.tflite, RULE, done.ranges).tflite).main.ops
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_one_scale_for_all_channels_is_saved_by_equalization(activation):
     assert all(read_model(plain).main.tensors[o.inputs[1]].quantization.scale.size == 1
                for o in weighted_ops(read_model(plain).main))  # fmt: skip
     done = improve(tflite, rule, samples, "medium", off=("bounds", "bias"))
-    made = apply(done.tflite, rule, done.ranges).tflite
+    made = quantize(done.tflite, rule, done.ranges).tflite
     assert _db(tflite, plain, unseen) < 20
     assert _db(tflite, made, unseen) > _db(tflite, plain, unseen) + 10
     assert "equalize" in [step.id for step in done.steps if step.kept]
@@ -89,8 +89,8 @@ def test_rounded_weights_survive_the_quantizer():
     tflite = own_biases(chain())
     samples = builders.samples(tflite, 20)
     ranges = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
-    fitted = fit_rounding(tflite, tflite, lambda model: apply(model, RULE, ranges).tflite, samples)
-    graph, made = read_model(fitted).main, read_model(apply(fitted, RULE, ranges).tflite).main
+    fitted = fit_rounding(tflite, tflite, lambda model: quantize(model, RULE, ranges).tflite, samples)
+    graph, made = read_model(fitted).main, read_model(quantize(fitted, RULE, ranges).tflite).main
     moved = 0
     for layer in find_layers(graph):
         tensor = made.tensors[weighted_ops(made)[layer.place].inputs[1]]
@@ -113,7 +113,7 @@ def test_biases_give_back_the_mean():
     ranges = choose_ranges(calibrate(spoilt, samples), read_model(spoilt), "minmax")
 
     def quantize(model: bytes) -> bytes:
-        return apply(model, RULE, ranges).tflite
+        return quantize(model, RULE, ranges).tflite
 
     def shift(model: bytes) -> float:
         want, got = (np.mean([out[0] for out in logits(m, samples)], axis=0) for m in (tflite, quantize(model)))
