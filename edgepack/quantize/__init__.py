@@ -1,1 +1,1 @@
-"""Find ranges, choose a scheme, and make the integer file: flatbuffer to flatbuffer, without TensorFlow."""
+"""Calibrate a float model, choose a scheme and ranges, and quantize: flatbuffer to flatbuffer, without TensorFlow."""

@@ -1,7 +1,7 @@
-"""Measure the ranges of every activation: run the float model on samples and keep statistics, never the activations.
+"""Calibration: run the float model on a representative dataset and collect statistics of every activation.
 
-A copy of the model with every activation as a graph output runs through the ordinary runtime with XNNPACK, sample by
-sample; each activation is reduced to its `Statistics` where it lies in the runtime's memory.
+A copy of the model with every activation as a graph output runs in the LiteRT interpreter with XNNPACK, sample by
+sample. Each activation is reduced to its `Statistics` without copying large ones out of the interpreter.
 """
 
 import io
@@ -23,20 +23,23 @@ Sample = Mapping[str, npt.NDArray[Any]]
 
 _FORMAT = 1
 
-#: Activations up to this size are gathered over up to `_BLOCK_SAMPLES` samples before they are reduced.
+#: Activations up to this size are collected over up to `_BLOCK_SAMPLES` samples and reduced together. Measured on 100
+#: samples of keyword spotting and 128 of digits: without blocks calibration takes 1.7 and 3.3 times as long; 4 KiB
+#: instead of 64 KiB takes 1.5 and 1.7 times as long, 1 MiB saves nothing more. 8 samples instead of 32 take up to 1.25
+#: times as long, 128 save nothing more.
 _SMALL_BYTES = 1 << 16
 _BLOCK_SAMPLES = 32
 
-#: Most memory the gathered activations take together.
+#: Upper limit of the memory of all blocks together; a model with many activations gets shorter blocks.
 _BLOCK_BYTES = 16 << 20
 
 
 @dataclass
 class Calibration:
-    """What samples did to a model's activations.
+    """Statistics of a model's activations over a set of samples.
 
     Attributes:
-        samples: How many samples were run.
+        samples: Number of samples.
         tensors: Statistics by `edgepack.graph.edit.tensor_keys` key, in the order of the file.
     """
 
@@ -57,17 +60,17 @@ class Calibration:
 
     def to_bytes(self) -> bytes:
         """Return the calibration as .npz; equal calibrations give equal bytes."""
-        found = list(self.tensors.values())
+        statistics = list(self.tensors.values())
         header = {"format": _FORMAT, "samples": self.samples, "names": list(self.tensors)}
         arrays: dict[str, npt.NDArray[Any]] = {
             "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
-            "count": np.array([s.count for s in found], np.int64),
-            "extremes": np.array([(s.minimum, s.maximum) for s in found], np.float64).reshape(-1, 2),
-            "place": np.array([(s.exponent, s.start) for s in found], np.int64).reshape(-1, 2),
-            "sizes": np.array([(s.bins.size, s.channel_minimum.size) for s in found], np.int64).reshape(-1, 2),
-            "bins": _joined([s.bins for s in found], np.int64),
-            "channel_minimum": _joined([s.channel_minimum for s in found], np.float32),
-            "channel_maximum": _joined([s.channel_maximum for s in found], np.float32),
+            "count": np.array([s.count for s in statistics], np.int64),
+            "extremes": np.array([(s.minimum, s.maximum) for s in statistics], np.float64).reshape(-1, 2),
+            "place": np.array([(s.exponent, s.start) for s in statistics], np.int64).reshape(-1, 2),
+            "sizes": np.array([(s.bins.size, s.channel_minimum.size) for s in statistics], np.int64).reshape(-1, 2),
+            "bins": _joined([s.bins for s in statistics], np.int64),
+            "channel_minimum": _joined([s.channel_minimum for s in statistics], np.float32),
+            "channel_maximum": _joined([s.channel_maximum for s in statistics], np.float32),
         }
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
@@ -75,7 +78,7 @@ class Calibration:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Calibration":
-        """Read what `to_bytes` wrote.
+        """Return the calibration that `to_bytes` wrote.
 
         Raises:
             QuantizationError: The bytes are not a calibration of this format.
@@ -96,7 +99,7 @@ class Calibration:
                 }
                 return cls(int(header["samples"]), tensors)
         except Exception as error:
-            raise QuantizationError(f"not a calibration that this version reads: {error}") from error
+            raise QuantizationError(f"not a calibration file that this version can read: {error}") from error
 
 
 def _restored(
@@ -118,41 +121,41 @@ def calibrate(
 
     Args:
         tflite: A float .tflite.
-        samples: One sample each, arrays keyed by `Model.input_names()`, in the input's shape, with or without its batch
-            dimension of 1.
-        threads: Threads of the runtime.
-        on_sample: Called with the number of samples done, after each.
+        samples: The representative dataset: arrays keyed by `Model.input_names()`, in the input's shape, with or
+            without its batch dimension of 1.
+        threads: Threads of the interpreter.
+        on_sample: Called after each sample with the number of samples run so far.
 
     Raises:
-        SamplesError: No samples, or one that does not fit the model's inputs.
+        SamplesError: There are no samples, or one does not match the model's inputs.
         QuantizationError: The runtime cannot run the model, or an activation is NaN or infinite.
     """
     model = read_model(tflite)
     keys = tensor_keys(model.main)
-    gathered = _Gathered({index: keys[index] for index in float_activations(model.main)}, model)
+    collector = _Collector({index: keys[index] for index in float_activations(model.main)}, model)
     runtime = _runtime(expose_activations(tflite, model), threads)
-    done = 0
-    for done, sample in enumerate(samples, 1):
-        for index, values in zip(model.main.inputs, _arrays(model, sample, done), strict=True):
+    count = 0
+    for count, sample in enumerate(samples, 1):
+        for index, values in zip(model.main.inputs, _arrays(model, sample, count), strict=True):
             runtime.set_tensor(index, values)
-            gathered.add(index, values)
-        _invoke(runtime, done)
-        for index in gathered.computed:
-            gathered.add(index, runtime.tensor(index)())
-        gathered.end_sample()
+            collector.add(index, values)
+        _invoke(runtime, count)
+        for index in collector.computed:
+            collector.add(index, runtime.tensor(index)())
+        collector.end_sample()
         if on_sample is not None:
-            on_sample(done)
-    if not done:
+            on_sample(count)
+    if not count:
         raise SamplesError("calibration needs samples, got none", hint="100 to 500 samples are typical")
-    gathered.flush()
-    return Calibration(done, {keys[index]: found for index, found in gathered.statistics.items()})
+    collector.flush()
+    return Calibration(count, {keys[index]: statistics for index, statistics in collector.statistics.items()})
 
 
-class _Gathered:
-    """Turns activations into statistics.
+class _Collector:
+    """Reduces activations to statistics.
 
-    A small activation is copied and reduced together with those of the next samples, because NumPy's cost per call
-    would outweigh the model's; a large one is reduced where it lies. The copies take `_BLOCK_BYTES` at most.
+    A small activation is copied into a block and reduced together with those of the next samples, because NumPy's cost
+    per call would exceed that of the model; a large one is reduced in the interpreter's memory.
     """
 
     def __init__(self, names: Mapping[int, str], model: Model) -> None:
@@ -196,7 +199,7 @@ class _Gathered:
         raise QuantizationError(
             f"tensor '{self._names[index]}' is NaN or infinite on calibration sample {first + bad + 1}: "
             "its range cannot be measured",
-            hint="check the sample's preprocessing, and the model on this sample",
+            hint="check the preprocessing of the sample and what the float model computes for it",
         )
 
 
@@ -208,8 +211,8 @@ def _runtime(tflite: bytes, threads: int) -> Any:
         runtime.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise QuantizationError(
-            f"the float model cannot be run here to measure its activations: {first_line(error)}",
-            hint="ops outside TFLite's builtins cannot be calibrated",
+            f"the float model cannot be calibrated because it does not run on this machine: {first_line(error)}",
+            hint="models with custom ops cannot be calibrated",
         ) from error
     return runtime
 

@@ -1,7 +1,7 @@
-"""Store a float model's constants in half precision; DEQUANTIZE ops widen them when the model is loaded.
+"""Scheme float16: store a float model's constants in half precision, with DEQUANTIZE ops back to float32.
 
-The layout is the one TFLiteConverter writes for `supported_types = [tf.float16]`, which the GPU delegate and XNNPACK
-know: both fold the DEQUANTIZE ops away.
+TFLiteConverter writes the same layout for `supported_types = [tf.float16]`. The GPU delegate and XNNPACK recognize it
+and fold the DEQUANTIZE ops away.
 """
 
 import numpy as np
@@ -16,9 +16,9 @@ _LARGEST = 65504.0
 
 
 def halved_constants(graph: Graph) -> tuple[int, ...]:
-    """Return the tensors that go to half precision: float32 constants of more than one value that an op reads.
+    """Return the tensors to store in half precision: float32 constants of more than one value that an op reads.
 
-    A constant with a value beyond float16's range stays as it is.
+    A constant with a value outside the range of float16 stays float32.
     """
     return tuple(
         tensor.index
@@ -35,13 +35,13 @@ def halved_constants(graph: Graph) -> tuple[int, ...]:
 def to_float16(tflite: bytes) -> bytes:
     """Return the model with its constants in half precision; inputs, outputs and arithmetic stay float32."""
     source = read_model(tflite)
-    chosen = halved_constants(source.main)
+    halved = halved_constants(source.main)
     model = unpack(tflite)
     graph = model.subgraphs[0]
     code = op_code(model, "DEQUANTIZE", version=3)
     buffers: dict[int, int] = {}
     dequantize = []
-    for index in chosen:
+    for index in halved:
         wide = graph.tensors[index]
         if wide.buffer not in buffers:
             values = np.ascontiguousarray(source.main.tensors[index].data, "<f4").astype("<f2")

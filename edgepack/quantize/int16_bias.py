@@ -1,16 +1,18 @@
-"""Biases of layers with int16 activations: 32 bits wide where nothing can overflow.
+"""Biases of ops with int16 activations: 32 bits wide where the accumulator cannot overflow.
 
-TFLite's quantizers write them with 64 bits. The kernels of some layers take 32 bits too, said by the layer's option
-`quantized_bias_type` (TensorFlow 2.15), and Qualcomm's plugin takes nothing else. Such a kernel also adds up in 32 bits
-and does not saturate: measured in ai-edge-litert 2.3.0, a 1x1 CONV_2D or a FULLY_CONNECTED over 700 inputs of 32767
-with weights of 127 gives the wrong sign. So a bias is only narrowed where no input can bring the sum past 32 bits.
+TFLite's quantizers write 64-bit biases. The kernels of some ops also support 32 bits, selected by the option
+`quantized_bias_type` (TensorFlow 2.15), and Qualcomm's plugin supports only those. Such a kernel accumulates in 32 bits
+without saturating: measured in ai-edge-litert 2.3.0, a 1x1 CONV_2D or a FULLY_CONNECTED over 700 inputs of 32767 with
+weights of 127 gives a result of the wrong sign. A bias is therefore narrowed only where no input can overflow the sum.
 
-Where the accelerator takes no bias of 64 bits at all, the other layers do without and an ADD follows them. Nothing is
-lost: what comes before a RELU below minus the largest bias is zero behind it, so the range of the sum is known.
+For accelerators that support no 64-bit biases, the bias of every other op moves into an ADD behind it. The range of the
+sum before the bias follows from the range of the output and the bias; values below minus the largest bias may be
+clipped where a RELU follows, because they become zero in any case.
 """
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,23 +30,40 @@ from edgepack.quantize.ranges import Range
 #: it with such a bias.
 NARROW_BIAS = frozenset({"CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
 
-_LARGEST_INPUT = 1 << 15
-_LARGEST_SUM = (1 << 31) - 1
+#: Largest magnitude of an int16 input, and largest value of a 32-bit accumulator.
+_MAX_INPUT = 1 << 15
+_MAX_SUM = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class SplitBiases:
+    """A float model with biases moved into ADD ops.
+
+    Attributes:
+        tflite: The model, for quantization only: TFLite's float kernel of a DEPTHWISE_CONV_2D without bias crashes
+            (measured in ai-edge-litert 2.3.0; the int16 kernel does not).
+        ranges: Ranges of its activations by `tensor_keys`, those of the new ones included.
+        added: `tensor_keys` of the new activations.
+    """
+
+    tflite: bytes
+    ranges: dict[str, Range]
+    added: frozenset[str] = frozenset()
 
 
 def sums_fit(weights: npt.NDArray[Any], bias: npt.NDArray[Any]) -> bool:
-    """Return whether a layer's sums stay within 32 bits whatever its int16 inputs are.
+    """Return whether the sums of an op stay within 32 bits for all int16 inputs.
 
     Args:
         weights: Quantized weights, output channels first.
-        bias: Quantized bias, one value for each output channel; zeros where it is not known.
+        bias: Quantized bias, shape (output channels,); zeros where it is unknown.
     """
-    reach = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
-    return bool((reach * _LARGEST_INPUT + np.abs(bias.astype(np.int64)) <= _LARGEST_SUM).all())
+    magnitude = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
+    return bool((magnitude * _MAX_INPUT + np.abs(bias.astype(np.int64)) <= _MAX_SUM).all())
 
 
 def layer_fits(graph: Graph, op: Op, rule: SchemeRule) -> bool:
-    """Return whether a float layer will get a bias of 32 bits beside int16 activations, as far as its weights tell."""
+    """Return whether an op of the float model gets a 32-bit bias with int16 activations, judged by its weights."""
     if op.name not in NARROW_BIAS:
         return False
     weights = graph.tensors[weights_index(op)]
@@ -57,7 +76,7 @@ def layer_fits(graph: Graph, op: Op, rule: SchemeRule) -> bool:
 
 
 def splits_bias(graph: Graph, op: Op, rule: SchemeRule) -> bool:
-    """Return whether a float layer's bias is to follow it as an ADD when its activations become int16."""
+    """Return whether the bias of an op moves into an ADD behind it when the activations become int16."""
     bias = bias_index(op)
     if rule.wide_bias or op.name not in DIRECT_INT16 or bias < 0 or graph.tensors[bias].data is None:
         return False
@@ -66,57 +85,51 @@ def splits_bias(graph: Graph, op: Op, rule: SchemeRule) -> bool:
 
 def split_biases(
     tflite: bytes, ranges: Mapping[str, Range], rule: SchemeRule, only: Collection[str] | None = None
-) -> tuple[bytes, dict[str, Range], frozenset[str]]:
-    """Put an ADD behind the layers whose int16 kernel needs a bias of a type that the accelerator does not take.
-
-    The result is for quantizing only: TFLite's float kernel of a DEPTHWISE_CONV_2D without bias crashes (measured in
-    ai-edge-litert 2.3.0; the one for int16 does not).
+) -> SplitBiases:
+    """Move biases that the accelerator does not support into ADD ops behind their op.
 
     Args:
         tflite: A float model.
         ranges: Ranges of its activations by `tensor_keys`.
-        rule: The rule; nothing is done unless its `wide_bias` is False.
-        only: Layers that become int16, by the `tensor_keys` of their outputs; None for all.
-
-    Returns:
-        The model, the ranges with those of the new activations, and the names of those.
+        rule: The rule; the model stays unchanged unless its `wide_bias` is False.
+        only: Ops that become int16, by the `tensor_keys` of their outputs; None for all.
     """
     tflite = unique_names(tflite)
     graph = read_model(tflite).main
     keys = tensor_keys(graph)
-    found = {
+    affected = {
         op.index: op
         for op in graph.ops
         if splits_bias(graph, op, rule)
         and keys[op.outputs[0]] in ranges
         and (only is None or keys[op.outputs[0]] in only)
     }
-    if not found:
-        return tflite, dict(ranges), frozenset()
+    if not affected:
+        return SplitBiases(tflite, dict(ranges))
     model = unpack(tflite)
     main = model.subgraphs[0]
     code = op_code(model, "ADD")
-    grown, names = dict(ranges), set(keys)
-    written: list[Any] = []
+    extended, names = dict(ranges), set(keys)
+    operators: list[Any] = []
     for index, layer in enumerate(main.operators):
-        written.append(layer)
-        if index in found:
-            op = found[index]
+        operators.append(layer)
+        if index in affected:
+            op = affected[index]
             name = f"{keys[op.outputs[0]]}/products"
             while name in names:
                 name += "_"
             names.add(name)
-            written.append(_add_behind(main, layer, op, name, code))
+            operators.append(_add_behind(main, layer, op, name, code))
             bias = graph.tensors[bias_index(op)].data
             assert bias is not None
             low, high = ranges[keys[op.outputs[0]]]
-            grown[name] = min(0.0, low - float(bias.max())), max(0.0, high - float(bias.min()))
-    main.operators = written
-    return pack(model), grown, frozenset(names - set(keys))
+            extended[name] = min(0.0, low - float(bias.max())), max(0.0, high - float(bias.min()))
+    main.operators = operators
+    return SplitBiases(pack(model), extended, frozenset(names - set(keys)))
 
 
 def _add_behind(main: Any, layer: Any, op: Op, name: str, code: int) -> Any:
-    """Take bias and activation function from a layer, and return the ADD that has them."""
+    """Remove bias and fused activation from an operator, and return an ADD with both."""
     products = copy.copy(main.tensors[op.outputs[0]])
     products.name = name.encode()
     main.tensors.append(products)
@@ -134,27 +147,27 @@ def _add_behind(main: Any, layer: Any, op: Op, name: str, code: int) -> Any:
 
 
 def narrow_biases(tflite: bytes) -> bytes:
-    """Return the file with 32-bit biases for its int16 layers, where the kernel takes them and no sum can overflow."""
+    """Return the file with 32-bit biases for int16 ops whose kernel supports them and whose sums cannot overflow."""
     graph = read_model(tflite).main
-    able = {op.index: bias_index(op) for op in graph.ops if _narrowable(graph, op)}
-    # A bias that another layer needs as it is stays.
-    able = {op: bias for op, bias in able.items() if all(able.get(user) == bias for user in graph.consumers[bias])}
-    if not able:
+    biases = {op.index: bias_index(op) for op in graph.ops if _narrowable(graph, op)}
+    # A bias that another op reads in 64 bits stays.
+    biases = {op: bias for op, bias in biases.items() if all(biases.get(i) == bias for i in graph.consumers[bias])}
+    if not biases:
         return tflite
     model = unpack(tflite)
-    main, wanted = model.subgraphs[0], schema().TensorType.INT32
-    for op, bias in able.items():
-        main.operators[op].builtinOptions.quantizedBiasType = wanted
+    main, int32 = model.subgraphs[0], schema().TensorType.INT32
+    for op, bias in biases.items():
+        main.operators[op].builtinOptions.quantizedBiasType = int32
         tensor = main.tensors[bias]
-        if tensor.type != wanted:
-            tensor.type = wanted
+        if tensor.type != int32:
+            tensor.type = int32
             tensor.buffer = _narrowed(model, tensor.buffer)
     empty_unused(model)
     return pack(model)
 
 
 def _narrowed(model: Any, buffer: int) -> int:
-    """Return the buffer with the 64-bit values of another in 32 bits, added to the model."""
+    """Add a buffer with the 64-bit values of another buffer in 32 bits, and return its index."""
     values = np.frombuffer(bytes(model.buffers[buffer].data), np.int64).astype(np.int32)
     return add_buffer(model, values)
 

@@ -1,6 +1,6 @@
-"""Give a full integer file the inputs and outputs a target wants: float32 or uint8 instead of the inner type.
+"""Change the data type of a full integer file's inputs and outputs: float32 or uint8 instead of the inner type.
 
-ai-edge-quantizer can do this too, but rewires the other readers of an output wrongly (0.10), so it is done here.
+ai-edge-quantizer can do this too, but 0.10 reconnects the other consumers of an output wrongly.
 """
 
 from dataclasses import dataclass, field
@@ -10,17 +10,18 @@ import numpy as np
 
 from edgepack.errors import QuantizationError
 from edgepack.graph.edit import builtin_code, op_code, pack, unpack
+from edgepack.graph.op_layout import TYPE_CONVERSIONS
 from edgepack.graph.read import schema
 
-#: Inner types and the type QUANTIZE and DEQUANTIZE turn them into at an end.
-_ENDS = {("INT8", "FLOAT32"), ("INT16", "FLOAT32"), ("INT8", "UINT8")}
+#: Supported (inner type, type of inputs and outputs).
+_CONVERSIONS = {("INT8", "FLOAT32"), ("INT16", "FLOAT32"), ("INT8", "UINT8")}
 
 
-def set_ends(tflite: bytes, inner: str, io: str) -> bytes:
-    """Return the file with `io` at every end that has the type `inner`; ends of other types stay.
+def set_io_types(tflite: bytes, inner: str, io: str) -> bytes:
+    """Return the file with inputs and outputs of type `io` in place of `inner`; those of other types stay.
 
-    An end that only meets DEQUANTIZE (or comes only from QUANTIZE) is joined to what lies behind, so that a float op at
-    the end of the graph is not quantized in passing.
+    An input that is only read by DEQUANTIZE, or an output that QUANTIZE writes, is connected to the float tensor on the
+    other side, so that the result of a float op at the border of the graph is not rounded to integers.
 
     Args:
         tflite: A full integer file.
@@ -28,27 +29,27 @@ def set_ends(tflite: bytes, inner: str, io: str) -> bytes:
         io: `FLOAT32`, `UINT8`, or `inner` itself, which changes nothing.
 
     Raises:
-        QuantizationError: There is no such combination.
+        QuantizationError: The combination is not supported.
     """
     if io == inner:
         return tflite
-    if (inner, io) not in _ENDS:
-        raise QuantizationError(f"a model with {inner} inside cannot have {io} inputs and outputs")
-    work = _Work(unpack(tflite), getattr(schema().TensorType, inner), getattr(schema().TensorType, io))
-    graph = work.model.subgraphs[0]
-    graph.inputs = np.array([work.input(int(index)) for index in graph.inputs], np.int32)
-    done: dict[int, int] = {}
+    if (inner, io) not in _CONVERSIONS:
+        raise QuantizationError(f"a model with {inner} activations cannot have {io} inputs and outputs")
+    editor = _Editor(unpack(tflite), getattr(schema().TensorType, inner), getattr(schema().TensorType, io))
+    graph = editor.model.subgraphs[0]
+    graph.inputs = np.array([editor.input(int(index)) for index in graph.inputs], np.int32)
+    outputs: dict[int, int] = {}
     for index in (int(i) for i in graph.outputs):
-        if index not in done:
-            done[index] = work.output(index)
-    graph.outputs = np.array([done[int(i)] for i in graph.outputs], np.int32)
-    graph.operators = [*work.first, *(op for op in graph.operators if id(op) not in work.dropped), *work.last]
-    return pack(work.model)
+        if index not in outputs:
+            outputs[index] = editor.output(index)
+    graph.outputs = np.array([outputs[int(i)] for i in graph.outputs], np.int32)
+    graph.operators = [*editor.first, *(op for op in graph.operators if id(op) not in editor.dropped), *editor.last]
+    return pack(editor.model)
 
 
 @dataclass
-class _Work:
-    """One file under edit; ops to add at the front and at the back, and ops to leave out."""
+class _Editor:
+    """A file with the ops to add at its beginning and end, and those to leave out."""
 
     model: Any
     inner: int
@@ -66,67 +67,68 @@ class _Work:
         return bool(self.io == schema().TensorType.FLOAT32)
 
     def input(self, index: int) -> int:
-        """Return the tensor that becomes the graph's input in place of `index`."""
+        """Return the tensor to use as the graph's input in place of `index`."""
         if self.graph.tensors[index].type != self.inner:
             return index
-        readers = self.readers(index)
-        wide = [op for op in readers if self.name(op) == "DEQUANTIZE"]
-        outside = index in self.graph.outputs
-        if self.is_float and len(wide) == 1:
-            # The float value is there already: it becomes the input, and the integer one is made from it if wanted.
-            self.dropped.add(id(wide[0]))
-            end = int(wide[0].outputs[0])
-            if len(readers) > 1 or outside:
-                self.first.append(self.op("QUANTIZE", end, index))
-            return end
-        if not self.is_float and len(wide) == len(readers) and not outside:
+        consumers = self.consumers(index)
+        dequantize = [op for op in consumers if self.name(op) == "DEQUANTIZE"]
+        is_output = index in self.graph.outputs
+        if self.is_float and len(dequantize) == 1:
+            # The graph has a float copy already: it becomes the input, and the integer tensor is computed from it where
+            # something else reads it.
+            self.dropped.add(id(dequantize[0]))
+            outer = int(dequantize[0].outputs[0])
+            if len(consumers) > 1 or is_output:
+                self.first.append(self.op("QUANTIZE", outer, index))
+            return outer
+        if not self.is_float and len(dequantize) == len(consumers) and not is_output:
             self.shift(self.graph.tensors[index])
             return index
-        end = self.tensor(index)
-        self.first.append(self.op("QUANTIZE", end, index))
-        return end
+        outer = self.tensor(index)
+        self.first.append(self.op("QUANTIZE", outer, index))
+        return outer
 
     def output(self, index: int) -> int:
-        """Return the tensor that becomes the graph's output in place of `index`."""
+        """Return the tensor to use as the graph's output in place of `index`."""
         if self.graph.tensors[index].type != self.inner:
             return index
-        made = next((op for op in self.graph.operators if index in op.outputs), None)
-        if made is not None and self.name(made) == "QUANTIZE" and not self.readers(index):
-            source = int(made.inputs[0])
+        producer = next((op for op in self.graph.operators if index in op.outputs), None)
+        if producer is not None and self.name(producer) == "QUANTIZE" and not self.consumers(index):
+            source = int(producer.inputs[0])
             if not self.is_float:
                 self.shift(self.graph.tensors[index])
                 return index
             if self.graph.tensors[source].type == self.io:
-                self.dropped.add(id(made))
+                self.dropped.add(id(producer))
                 return source
-        end = self.tensor(index)
-        self.last.append(self.op("DEQUANTIZE" if self.is_float else "QUANTIZE", index, end))
-        return end
+        outer = self.tensor(index)
+        self.last.append(self.op("DEQUANTIZE" if self.is_float else "QUANTIZE", index, outer))
+        return outer
 
-    def readers(self, index: int) -> list[Any]:
+    def consumers(self, index: int) -> list[Any]:
         return [op for op in self.graph.operators if index in op.inputs and id(op) not in self.dropped]
 
     def name(self, op: Any) -> str:
         code = self.model.operatorCodes[op.opcodeIndex]
         number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        return next((n for n in ("QUANTIZE", "DEQUANTIZE") if builtin_code(n) == number), "")
+        return next((name for name in TYPE_CONVERSIONS if builtin_code(name) == number), "")
 
     def tensor(self, like: int) -> int:
         inner = self.graph.tensors[like]
-        end = schema().TensorT()
-        end.name = (inner.name or b"") + b"_end"
-        end.shape, end.shapeSignature, end.hasRank = inner.shape, inner.shapeSignature, inner.hasRank
-        end.type = inner.type
+        outer = schema().TensorT()
+        outer.name = (inner.name or b"") + b"_end"
+        outer.shape, outer.shapeSignature, outer.hasRank = inner.shape, inner.shapeSignature, inner.hasRank
+        outer.type = inner.type
         if self.is_float:
-            end.type = self.io
+            outer.type = self.io
         else:
-            end.quantization = inner.quantization
-            self.shift(end)
-        self.graph.tensors.append(end)
+            outer.quantization = inner.quantization
+            self.shift(outer)
+        self.graph.tensors.append(outer)
         return len(self.graph.tensors) - 1
 
     def shift(self, tensor: Any) -> None:
-        """Make an int8 tensor uint8: the same scale, everything 128 higher."""
+        """Convert an int8 tensor to uint8: the same scale, zero point and values 128 higher."""
         old = tensor.quantization
         tensor.type = self.io
         tensor.quantization = schema().QuantizationParametersT()

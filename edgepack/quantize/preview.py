@@ -13,7 +13,7 @@ from edgepack.graph.versions import file_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import halved_constants
 from edgepack.quantize.int16_bias import NARROW_BIAS, layer_fits, splits_bias
-from edgepack.quantize.op_support import DYNAMIC_LEAST, DYNAMIC_WEIGHTS, quantized_ops
+from edgepack.quantize.op_support import DYNAMIC_MIN_ELEMENTS, DYNAMIC_WEIGHTS, quantized_ops
 from edgepack.quantize.scale_constraints import fixed_range
 from edgepack.schemes import get_scheme
 
@@ -97,7 +97,7 @@ def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
     for op in graph.ops:
         if op.name in DYNAMIC_WEIGHTS and weights_index(op) >= 0:
             weights = graph.tensors[weights_index(op)]
-            if weights.is_constant and weights.dtype == "FLOAT32" and weights.elements >= DYNAMIC_LEAST:
+            if weights.is_constant and weights.dtype == "FLOAT32" and weights.elements >= DYNAMIC_MIN_ELEMENTS:
                 draft.retype(weights.index, "INT8", _weight_quantization(op, weights, rule))
         draft.ops.append(op)
 

@@ -27,8 +27,8 @@ from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
-from edgepack.quantize.io_types import set_ends
-from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_LEAST
+from edgepack.quantize.io_types import set_io_types
+from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_MIN_ELEMENTS
 from edgepack.quantize.ranges import Range
 from edgepack.schemes import get_scheme, plain_type
 from edgepack.text import first_line
@@ -182,8 +182,9 @@ def _quantize(
         raise QuantizationError(f"{scheme.id} needs the ranges of a calibration, got none")
     wide = _bits(rule) == 16 or (bool(keep) and keep_as == "int16")
     if ranges is not None and wide:
-        tflite, ranges, added = split_biases(tflite, ranges, rule, None if _bits(rule) == 16 else keep)
-        keep = {*keep, *added} if keep else keep
+        split = split_biases(tflite, ranges, rule, None if _bits(rule) == 16 else keep)
+        tflite, ranges = split.tflite, split.ranges
+        keep = {*keep, *split.added} if keep else keep
     with _quiet():
         from ai_edge_quantizer import quantizer
 
@@ -216,7 +217,7 @@ def _quantize(
                 f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
                 details={"ops": left},
             )
-    return set_ends(narrow_biases(made) if wide else made, scheme.activations, rule.io)
+    return set_io_types(narrow_biases(made) if wide else made, scheme.activations, rule.io)
 
 
 def _prepared(tflite: bytes) -> bytes:
@@ -257,7 +258,7 @@ def _entry(operation: str, bits: int | None, granularity: str, regex: str) -> di
         "min_weight_elements": 0,
     }
     if bits is None:
-        config["min_weight_elements"] = DYNAMIC_LEAST
+        config["min_weight_elements"] = DYNAMIC_MIN_ELEMENTS
     else:
         activation = {"num_bits": bits, "symmetric": bits == 16, "granularity": "TENSORWISE", "dtype": "INT"}
         config["activation_tensor_config"] = activation
