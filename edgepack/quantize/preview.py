@@ -1,4 +1,4 @@
-"""What a float model would look like in a scheme: types, op versions, extra ops; without data and without doing it."""
+"""Preview of a float model in a scheme, without data and without quantizing: data types, op versions, added ops."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -17,23 +17,23 @@ from edgepack.quantize.op_support import DYNAMIC_MIN_ELEMENTS, DYNAMIC_WEIGHTS, 
 from edgepack.quantize.scale_constraints import fixed_range
 from edgepack.schemes import get_scheme
 
-#: Stands in for a scale that only data can tell. Below 1, so that MUL does not seem to scale up, and no power of two,
-#: so that int16 ADD does not seem to have the old kernel's scales.
+#: Placeholder for a scale that only data can determine. Below 1, so that MUL does not seem to scale up, and no power
+#: of two, so that int16 ADD does not seem to have the scales of its older kernel: both change the op version.
 _SCALE = 0.01
 
-#: Bytes a file spends on one channel of quantization: a float32 scale and an int64 zero point.
+#: Bytes of the quantization parameters of one channel: a float32 scale and an int64 zero point.
 _CHANNEL_BYTES = 12
 
 
 def preview(model: Model, rule: SchemeRule) -> Model:
-    """Return the model as `quantize` (or TFLiteConverter's quantizer, where that has to do it) would leave it.
+    """Return the model that `quantize` (or TFLiteConverter's quantizer, where it is needed) would write.
 
-    Scales are placeholders, except those the kernels fix; constants that change type hold zeros; `size` is an estimate.
-    A model that is not float is returned as it is: nothing will change it.
+    Scales are placeholders, except those that kernels fix; constants that change type are zeros; `size` is an estimate.
+    A model that is not float is returned unchanged.
 
     Args:
         model: A float model.
-        rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
+        rule: Scheme, type of inputs and outputs, granularity of weights.
     """
     scheme = get_scheme(rule.scheme)
     if scheme.id == "float32" or not model.is_float:
@@ -50,7 +50,7 @@ def preview(model: Model, rule: SchemeRule) -> Model:
 
 @dataclass
 class _Draft:
-    """A graph being written: tensors by index, ops in order, and where the graph's outputs went."""
+    """A graph under construction: tensors by index, ops in order, and the tensors that replace inputs and outputs."""
 
     tensors: list[Tensor]
     ops: list[Op] = field(default_factory=list)
@@ -61,10 +61,10 @@ class _Draft:
         self.tensors[index] = _retyped(self.tensors[index], dtype, quantization)
 
     def add_tensor(self, like: int, suffix: str, dtype: str, quantization: Quantization | None) -> int:
-        new = len(self.tensors)
-        tensor = replace(self.tensors[like], index=new, name=self.tensors[like].name + suffix)
+        index = len(self.tensors)
+        tensor = replace(self.tensors[like], index=index, name=self.tensors[like].name + suffix)
         self.tensors.append(_retyped(tensor, dtype, quantization))
-        return new
+        return index
 
     def add_op(self, name: str, source: int, result: int) -> None:
         self.ops.append(Op(len(self.ops), name, "", 1, (source,), (result,), {}))
@@ -112,71 +112,89 @@ def _weight_quantization(op: Op, weights: Tensor, rule: SchemeRule) -> Quantizat
 
 
 def _integer(graph: Graph, draft: _Draft, rule: SchemeRule, bits: int) -> None:
-    """Retype what the quantized ops touch, and put QUANTIZE and DEQUANTIZE where they meet float ops and the ends."""
-    kind = f"INT{bits}"
-    able = quantized_ops({op.name for op in graph.ops}, bits)
-    mine = {op.index for op in graph.ops if op.name in able}
-    wide, narrow = _copies(graph, draft, rule.io, mine, kind)
+    """Retype the tensors of quantized ops, and add QUANTIZE and DEQUANTIZE at float ops, inputs and outputs."""
+    inner = f"INT{bits}"
+    names = quantized_ops({op.name for op in graph.ops}, bits)
+    quantized = {op.index for op in graph.ops if op.name in names}
+    copies = _add_copies(graph, draft, rule.io, quantized, inner)
     for op in graph.ops:
-        copies = narrow if op.index in mine else wide
-        if op.index in mine:
+        substitutes = copies.integer if op.index in quantized else copies.float
+        if op.index in quantized:
             _retype_constants(graph, draft, op, rule, bits)
             _fix_outputs(draft, op, bits)
-        placed = replace(op, inputs=tuple(copies.get(i, i) for i in op.inputs))
-        if bits == 16 and op.index in mine and splits_bias(graph, op, rule):
-            draft.ops.extend(_without_bias(draft, placed))
+        converted = replace(op, inputs=tuple(substitutes.get(i, i) for i in op.inputs))
+        if bits == 16 and op.index in quantized and splits_bias(graph, op, rule):
+            draft.ops.extend(_without_bias(draft, converted))
         else:
-            draft.ops.append(_with_bias_type(draft, placed, bits))
-        _convert_results(draft, op.outputs, wide, narrow)
-    _place_ends(graph, draft, rule, kind)
+            draft.ops.append(_with_bias_type(draft, converted, bits))
+        _convert_results(draft, op.outputs, copies)
+    _convert_interface(graph, draft, rule, inner)
 
 
-def _copies(graph: Graph, draft: _Draft, io: str, mine: set[int], kind: str) -> tuple[dict[int, int], dict[int, int]]:
-    """Decide each activation's own type, and add the converted copies its consumers need.
+@dataclass(frozen=True)
+class _Copies:
+    """Converted copies of activations, by the original's index.
 
-    Returns:
-        Float copies of integer tensors (DEQUANTIZE), and integer copies of float tensors (QUANTIZE), by original index.
+    Attributes:
+        float: Float copies of integer tensors, written by DEQUANTIZE.
+        integer: Integer copies of float tensors, written by QUANTIZE.
     """
-    wide: dict[int, int] = {}
-    narrow: dict[int, int] = {}
-    integer_ends = io != "FLOAT32"
+
+    float: dict[int, int] = field(default_factory=dict)
+    integer: dict[int, int] = field(default_factory=dict)
+
+
+def _add_copies(graph: Graph, draft: _Draft, io: str, quantized: set[int], inner: str) -> _Copies:
+    """Choose the type of each activation, and add the converted copies that its consumers need.
+
+    Args:
+        graph: The float graph.
+        draft: The graph under construction.
+        io: Type of inputs and outputs.
+        quantized: Indices of the ops that become integer.
+        inner: Type of integer activations, `INT8` or `INT16`.
+    """
+    copies = _Copies()
+    integer_io = io != "FLOAT32"
     for index in (t.index for t in graph.tensors if t.dtype == "FLOAT32" and not t.is_constant):
         producer = graph.producers.get(index)
         consumers = graph.consumers.get(index, ())
-        wanted = any(op in mine for op in consumers)
-        integer = (
-            producer in mine if producer is not None else integer_ends and (bool(consumers) or index in graph.outputs)
-        )
-        if integer:
-            # Between an end and float ops only, the end's own type needs no step in between.
-            draft.retype(index, kind if wanted or producer is not None else io, _per_tensor())
-            if any(op not in mine for op in consumers):
-                wide[index] = draft.add_tensor(index, "_dequant", "FLOAT32", None)
+        read_as_integer = any(op in quantized for op in consumers)
+        if producer is None:
+            is_integer = integer_io and (bool(consumers) or index in graph.outputs)
         else:
-            at_end = index in graph.outputs and integer_ends
-            if at_end or wanted:
-                narrow[index] = draft.add_tensor(index, "_quantized", kind if wanted else io, _per_tensor())
-            if at_end:
-                draft.moved_outputs[index] = narrow[index]
-    _convert_results(draft, graph.inputs, wide, narrow)
-    return wide, narrow
+            is_integer = producer in quantized
+        if is_integer:
+            # An input that only float ops read has the type of the interface: no conversion is needed before it.
+            draft.retype(index, inner if read_as_integer or producer is not None else io, _per_tensor())
+            if any(op not in quantized for op in consumers):
+                copies.float[index] = draft.add_tensor(index, "_dequant", "FLOAT32", None)
+        else:
+            is_output = index in graph.outputs and integer_io
+            if is_output or read_as_integer:
+                dtype = inner if read_as_integer else io
+                copies.integer[index] = draft.add_tensor(index, "_quantized", dtype, _per_tensor())
+            if is_output:
+                draft.moved_outputs[index] = copies.integer[index]
+    _convert_results(draft, graph.inputs, copies)
+    return copies
 
 
-def _convert_results(draft: _Draft, results: Iterable[int], wide: dict[int, int], narrow: dict[int, int]) -> None:
+def _convert_results(draft: _Draft, results: Iterable[int], copies: _Copies) -> None:
     for index in results:
-        if index in narrow:
-            draft.add_op("QUANTIZE", index, narrow[index])
-        if index in wide:
-            draft.add_op("DEQUANTIZE", index, wide[index])
+        if index in copies.integer:
+            draft.add_op("QUANTIZE", index, copies.integer[index])
+        if index in copies.float:
+            draft.add_op("DEQUANTIZE", index, copies.float[index])
 
 
 def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bits: int) -> None:
     layout = OP_LAYOUTS.get(op.name)
-    for place, index in enumerate(op.inputs):
+    for position, index in enumerate(op.inputs):
         tensor = graph.tensors[index] if index >= 0 else None
         if tensor is None or not tensor.is_constant or tensor.dtype != "FLOAT32":
             continue
-        if layout is not None and place == layout.bias:
+        if layout is not None and position == layout.bias:
             weights = draft.tensors[op.inputs[layout.weights]].quantization
             channels = weights is not None and weights.per_channel
             draft.retype(
@@ -184,7 +202,7 @@ def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bit
                 "INT32" if bits == 8 or layer_fits(graph, op, rule) else "INT64",
                 _per_channel(tensor.elements, 0) if channels else _per_tensor(),
             )
-        elif layout is not None and place == layout.weights:
+        elif layout is not None and position == layout.weights:
             draft.retype(index, "INT8", _weight_quantization(op, tensor, rule))
         else:
             draft.retype(index, f"INT{bits}", _per_tensor())
@@ -198,7 +216,7 @@ def _with_bias_type(draft: _Draft, op: Op, bits: int) -> Op:
 
 
 def _without_bias(draft: _Draft, op: Op) -> tuple[Op, Op]:
-    """Return a layer that does without its bias, and the ADD behind it that has it."""
+    """Return an op without its bias, and the ADD behind it with the bias."""
     bias, activation = bias_index(op), op.options.get("fused_activation", "NONE")
     products = draft.add_tensor(op.outputs[0], "/products", "INT16", _per_tensor())
     draft.retype(bias, "INT16", _per_tensor())
@@ -220,30 +238,30 @@ def _fix_outputs(draft: _Draft, op: Op, bits: int) -> None:
         draft.retype(op.outputs[0], f"INT{bits}", _per_tensor(scale, zero_point))
 
 
-def _place_ends(graph: Graph, draft: _Draft, rule: SchemeRule, kind: str) -> None:
-    """Add the steps between the ends' type and an inner type that differs."""
-    if rule.io == kind:
+def _convert_interface(graph: Graph, draft: _Draft, rule: SchemeRule, inner: str) -> None:
+    """Add the conversions between the type of inputs and outputs and an inner type that differs."""
+    if rule.io == inner:
         return
     quantization = None if rule.io == "FLOAT32" else _per_tensor(zero_point=128)
     first = []
     for index in graph.inputs:
-        if draft.tensors[index].dtype == kind:
-            end = draft.moved_inputs[index] = draft.add_tensor(index, "_end", rule.io, quantization)
-            first.append(Op(0, "QUANTIZE", "", 1, (end,), (index,), {}))
+        if draft.tensors[index].dtype == inner:
+            outer = draft.moved_inputs[index] = draft.add_tensor(index, "_end", rule.io, quantization)
+            first.append(Op(0, "QUANTIZE", "", 1, (outer,), (index,), {}))
     draft.ops[:0] = first
     for index in dict.fromkeys(graph.outputs):
-        inner = draft.moved_outputs.get(index, index)
-        if draft.tensors[inner].dtype == kind:
-            end = draft.moved_outputs[index] = draft.add_tensor(inner, "_end", rule.io, quantization)
-            draft.add_op("QUANTIZE" if quantization is not None else "DEQUANTIZE", inner, end)
+        source = draft.moved_outputs.get(index, index)
+        if draft.tensors[source].dtype == inner:
+            outer = draft.moved_outputs[index] = draft.add_tensor(source, "_end", rule.io, quantization)
+            draft.add_op("QUANTIZE" if quantization is not None else "DEQUANTIZE", source, outer)
 
 
 def _finished(model: Model, draft: _Draft) -> Model:
     ops = tuple(replace(op, index=i) for i, op in enumerate(draft.ops))
     old = model.main
-    for inner, end in (*draft.moved_inputs.items(), *draft.moved_outputs.items()):
-        # The end keeps the name that the world knows.
-        draft.tensors[end] = replace(draft.tensors[end], name=old.tensors[inner].name)
+    for inner, outer in (*draft.moved_inputs.items(), *draft.moved_outputs.items()):
+        # Inputs and outputs keep the names of the float model.
+        draft.tensors[outer] = replace(draft.tensors[outer], name=old.tensors[inner].name)
         draft.tensors[inner] = replace(draft.tensors[inner], name=f"{old.tensors[inner].name}#{inner}")
     graph = Graph(
         old.name,
@@ -252,12 +270,12 @@ def _finished(model: Model, draft: _Draft) -> Model:
         tuple(draft.moved_inputs.get(i, i) for i in old.inputs),
         tuple(draft.moved_outputs.get(i, i) for i in old.outputs),
     )
-    planned = replace(model, graphs=(graph, *model.graphs[1:]))
-    versions = file_versions(planned)
+    quantized = replace(model, graphs=(graph, *model.graphs[1:]))
+    versions = file_versions(quantized)
     ops = tuple(replace(op, version=versions[0, op.index]) for op in ops)
     runtime = min_runtime_version((op.name, op.version) for op in ops)
     return replace(
-        planned,
+        quantized,
         graphs=(replace(graph, ops=ops), *model.graphs[1:]),
         signatures=tuple(_moved(s, draft) if s.graph == 0 else s for s in model.signatures),
         metadata={**model.metadata, "min_runtime_version": runtime.encode()},
@@ -274,7 +292,7 @@ def _moved(signature: Any, draft: _Draft) -> Any:
 
 
 def _constant_bytes(tensors: Iterable[Tensor]) -> int:
-    held = [t for t in tensors if t.raw is not None]
-    data = {(t.buffer, t.dtype): t.raw.size for t in held if t.raw is not None}
-    channels = sum(t.quantization.scale.size for t in held if t.quantization is not None)
+    constants = [t for t in tensors if t.raw is not None]
+    data = {(t.buffer, t.dtype): t.raw.size for t in constants if t.raw is not None}
+    channels = sum(t.quantization.scale.size for t in constants if t.quantization is not None)
     return sum(data.values()) + _CHANNEL_BYTES * channels

@@ -1,4 +1,4 @@
-"""Apply a scheme to a float .tflite, flatbuffer to flatbuffer, with ranges measured by our own calibrator."""
+"""Quantize a float .tflite in a scheme, flatbuffer to flatbuffer, with ranges from `calibrate` and `choose_ranges`."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ from edgepack.text import first_line
 
 
 class QuantizationRefused(QuantizationError):
-    """ai-edge-quantizer cannot do this model as well as TFLiteConverter's own quantizer; try that one.
+    """ai-edge-quantizer cannot quantize this model, or not as many ops of it as TFLiteConverter's quantizer can.
 
     `details["ops"]` names the ops that would have stayed float, where that is the reason.
     """
@@ -49,8 +49,8 @@ class Quantized:
 
     Attributes:
         tflite: The file.
-        tool: What made it, with its version.
-        notes: Sentences for people.
+        tool: Name and version of the tool that wrote it.
+        notes: Sentences for the report.
     """
 
     tflite: bytes
@@ -68,77 +68,81 @@ def quantize(
 ) -> Quantized:
     """Return the float model in the rule's scheme.
 
-    Signatures, names and order of inputs and outputs and the description are the float model's; op versions and
-    `min_runtime_version` are the true ones; the result was loaded by the runtime.
+    Signatures, description, and the names and order of inputs and outputs are those of the float model. Op versions and
+    `min_runtime_version` are what the kernels need, and the runtime has loaded the result.
 
     Args:
         tflite: A float .tflite.
-        rule: Scheme, type of inputs and outputs, granularity of FULLY_CONNECTED weights.
-        ranges: (minimum, maximum) of every float activation by `edgepack.graph.edit.tensor_keys` key; for the integer
-            schemes only.
-        keep: Ops that get more than int8, by the `tensor_keys` of their first output; for int8 only.
-        keep_as: What those are: `float32`, or `int16` for 16-bit activations with 8-bit weights.
+        rule: Scheme, type of inputs and outputs, granularity of weights.
+        ranges: (minimum, maximum) of every float activation by `edgepack.graph.edit.tensor_keys` key; only the integer
+            schemes use them.
+        keep: Ops to keep in more than int8, by the `tensor_keys` of their first output; only int8 uses them.
+        keep_as: Type of those ops: `float32`, or `int16` for 16-bit activations with 8-bit weights.
 
     Raises:
-        QuantizationRefused: ai-edge-quantizer cannot, or leaves float what TFLiteConverter's quantizer would not.
-        QuantizationError: The model is not float, ranges are missing, or the result does not load.
+        QuantizationRefused: ai-edge-quantizer fails, leaves ops in float that TFLiteConverter's quantizer converts, or
+            the runtime does not load the result.
+        QuantizationError: The model is not float, or ranges are missing.
     """
     scheme = get_scheme(rule.scheme)
     source = read_model(tflite)
     if scheme.id == "int8-qat":
         raise QuantizationError(
-            "int8-qat is learned in training and cannot be applied to a trained file", hint="use int8 with samples"
+            "int8-qat needs quantization-aware training and cannot be applied to a trained file",
+            hint="use int8 with samples",
         )
     if not source.is_float:
         raise QuantizationError(
-            f"the model is already quantized and cannot be made {scheme.id}",
-            hint="give the float model it was made from",
+            f"the model is already quantized and cannot be converted to {scheme.id}",
+            hint="give the float model that it was quantized from",
         )
     if scheme.id == "float32":
         return Quantized(tflite, "none")
     if scheme.id == "float16":
-        made, tool = to_float16(tflite), "edgepack"
+        quantized, tool = to_float16(tflite), "edgepack"
     else:
-        made = _quantize(tflite, rule, ranges, keep, keep_as)
+        quantized = _quantize(tflite, rule, ranges, keep, keep_as)
         tool = f"ai-edge-quantizer {version('ai-edge-quantizer')}"
-    done = adopt(made, tflite, rule, tool)
-    return replace(done, notes=(_kept_note(source.main, keep, keep_as),)) if keep else done
+    result = adopt(quantized, tflite, rule, tool)
+    return replace(result, notes=(_kept_note(source.main, keep, keep_as),)) if keep else result
 
 
 def _kept_note(graph: Graph, keep: Collection[str], keep_as: str) -> str:
-    """Return what ops of the float model are more than int8: `2 of 5 ops in int16: CONV_2D (ops 0, 1)`."""
+    """Return the note about ops kept in more than int8: `2 of 5 ops in int16: CONV_2D (ops 0, 1)`."""
     keys = tensor_keys(graph)
-    found: dict[str, list[int]] = {}
+    kept: dict[str, list[int]] = {}
     for op in graph.ops:
         if op.outputs and keys[op.outputs[0]] in keep:
-            found.setdefault(op.label, []).append(op.index)
-    count = sum(len(places) for places in found.values())
+            kept.setdefault(op.label, []).append(op.index)
+    count = sum(len(indices) for indices in kept.values())
     listed = ", ".join(
-        f"{label} (op{'s' if len(places) > 1 else ''} {', '.join(map(str, places))})" for label, places in found.items()
+        f"{label} (op{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))})"
+        for label, indices in kept.items()
     )
     return f"{count} of {len(graph.ops)} ops in {plain_type(keep_as)}: {listed}"
 
 
 def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
-    """Return the float model carrying its ranges: what TFLiteConverter's quantizer takes after a refusal."""
+    """Return the float model with ranges stored in the file, the input of TFLiteConverter's quantizer."""
     return set_ranges(unique_names(tflite), ranges)
 
 
-def adopt(made: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
-    """Finish a file that another quantizer made from the float model: interface, op versions, description, check.
+def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
+    """Finish a file that a quantizer wrote: restore the float model's interface, set op versions, check that it loads.
 
     Args:
-        made: The quantized file.
+        quantized: The quantized file.
         tflite: The float model.
-        rule: The rule it was made for.
-        tool: What made it, with its version.
+        rule: The rule that it was quantized for.
+        tool: Name and version of the quantizer.
 
     Raises:
-        QuantizationError: The file has another interface, or the runtime refuses it.
+        QuantizationRefused: Inputs or outputs have another type than the rule's, or the runtime does not load the file.
+        ModelFileError: The file has another number of inputs or outputs.
     """
     source = read_model(tflite)
-    finished = write_true_versions(restore_interface(made, source))
-    _require_ends(source, read_model(finished), rule)
+    finished = write_true_versions(restore_interface(quantized, source))
+    _require_io_types(source, read_model(finished), rule)
     require_loadable(finished)
     notes = _notes(read_model(finished), _bits(rule)) if get_scheme(rule.scheme).is_integer else ()
     return Quantized(finished, tool, notes)
@@ -148,25 +152,25 @@ def require_loadable(tflite: bytes) -> None:
     """Load a quantized model in the runtime and prepare its ops.
 
     Raises:
-        QuantizationError: The runtime refuses it.
+        QuantizationRefused: The runtime does not load it.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     try:
         Interpreter(model_content=tflite, num_threads=1).allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        raise QuantizationRefused(f"the runtime refuses the quantized model: {first_line(error)}") from error
+        raise QuantizationRefused(f"the runtime does not load the quantized model: {first_line(error)}") from error
 
 
-def _require_ends(source: Model, made: Model, rule: SchemeRule) -> None:
+def _require_io_types(source: Model, quantized: Model, rule: SchemeRule) -> None:
     io = rule.io if get_scheme(rule.scheme).is_integer else "FLOAT32"
     for kind in ("inputs", "outputs"):
-        for before, after in zip(getattr(source.main, kind), getattr(made.main, kind), strict=True):
-            tensor = made.main.tensors[after]
-            wanted = io if source.main.tensors[before].dtype == "FLOAT32" else source.main.tensors[before].dtype
-            if tensor.dtype != wanted:
+        for before, after in zip(getattr(source.main, kind), getattr(quantized.main, kind), strict=True):
+            tensor = quantized.main.tensors[after]
+            expected = io if source.main.tensors[before].dtype == "FLOAT32" else source.main.tensors[before].dtype
+            if tensor.dtype != expected:
                 raise QuantizationRefused(
-                    f"the {rule.scheme} model's {kind[:-1]} '{tensor.name}' is {tensor.dtype}, expected {wanted}"
+                    f"the {rule.scheme} model's {kind[:-1]} '{tensor.name}' is {tensor.dtype}, expected {expected}"
                 )
 
 
@@ -190,21 +194,21 @@ def _quantize(
 
         try:
             tool = quantizer.Quantizer(_prepared(tflite), _recipe(rule, keep, keep_as))
-            measured = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
-            made = bytes(
-                tool.quantize(measured, enable_progress_bar=False, enable_progress_report=False).quantized_model
+            statistics = None if ranges is None or not scheme.is_integer else _as_statistics(ranges)
+            quantized = bytes(
+                tool.quantize(statistics, enable_progress_bar=False, enable_progress_report=False).quantized_model
             )
         except EdgepackError:
             raise
-        # Whatever it raises is a refusal: there is a second quantizer to ask.
+        # Any exception counts as a refusal, because TFLiteConverter's quantizer may still succeed.
         except Exception as error:
             raise QuantizationRefused(
-                f"ai-edge-quantizer cannot make this model {scheme.id}: {first_line(error)}"
+                f"ai-edge-quantizer cannot quantize this model to {scheme.id}: {first_line(error)}"
             ) from error
     if not scheme.is_integer:
-        return made
+        return quantized
     if _bits(rule) == 8:
-        graph = read_model(made).main
+        graph = read_model(quantized).main
         left = sorted(
             {
                 op.name
@@ -214,24 +218,24 @@ def _quantize(
         )
         if left:
             raise QuantizationRefused(
-                f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer would not",
+                f"ai-edge-quantizer leaves {', '.join(left)} in float, which TFLiteConverter's quantizer converts",
                 details={"ops": left},
             )
-    return set_io_types(narrow_biases(made) if wide else made, scheme.activations, rule.io)
+    return set_io_types(narrow_biases(quantized) if wide else quantized, scheme.activations, rule.io)
 
 
 def _prepared(tflite: bytes) -> bytes:
-    """Return a copy that ai-edge-quantizer can work on: unique tensor names, and a table of signatures, even empty."""
+    """Return a copy that ai-edge-quantizer can read: unique tensor names, and a table of signatures, even if empty."""
     model = unpack(unique_names(tflite))
     model.signatureDefs = model.signatureDefs or []
     return pack(model)
 
 
 def _recipe(rule: SchemeRule, keep: Collection[str], keep_as: str) -> list[dict[str, Any]]:
-    """Return the recipe, in ai-edge-quantizer's own JSON form; a later entry overrides an earlier one."""
+    """Return the recipe in ai-edge-quantizer's JSON form; a later entry overrides an earlier one."""
     entries = _entries(rule, None if rule.scheme == "dynamic-range" else _bits(rule))
     if keep:
-        # An op goes by its outputs' names, each ended by a semicolon.
+        # ai-edge-quantizer matches an op by the names of its outputs, each followed by a semicolon.
         regex = f"^(?:{'|'.join(re.escape(name) for name in sorted(keep))});"
         if keep_as == "int16":
             entries += _entries(rule, 16, regex)
@@ -241,8 +245,8 @@ def _recipe(rule: SchemeRule, keep: Collection[str], keep_as: str) -> list[dict[
 
 
 def _entries(rule: SchemeRule, bits: int | None, regex: str = ".*") -> list[dict[str, Any]]:
-    """Return the entries for the ops whose names fit, with activations of so many bits; None leaves them float."""
-    # The BATCH_MATMUL kernel reads one scale of its weights, whatever the file says.
+    """Return the entries for ops whose names match, with activations of `bits` bits; None leaves activations float."""
+    # The BATCH_MATMUL kernel reads a single scale of its weights, even where the file has one per channel.
     granularity = {"*": rule.weights, "BATCH_MATMUL": "per-tensor"}
     if rule.fully_connected == "per-tensor":
         granularity["FULLY_CONNECTED"] = rule.fully_connected
@@ -277,16 +281,16 @@ def _as_statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _notes(made: Model, bits: int) -> tuple[str, ...]:
-    left = sorted({op.label for op in float_ops(made.main)})
+def _notes(quantized: Model, bits: int) -> tuple[str, ...]:
+    left = sorted({op.label for op in float_ops(quantized.main)})
     if not left:
         return ()
-    return (f"{', '.join(left)} in float: TFLite's quantizers do not make them int{bits}",)
+    return (f"{', '.join(left)} in float: TFLite's quantizers do not convert them to int{bits}",)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ai-edge-quantizer's progress bars, log and warnings about its own use of the runtime from the user."""
+    """Hide ai-edge-quantizer's progress bars, log and warnings about its own use of the runtime."""
     logger = logging.getLogger()
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):

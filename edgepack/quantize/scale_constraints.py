@@ -1,12 +1,13 @@
-"""Which tensors of a graph must share a scale, and which have a scale the kernel fixes.
+"""Constraints of the kernels on scales: tensors that must share a scale, and outputs whose scale is fixed.
 
 Source: the same-scale and fixed-output-range traits of tensorflow/compiler/mlir/lite/ir/tfl_ops.td in
-github.com/tensorflow/tensorflow, which TFLiteConverter's quantizer follows; checked on files that it wrote (2.21).
+github.com/tensorflow/tensorflow, which TFLiteConverter's quantizer follows; checked on files written by version 2.21.
 """
 
 from edgepack.graph import Graph, Op
 
-#: Ops that pass values through unchanged, with the inputs that carry values; None stands for all inputs.
+#: Ops that copy, select or average quantized values without rescaling them, with the positions of their value inputs;
+#: None means all inputs.
 _SAME_SCALE: dict[str, tuple[int, ...] | None] = {
     "AVERAGE_POOL_2D": (0,),
     "BATCH_TO_SPACE_ND": (0,),
@@ -45,7 +46,7 @@ _SAME_SCALE: dict[str, tuple[int, ...] | None] = {
     "UNPACK": (0,),
 }
 
-#: (scale, zero point) that the int8 kernel demands of its output, as powers of two: scale = 2**-n.
+#: (n, zero point) of the output scale 2**-n that the int8 kernel requires.
 _FIXED_INT8 = {
     "L2_NORMALIZATION": (7, 0),
     "LOGISTIC": (8, -128),
@@ -54,12 +55,12 @@ _FIXED_INT8 = {
     "TANH": (7, 0),
 }
 
-#: The same for int16, where the zero point is 0.
+#: n of the output scale 2**-n that the int16 kernel requires; the zero point is 0.
 _FIXED_INT16 = {"LOGISTIC": 15, "SOFTMAX": 15, "TANH": 15}
 
 
 def same_scale_groups(graph: Graph) -> list[list[int]]:
-    """Return the groups of float activations that must have one scale: tensor indices, each group in rising order."""
+    """Return the groups of float activations that must share a scale: tensor indices, each group in ascending order."""
     parent = list(range(len(graph.tensors)))
 
     def root(index: int) -> int:
@@ -69,7 +70,7 @@ def same_scale_groups(graph: Graph) -> list[list[int]]:
         return index
 
     for op in graph.ops:
-        members = [index for index in shared(op) if _is_activation(graph, index)]
+        members = [index for index in same_scale_tensors(op) if _is_activation(graph, index)]
         for other in members[1:]:
             parent[root(other)] = root(members[0])
     groups: dict[int, list[int]] = {}
@@ -78,18 +79,18 @@ def same_scale_groups(graph: Graph) -> list[list[int]]:
     return [members for members in groups.values() if len(members) > 1]
 
 
-def shared(op: Op) -> tuple[int, ...]:
-    """Return the tensors of an op that must share a scale, empty when it does not ask for it."""
+def same_scale_tensors(op: Op) -> tuple[int, ...]:
+    """Return the tensors of an op that must share a scale, empty for an op without this constraint."""
     if op.name not in _SAME_SCALE:
         return ()
-    which = _SAME_SCALE[op.name]
-    inputs = op.inputs if which is None else tuple(op.inputs[i] for i in which if i < len(op.inputs))
-    # TOPK_V2's second output holds indices; `_is_activation` leaves it out by its type.
+    positions = _SAME_SCALE[op.name]
+    inputs = op.inputs if positions is None else tuple(op.inputs[i] for i in positions if i < len(op.inputs))
+    # TOPK_V2's second output holds indices; `_is_activation` excludes it by its type.
     return tuple(index for index in (*inputs, *op.outputs) if index >= 0)
 
 
 def fixed_range(op: Op, activation_bits: int) -> tuple[float, float] | None:
-    """Return the real range that the kernel fixes for the op's output, None when it does not.
+    """Return the real range of the op's output that the kernel fixes, None for an op without this constraint.
 
     Args:
         op: The op.

@@ -1,4 +1,4 @@
-"""Choose the scheme: by what the target takes, what data was given and what was asked for. Pure."""
+"""Select the scheme by the target's rules, the data that is available and the user's request."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from edgepack.profiles.variants import chips_for
 from edgepack.schemes import Needs, Scheme, get_scheme
 
 _SAMPLES_HINT = (
-    "give --samples with 100 to 500 unlabelled inputs: an .npz with arrays named as the model's inputs, "
+    "give --samples with 100 to 500 unlabelled inputs: an .npz with arrays named like the model's inputs, "
     "a folder of images, or module:function"
 )
 
@@ -23,12 +23,13 @@ _TRAIN_HINT = (
 
 @dataclass(frozen=True)
 class Selection:
-    """What was chosen, and why.
+    """The selected scheme.
 
     Attributes:
         rule: The target's rule for the scheme.
-        reason: One sentence for people.
-        candidates: The rules that the data allows, `rule` first, then the target's order; just `rule` when asked for.
+        reason: Why it was selected, one sentence for the report.
+        candidates: The rules that the available data allows, `rule` first, then in the target's order; only `rule`
+            where the user requested the scheme.
     """
 
     rule: SchemeRule
@@ -36,46 +37,46 @@ class Selection:
     candidates: tuple[SchemeRule, ...]
 
 
-def select(profile: TargetProfile, available: Collection[Needs], asked: str = "auto") -> Selection:
-    """Choose the scheme for a target.
+def select(profile: TargetProfile, available: Collection[Needs], requested: str = "auto") -> Selection:
+    """Select the scheme for a target.
 
     Args:
         profile: The target.
-        available: What data was given; `Needs.NOTHING` may be left out.
-        asked: `auto`, or a scheme's id.
+        available: The data that the user supplied; `Needs.NOTHING` may be left out.
+        requested: `auto`, or a scheme's id.
 
     Raises:
-        UsageError: The scheme does not exist, or the target (or the chip) refuses it.
-        SamplesError: The scheme, or every scheme the target takes, needs data that was not given.
+        UsageError: The scheme does not exist, or the target (or the chip) does not support it.
+        SamplesError: The scheme, or every scheme that the target supports, needs data that is missing.
     """
-    given = {Needs.NOTHING, *available}
-    if asked == "auto":
-        return _automatic(profile, given)
-    scheme = get_scheme(asked)
-    rule = profile.scheme_rule(asked)
+    data = {Needs.NOTHING, *available}
+    if requested == "auto":
+        return _automatic(profile, data)
+    scheme = get_scheme(requested)
+    rule = profile.scheme_rule(requested)
     if rule is None:
-        chips = chips_for(profile, asked)
+        chips = chips_for(profile, requested)
         if chips:
             raise UsageError(
-                f"{profile.title} takes {asked} on some chips only",
+                f"{profile.title} supports {requested} on some chips only",
                 hint=f"give one of them with --soc: {', '.join(chips)}",
             )
-        raise UsageError(f"{profile.title} does not take {asked}", hint=f"it takes {_listed(profile)}")
-    if scheme.needs not in given:
-        raise SamplesError(f"{asked} needs {scheme.need_text}, and none were given", hint=_hint(scheme.needs))
-    return Selection(rule, f"{asked} was asked for", (rule,))
+        raise UsageError(f"{profile.title} does not support {requested}", hint=f"it supports {_listed(profile)}")
+    if scheme.needs not in data:
+        raise SamplesError(f"{requested} needs {scheme.need_text}, and none were given", hint=_hint(scheme.needs))
+    return Selection(rule, f"{requested} was requested", (rule,))
 
 
-def _automatic(profile: TargetProfile, given: Collection[Needs]) -> Selection:
-    # Training takes minutes to hours: it is a candidate only when its data is there.
+def _automatic(profile: TargetProfile, data: Collection[Needs]) -> Selection:
+    # Training takes minutes to hours: it is a candidate only where its data is available.
     usable = [
-        rule for rule in profile.schemes if Needs.LABELS in given or get_scheme(rule.scheme).needs is not Needs.LABELS
+        rule for rule in profile.schemes if Needs.LABELS in data or get_scheme(rule.scheme).needs is not Needs.LABELS
     ]
-    candidates = tuple(rule for rule in usable if get_scheme(rule.scheme).needs in given)
+    candidates = tuple(rule for rule in usable if get_scheme(rule.scheme).needs in data)
     if not candidates:
         needs = [get_scheme(rule.scheme).needs for rule in profile.schemes]
         raise SamplesError(
-            f"{profile.title} takes only schemes that need data, and none was given: {_listed(profile)}",
+            f"{profile.title} supports only schemes that need data, and none was given: {_listed(profile)}",
             hint=_hint(Needs.SAMPLES if Needs.SAMPLES in needs else Needs.LABELS),
         )
     rule = candidates[0]
@@ -91,8 +92,8 @@ def _reason(profile: TargetProfile, rule: SchemeRule, usable: Collection[SchemeR
     because = f" because {rule.why}" if rule.why else ""
     if before:
         missing = " and ".join(f"{scheme.id} needs {scheme.need_text}" for scheme in before)
-        return f"{rule.scheme} is the best {profile.title} takes without more data{because}; {missing}"
-    return f"{rule.scheme} is what {profile.title} prefers{because}"
+        return f"{rule.scheme} is the best scheme that {profile.title} supports without more data{because}; {missing}"
+    return f"{rule.scheme} is the scheme that {profile.title} prefers{because}"
 
 
 def _listed(profile: TargetProfile) -> str:
@@ -104,14 +105,14 @@ def _schemes(profile: TargetProfile) -> list[Scheme]:
 
 
 def scheme_of(model: Model) -> str:
-    """Return the scheme id that a .tflite has, `float32` for one that nobody quantized."""
+    """Return the id of the scheme of a .tflite, `float32` for one without quantization."""
     if model.is_float:
         return "float32"
     graph = model.main
     computed = {
         graph.tensors[i].dtype for op in graph.ops if op.name not in TYPE_CONVERSIONS for i in op.outputs if i >= 0
     }
-    # int8 with single ops in int16 is int8.
+    # A file in int8 with some ops in int16 counts as int8.
     if "INT16" in computed and not computed & {"INT8", "UINT8"}:
         return "int16x8"
     if model.is_quantized:

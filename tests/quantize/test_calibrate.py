@@ -9,22 +9,25 @@ from edgepack.quantize.calibrate import Calibration, calibrate
 
 
 def test_every_activation_is_measured_as_the_ops_compute_it():
-    """Ranges of inputs, inner tensors and outputs are those of a plain computation."""
+    """Ranges of inputs, inner tensors and outputs agree with an independent computation."""
     tflite = builders.two_in_two_out()
     samples = builders.samples(tflite, 5)
-    found = calibrate(tflite, samples)
+    calibration = calibrate(tflite, samples)
     left = np.stack([s["left"] for s in samples])
-    assert found.samples == 5
-    assert (found.tensors["in#0"].minimum, found.tensors["in#0"].maximum) == (left.min(), left.max())
+    assert calibration.samples == 5
+    assert (calibration.tensors["in#0"].minimum, calibration.tensors["in#0"].maximum) == (left.min(), left.max())
     joined, total = (np.stack(o) for o in zip(*[builders.run(tflite, s) for s in samples], strict=True))
-    assert (found.tensors["joined"].minimum, found.tensors["joined"].maximum) == (joined.min(), joined.max())
+    assert (calibration.tensors["joined"].minimum, calibration.tensors["joined"].maximum) == (
+        joined.min(),
+        joined.max(),
+    )
     key = tensor_keys(read_model(tflite).main)[read_model(tflite).main.outputs[1]]
-    assert (found.tensors[key].minimum, found.tensors[key].maximum) == (total.min(), total.max())
-    assert len(found.tensors) == 6
+    assert (calibration.tensors[key].minimum, calibration.tensors[key].maximum) == (total.min(), total.max())
+    assert len(calibration.tensors) == 6
 
 
 def test_one_block_or_many_is_the_same():
-    """More samples than are gathered at a time give the statistics of merging them one by one."""
+    """More samples than one block give the same statistics as calibrations of single samples that are merged."""
     tflite = builders.classifier()
     samples = builders.samples(tflite, 70)
     together = calibrate(tflite, samples)
@@ -39,7 +42,7 @@ def test_one_block_or_many_is_the_same():
 
 
 def test_bytes_come_back_and_repeat():
-    """A stored calibration reads back equal, and equal calibrations are equal bytes."""
+    """A stored calibration reads back unchanged, and equal calibrations give equal bytes."""
     tflite = builders.classifier()
     first = calibrate(tflite, builders.samples(tflite, 4))
     data = first.to_bytes()
@@ -51,14 +54,14 @@ def test_bytes_come_back_and_repeat():
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 nothing", b"\x00" * 100])
 def test_broken_bytes_are_one_error(data):
-    """Bytes that are no calibration are refused with one message."""
+    """Bytes that are no calibration are refused with a single message."""
     with pytest.raises(QuantizationError, match="not a calibration"):
         Calibration.from_bytes(data)
 
 
 @pytest.mark.parametrize("place", [0, 40])
 def test_nan_names_tensor_and_sample(place):
-    """A NaN in a sample is an error that says where it was first seen."""
+    """A NaN in a sample is an error that names the first tensor and sample with it."""
     tflite = builders.classifier()
     samples = builders.samples(tflite, 50)
     samples[place]["image"][0, 0, 0, 0] = np.nan
@@ -75,20 +78,20 @@ def test_nan_names_tensor_and_sample(place):
     ],
 )
 def test_samples_that_do_not_fit(sample, message):
-    """A sample of another name, shape or type is named with what was expected."""
+    """The error about a sample of another name, shape or type says what was expected."""
     with pytest.raises(SamplesError, match=message):
         calibrate(builders.classifier(), [sample])
 
 
 def test_no_samples():
-    """Without samples there is nothing to measure."""
+    """Calibration without samples is an error."""
     with pytest.raises(SamplesError, match="got none"):
         calibrate(builders.classifier(), [])
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint8])
 def test_samples_may_lack_the_batch_and_be_of_another_type(dtype):
-    """A sample without its batch dimension, in float64 or integers, is taken as the model's float input."""
+    """A sample without batch dimension, in float64 or integers, is converted to the model's float input."""
     image = np.arange(192).reshape(8, 8, 3).astype(dtype)
-    found = calibrate(builders.classifier(), [{"image": image}])
-    assert (found.tensors["x"].minimum, found.tensors["x"].maximum) == (0.0, 191.0)
+    calibration = calibrate(builders.classifier(), [{"image": image}])
+    assert (calibration.tensors["x"].minimum, calibration.tensors["x"].maximum) == (0.0, 191.0)

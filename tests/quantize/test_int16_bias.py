@@ -1,4 +1,4 @@
-"""Biases beside int16 activations: 32 bits where the kernel takes them, and only where no sum can overflow."""
+"""Biases with int16 activations: 32 bits where the kernel supports them and no sum can overflow."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def transposed() -> bytes:
 
 
 def dense(inputs: int) -> bytes:
-    """A FULLY_CONNECTED all of whose weights are 1: the sums are as large as sums get."""
+    """A FULLY_CONNECTED with all weights 1, which gives the largest possible sums."""
     net = builders.Net()
     x, y = net.tensor("x", (1, inputs)), net.tensor("y", (1, 4))
     net.op("FULLY_CONNECTED", [x, net.constant("k", np.ones((4, inputs))), net.constant("b", np.zeros(4))], [y])
@@ -40,11 +40,11 @@ def dense(inputs: int) -> bytes:
 def wide(tflite: bytes, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """The int16x8 file as ai-edge-quantizer writes it: every bias with 64 bits."""
     with monkeypatch.context() as patch:
-        patch.setattr("edgepack.quantize.quantizer.narrow_biases", lambda made: made)
-        return made(tflite)
+        patch.setattr("edgepack.quantize.quantizer.narrow_biases", lambda tflite: tflite)
+        return quantized(tflite)
 
 
-def made(tflite: bytes) -> bytes:
+def quantized(tflite: bytes) -> bytes:
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 8)), read_model(tflite), activation_bits=16)
     return quantize(tflite, RULE, ranges).tflite
 
@@ -70,12 +70,12 @@ def biases(graph: Graph) -> list[tuple[str, str]]:
     ids=["classifier", "transposed", "512", "700"],
 )
 def test_narrow_biases_compute_the_same(make, expected, runtime, monkeypatch):
-    """Each kernel gets the bias it takes and computes what it does with 64 bits, to a step; the plan knew it all.
+    """Each kernel gets a bias that it supports, gives its 64-bit result to within a scale step, and is previewed so.
 
-    A step, because the kernels for either bias round their multipliers to a different number of bits.
+    A scale step, because the kernels for either bias round their multipliers to a different number of bits.
     """
     tflite = make()
-    before, after = wide(tflite, monkeypatch), made(tflite)
+    before, after = wide(tflite, monkeypatch), quantized(tflite)
     model = read_model(after)
     assert biases(model.main) == expected
     assert model.min_runtime_version == runtime
@@ -85,26 +85,26 @@ def test_narrow_biases_compute_the_same(make, expected, runtime, monkeypatch):
     for sample in builders.samples(tflite, 8, seed=3):
         for one, other in zip(builders.run(before, sample), builders.run(after, sample), strict=True):
             assert one == pytest.approx(other, abs=1.5 * float(scale[0]), rel=0)
-    planned = preview(read_model(tflite), RULE)
-    assert biases(planned.main) == expected
-    assert [op.version for op in planned.main.ops] == [op.version for op in model.main.ops]
-    assert planned.min_runtime_version == runtime
+    previewed = preview(read_model(tflite), RULE)
+    assert biases(previewed.main) == expected
+    assert [op.version for op in previewed.main.ops] == [op.version for op in model.main.ops]
+    assert previewed.min_runtime_version == runtime
 
 
 @pytest.mark.parametrize("inputs", [512, 700, 1024])
 def test_the_largest_sums_do_not_wrap(inputs):
-    """The largest input there is gives the largest output: a bias of 32 bits over 700 inputs would give a negative."""
+    """The largest input gives the largest output: with a 32-bit bias over 700 inputs it would be negative."""
     tflite = dense(inputs)
-    done = quantize(tflite, RULE, {"x": (-1.0, 1.0), "y": (-float(inputs), float(inputs))}).tflite
-    (result,) = builders.run(done, {"x": np.ones((1, inputs), np.float32)})
-    assert result == pytest.approx(np.full((1, 4), inputs), rel=1e-3)
+    result = quantize(tflite, RULE, {"x": (-1.0, 1.0), "y": (-float(inputs), float(inputs))}).tflite
+    (output,) = builders.run(result, {"x": np.ones((1, inputs), np.float32)})
+    assert output == pytest.approx(np.full((1, 4), inputs), rel=1e-3)
 
 
 @pytest.mark.parametrize(
     "make", [builders.classifier, transposed, lambda: dense(700)], ids=["net", "transposed", "700"]
 )
 def test_a_bias_behind_the_layer(make, monkeypatch):
-    """Where 64 bits are not taken, what needs them gets its bias from an ADD: no such tensor, the same values."""
+    """Where 64-bit biases are not supported, an ADD adds those that need them: no 64-bit tensor, the same values."""
     tflite = make()
     rule = SchemeRule("int16x8", "INT16", wide_bias=False)
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 8)), read_model(tflite), activation_bits=16)
@@ -116,16 +116,16 @@ def test_a_bias_behind_the_layer(make, monkeypatch):
     assert sum(op.name == "ADD" for op in model.main.ops) == (0 if make is transposed else 1)
     reference = [one for sample in builders.samples(tflite, 8, seed=3) for one in builders.run(tflite, sample)]
     snr = [
-        builders.snr(reference, [one for s in builders.samples(tflite, 8, seed=3) for one in builders.run(made, s)])
-        for made in (before, after)
+        builders.snr(reference, [one for s in builders.samples(tflite, 8, seed=3) for one in builders.run(file, s)])
+        for file in (before, after)
     ]
     assert snr[1] > snr[0] - 0.1
-    planned = preview(read_model(tflite), rule)
-    assert [(op.name, op.version) for op in planned.main.ops] == [(op.name, op.version) for op in model.main.ops]
+    previewed = preview(read_model(tflite), rule)
+    assert [(op.name, op.version) for op in previewed.main.ops] == [(op.name, op.version) for op in model.main.ops]
 
 
 def test_what_fits():
-    """Sums fit up to 65535 in weights; a bias counts, and each channel by itself."""
+    """Sums fit up to a weight sum of 65535; the bias counts, and each channel is judged separately."""
     assert sums_fit(np.full((1, 255), 127), np.zeros(1))
     assert sums_fit(np.array([[65535]]), np.array([32767]))
     assert not sums_fit(np.array([[65535]]), np.array([32768]))
@@ -134,7 +134,7 @@ def test_what_fits():
 
 
 def test_a_bias_that_a_depthwise_layer_shares_stays(monkeypatch):
-    """One bias tensor for two layers keeps the 64 bits that one of them needs; one buffer for two tensors is split."""
+    """A bias tensor shared by two ops keeps the 64 bits that one of them needs; a buffer of two tensors is split."""
     model = unpack(wide(builders.classifier(), monkeypatch))
     graph = model.subgraphs[0]
     convolution, depthwise = graph.operators[0], graph.operators[1]
@@ -151,8 +151,8 @@ def test_a_bias_that_a_depthwise_layer_shares_stays(monkeypatch):
 
 
 def test_files_without_int16_are_left_alone():
-    """An int8 file comes back as it is, byte for byte."""
+    """An int8 file is returned unchanged, byte for byte."""
     tflite = DIGITS.read_bytes()
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), read_model(tflite))
-    done = quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite
-    assert narrow_biases(done) is done
+    result = quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite
+    assert narrow_biases(result) is result

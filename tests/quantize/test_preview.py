@@ -42,43 +42,43 @@ def _described(model: Model) -> object:
         return tensor.dtype, tensor.shape, tensor.is_constant, many
 
     ops = [(op.label, op.version, [look(i) for i in op.inputs], [look(i) for i in op.outputs]) for op in graph.ops]
-    ends = [look(i) for i in (*graph.inputs, *graph.outputs)]
-    return ops, ends, model.input_names(), model.output_names()
+    interface = [look(i) for i in (*graph.inputs, *graph.outputs)]
+    return ops, interface, model.input_names(), model.output_names()
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.scheme}-{r.io}-{r.fully_connected}-{r.wide_bias}")
-def test_plan_is_what_apply_makes(name, rule):
-    """The planned graph has the ops, types, shapes, granularity and versions of the file that is then made."""
+def test_preview_is_what_quantize_makes(name, rule):
+    """The preview has the ops, types, shapes, granularity and versions of the file that `quantize` writes."""
     tflite = MODELS[name]()
     model = read_model(tflite)
     bits = 16 if rule.scheme == "int16x8" else 8
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), model, activation_bits=bits)
-    planned, made = preview(model, rule), read_model(quantize(tflite, rule, ranges).tflite)
-    assert _described(planned) == _described(made)
-    assert planned.min_runtime_version == made.min_runtime_version
+    previewed, quantized = preview(model, rule), read_model(quantize(tflite, rule, ranges).tflite)
+    assert _described(previewed) == _described(quantized)
+    assert previewed.min_runtime_version == quantized.min_runtime_version
     if name == "digits":
-        assert planned.size == pytest.approx(made.size, rel=0.15)
+        assert previewed.size == pytest.approx(quantized.size, rel=0.15)
 
 
-def test_plan_of_a_refused_model_is_the_converters():
-    """Where TFLiteConverter's quantizer has to do it, the plan shows what it makes int8."""
-    planned = preview(read_model(builders.standing_alone()), SchemeRule("int8", "INT8")).main
-    assert [(op.name, op.version) for op in planned.ops] == [
+def test_preview_of_a_refused_model_is_the_converters():
+    """Where TFLiteConverter's quantizer is needed, the preview shows the ops that it converts to int8."""
+    previewed = preview(read_model(builders.standing_alone()), SchemeRule("int8", "INT8")).main
+    assert [(op.name, op.version) for op in previewed.ops] == [
         ("RELU6", 2), ("CONV_2D", 3), ("LEAKY_RELU", 1), ("PRELU", 1),
     ]  # fmt: skip
-    assert {planned.tensors[op.outputs[0]].dtype for op in planned.ops} == {"INT8"}
+    assert {previewed.tensors[op.outputs[0]].dtype for op in previewed.ops} == {"INT8"}
 
 
 def test_softmax_scale_is_known_without_data():
-    """A scale that the kernel fixes stands in the plan as it will in the file."""
-    planned = preview(read_model(builders.classifier()), SchemeRule("int8", "INT8")).main
-    quantization = planned.tensors[planned.outputs[0]].quantization
+    """A scale that the kernel fixes is the same in the preview as in the file."""
+    previewed = preview(read_model(builders.classifier()), SchemeRule("int8", "INT8")).main
+    quantization = previewed.tensors[previewed.outputs[0]].quantization
     assert (float(quantization.scale[0]), int(quantization.zero_point[0])) == (1 / 256, -128)
 
 
 def test_a_quantized_model_is_not_planned_again():
-    """A model that is integer already comes back as it is."""
+    """The preview of an integer model is the model itself."""
     tflite = builders.classifier()
     ranges = choose_ranges(calibrate(tflite, builders.samples(tflite, 4)), read_model(tflite))
     model = read_model(quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite)
@@ -86,7 +86,7 @@ def test_a_quantized_model_is_not_planned_again():
 
 
 def test_planning_changes_nothing():
-    """Planning leaves the model untouched."""
+    """A preview leaves the model unchanged."""
     model = read_model(builders.classifier())
     before = _described(model)
     preview(model, SchemeRule("int8", "INT8"))

@@ -46,19 +46,19 @@ RULES = [
 @pytest.mark.parametrize("make", [builders.classifier, builders.two_in_two_out], ids=["classifier", "two"])
 @pytest.mark.parametrize(("rule", "least"), RULES, ids=[f"{r.scheme}-{r.io}-{r.fully_connected}" for r, _ in RULES])
 def test_each_scheme_runs_and_is_close(make, rule, least):
-    """Every scheme gives a file that runs, keeps names and order, and stays close to the float model."""
+    """Every scheme gives a file that runs, has the float model's names and order, and stays close to its outputs."""
     tflite = make()
     source = read_model(tflite)
-    done = quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8))
-    made = read_model(done.tflite)
-    assert (made.input_names(), made.output_names()) == (source.input_names(), source.output_names())
-    names = [[m.main.tensors[i].name for i in (*m.main.inputs, *m.main.outputs)] for m in (made, source)]
+    result = quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8))
+    quantized = read_model(result.tflite)
+    assert (quantized.input_names(), quantized.output_names()) == (source.input_names(), source.output_names())
+    names = [[m.main.tensors[i].name for i in (*m.main.inputs, *m.main.outputs)] for m in (quantized, source)]
     assert names[0] == names[1]
-    assert made.description == source.description
-    assert _types(done.tflite) == ([rule.io] * len(source.main.inputs), [rule.io] * len(source.main.outputs))
+    assert quantized.description == source.description
+    assert _types(result.tflite) == ([rule.io] * len(source.main.inputs), [rule.io] * len(source.main.outputs))
     sample = builders.samples(tflite, 1, seed=9)[0]
-    assert builders.snr(builders.run(tflite, sample), builders.run(done.tflite, sample)) > least
-    assert quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == done.tflite
+    assert builders.snr(builders.run(tflite, sample), builders.run(result.tflite, sample)) > least
+    assert quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == result.tflite
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,24 @@ def test_each_scheme_runs_and_is_close(make, rule, least):
     ],
 )
 def test_versions_are_the_true_ones(rule, versions, runtime):
-    """The result carries the op versions its runtime must have, and says which runtime that is."""
+    """The result has the op versions that its kernels need, and names the oldest runtime with them."""
     tflite = builders.classifier()
-    made = read_model(quantize(tflite, rule, _ranges(tflite)).tflite)
-    assert [op.version for op in made.main.ops] == versions
-    assert made.min_runtime_version == runtime
+    quantized = read_model(quantize(tflite, rule, _ranges(tflite)).tflite)
+    assert [op.version for op in quantized.main.ops] == versions
+    assert quantized.min_runtime_version == runtime
 
 
 def test_fully_connected_granularity():
-    """FULLY_CONNECTED weights have a scale per channel, or one where the target asks; convolutions keep theirs."""
+    """FULLY_CONNECTED weights have a scale per channel, or one where the target needs it; convolutions keep theirs."""
     tflite = builders.classifier()
-    for wanted, scales in (("per-channel", 10), ("per-tensor", 1)):
-        graph = read_model(quantize(tflite, SchemeRule("int8", "INT8", wanted), _ranges(tflite)).tflite).main
-        found = {op.name: graph.tensors[op.inputs[1]].quantization.scale.size for op in graph.ops if len(op.inputs) > 2}
-        assert found == {"CONV_2D": 16, "DEPTHWISE_CONV_2D": 16, "FULLY_CONNECTED": scales}
+    for requested, scales in (("per-channel", 10), ("per-tensor", 1)):
+        graph = read_model(quantize(tflite, SchemeRule("int8", "INT8", requested), _ranges(tflite)).tflite).main
+        sizes = {op.name: graph.tensors[op.inputs[1]].quantization.scale.size for op in graph.ops if len(op.inputs) > 2}
+        assert sizes == {"CONV_2D": 16, "DEPTHWISE_CONV_2D": 16, "FULLY_CONNECTED": scales}
 
 
 def test_ranges_are_ours():
-    """The scales in the file are those of the ranges given, and the pool's input and output share one."""
+    """The scales in the file follow from the ranges passed in; input and output of the pool share one."""
     tflite = builders.classifier()
     ranges = _ranges(tflite)
     graph = read_model(quantize(tflite, SchemeRule("int8", "INT8"), ranges).tflite).main
@@ -99,7 +99,7 @@ def test_ranges_are_ours():
 
 
 def test_sizes_of_the_digits_model():
-    """On a real model float16 takes about half of the float file and the integer schemes about a quarter."""
+    """For a real model, the float16 file has about half the size of the float file, integer files about a quarter."""
     tflite = DIGITS.read_bytes()
     ranges = _ranges(tflite)
     sizes = {s: len(quantize(tflite, SchemeRule(s, io), ranges).tflite) / len(tflite)
@@ -110,7 +110,7 @@ def test_sizes_of_the_digits_model():
 
 
 def test_ops_the_converter_would_quantize_are_refused():
-    """A model whose RELU6, LEAKY_RELU and PRELU would stay float is refused, and the refusal names them."""
+    """A model whose RELU6, LEAKY_RELU and PRELU would stay float is refused, and the error names them."""
     tflite = builders.standing_alone()
     with pytest.raises(QuantizationRefused) as caught:
         quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
@@ -121,30 +121,30 @@ def test_ops_the_converter_would_quantize_are_refused():
 def test_ops_no_one_quantizes_stay_float_and_are_told():
     """ELU stays float between QUANTIZE and DEQUANTIZE, with a note."""
     tflite = builders.one_op("ELU")
-    done = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
-    graph = read_model(done.tflite).main
+    result = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+    graph = read_model(result.tflite).main
     assert [op.name for op in graph.ops] == ["DEQUANTIZE", "ELU", "QUANTIZE"]
     assert [op.name for op in float_ops(graph)] == ["ELU"]
-    assert done.notes == ("ELU in float: TFLite's quantizers do not make them int8",)
+    assert result.notes == ("ELU in float: TFLite's quantizers do not convert them to int8",)
 
 
 def test_what_cannot_be_applied():
-    """Missing ranges, a scheme of training and a model that is quantized already are clear errors."""
+    """Missing ranges, a scheme that needs training and a model that is already quantized are clear errors."""
     tflite = builders.classifier()
     with pytest.raises(QuantizationError, match="needs the ranges of a calibration"):
         quantize(tflite, SchemeRule("int8", "INT8"))
-    with pytest.raises(QuantizationError, match="learned in training"):
+    with pytest.raises(QuantizationError, match="quantization-aware training"):
         quantize(tflite, SchemeRule("int8-qat", "INT8"), _ranges(tflite))
-    made = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite)).tflite
+    quantized = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite)).tflite
     with pytest.raises(QuantizationError, match="already quantized"):
-        quantize(made, SchemeRule("float16"))
+        quantize(quantized, SchemeRule("float16"))
     incomplete = {key: bounds for key, bounds in _ranges(tflite).items() if key != "dw"}
     with pytest.raises(QuantizationRefused, match="ai-edge-quantizer cannot"):
         quantize(tflite, SchemeRule("int8", "INT8"), incomplete)
 
 
 def test_nothing_is_printed(capfd):
-    """The quantizer's progress bars and warnings do not reach the user."""
+    """ai-edge-quantizer's progress bars and warnings are not shown."""
     tflite = builders.classifier()
     ranges = _ranges(tflite)
     capfd.readouterr()
@@ -154,27 +154,27 @@ def test_nothing_is_printed(capfd):
 
 
 def test_lists_of_kinds_agree():
-    """What ai-edge-quantizer makes int8, TFLiteConverter does too; two ops that it writes itself aside."""
+    """TFLiteConverter converts every op to int8 that ai-edge-quantizer converts, except DYNAMIC_UPDATE_SLICE."""
     assert {"DYNAMIC_UPDATE_SLICE"} == DIRECT_INT8 - CONVERTER_INT8
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", ["INT8", "UINT8", "FLOAT32"])
-def test_converters_quantizer_takes_over(converter_child, wanted):
-    """A refused model becomes full int8 through TFLiteConverter's quantizer with our ranges; the interface stays."""
+@pytest.mark.parametrize("requested", ["INT8", "UINT8", "FLOAT32"])
+def test_converters_quantizer_takes_over(converter_child, requested):
+    """TFLiteConverter's quantizer converts a refused model to full int8 with our ranges; the interface stays."""
     tflite = builders.standing_alone()
-    rule = SchemeRule("int8", wanted)
+    rule = SchemeRule("int8", requested)
     data = converter_child.call(
-        "edgepack.convert.mlir_quantize:mlir_quantize", with_ranges(tflite, _ranges(tflite)), io=wanted, timeout=300
+        "edgepack.convert.mlir_quantize:mlir_quantize", with_ranges(tflite, _ranges(tflite)), io=requested, timeout=300
     )
-    done = adopt(data, tflite, rule, "TFLiteConverter")
-    graph = read_model(done.tflite).main
+    result = adopt(data, tflite, rule, "TFLiteConverter")
+    graph = read_model(result.tflite).main
     assert [op.name for op in graph.ops if "QUANTIZE" not in op.name] == ["RELU6", "CONV_2D", "LEAKY_RELU", "PRELU"]
-    assert not list(float_ops(graph)) and done.notes == ()
-    assert _types(done.tflite) == ([wanted], [wanted])
-    assert read_model(done.tflite).input_names() == ("x",)
+    assert not list(float_ops(graph)) and result.notes == ()
+    assert _types(result.tflite) == ([requested], [requested])
+    assert read_model(result.tflite).input_names() == ("x",)
     sample = builders.samples(tflite, 1, seed=9)[0]
-    assert builders.snr(builders.run(tflite, sample), builders.run(done.tflite, sample)) > 25
+    assert builders.snr(builders.run(tflite, sample), builders.run(result.tflite, sample)) > 25
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def converter_child():
 
 @pytest.mark.slow
 def test_keyword_spotting_is_at_least_the_converters(shared_models, tmp_path):
-    """On keyword spotting, same samples: SNR and accuracy not below TFLiteConverter's int8, at its size within 1 %."""
+    """Keyword spotting: SNR and accuracy are not below those of TFLiteConverter's int8, with files of equal size."""
     folder = shared_models / "mlperf-tiny"
     subprocess.run(
         [sys.executable, str(Path(__file__).with_name("converter_kws.py")), str(folder), str(tmp_path)],
@@ -211,7 +211,7 @@ def test_keyword_spotting_is_at_least_the_converters(shared_models, tmp_path):
 
 
 def _outputs(tflite: bytes, name: str, samples: np.ndarray) -> np.ndarray:
-    # The converter's int8 file may call its input otherwise; there is only one.
+    # The converter's int8 file may have another name for its only input.
     mine = read_model(tflite).input_names()[0] or name
     return np.stack([builders.run(tflite, {mine: sample[np.newaxis]})[0][0] for sample in samples])
 
@@ -221,7 +221,7 @@ def _quality(reference: np.ndarray, outputs: np.ndarray, labels: np.ndarray) -> 
 
 
 def test_calibrations_survive_a_file(tmp_path):
-    """A calibration stored and read again gives the same file, byte for byte."""
+    """A calibration that was stored and read again gives the same file, byte for byte."""
     from edgepack.quantize.calibrate import Calibration
 
     tflite = builders.classifier()
@@ -229,6 +229,6 @@ def test_calibrations_survive_a_file(tmp_path):
     fresh = calibrate(tflite, builders.samples(tflite, 8))
     stored = Calibration.from_bytes(io.BytesIO(fresh.to_bytes()).getvalue())
     rule = SchemeRule("int8", "INT8")
-    made = [quantize(tflite, rule, choose_ranges(c, model)).tflite for c in (fresh, stored)]
-    assert made[0] == made[1]
+    files = [quantize(tflite, rule, choose_ranges(c, model)).tflite for c in (fresh, stored)]
+    assert files[0] == files[1]
     assert set(choose_ranges(stored, model)) <= set(tensor_keys(model.main))
