@@ -1,7 +1,7 @@
-"""Edit a .tflite: bytes in, bytes out. The same bytes and the same edit give the same bytes.
+"""Edit a .tflite, bytes to bytes. The same bytes and the same edit give the same bytes.
 
-Tensors are keyed by `tensor_keys`: the tensor's name where that is unique, so that files with empty or repeated
-names can be edited like any other.
+Tensors are keyed by `tensor_keys`: the tensor's name where it is unique, so that files with empty or repeated names can
+be edited like any other.
 """
 
 import copy
@@ -46,8 +46,8 @@ def tensor_keys(graph: Graph) -> tuple[str, ...]:
 def unpack(tflite: bytes) -> Any:
     """Return the schema's mutable `ModelT` of a file.
 
-    Buffers that stand behind the flatbuffer (`Buffer.offset`, as some writers lay out large files) are brought inside,
-    because older runtimes and vendors' compilers read only the flatbuffer.
+    Buffers behind the flatbuffer (`Buffer.offset`, which some tools write for large files) are moved into it, because
+    older runtimes and vendors' compilers read only the flatbuffer.
 
     Raises:
         ModelFileError: The bytes are not a readable .tflite.
@@ -55,7 +55,7 @@ def unpack(tflite: bytes) -> Any:
     try:
         model = schema().ModelT.InitFromPackedBuf(tflite, 0)
     except Exception as error:
-        raise ModelFileError(f"the model cannot be edited: {type(error).__name__} while it was unpacked") from error
+        raise ModelFileError(f"the model cannot be edited: {type(error).__name__} while unpacking it") from error
     for buffer in model.buffers or []:
         if buffer.offset > 1:
             buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
@@ -79,14 +79,14 @@ def expose_activations(tflite: bytes, source: Model | None = None) -> bytes:
     """Make every float32 activation of the main graph a graph output.
 
     The original outputs stay first, in order; the rest follow by tensor index. Signatures are dropped, because a
-    signature has to name every output. Graph inputs are not repeated as outputs: the caller has them.
+    signature has to name every output. Graph inputs are not repeated as outputs.
 
     Args:
         tflite: The file.
-        source: The same file as `read_model` gives it, when the caller has it already.
+        source: The result of `read_model` for the file, if the caller has it.
 
     Returns:
-        The edited file, for measuring only.
+        The edited file, for measurements only.
     """
     source = source or read_model(tflite)
     model = unpack(tflite)
@@ -99,7 +99,7 @@ def expose_activations(tflite: bytes, source: Model | None = None) -> bytes:
 
 
 def float_activations(graph: Graph) -> tuple[int, ...]:
-    """Return the indices of the float32 tensors that hold values at run time: inputs and results of ops."""
+    """Return the indices of the float32 activations: inputs and results of ops."""
     produced = {*graph.inputs, *graph.producers}
     return tuple(
         tensor.index
@@ -111,7 +111,7 @@ def float_activations(graph: Graph) -> tuple[int, ...]:
 def set_op_versions(tflite: bytes, versions: Mapping[int, int]) -> bytes:
     """Set the version of ops of the main graph, keyed by op index.
 
-    Ops share operator codes, so codes are added as needed, unused ones dropped, and the table ordered by first use.
+    Ops share operator codes: codes are added as needed, unused ones removed, and the table is ordered by first use.
     """
     model = unpack(tflite)
     _set_versions(model, {(0, index): version for index, version in versions.items()})
@@ -126,26 +126,26 @@ def set_min_runtime_version(tflite: bytes, version: str) -> bytes:
 
 
 def write_true_versions(tflite: bytes) -> bytes:
-    """Write the op versions TFLiteConverter would write, and the `min_runtime_version` that follows from them.
+    """Write the op versions that TFLiteConverter would write, and the `min_runtime_version` that follows from them.
 
-    For producers that leave every version at 1, which old runtimes and delegates misread.
+    Some producers leave every version at 1; old runtimes and delegates misread their files.
     """
     source = read_model(tflite)
     versions = file_versions(source)
     model = unpack(tflite)
     _set_versions(model, versions)
-    found = min_runtime_version(
+    runtime = min_runtime_version(
         (op.name, versions[number, op.index]) for number, graph in enumerate(source.graphs) for op in graph.ops
     )
-    if found:
-        _set_metadata(model, found)
+    if runtime:
+        _set_metadata(model, runtime)
     return pack(model)
 
 
 def set_ranges(tflite: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:
     """Write (minimum, maximum) into float tensors of the main graph, keyed by `tensor_keys`.
 
-    This is how TFLiteConverter's calibrator hands its ranges to the converter's quantizer.
+    TFLiteConverter's calibrator passes ranges to the converter's quantizer in this form.
     """
     keys = tensor_keys(read_model(tflite).main)
     model = unpack(tflite)
@@ -173,7 +173,7 @@ def unique_names(tflite: bytes) -> bytes:
 
 
 def restore_interface(tflite: bytes, original: Model) -> bytes:
-    """Give a rewritten file the interface of the file it came from.
+    """Restore the interface of a file that was rewritten.
 
     Inputs and outputs are matched by position: their tensor names, the main graph's signature (key, names, order) and
     the description become the original's. Signatures of other subgraphs are left as they are.
@@ -183,28 +183,28 @@ def restore_interface(tflite: bytes, original: Model) -> bytes:
     """
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    mine: dict[int, int] = {}
+    moved: dict[int, int] = {}
     for kind in ("inputs", "outputs"):
         before, after = getattr(original.main, kind), [int(i) for i in getattr(graph, kind)]
         if len(before) != len(after):
             raise ModelFileError(f"the rewritten model has {len(after)} {kind}, expected {len(before)}")
-        mine.update(zip(before, after, strict=True))
-    wanted = {new: original.main.tensors[old].name for old, new in mine.items()}
-    _move_names_away(graph, wanted)
-    for index, name in wanted.items():
+        moved.update(zip(before, after, strict=True))
+    names = {new: original.main.tensors[old].name for old, new in moved.items()}
+    _move_names_away(graph, names)
+    for index, name in names.items():
         graph.tensors[index].name = name.encode()
-    kept = [s for s in model.signatureDefs or [] if s.subgraphIndex != 0]
-    own = [_signature(s.key, s.inputs, s.outputs, mine) for s in original.signatures if s.graph == 0]
-    model.signatureDefs = [*own, *kept] or None
+    others = [s for s in model.signatureDefs or [] if s.subgraphIndex != 0]
+    main = [_signature(s.key, s.inputs, s.outputs, moved) for s in original.signatures if s.graph == 0]
+    model.signatureDefs = [*main, *others] or None
     model.description = original.description.encode()
     return pack(model)
 
 
 def set_batch(tflite: bytes, size: int = 1) -> bytes:
-    """Fix the dynamic dimensions of inputs and activations that stand first in their shape.
+    """Fix the first dimension of inputs and activations where it is dynamic.
 
-    Only dimensions the file leaves open (-1 in `shape_signature`) change; shapes computed by RESHAPE constants are
-    already relative in such files.
+    Only dimensions that are -1 in `shape_signature` change; the shape constants of RESHAPE ops are already relative in
+    such files.
     """
     model = unpack(tflite)
     for tensor in model.subgraphs[0].tensors:
@@ -220,11 +220,11 @@ def set_batch(tflite: bytes, size: int = 1) -> bytes:
     return pack(model)
 
 
-def _move_names_away(graph: Any, wanted: Mapping[int, str]) -> None:
+def _move_names_away(graph: Any, interface: Mapping[int, str]) -> None:
     """Rename inner tensors that would share a name with an input or output."""
-    names = {name.encode() for name in wanted.values()}
+    names = {name.encode() for name in interface.values()}
     for index, tensor in enumerate(graph.tensors):
-        if index not in wanted and tensor.name in names:
+        if index not in interface and tensor.name in names:
             tensor.name = tensor.name + f"#{index}".encode()
 
 
@@ -259,7 +259,7 @@ def _set_versions(model: Any, versions: Mapping[tuple[int, int], int]) -> None:
             if place == len(codes):
                 code = copy.copy(source)
                 code.builtinCode = builtin
-                # Runtimes before 2.4 read only this byte; 127 stands for "look at builtin_code".
+                # Runtimes before 2.4 read only this byte; 127 means that the code is in `builtin_code`.
                 code.deprecatedBuiltinCode = min(builtin, 127)
                 code.version = version
                 codes.append(code)
@@ -283,7 +283,7 @@ def _set_metadata(model: Any, version: str) -> None:
 
 
 def op_code(model: Any, name: str, version: int = 1) -> int:
-    """Return the place of a builtin op among a model's operator codes; one of this version is added where none is."""
+    """Return the index of a builtin op's operator code; adds a code of this version to a model without one."""
     number = builtin_code(name)
     codes = model.operatorCodes
     for place, code in enumerate(codes):
@@ -296,18 +296,23 @@ def op_code(model: Any, name: str, version: int = 1) -> int:
 
 
 def add_buffer(model: Any, values: Any) -> int:
-    """Add a buffer with an array's bytes to a model; return its number."""
+    """Add a buffer with an array's bytes to a model, and return its index."""
     buffer = schema().BufferT()
     buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
     model.buffers.append(buffer)
     return len(model.buffers) - 1
 
 
+def used_buffers(model: Any) -> set[int]:
+    """Return the indices of the buffers that a tensor or metadata refers to."""
+    used = {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors or []}
+    used |= {int(entry.buffer) for entry in model.metadata or []}
+    return used | {int(index) for index in (model.metadataBuffer if model.metadataBuffer is not None else ())}
+
+
 def empty_unused(model: Any) -> None:
-    """Drop the contents of buffers that no tensor and no metadata names any more; their numbers stay."""
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {entry.buffer for entry in model.metadata or []}
-    used |= {int(index) for index in (model.metadataBuffer if model.metadataBuffer is not None else ())}
+    """Remove the contents of buffers that are no longer used; the indices of the others stay."""
+    used = used_buffers(model)
     for index, buffer in enumerate(model.buffers):
         if index not in used:
             buffer.data = None
@@ -319,12 +324,12 @@ def builtin_code(name: str) -> int:
 
 
 class _AlignedBuffer:
-    """Packs one buffer with the alignment that the generated Python classes leave out."""
+    """Packs one buffer with its alignment, which the generated Python classes ignore."""
 
     def __init__(self, data: Any) -> None:
         self._data = None if data is None else np.ascontiguousarray(data, np.uint8)
 
-    def Pack(self, builder: Any) -> int:  # the generated classes' name
+    def Pack(self, builder: Any) -> int:  # name of the generated classes' method
         offset = None
         if self._data is not None and self._data.size:
             count = self._data.size

@@ -1,10 +1,11 @@
-"""Standard TFLite metadata: names, descriptions, input normalisation and labels, inside the file.
+"""Standard TFLite metadata in a file: names, descriptions, input normalization and labels.
 
-The metadata is a flatbuffer of its own (`metadata_schema.fbs`, file identifier M001) in the model's metadata buffer
-`TFLITE_METADATA`; label files are a zip archive appended to the file, which the runtimes never look at. The schema's
-generated classes are in no package that edgepack needs, so fields are written and read by their numbers here.
+The metadata is a separate flatbuffer (`metadata_schema.fbs`, file identifier M001) in the model's metadata buffer
+`TFLITE_METADATA`; label files are in a zip archive appended to the file, which runtimes ignore. No dependency of
+edgepack contains the generated classes of the schema, so fields are written and read by their numbers.
 
-A rewritten file (quantized, say) loses its archive: read metadata first, write or `copy_metadata` last.
+Rewriting a file, for example quantizing it, drops the archive: read metadata first, and write it or call
+`copy_metadata` last.
 """
 
 import io
@@ -17,19 +18,20 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import ModelFileError
-from edgepack.graph.edit import pack, unpack
+from edgepack.graph.edit import pack, unpack, used_buffers
 from edgepack.graph.read import read_model, schema
 
 _ENTRY = "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
-#: What a parser must know for the fields written here: all of them are in the schema's first version.
+#: Schema version that a parser needs for the fields written here: all are in the first version.
 _PARSER = "1.0.0"
 #: AssociatedFileType.
 _AXIS_LABELS, _VALUE_LABELS = 2, 3
 #: ContentProperties and ProcessUnitOptions, the unions' types.
 _IMAGE, _NORMALIZATION = 2, 1
 _COLORS = {"rgb": 1, "grayscale": 2}
-#: Larger than any real label file and than any real list of them; a small archive may claim to hold anything.
+#: Upper limits of the size of the archive's files and of lists, far above real ones: a small archive may unpack to any
+#: size.
 _LARGEST_FILE = 1 << 24
 _MOST_PARTS = 64
 _BROKEN = (struct.error, IndexError, TypeError, ValueError, OverflowError)
@@ -37,17 +39,17 @@ _BROKEN = (struct.error, IndexError, TypeError, ValueError, OverflowError)
 
 @dataclass(frozen=True)
 class TensorMetadata:
-    """What is said of an input or output.
+    """Metadata of an input or output.
 
     Attributes:
-        name: Name for people.
+        name: Display name.
         description: One sentence.
-        mean: Normalisation of inputs, (value - mean) / std: one number, or one per channel; empty when not given.
-        std: As many as `mean`.
-        color: `rgb` or `grayscale` for an image, empty for anything else.
-        labels: One text per value of the last dimension.
-        minimum: Smallest real value, one number or one per channel; empty when not given.
-        maximum: The same for the largest.
+        mean: Normalization of inputs, (value - mean) / std: one number, or one per channel; empty when unknown.
+        std: As many numbers as `mean`.
+        color: `rgb` or `grayscale` for an image, otherwise empty.
+        labels: One label per value of the last dimension.
+        minimum: Smallest real value, one number or one per channel; empty when unknown.
+        maximum: Largest real value, in the same form.
     """
 
     name: str = ""
@@ -62,16 +64,16 @@ class TensorMetadata:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is said of a model.
+    """Metadata of a model.
 
     Attributes:
-        name: Name for people.
+        name: Display name.
         description: One sentence or more.
         version: The author's version.
-        author: Who made it.
+        author: The author.
         license: Its licence.
         inputs: In the order of the main graph's inputs; may be fewer.
-        outputs: The same for outputs.
+        outputs: In the order of the main graph's outputs; may be fewer.
     """
 
     name: str = ""
@@ -102,25 +104,25 @@ def read_metadata(tflite: bytes) -> ModelInfo | None:
     except _BROKEN as error:
         raise ModelFileError(
             f"the file's TFLite metadata cannot be read: {type(error).__name__}",
-            hint="write it again, or leave it out of the file",
+            hint="write the metadata again, or remove it from the file",
         ) from error
 
 
 def write_metadata(tflite: bytes, info: ModelInfo) -> bytes:
-    """Return the file with this metadata; what it had before is replaced.
+    """Return the file with this metadata in place of its old one.
 
     Args:
         tflite: The file.
-        info: What to write. Line breaks inside labels become spaces.
+        info: The metadata. Line breaks inside labels become spaces.
 
     Raises:
-        ModelFileError: The bytes are no .tflite, or `info` does not fit it.
+        ModelFileError: The bytes are no .tflite, or `info` does not match the model.
     """
     graph = read_model(tflite).main
-    for kind, given, indices in (("inputs", info.inputs, graph.inputs), ("outputs", info.outputs, graph.outputs)):
-        if len(given) > len(indices):
-            raise ModelFileError(f"metadata: expected at most {len(indices)} {kind}, got {len(given)}")
-        for tensor, index in zip(given, indices, strict=False):
+    for kind, tensors, indices in (("inputs", info.inputs, graph.inputs), ("outputs", info.outputs, graph.outputs)):
+        if len(tensors) > len(indices):
+            raise ModelFileError(f"metadata: expected at most {len(indices)} {kind}, got {len(tensors)}")
+        for tensor, index in zip(tensors, indices, strict=False):
             _check(tensor, graph.tensors[index].shape)
     files = {
         f"{kind}_{number}_labels.txt": "".join(f"{' '.join(label.splitlines())}\n" for label in tensor.labels).encode()
@@ -132,11 +134,11 @@ def write_metadata(tflite: bytes, info: ModelInfo) -> bytes:
 
 
 def copy_metadata(source: bytes, target: bytes) -> bytes:
-    """Return `target` with all of the metadata of `source`, fields that edgepack does not know included.
+    """Return `target` with all metadata of `source`, including fields that edgepack does not know.
 
     Args:
-        source: A file with metadata and perhaps an archive; without metadata `target` is returned as it is.
-        target: A file made of it, with the same inputs and outputs.
+        source: A file; if it has no metadata, `target` is returned unchanged.
+        target: A file derived from it, with the same inputs and outputs.
 
     Raises:
         ModelFileError: A file is broken.
@@ -149,7 +151,7 @@ def associated_files(tflite: bytes) -> dict[str, bytes]:
     """Return the files of the archive behind a .tflite by name, empty without one.
 
     Raises:
-        ModelFileError: The archive is broken or holds a file of unreasonable size.
+        ModelFileError: The archive is broken or its files are unreasonably large.
     """
     stream = io.BytesIO(tflite)
     if not zipfile.is_zipfile(stream):
@@ -158,7 +160,7 @@ def associated_files(tflite: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(stream) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             if sum(entry.file_size for entry in entries) > _LARGEST_FILE:
-                raise ModelFileError(f"the file's archive holds more than {_LARGEST_FILE >> 20} MiB")
+                raise ModelFileError(f"the file's archive contains more than {_LARGEST_FILE >> 20} MiB")
             return {entry.filename: archive.read(entry) for entry in entries}
     except (
         zipfile.BadZipFile,
@@ -190,7 +192,7 @@ def _check(tensor: TensorMetadata, shape: Sequence[int]) -> None:
 
 
 def _attach(tflite: bytes, raw: bytes, files: Mapping[str, bytes]) -> bytes:
-    """Return the file with metadata and archive in place of its own."""
+    """Return the file with this metadata and archive in place of its old ones."""
     model = unpack(tflite)
     model.metadata = [entry for entry in model.metadata or [] if entry.name != _ENTRY.encode()]
     entry, buffer = schema().MetadataT(), schema().BufferT()
@@ -215,17 +217,14 @@ def _attach(tflite: bytes, raw: bytes, files: Mapping[str, bytes]) -> bytes:
 
 
 def _free_buffer(model: Any) -> int:
-    """Return the last buffer when nothing uses it any more, as after metadata was replaced, else a new one's number."""
+    """Return the index of the last buffer if it is unused, as after metadata was replaced, else of a new one."""
     last = len(model.buffers) - 1
-    used = {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors or []}
-    used |= {int(entry.buffer) for entry in model.metadata}
-    used |= {int(index) for index in (model.metadataBuffer if model.metadataBuffer is not None else ())}
-    # Buffer 0 is the empty one by the schema's rule.
-    return last + 1 if last <= 0 or last in used else last
+    # The schema reserves buffer 0 as the empty one.
+    return last + 1 if last <= 0 or last in used_buffers(model) else last
 
 
 class _Writer:
-    """Builds the metadata's flatbuffer; numbers of fields are those of metadata_schema.fbs."""
+    """Builds the metadata's flatbuffer; field numbers are those of metadata_schema.fbs."""
 
     def __init__(self) -> None:
         import flatbuffers
@@ -268,7 +267,7 @@ class _Writer:
         return self._table(parts)
 
     def _text(self, text: str) -> int:
-        # 0 stands for a field that is left out.
+        # 0 means that the field is left out.
         return int(self._builder.CreateString(text.encode("utf-8", "replace"))) if text else 0
 
     def _floats(self, values: Sequence[float]) -> int:
@@ -283,7 +282,7 @@ class _Writer:
         return int(self._builder.EndVector())
 
     def _table(self, offsets: Mapping[int, int], numbers: Mapping[int, int] | None = None) -> int:
-        """Write a table of offsets and of numbers of one byte, by field number."""
+        """Write a table of offsets and one-byte numbers, by field number."""
         numbers = numbers or {}
         self._builder.StartObject(1 + max([0, *offsets, *numbers]))
         for number, offset in sorted(offsets.items()):
@@ -294,7 +293,7 @@ class _Writer:
 
 
 class _Reader:
-    """Reads the metadata's flatbuffer; every position is checked, because files come from anywhere."""
+    """Reads the metadata's flatbuffer; every position is checked, because files are untrusted."""
 
     def __init__(self, raw: bytes, files: Mapping[str, bytes]) -> None:
         self._raw = raw
@@ -313,33 +312,33 @@ class _Reader:
         return ModelInfo(name, description, version, author, license_, *sides)
 
     def _tensor(self, table: int) -> TensorMetadata:
-        found: dict[str, Any] = {"name": self._text(table, 0), "description": self._text(table, 1)}
+        fields: dict[str, Any] = {"name": self._text(table, 0), "description": self._text(table, 1)}
         content = self._table(table, 3)
         if content and self._byte(content, 0) == _IMAGE:
             image = self._table(content, 1)
             colors = {number: name for name, number in _COLORS.items()}
-            found["color"] = colors.get(self._byte(image, 0), "") if image else ""
+            fields["color"] = colors.get(self._byte(image, 0), "") if image else ""
         for unit in self._tables(table, 4, _MOST_PARTS):
             options = self._table(unit, 1)
             if options and self._byte(unit, 0) == _NORMALIZATION:
-                found["mean"], found["std"] = self._floats(options, 0), self._floats(options, 1)
+                fields["mean"], fields["std"] = self._floats(options, 0), self._floats(options, 1)
         stats = self._table(table, 5)
         if stats:
-            found["maximum"], found["minimum"] = self._floats(stats, 0), self._floats(stats, 1)
-        found["labels"] = self._labels(self._tables(table, 6, _MOST_PARTS))
-        return TensorMetadata(**found)
+            fields["maximum"], fields["minimum"] = self._floats(stats, 0), self._floats(stats, 1)
+        fields["labels"] = self._labels(self._tables(table, 6, _MOST_PARTS))
+        return TensorMetadata(**fields)
 
     def _labels(self, entries: Sequence[int]) -> tuple[str, ...]:
-        """Return the labels of the first file that has any, one without a language before others."""
-        wanted = [entry for entry in entries if self._byte(entry, 2) in {_AXIS_LABELS, _VALUE_LABELS}]
-        for entry in sorted(wanted, key=lambda entry: self._text(entry, 3) != ""):
+        """Return the labels of the first file that has any; files without a language come first."""
+        label_files = [entry for entry in entries if self._byte(entry, 2) in {_AXIS_LABELS, _VALUE_LABELS}]
+        for entry in sorted(label_files, key=lambda entry: self._text(entry, 3) != ""):
             data = self._files.get(self._text(entry, 0))
             if data:
                 lines = data.decode("utf-8", "replace").split("\n")
                 return tuple(line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1]))
         return ()
 
-    # -- the flatbuffer's own structures -------------------------------------------------------------------------------
+    # -- structures of the flatbuffer -------------------------------------------------------------------------------
 
     def _number(self, kind: str, position: int) -> int:
         if position < 0:
@@ -347,7 +346,7 @@ class _Reader:
         return int(struct.unpack_from(kind, self._raw, position)[0])
 
     def _field(self, table: int, number: int) -> int:
-        """Return where a field of a table is, 0 when it is left out."""
+        """Return the position of a field of a table, 0 when it is left out."""
         vtable = table - self._number("<i", table)
         slot = 4 + 2 * number
         if slot >= self._number("<H", vtable):
@@ -364,7 +363,7 @@ class _Reader:
         return place + self._number("<I", place) if place else 0
 
     def _vector(self, table: int, number: int, size: int) -> tuple[int, int]:
-        """Return where a vector's elements are and how many."""
+        """Return the position of a vector's first element, and the number of elements."""
         start = self._table(table, number)
         count = self._number("<I", start) if start else 0
         if start + 4 + count * size > len(self._raw):

@@ -1,4 +1,4 @@
-"""A .tflite as plain data: tensors, ops, graphs. Values only, no reading and no writing."""
+"""A .tflite as plain data: tensors, ops and graphs, without reading or writing files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: NumPy dtype of each TFLite tensor type that NumPy can hold (schema.fbs, enum TensorType).
+#: NumPy dtype of each TFLite tensor type that NumPy supports (schema.fbs, enum TensorType).
 NUMPY_DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT32": np.dtype("<f4"),
     "FLOAT16": np.dtype("<f2"),
@@ -58,13 +58,13 @@ class Tensor:
     Attributes:
         index: Index in the subgraph's tensor table.
         name: As in the file, may be empty.
-        shape: Static shape; dynamic dimensions stand as 1 here (see `shape_signature`).
+        shape: Static shape, with 1 for each dynamic dimension (see `shape_signature`).
         shape_signature: Shape with -1 for each dynamic dimension.
         dtype: TFLite tensor type name such as `FLOAT32`.
         buffer: Index in the model's buffer table.
         raw: Bytes of a constant tensor, None for an activation.
         quantization: None when the tensor has no scale.
-        is_variable: True for a state tensor (LSTM state, say).
+        is_variable: True for a state tensor, such as an LSTM's.
         has_sparsity: True when the weights are stored sparse.
         has_rank: False when the file leaves the rank open.
     """
@@ -111,7 +111,7 @@ class Tensor:
 
     @cached_property
     def data(self) -> npt.NDArray[Any] | None:
-        """Values of a constant in its own dtype and shape; None for activations and for types NumPy lacks (INT4)."""
+        """Values of a constant in its dtype and shape; None for activations and for types NumPy lacks (INT4)."""
         dtype = NUMPY_DTYPES.get(self.dtype)
         if self.raw is None or dtype is None or self.raw.size != self.elements * dtype.itemsize:
             return None
@@ -186,22 +186,22 @@ class Graph:
     @cached_property
     def consumers(self) -> dict[int, tuple[int, ...]]:
         """Map from tensor index to the indices of the ops that read it."""
-        found: dict[int, list[int]] = {}
+        consumers: dict[int, list[int]] = {}
         for op in self.ops:
             for tensor in dict.fromkeys(op.inputs):
                 if tensor >= 0:
-                    found.setdefault(tensor, []).append(op.index)
-        return {tensor: tuple(ops) for tensor, ops in found.items()}
+                    consumers.setdefault(tensor, []).append(op.index)
+        return {tensor: tuple(ops) for tensor, ops in consumers.items()}
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of a graph's inputs and outputs as its author gave them.
+    """Names of a graph's inputs and outputs, chosen by the model's author.
 
     Attributes:
         key: Signature key such as `serving_default`.
         graph: Index of the subgraph.
-        inputs: Map from the author's name to tensor index, in the file's order.
+        inputs: Map from name to tensor index, in the file's order.
         outputs: The same for outputs.
     """
 
@@ -236,7 +236,7 @@ class Model:
 
     @property
     def min_runtime_version(self) -> str:
-        """`min_runtime_version` metadata such as `2.6.0`, empty when the producer left it out."""
+        """`min_runtime_version` metadata such as `2.6.0`, empty when it is missing."""
         return self.metadata.get("min_runtime_version", b"").rstrip(b"\0").decode("ascii", "replace").strip()
 
     @property
@@ -266,7 +266,7 @@ class Model:
         )
 
     def input_names(self) -> tuple[str, ...]:
-        """Return a name for each input of the main graph: the signature's where there is one, else the tensor's."""
+        """Return a name for each input of the main graph: from the signature where there is one, else the tensor's."""
         return self._names(self.main.inputs, self.signature.inputs if self.signature else {})
 
     def output_names(self) -> tuple[str, ...]:

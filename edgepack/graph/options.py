@@ -1,11 +1,11 @@
-"""Builtin options of ops that are written: the way back from `Op.options` to the schema's objects."""
+"""Builtin options of ops that edgepack writes: conversion of `Op.options` to the objects of the schema."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from edgepack.graph.read import ENUM_FIELDS, enum_names, plain_name, plain_options, schema, snake_case
 
-#: Schema table of the options of each op that edgepack writes itself; ops without one have no options.
+#: Schema table of the options of each op that edgepack writes; the other ops it writes have no options.
 _TABLES = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
@@ -30,17 +30,17 @@ _TABLES = {
 }
 
 
-def full_options(op: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an op's options as `read_model` would give them: what is not given has the schema's default.
+def full_options(op: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all options of an op as `read_model` returns them, with the schema's defaults for those left out.
 
     Raises:
-        KeyError: The op has no option of that name: a mistake in the caller.
+        KeyError: The op has no option of that name, which is an error in the caller.
     """
-    found = plain_options(vars(getattr(schema(), f"{_TABLES[op]}T")())) if op in _TABLES else {}
-    unknown = set(given) - set(found)
+    defaults = plain_options(vars(getattr(schema(), f"{_TABLES[op]}T")())) if op in _TABLES else {}
+    unknown = set(options) - set(defaults)
     if unknown:
         raise KeyError(f"{op} has no option {', '.join(sorted(unknown))}")
-    return {**found, **given}
+    return {**defaults, **options}
 
 
 def packed_options(op: str, options: Mapping[str, Any]) -> tuple[int, Any]:

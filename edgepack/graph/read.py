@@ -1,4 +1,4 @@
-"""Read a .tflite into plain data. A broken file gives one `ModelFileError`, whatever its bytes are."""
+"""Read a .tflite into plain data. Any broken file gives a `ModelFileError`."""
 
 import re
 import struct
@@ -14,10 +14,10 @@ import numpy.typing as npt
 from edgepack.errors import ModelFileError
 from edgepack.graph.model import NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
 
-#: More dimensions than any TFLite kernel takes; a larger number means a corrupt file.
+#: More dimensions than any TFLite kernel supports; a larger number means a corrupt file.
 _MAX_RANK = 32
 
-#: Fields of builtin options that hold an enum, with the enum's class in the schema.
+#: Fields of builtin options with an enum value, with the enum's class in the schema.
 ENUM_FIELDS = {
     "fused_activation_function": "ActivationFunctionType",
     "padding": "Padding",
@@ -30,7 +30,7 @@ ENUM_FIELDS = {
     "kernel_type": "LSTMKernelType",
 }
 
-#: Names that snake case would spoil or that are longer than the field's own word.
+#: Names in `Op.options` of fields whose name in snake case is unclear or too long.
 _RENAMED = {
     "fused_activation_function": "fused_activation",
     "dilation_wfactor": "dilation_w",
@@ -40,7 +40,7 @@ _RENAMED = {
 
 @cache
 def schema() -> ModuleType:
-    """Return the generated TFLite schema (imported on first use: it costs 0.1 s)."""
+    """Return the generated TFLite schema, imported on first use because the import is slow."""
     from ai_edge_litert import schema_py_generated
 
     return schema_py_generated  # type: ignore[no-any-return]
@@ -48,7 +48,7 @@ def schema() -> ModuleType:
 
 @cache
 def enum_names(enum: str) -> dict[int, str]:
-    """Return value -> name of an enum class of the schema."""
+    """Return a map from value to name of an enum class of the schema."""
     return {value: name for name, value in vars(getattr(schema(), enum)).items() if isinstance(value, int)}
 
 
@@ -69,7 +69,7 @@ def read_model(source: bytes | bytearray | memoryview | Path | str, *, path: Pat
 
     Args:
         source: A path, or the file's bytes.
-        path: Where the bytes came from, for messages.
+        path: Path that the bytes were read from, for messages.
 
     Returns:
         The model as plain data. Constant tensors are views on the bytes, not copies.
@@ -113,7 +113,7 @@ def snake_case(name: str) -> str:
 
 
 class _Reader:
-    """Walks one flatbuffer; every length is held against the file's size before it is used."""
+    """Reads one flatbuffer; every length is compared with the file's size before it is used."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -130,7 +130,7 @@ class _Reader:
         root = self._root
         codes = [root.OperatorCodes(i) for i in range(self._length(root.OperatorCodesLength(), "operator code table"))]
         builtin = enum_names("BuiltinOperator")
-        # Old files hold the code in a byte; new codes (above 126) stand in a second field.
+        # Old files store the code in a byte; codes above 126 are in a second field.
         names = [
             builtin.get(max(c.BuiltinCode(), c.DeprecatedBuiltinCode()), f"BUILTIN_{c.BuiltinCode()}") for c in codes
         ]
@@ -155,19 +155,19 @@ class _Reader:
         if not 0 <= index < self._length(self._root.BuffersLength(), "buffer table"):
             raise ModelFileError(f"tensor buffer {index} does not exist")
         buffer = self._root.Buffers(index)
-        found: npt.NDArray[np.uint8] | None = None
+        data: npt.NDArray[np.uint8] | None = None
         if buffer.Offset() > 1:
-            # Files above 2 GB keep their weights behind the flatbuffer.
+            # Files above 2 GB store their weights behind the flatbuffer.
             start, size = int(buffer.Offset()), int(buffer.Size())
             if start + size > len(self._data):
                 raise ModelFileError(f"buffer {index} ends at byte {start + size} of {len(self._data)}")
-            found = self._bytes[start : start + size]
+            data = self._bytes[start : start + size]
         elif not buffer.DataIsNone() and buffer.DataLength() > 0:
             if buffer.DataLength() > len(self._data):
                 raise ModelFileError(f"buffer {index} claims {buffer.DataLength()} bytes")
-            found = buffer.DataAsNumpy()
-        self._buffers[index] = found
-        return found
+            data = buffer.DataAsNumpy()
+        self._buffers[index] = data
+        return data
 
     def _graph(self, graph: Any, names: list[str], customs: list[str], versions: list[int]) -> Graph:
         tensors = tuple(
@@ -186,17 +186,17 @@ class _Reader:
         )
 
     def _ints(self, table: Any, name: str, what: str) -> tuple[int, ...]:
-        # An absent vector has the length 0; a file of 10,000 ops has 40,000 vectors, so each is asked once.
+        # An absent vector has the length 0; a file of 10,000 ops has 40,000 vectors, so the length is read only once.
         if self._length(getattr(table, f"{name}Length")(), what) == 0:
             return ()
         return tuple(getattr(table, f"{name}AsNumpy")().tolist())
 
     def _indices(self, table: Any, name: str, tensors: int, what: str) -> tuple[int, ...]:
-        found = self._ints(table, name, what)
-        for index in found:
+        indices = self._ints(table, name, what)
+        for index in indices:
             if not -1 <= index < tensors:
                 raise ModelFileError(f"{what} name tensor {index}, but there are {tensors}")
-        return found
+        return indices
 
     def _tensor(self, tensor: Any, index: int) -> Tensor:
         shape = self._ints(tensor, "Shape", f"shape of tensor {index}")
@@ -208,10 +208,10 @@ class _Reader:
         kind = enum_names("TensorType").get(code, f"TYPE_{code}")
         sparse = tensor.Sparsity() is not None
         if raw is not None and kind in NUMPY_DTYPES and not sparse:
-            # The runtime refuses such a file as well; here it would be memory that the file does not have.
-            wanted = prod(shape) * NUMPY_DTYPES[kind].itemsize
-            if raw.size < wanted:
-                raise ModelFileError(f"tensor {index} {list(shape)} needs {wanted} bytes, its buffer has {raw.size}")
+            # The runtime refuses such a file as well; reading it here could reserve any amount of memory.
+            needed = prod(shape) * NUMPY_DTYPES[kind].itemsize
+            if raw.size < needed:
+                raise ModelFileError(f"tensor {index} {list(shape)} needs {needed} bytes, its buffer has {raw.size}")
         return Tensor(
             index=index,
             name=(tensor.Name() or b"").decode("utf-8", "replace"),
@@ -273,15 +273,15 @@ class _Reader:
         return {}
 
     def _metadata(self) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+        metadata: dict[str, bytes] = {}
         for i in range(self._length(self._root.MetadataLength(), "metadata table")):
             entry = self._root.Metadata(i)
             raw = self._buffer(entry.Buffer())
-            found[(entry.Name() or b"").decode("utf-8", "replace")] = b"" if raw is None else raw.tobytes()
-        return found
+            metadata[(entry.Name() or b"").decode("utf-8", "replace")] = b"" if raw is None else raw.tobytes()
+        return metadata
 
     def _signatures(self, graphs: tuple[Graph, ...]) -> list[Signature]:
-        found = []
+        signatures = []
         for i in range(self._length(self._root.SignatureDefsLength(), "signature table")):
             signature = self._root.SignatureDefs(i)
             graph = signature.SubgraphIndex()
@@ -297,19 +297,19 @@ class _Reader:
                     raise ModelFileError(f"signature {i} names a tensor that does not exist")
                 maps.append(named)
             key = (signature.SignatureKey() or b"").decode("utf-8", "replace")
-            found.append(Signature(key, graph, maps[0], maps[1]))
-        return found
+            signatures.append(Signature(key, graph, maps[0], maps[1]))
+        return signatures
 
 
 @cache
 def _vector_fields(options: str) -> tuple[str, ...]:
-    """Return the fields of a class of builtin options that are vectors: a file's claim of their length is checked."""
+    """Return the vector fields of a class of builtin options, whose length in the file has to be checked."""
     return tuple(field[:-6] for field in dir(getattr(schema(), options)) if field.endswith("Length"))
 
 
 @cache
 def plain_name(field: str) -> str:
-    """Return the name that `Op.options` gives a field of the schema: `fused_activation`, `stride_w`."""
+    """Return the name in `Op.options` of a field of the schema: `fused_activation`, `stride_w`."""
     name = snake_case(field)
     return _RENAMED.get(name, name)
 

@@ -1,4 +1,4 @@
-"""The first TensorFlow Lite runtime that has each version of each builtin op.
+"""The first TensorFlow Lite runtime that supports each version of each builtin op.
 
 Source: tensorflow/compiler/mlir/lite/tools/versioning/runtime_version.cc in github.com/tensorflow/tensorflow, read at
 commit 03f49db5; entries up to TensorFlow 2.21 agree with what TFLiteConverter 2.21 writes into `min_runtime_version`.
@@ -7,7 +7,7 @@ commit 03f49db5; entries up to TensorFlow 2.21 agree with what TFLiteConverter 2
 from collections.abc import Iterable
 from functools import cache
 
-#: Per op: the runtime of version 1, 2, 3 ... (`-`: that version was never released); `2.3` stands for 2.3.0.
+#: Per op: the first runtime with version 1, 2, 3 ... (`-` for a version that was never released); `2.3` means 2.3.0.
 _TABLE = """
 ABS 1.13 2.4 2.5 2.6 2.12
 ADD 1.5 1.14 2.4 2.6 2.13 2.23
@@ -187,7 +187,7 @@ ZEROS_LIKE 1.12
 
 @cache
 def runtime_versions() -> dict[str, tuple[str, ...]]:
-    """Return op name -> the first runtime of version 1, 2, 3 ...; empty text where there is none."""
+    """Return a map from op name to the first runtime of version 1, 2, 3 ...; an empty string where there is none."""
     table = {}
     for line in _TABLE.split("\n"):
         name, _, versions = line.partition(" ")
@@ -197,17 +197,17 @@ def runtime_versions() -> dict[str, tuple[str, ...]]:
 
 
 def runtime_for(op: str, version: int) -> str:
-    """Return the first runtime with that version of an op, such as `2.3.0`; empty when it is not known."""
+    """Return the first runtime with that version of an op, such as `2.3.0`; empty when it is unknown."""
     known = runtime_versions().get(op, ())
     return known[version - 1] if 1 <= version <= len(known) else ""
 
 
 def as_numbers(version: str) -> tuple[int, ...]:
-    """Return a version as numbers to compare by: `2.14.4` gives (2, 14, 4)."""
+    """Return a version as numbers for comparison: (2, 14, 4) for `2.14.4`."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def min_runtime_version(ops: Iterable[tuple[str, int]]) -> str:
     """Return the first TFLite runtime that runs all (op name, version) pairs; empty when none of them is known."""
-    found = [runtime_for(name, version) for name, version in ops]
-    return max((version for version in found if version), key=as_numbers, default="")
+    runtimes = [runtime_for(name, version) for name, version in ops]
+    return max((runtime for runtime in runtimes if runtime), key=as_numbers, default="")

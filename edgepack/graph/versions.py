@@ -1,14 +1,15 @@
-"""The operator version each op of a .tflite has to carry, worked out from its types, shapes and options.
+"""Operator versions: the version of each op of a .tflite that follows from its types, shapes and options.
 
 Source: tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc in github.com/tensorflow/tensorflow, checked
-against files that TFLiteConverter 2.21 wrote for some 120 one-op models in float, float16, dynamic range and int8. A
-version says which runtime a file needs: some producers write 1 everywhere, and then old runtimes and delegates misread
-the file.
+against files that TFLiteConverter 2.21 wrote for some 120 one-op models in float, float16, dynamic range and int8. The
+version determines which runtime a file needs: some producers write 1 everywhere, and then old runtimes and delegates
+misread the file.
 
-One departure, on purpose: TFLiteConverter 2.21 leaves int8's versions and float's `min_runtime_version` in int16x8
-files, and op_version.cc answers 1 for some of their convolutions. The kernels with int16 activations came with
-TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, so that is what stands here; with biases of 32
-bits in 2.15, also as TRANSPOSE_CONV 5, whose activation op_version.cc looks for where its output shape is.
+One deliberate difference: TFLiteConverter 2.21 leaves the versions of int8 and the `min_runtime_version` of float in
+int16x8 files, and op_version.cc returns 1 for some of their convolutions. The kernels with int16 activations came with
+TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, which are the versions used here; kernels with
+32-bit biases came with 2.15, also as TRANSPOSE_CONV 5, for which op_version.cc reads the output shape in place of the
+activation.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from edgepack.graph.model import Graph, Model, Op, Tensor
 
 @dataclass(frozen=True)
 class _Call:
-    """An op with its tensors, as the rules below look at it."""
+    """An op with its tensors, the input of the rules below."""
 
     op: Op
     inputs: tuple[Tensor | None, ...]
@@ -52,11 +53,11 @@ class _Call:
 
     def flag(self, name: str) -> bool:
         value = self.op.options.get(name, 0)
-        # `quantized_bias_type` FLOAT32 is the schema's way to leave it out.
+        # `quantized_bias_type` FLOAT32 is the schema's default and means that it is not set.
         return bool(value) and value not in ("NONE", "FLOAT32")
 
 
-#: Answers the version the op needs, 0 when the rule does not apply.
+#: Returns the version that the op needs, 0 when the rule does not apply.
 _Rule = Callable[[_Call], int]
 
 _HYBRID = ("FLOAT32", "INT8", "FLOAT32")
@@ -130,7 +131,7 @@ def _broadcasts_above_4(call: _Call) -> bool:
 
 
 def _grouped(call: _Call) -> bool:
-    # The kernel is (out, height, width, in per group): fewer inputs than the image has means groups.
+    # The weights are (out, height, width, in per group): fewer channels than the image's mean a grouped convolution.
     image, kernel = call.input(0), call.input(1)
     if image is None or kernel is None or (image.rank, kernel.rank) != (4, 4):
         return False
@@ -143,7 +144,7 @@ def _rescales_by_1_or_more(call: _Call) -> bool:
 
 
 def _free_int16_scales(call: _Call) -> bool:
-    # The option's default is true, and producers leave it there: the kernel looks at the scales as well.
+    # The option defaults to true, and producers leave the default: the kernel also checks the scales.
     scales = [_scale(tensor) for tensor in (call.input(0), call.input(1), *call.outputs[:1])]
     powers_of_two = all(frexp(scale)[0] == 0.5 for scale in scales)
     return call.type(0) == call.output == "INT16" and not (call.flag("pot_scale_int16") and powers_of_two)
@@ -179,7 +180,7 @@ _HYBRID_RNN = (
     _is(2, "INT8", at=1),
 )
 
-#: Per op the rules in order; the first that applies decides, and 1 is the version without any.
+#: Rules of each op, in order: the first that applies determines the version, which is 1 if none does.
 _RULES: dict[str, tuple[_Rule, ...]] = {
     "ABS": (_unquantized(4, "INT16"), _is(3, "INT16"), _is(5, "INT32"), _is(2, "INT8", "UINT8")),
     "ADD": (
@@ -397,20 +398,20 @@ _RULES: dict[str, tuple[_Rule, ...]] = {
 
 
 def op_version(graph: Graph, op: Op) -> int:
-    """Return the version this op needs by itself.
+    """Return the version that this op needs by itself.
 
-    Custom ops keep the version of the file: only their author knows what it means.
+    A custom op keeps the version of the file, because only its author knows what it means.
     """
     if op.name == "CUSTOM":
         return op.version
     call = _Call(op, graph.op_inputs(op), graph.op_outputs(op))
-    return next((found for rule in _RULES.get(op.name, ()) if (found := rule(call))), 1)
+    return next((version for rule in _RULES.get(op.name, ()) if (version := rule(call))), 1)
 
 
 def file_versions(model: Model) -> dict[tuple[int, int], int]:
     """Return the version of every op as TFLiteConverter writes it, keyed by (subgraph, op index).
 
-    TFLiteConverter keeps one operator code per builtin, so every op of a kind carries the highest version any of them
+    TFLiteConverter keeps one operator code per builtin, so every op of a kind has the highest version that one of them
     needs.
     """
     own = {(n, op.index): (op.label, op_version(graph, op)) for n, graph in enumerate(model.graphs) for op in graph.ops}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
-from edgepack.graph.edit import add_buffer, op_code, pack, unpack, write_true_versions
+from edgepack.graph.edit import add_buffer, empty_unused, op_code, pack, unpack, write_true_versions
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
@@ -202,11 +202,7 @@ def drop_unused(file: Any) -> None:
     graph.inputs, graph.outputs = _moved(graph.inputs, places), _moved(graph.outputs, places)
     for entry in entries:
         entry.tensorIndex = places[int(entry.tensorIndex)]
-    held = {tensor.buffer for g in file.subgraphs for tensor in g.tensors or []}
-    held |= {entry.buffer for entry in file.metadata or []}
-    for index, buffer in enumerate(file.buffers):
-        if index not in held:
-            buffer.data = None
+    empty_unused(file)
 
 
 def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Run a .tflite on this machine, and say how far two of them are apart. Needs no TensorFlow."""
+"""Run .tflite files on this machine and measure how much two of them differ, without TensorFlow."""
 
 from edgepack.runtime.metrics import Accuracy, Quality, QualityMeter
 from edgepack.runtime.runner import Runner, TensorInfo, dequantize, quantize

@@ -1,6 +1,6 @@
 """Measure several converted models against one float model in a single pass over the samples.
 
-These functions run in a child process: arguments and results pickle.
+These functions run in a child process: arguments and results can be pickled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,18 +27,18 @@ def evaluate(
     *,
     threads: int = 2,
 ) -> dict[str, Quality]:
-    """Return what each candidate lost against the reference.
+    """Return the quality of each candidate compared with the reference.
 
     Args:
-        reference: The float .tflite (or any .tflite that takes the same inputs).
+        reference: The float .tflite (or any .tflite with the same inputs).
         candidates: Converted .tflite files by a key of the caller's choice.
-        samples: Samples with the reference's input names; labels are used when they are there.
-        tail: Steps that were cut off the candidates and that the reference still has; they are done here.
-        threads: Threads of the runtime.
+        samples: Samples with the reference's input names; their labels are used if they have any.
+        tail: Postprocessing steps that were cut off the candidates but not the reference; they are computed here.
+        threads: Threads of the interpreter.
 
     Raises:
-        UnfitModelError: A model does not load or run here.
-        SamplesError: A sample cannot be read or does not fit.
+        UnfitModelError: A model does not load or run on this machine.
+        SamplesError: A sample cannot be read or does not match the inputs.
     """
     base, base_logits = _runner(reference, threads)
     loaded = {key: _runner(data, threads) for key, data in candidates.items()}
@@ -50,25 +50,26 @@ def evaluate(
     meters = {key: QualityMeter(names, classes) for key in loaded}
     squashed = [position for position in range(count) if base_logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
-    for position in range(len(samples)):
-        arrays = ordered(base.inputs, samples.sample(position))
-        want = base.run_real(arrays)
-        label = None if labels is None else int(labels[position])
+    for number in range(len(samples)):
+        arrays = ordered(base.inputs, samples.sample(number))
+        expected = base.run_real(arrays)
+        label = None if labels is None else int(labels[number])
         for key, (runner, logits) in loaded.items():
-            given = runner.run_real(arrays)
-            got = [np.asarray(finish(mine, real), np.float64) for mine, real in zip(steps, given[:count], strict=True)]
-            meters[key].add(want[:count], got, label)
-            wanted = [want[base_logits[place]] for place in squashed]
-            found = [given[logits[place]] for place in squashed]
-            if all(one.shape == other.shape for one, other in zip(wanted, found, strict=True)):
-                meters[key].add_logits(wanted, found)
+            results = runner.run_real(arrays)
+            outputs = zip(steps, results[:count], strict=True)
+            got = [np.asarray(finish(output_steps, real), np.float64) for output_steps, real in outputs]
+            meters[key].add(expected[:count], got, label)
+            expected_logits = [expected[base_logits[position]] for position in squashed]
+            got_logits = [results[logits[position]] for position in squashed]
+            if all(one.shape == other.shape for one, other in zip(expected_logits, got_logits, strict=True)):
+                meters[key].add_logits(expected_logits, got_logits)
     return {key: meter.result() for key, meter in meters.items()}
 
 
 def _runner(tflite: bytes, threads: int) -> tuple[Runner, tuple[int, ...]]:
-    """Return a runner of the model with its logits, and where each output's logits stand among its outputs."""
-    data, places = with_logits(tflite)
-    return Runner(data, threads=threads), places
+    """Return a runner of the model with its logits as outputs, and the position of each output's logits."""
+    data, positions = with_logits(tflite)
+    return Runner(data, threads=threads), positions
 
 
 def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array]:
@@ -77,9 +78,9 @@ def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array
 
 
 def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tuple[list[Array], list[Array]]]:
-    """Return, for each sample of real values, the raw inputs the model is given and the raw outputs it gives.
+    """Return the raw inputs and raw outputs of the model for each sample of real values.
 
-    Runs with one thread, so that the same file on the same kind of machine gives the same bytes.
+    Runs with one thread, so that the same file gives the same bytes on the same kind of machine.
     """
     runner = Runner(tflite, threads=1)
     cases = []
@@ -92,19 +93,19 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
 
 
 def kernel_spread(tflite: bytes, cases: list[tuple[list[Array], list[Array]]]) -> tuple[int, float]:
-    """Return how far the built-in kernels are from the golden vectors: what another runtime may rightly differ in.
+    """Return how much the built-in kernels differ from the golden vectors: the tolerance for other runtimes.
 
     Args:
         tflite: The model.
-        cases: What `golden_vectors` gave.
+        cases: Result of `golden_vectors`.
 
     Returns:
-        Largest difference of quantized outputs in steps, and of float outputs as a part of the largest magnitude; zeros
-        for a model that the built-in kernels refuse.
+        Largest difference of quantized outputs in scale steps, and of float outputs relative to the largest magnitude;
+        zeros for a model that the built-in kernels do not support.
     """
     steps, relative = 0, 0.0
     for inputs, outputs in cases:
-        # A new one each time: a model with state starts every case afresh.
+        # A new interpreter for every case resets the state of models that have one.
         try:
             runner = Runner(tflite, threads=1, plain=True)
             results = runner.run(inputs)
@@ -122,15 +123,15 @@ def kernel_spread(tflite: bytes, cases: list[tuple[list[Array], list[Array]]]) -
 
 
 def synthetic_samples(inputs: list[TensorInfo], count: int, *, seed: int = 20) -> list[dict[str, Array]]:
-    """Return random samples for a model without data: uniform over what the input's dtype or scale can hold.
+    """Return random samples for a model without data.
 
-    Float inputs get values in [0, 1), quantized ones values over their whole range, booleans both, integers 0 and 1
-    (safe as indices).
+    Float inputs get uniform values in [0, 1), quantized ones uniform values over their whole range, booleans both
+    values, integers 0 and 1, which are safe as indices.
 
     Args:
         inputs: The model's inputs.
-        count: How many.
-        seed: Seed of the generator; the same seed gives the same bytes.
+        count: Number of samples.
+        seed: Random seed; the same seed gives the same bytes.
     """
     generator = np.random.default_rng(seed)
     samples = []

@@ -1,4 +1,4 @@
-"""Where a quantized model loses: the error of each layer's output against the float model's."""
+"""Quantization error of each layer: its output compared with the float model's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class LayerError:
     Attributes:
         op: TFLite name of the op in the quantized file.
         output: Name of the tensor.
-        snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over the samples, dB; None when equal.
+        snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over the samples, dB; None when the outputs are equal.
     """
 
     op: str
@@ -29,18 +29,19 @@ class LayerError:
 
 
 def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most: int = 20) -> list[LayerError]:
-    """Return the error of every layer that both models name alike, in the order of the quantized file.
+    """Return the error of every layer with the same name in both models, in the order of the quantized file.
 
-    The error of a layer includes what the layers before it lost: it shows where signal goes, not what a layer costs.
+    The error of a layer includes the errors of the layers before it: it shows where the signal is lost, not how much a
+    layer adds.
 
     Args:
         reference: The float .tflite.
-        quantized: The file made from it; quantizers keep the names of activations.
+        quantized: The quantized file; quantizers keep the names of activations.
         samples: Samples by the reference's input names.
-        most: How many samples are run.
+        most: Upper limit of the number of samples to run.
 
     Raises:
-        UnfitModelError: A model does not load or run here.
+        UnfitModelError: A model does not load or run on this machine.
     """
     base, other = _Tapped(reference), _Tapped(quantized)
     names = [name for name in other.activations if name in base.activations]
@@ -48,10 +49,11 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
     noise = dict.fromkeys(names, 0.0)
     for position in range(min(most, len(samples))):
         sample = samples.sample(position)
-        want, got = base.run(sample, names), other.run(sample, names)
+        expected, got = base.run(sample, names), other.run(sample, names)
         for name in names:
-            signal[name] += float(np.vdot(want[name], want[name]))
-            noise[name] += float(np.vdot(want[name] - got[name], want[name] - got[name]))
+            difference = expected[name] - got[name]
+            signal[name] += float(np.vdot(expected[name], expected[name]))
+            noise[name] += float(np.vdot(difference, difference))
     return [
         LayerError(
             other.activations[name],
@@ -63,7 +65,7 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
 
 
 class _Tapped:
-    """A model whose every activation can be read after a run."""
+    """A model with access to every activation after a run."""
 
     def __init__(self, tflite: bytes) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -71,16 +73,16 @@ class _Tapped:
         model = read_model(tflite)
         graph = model.main
         self._inputs = model_inputs(model)
-        seen: dict[str, int] = {}
+        producers: dict[str, int] = {}
         for op in graph.ops:
             for tensor in graph.op_outputs(op):
                 if tensor.name and (tensor.is_float or tensor.quantization is not None):
-                    # Of a name used twice (before and after a conversion) the last one is the layer's result.
-                    seen[tensor.name] = op.index
-        self.activations = {name: graph.ops[index].label for name, index in seen.items()}
+                    # Where a name is used before and after a conversion, the last tensor is the layer's result.
+                    producers[tensor.name] = op.index
+        self.activations = {name: graph.ops[index].label for name, index in producers.items()}
         self._tensors = {
             name: tensor_info(name, next(t for t in graph.op_outputs(graph.ops[index]) if t.name == name))
-            for name, index in seen.items()
+            for name, index in producers.items()
         }
         self._interpreter = Interpreter(
             model_content=tflite,
@@ -91,7 +93,7 @@ class _Tapped:
         self._interpreter.allocate_tensors()
 
     def run(self, sample: Mapping[str, npt.NDArray[Any]], names: list[str]) -> dict[str, npt.NDArray[np.float64]]:
-        # Inputs are matched by place: a quantized file keeps their order, not always their names.
+        # Inputs are matched by position: a quantized file keeps their order, but not always their names.
         for info, array in zip(self._inputs, sample.values(), strict=True):
             self._interpreter.set_tensor(info.index, quantize(info, array))
         self._interpreter.invoke()

@@ -1,6 +1,6 @@
-"""See what a model computes before its last SOFTMAX or LOGISTIC.
+"""Logits of a model: the tensors before its last SOFTMAX or LOGISTIC.
 
-Probabilities say little about quantization: the winner's saturates near 1 and the rest lie below half an int8 step.
+Probabilities hide most quantization errors: the largest saturates near 1, and the others are below half an int8 step.
 """
 
 import numpy as np
@@ -9,27 +9,27 @@ from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import pack, unpack
 from edgepack.graph.op_layout import TYPE_CONVERSIONS
 
-#: Ops that squash scores into probabilities without changing their order.
+#: Ops that map logits to probabilities without changing their order.
 _SQUASHING = frozenset({"LOGISTIC", "LOG_SOFTMAX", "SOFTMAX"})
 
 
 def logit_tensors(graph: Graph) -> tuple[int, ...]:
-    """Return, for each output of a graph, the tensor before its SOFTMAX or LOGISTIC; the output where there is none."""
+    """Return the tensor before the SOFTMAX or LOGISTIC of each output of a graph, the output itself without one."""
     return tuple(_before(graph, index) for index in graph.outputs)
 
 
 def expose_logits(tflite: bytes) -> bytes:
     """Return the model with the logits of `logit_tensors` as its outputs, under the outputs' names in the signatures.
 
-    For measuring only; a model that ends in neither SOFTMAX nor LOGISTIC comes back unchanged.
+    For measurements only; a model that ends in neither SOFTMAX nor LOGISTIC is returned unchanged.
     """
     graph = read_model(tflite).main
-    found = logit_tensors(graph)
-    if found == graph.outputs:
+    logits = logit_tensors(graph)
+    if logits == graph.outputs:
         return tflite
-    moved = dict(zip(graph.outputs, found, strict=True))
+    moved = dict(zip(graph.outputs, logits, strict=True))
     model = unpack(tflite)
-    model.subgraphs[0].outputs = np.array(found, np.int32)
+    model.subgraphs[0].outputs = np.array(logits, np.int32)
     for signature in model.signatureDefs or []:
         if signature.subgraphIndex == 0:
             for entry in signature.outputs:
@@ -38,31 +38,31 @@ def expose_logits(tflite: bytes) -> bytes:
 
 
 def with_logits(tflite: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """Return the model with its logits as further outputs, and where each output's logits stand among the outputs.
+    """Return the model with its logits as further outputs, and the position of each output's logits among the outputs.
 
-    For measuring only. An output that is no probability is its own logits, at its own place.
+    For measurements only. The logits of an output that is no probability are the output itself.
     """
     graph = read_model(tflite).main
     outputs = list(graph.outputs)
-    places = []
+    positions = []
     for index in logit_tensors(graph):
         if index not in outputs:
             outputs.append(index)
-        places.append(outputs.index(index))
+        positions.append(outputs.index(index))
     if len(outputs) == len(graph.outputs):
-        return tflite, tuple(places)
+        return tflite, tuple(positions)
     model = unpack(tflite)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
-    return pack(model), tuple(places)
+    return pack(model), tuple(positions)
 
 
 def _before(graph: Graph, index: int) -> int:
-    place = index
-    while (made := graph.producers.get(place)) is not None:
-        op = graph.ops[made]
+    tensor = index
+    while (producer := graph.producers.get(tensor)) is not None:
+        op = graph.ops[producer]
         if op.name in _SQUASHING:
             return op.inputs[0]
         if op.name not in TYPE_CONVERSIONS:
             break
-        place = op.inputs[0]
+        tensor = op.inputs[0]
     return index

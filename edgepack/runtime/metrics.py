@@ -1,4 +1,4 @@
-"""How far a converted model is from the float one, sample by sample, without keeping the samples."""
+"""Quality metrics of a converted model compared with the float model, accumulated sample by sample."""
 
 import math
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Quality:
-    """What a conversion lost, measured on `samples` samples.
+    """Quality of a converted model, measured on `samples` samples.
 
     Attributes:
         snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over all outputs, dB; None when the outputs are equal.
-        cosine: Mean cosine of the angle between the two output vectors of a sample; 1.0 is equal direction.
+        cosine: Mean cosine of the angle between the two output vectors of a sample; 1.0 for equal directions.
         max_error: Largest absolute difference of any output value.
-        agreement: Percent of samples whose largest class is the same, None when the outputs are no class scores.
+        agreement: Percentage of samples with the same top-1 class, None when the outputs are no class scores.
         top1: Top-1 accuracy of the converted model in percent, None without labels.
-        top1_float: The same of the float model.
+        top1_float: Top-1 accuracy of the float model in percent, None without labels.
         samples: Number of samples.
-        collapsed: Names of outputs that took one single value on all samples while the float model's varied.
-        logits_snr_db: SNR of what stands before the last SOFTMAX or LOGISTIC, dB: probabilities near 0 and 1 hide most
-            of what int8 changes. None when the model ends in neither, or when the logits are equal.
+        collapsed: Names of outputs that collapsed to a constant on all samples while the float model's varied.
+        logits_snr_db: SNR of the tensor before the last SOFTMAX or LOGISTIC, dB: probabilities near 0 and 1 hide most
+            quantization errors. None when the model ends in neither, or when the logits are equal.
     """
 
     snr_db: float | None
@@ -48,13 +48,13 @@ class Quality:
 
     @property
     def drop(self) -> float | None:
-        """Percentage points of top-1 lost; without labels, points of agreement lost; None when neither is known."""
+        """Loss of top-1 accuracy in percentage points; without labels, of agreement; None when neither is known."""
         if self.top1 is not None and self.top1_float is not None:
             return self.top1_float - self.top1
         return None if self.agreement is None else 100.0 - self.agreement
 
     def to_json(self) -> dict[str, Any]:
-        """Return the `quality` object of the JSON contract, figures rounded to what they mean."""
+        """Return the `quality` object of JSON documents, with rounded figures."""
         return {
             "snr_db": None if self.snr_db is None else round(self.snr_db, 2),
             "logits_snr_db": None if self.logits_snr_db is None else round(self.logits_snr_db, 2),
@@ -69,11 +69,11 @@ class Quality:
 
 
 class QualityMeter:
-    """Collects one model's difference from the reference.
+    """Accumulates the differences of one model from the reference.
 
     Args:
         names: Names of the outputs.
-        classes: Index of the output that holds class scores, None when there is none.
+        classes: Index of the output with class scores, None without one.
     """
 
     def __init__(self, names: Sequence[str], classes: int | None) -> None:
@@ -95,7 +95,7 @@ class QualityMeter:
         self._float_ranges = [infinity for _ in self._names]
 
     def add(self, reference: Sequence[FloatArray], got: Sequence[FloatArray], label: int | None = None) -> None:
-        """Take in one sample.
+        """Add one sample.
 
         Args:
             reference: Real outputs of the float model.
@@ -104,17 +104,17 @@ class QualityMeter:
         """
         self._samples += 1
         dot = norm_reference = norm_got = 0.0
-        for position, (want, have) in enumerate(zip(reference, got, strict=True)):
-            difference = want - have
-            self._signal += float(np.vdot(want, want))
+        for position, (expected, actual) in enumerate(zip(reference, got, strict=True)):
+            difference = expected - actual
+            self._signal += float(np.vdot(expected, expected))
             self._noise += float(np.vdot(difference, difference))
-            dot += float(np.vdot(want, have))
-            norm_reference += float(np.vdot(want, want))
-            norm_got += float(np.vdot(have, have))
+            dot += float(np.vdot(expected, actual))
+            norm_reference += float(np.vdot(expected, expected))
+            norm_got += float(np.vdot(actual, actual))
             if difference.size:
                 self._max_error = max(self._max_error, float(np.abs(difference).max()))
-                self._ranges[position] = _widen(self._ranges[position], have)
-                self._float_ranges[position] = _widen(self._float_ranges[position], want)
+                self._ranges[position] = _widen(self._ranges[position], actual)
+                self._float_ranges[position] = _widen(self._float_ranges[position], expected)
         denominator = math.sqrt(norm_reference * norm_got)
         self._cosines += dot / denominator if denominator else float(norm_reference == norm_got)
         if self._classes is not None:
@@ -127,13 +127,14 @@ class QualityMeter:
                 self._right_float += best_reference == label
 
     def add_logits(self, reference: Sequence[FloatArray], got: Sequence[FloatArray]) -> None:
-        """Take in the logits of one sample, where there are some: real values, the same shapes."""
-        for want, have in zip(reference, got, strict=True):
-            self._logits_signal += float(np.vdot(want, want))
-            self._logits_noise += float(np.vdot(want - have, want - have))
+        """Add the logits of one sample: real values, the same shapes."""
+        for expected, actual in zip(reference, got, strict=True):
+            difference = expected - actual
+            self._logits_signal += float(np.vdot(expected, expected))
+            self._logits_noise += float(np.vdot(difference, difference))
 
     def result(self) -> Quality:
-        """Return the figures over all samples taken in."""
+        """Return the metrics over all samples added."""
         samples = max(1, self._samples)
         labelled = self._labelled == self._samples and self._labelled > 0
         return Quality(
@@ -170,7 +171,7 @@ def _widen(limits: tuple[float, float], values: FloatArray) -> tuple[float, floa
 
 
 def class_output(shapes: Sequence[tuple[int, ...]], highest_label: int | None) -> int | None:
-    """Return the index of the output that holds class scores: one vector of two or more values.
+    """Return the index of the output with class scores, a vector of two or more values; None without one.
 
     Args:
         shapes: Shapes of the outputs, batch first.

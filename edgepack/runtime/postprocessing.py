@@ -1,4 +1,4 @@
-"""Last steps of a model that its loader does in place of the file: what they are, and how they are done."""
+"""Postprocessing: last ops of a model that the loader computes in place of the file."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES
 
-#: Ops that a loader does, with the types of their results; DEQUANTIZE is what a loader does to every quantized output.
+#: Ops that loaders can compute, with the types of their results. Every loader dequantizes quantized outputs.
 RESULTS = {"ARG_MAX": ("INT32", "INT64"), "SOFTMAX": ("FLOAT32",), "DEQUANTIZE": ("FLOAT32",)}
 
 
 @dataclass(frozen=True)
 class PostprocessStep:
-    """One step that the loader does in place of an op, on one output of the file.
+    """One op that the loader computes on an output of the file.
 
-    Steps of one output are done in order: the first one takes what the file gives, the others real values.
+    The steps of an output are computed in order: the first one on the file's values, the others on real values.
 
     Attributes:
         output: Position of the output in the file.
@@ -51,16 +51,16 @@ class PostprocessStep:
 
     @property
     def message(self) -> str:
-        """What is left to the loader, in words."""
+        """What the loader computes, for messages."""
         return f"{self.op} of '{self.name}'"
 
 
 def do_step(step: PostprocessStep, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Do a step on an output's values, as every loader does it."""
+    """Compute a step on an output's values, in the same way as every loader."""
     if step.op == "ARG_MAX":
         return np.asarray(np.argmax(values, axis=step.axis), NUMPY_DTYPES[step.dtype]).reshape(step.shape)
     if step.op == "SOFTMAX":
-        # Infinite logits give what they give in the file: not a number, and no warning.
+        # Infinite logits give NaN without a warning, as the op in the file does.
         with np.errstate(over="ignore", invalid="ignore"):
             scaled = values.astype(np.float64) * step.beta
             powers = np.exp(scaled - scaled.max(axis=step.axis, keepdims=True))
@@ -69,10 +69,10 @@ def do_step(step: PostprocessStep, values: npt.NDArray[Any]) -> npt.NDArray[Any]
 
 
 def finish(steps: Sequence[PostprocessStep], real: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return what the user gets from an output's real values.
+    """Return the result of all steps on an output's real values.
 
     Args:
-        steps: The output's steps, in order. DEQUANTIZE changes nothing here: the values are real already.
+        steps: The output's steps, in order. DEQUANTIZE is skipped, because the values are real already.
         real: Real values of the file's output.
     """
     for step in steps:
@@ -82,12 +82,12 @@ def finish(steps: Sequence[PostprocessStep], real: npt.NDArray[Any]) -> npt.NDAr
 
 
 def scores(steps: Sequence[PostprocessStep]) -> tuple[PostprocessStep, ...]:
-    """Return the steps before the class choice: what they give still says how sure the model is of each class."""
+    """Return the steps before ARG_MAX, whose results are still scores of the classes."""
     return tuple(step for step in steps if step.op != "ARG_MAX")
 
 
 def fault(shape: tuple[int, ...], steps: Sequence[PostprocessStep]) -> str:
-    """Return what is wrong with steps that are to be done on an output of this shape, empty when nothing is."""
+    """Return why the steps cannot be computed on an output of this shape, empty when they can."""
     for number, step in enumerate(steps):
         if step.op not in RESULTS or step.dtype not in RESULTS[step.op]:
             known = ", ".join(f"{op} to {' or '.join(dtypes)}" for op, dtypes in RESULTS.items())

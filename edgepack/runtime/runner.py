@@ -1,4 +1,4 @@
-"""The LiteRT interpreter behind arrays in, arrays out.
+"""The LiteRT interpreter with NumPy arrays as inputs and outputs.
 
 Quantization parameters are read from the flatbuffer: after allocation the interpreter reports some per-tensor weights
 as per-channel ones.
@@ -29,7 +29,7 @@ class TensorInfo:
         shape: Static shape, dynamic dimensions as 1.
         shape_signature: Shape with -1 for dynamic dimensions.
         tflite_dtype: `INT8`, `FLOAT32`, ...
-        dtype: The same for NumPy.
+        dtype: The same type in NumPy.
         scale: 0.0 for a tensor without quantization.
         zero_point: 0 for a tensor without quantization.
     """
@@ -46,20 +46,20 @@ class TensorInfo:
 
     @property
     def quantized(self) -> bool:
-        """True when values are integers that stand for real numbers."""
+        """True when the values are quantized real numbers."""
         return self.scale != 0.0
 
 
 def tensor_info(name: str, tensor: Tensor) -> TensorInfo:
-    """Describe a tensor under a name.
+    """Return the description of a tensor under a name.
 
     Raises:
-        UnfitModelError: Its type has no NumPy form.
+        UnfitModelError: NumPy has no such type.
     """
     dtype = NUMPY_DTYPES.get(tensor.dtype)
     if dtype is None:
         raise UnfitModelError(
-            f"input or output '{name}' has the type {tensor.dtype}, which has no NumPy form",
+            f"input or output '{name}' has the type {tensor.dtype}, which NumPy does not support",
             hint="give the model inputs and outputs of float, integer or bool type",
         )
     quantization = tensor.quantization
@@ -94,8 +94,8 @@ class Runner:
 
     Args:
         tflite: The file's bytes.
-        threads: Threads of the runtime; results of integer models do not depend on it.
-        plain: Use the built-in kernels only, without XNNPACK.
+        threads: Threads of the interpreter; the results of integer models do not depend on it.
+        plain: Use only the built-in kernels, without XNNPACK.
 
     Attributes:
         inputs: The main graph's inputs in file order.
@@ -103,7 +103,7 @@ class Runner:
 
     Raises:
         ModelFileError: The bytes are no .tflite.
-        UnfitModelError: The runtime of this machine cannot load the model (custom ops, an Edge TPU file).
+        UnfitModelError: The runtime of this machine cannot load the model, such as one with custom ops.
     """
 
     def __init__(self, tflite: bytes, *, threads: int = 1, plain: bool = False) -> None:
@@ -129,13 +129,13 @@ class Runner:
         """Run the model once.
 
         Args:
-            arrays: One array per input in file order, in the file's own dtype, with the batch dimension.
+            arrays: One array per input in file order, in the file's dtype, with the batch dimension.
 
         Returns:
-            One array per output, in the file's own dtype.
+            One array per output, in the file's dtype.
 
         Raises:
-            UnfitModelError: The runtime failed while running, the shapes do not match.
+            UnfitModelError: The runtime failed, or the shapes do not match.
         """
         try:
             for position, (info, array) in enumerate(zip(self.inputs, arrays, strict=True)):
@@ -151,7 +151,7 @@ class Runner:
             raise UnfitModelError(f"the model failed while running: {first_line(error)}") from error
 
     def run_real(self, arrays: Sequence[Array]) -> list[npt.NDArray[np.float64]]:
-        """Run the model once on real values: quantizes inputs and dequantizes outputs where the file is quantized.
+        """Run the model once on real values: quantizes inputs and dequantizes outputs of a quantized file.
 
         Args:
             arrays: One array of real values per input.
@@ -164,9 +164,9 @@ class Runner:
 
 
 def _load(tflite: bytes, threads: int, plain: bool) -> Any:
-    """Return an allocated interpreter, with the plain kernels where XNNPACK refuses the model.
+    """Return an allocated interpreter, with the built-in kernels where XNNPACK fails.
 
-    XNNPACK gives up on some models that the built-in kernels run (DeepLab v3's uint8 file, say); as it is applied by
+    XNNPACK fails on some models that the built-in kernels run, such as the uint8 file of DeepLab v3. As it is applied by
     default, the whole allocation then fails.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
@@ -186,7 +186,7 @@ def _load(tflite: bytes, threads: int, plain: bool) -> Any:
 
 
 def quantize(info: TensorInfo, real: Array) -> Array:
-    """Return real values in the tensor's own dtype: round(real / scale) + zero_point, saturated.
+    """Return real values in the tensor's dtype: round(real / scale) + zero_point, saturated.
 
     Multiplies by the reciprocal in float32 and rounds halves to even, as XNNPACK's QUANTIZE, the runtime's default
     kernel, does (measured with ai-edge-litert 2.3).
@@ -204,7 +204,7 @@ def quantize(info: TensorInfo, real: Array) -> Array:
 
 
 def dequantize(info: TensorInfo, raw: Array) -> npt.NDArray[np.float64]:
-    """Return the real values (float64) that a tensor's own values stand for: scale * (raw - zero_point)."""
+    """Return the real values (float64) of a tensor's quantized values: scale * (raw - zero_point)."""
     if not info.quantized:
         return np.asarray(raw, np.float64)
     return (raw.astype(np.float64) - info.zero_point) * info.scale

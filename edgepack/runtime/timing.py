@@ -1,4 +1,4 @@
-"""How long a model takes on this machine; not on the device, and never shown as that."""
+"""Latency of a model on this machine, which says nothing about the device and is never reported as the device's."""
 
 import statistics
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from time import perf_counter
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import Runner, quantize
 
+#: Runs before the first one that is timed: they fill caches.
 _WARM_UP = 3
 
 
@@ -17,8 +18,8 @@ class Latency:
     Attributes:
         median_ms: Median of all runs.
         fastest_ms: Fastest run.
-        runs: How many runs were counted.
-        threads: Threads of the runtime.
+        runs: Number of timed runs.
+        threads: Threads of the interpreter.
     """
 
     median_ms: float
@@ -30,16 +31,14 @@ class Latency:
 def latency(tflite: bytes, *, threads: int = 1, seconds: float = 0.5, most: int = 500) -> Latency:
     """Time a model: warm up, then run it for about `seconds`, at least five times.
 
-    Runs in a child process when the pipeline calls it.
-
     Args:
         tflite: The model.
-        threads: Threads of the runtime.
-        seconds: How long to measure.
-        most: Most runs that are counted.
+        threads: Threads of the interpreter.
+        seconds: Duration of the measurement.
+        most: Upper limit of the number of timed runs.
 
     Raises:
-        UnfitModelError: The model does not load or run here.
+        UnfitModelError: The model does not load or run on this machine.
     """
     runner = Runner(tflite, threads=threads)
     (sample,) = synthetic_samples(runner.inputs, 1)
