@@ -1,4 +1,4 @@
-"""Write small float .tflite files from scratch, for tests that need a graph of their own and no TensorFlow."""
+"""Small float .tflite files written without TensorFlow, for tests that need a graph of their own."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy.typing as npt
 from edgepack.graph.edit import builtin_code, pack
 from edgepack.graph.read import schema
 
-#: Options class of the ops used here; the rest need none.
+#: Options class of the ops used here; the others need none.
 _OPTIONS = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
@@ -31,7 +31,7 @@ _OPTIONS = {
 
 
 class Net:
-    """A graph being written; methods return tensor indices."""
+    """A graph under construction; methods return tensor indices."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random = np.random.default_rng(seed)
@@ -165,7 +165,7 @@ def one_op(name: str, shape: tuple[int, ...] = (1, 4, 4, 4), **options: Any) -> 
 
 
 def standing_alone() -> bytes:
-    """RELU6, LEAKY_RELU and PRELU as ops of their own, which ai-edge-quantizer leaves in float."""
+    """RELU6, LEAKY_RELU and PRELU as separate ops, which ai-edge-quantizer leaves in float."""
     net = Net(2)
     shape = (1, 4, 4, 4)
     x = net.tensor("x", shape)

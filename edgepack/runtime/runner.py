@@ -166,8 +166,8 @@ class Runner:
 def _load(tflite: bytes, threads: int, plain: bool) -> Any:
     """Return an allocated interpreter, with the built-in kernels where XNNPACK fails.
 
-    XNNPACK fails on some models that the built-in kernels run, such as the uint8 file of DeepLab v3. As it is applied by
-    default, the whole allocation then fails.
+    XNNPACK fails on some models that the built-in kernels run, such as the uint8 file of DeepLab v3. It is applied by
+    default, and its failure makes the whole allocation fail.
     """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

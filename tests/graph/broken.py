@@ -1,4 +1,4 @@
-"""What a broken file must come to: an answer, or one EdgepackError. Shared by the tests and scripts/fuzz."""
+"""Reading and checking of broken files: the outcome is a result or an EdgepackError. Used by tests and scripts/fuzz."""
 
 from dataclasses import replace
 from functools import cache
@@ -14,13 +14,13 @@ from edgepack.quantize.preview import preview
 from edgepack.quantize.select import select
 from edgepack.schemes import Needs
 
-#: Beyond this size a mutated file is not repaired: writing it again takes longer than the fuzzer should wait.
+#: Larger mutated files are not repaired, because writing them again would slow down the fuzzer.
 _SMALL = 1 << 18
 
 
 @cache
 def cases() -> list[tuple[TargetProfile, str, SchemeRule]]:
-    """Return every target in each of its variants, with the scheme it would choose."""
+    """Return every target in each of its variants, with the scheme selected for it."""
     data = {Needs.NOTHING, Needs.SAMPLES}
     return [
         (profile, variant.id, select(replace(profile, schemes=variant.schemes or profile.schemes), data, "auto").rule)
@@ -30,7 +30,7 @@ def cases() -> list[tuple[TargetProfile, str, SchemeRule]]:
 
 
 def answers(data: bytes) -> bool:
-    """Read, plan, check and repair; returns whether there was an answer, and lets everything but EdgepackError out."""
+    """Read, preview, check and repair a file; return False for an EdgepackError, and raise any other exception."""
     try:
         model = read_model(data)
         for profile, variant, rule in cases():

@@ -1,4 +1,4 @@
-"""Write what TFLiteConverter makes of small one-layer models, in four schemes, into a folder."""
+"""Convert small one-layer models with TFLiteConverter in four schemes, and write the files into a folder."""
 
 import sys
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Broken input comes to one clear error or an answer: never a crash, a hang, or memory that the file does not have."""
+"""A broken file gives a clear error or a result, never a crash, a hang or an allocation larger than the file."""
 
 import random
 import resource
@@ -18,20 +18,20 @@ from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
 
 CORPUS = sorted((Path(__file__).parents[1] / "corpus").glob("*.tflite"))
-#: Inputs that broke something once, as the fuzzer found them.
+#: Inputs that caused a failure when the fuzzer found them.
 FOUND = sorted((Path(__file__).parents[1] / "corpus" / "found").iterdir())
 ROOT = Path(__file__).parents[2]
-#: Values that lengths and offsets are broken with.
+#: Values that replace lengths and offsets.
 _HARD = (0, 1, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x10000000, 0x80000004)
 
 
-#: Seconds of processor time after which reading and checking a file counts as hanging: no test here needs twenty.
+#: Seconds of processor time after which reading and checking a file counts as hanging; no test here needs 20.
 HANGING = 300.0
 
 
 @pytest.fixture(autouse=True)
 def _no_hang() -> Iterator[None]:
-    """Fail a test that a file keeps busy for ever, instead of waiting with it."""
+    """Fail a test in which reading a file does not end, instead of waiting."""
 
     def give_up(*_: object) -> None:
         raise AssertionError("reading or checking a file does not end")
@@ -45,13 +45,13 @@ def _no_hang() -> Iterator[None]:
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_the_corpus_is_sound(path: Path) -> None:
-    """Every file that fuzzing starts from is a model that can be checked."""
+    """Every file in the fuzzer's corpus is a model that can be checked."""
     assert answers(path.read_bytes())
 
 
 @pytest.mark.parametrize("path", CORPUS[:4], ids=lambda path: path.stem)
 def test_truncated_files(path: Path) -> None:
-    """A file cut off at any of many lengths is one error or, where only unused bytes are missing, an answer."""
+    """A truncated file is an error or, where only unused bytes are missing, a result."""
     data = path.read_bytes()
     cuts = sorted({*range(64), *(len(data) * i // 40 for i in range(40))})
     assert not any(answers(data[:cut]) for cut in cuts if cut < len(data) // 2)
@@ -59,7 +59,7 @@ def test_truncated_files(path: Path) -> None:
 
 @pytest.mark.parametrize("size", [8, 9, 16, 64, 1000, 100_000])
 def test_random_bytes_behind_the_identifier(size: int) -> None:
-    """Noise that claims to be a .tflite is an error that says so."""
+    """Random bytes with the identifier of a .tflite are reported as a corrupt file."""
     noise = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
     with pytest.raises(ModelFileError, match="corrupt"):
         read_model(noise[:4] + b"TFL3" + noise[8:])
@@ -67,32 +67,32 @@ def test_random_bytes_behind_the_identifier(size: int) -> None:
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_flipped_bytes_and_wild_numbers(path: Path) -> None:
-    """300 seeded mutations of each file: bytes flipped, and lengths and offsets that point anywhere."""
+    """300 seeded mutations of each file: flipped bits, and lengths and offsets with arbitrary values."""
     source, chance = path.read_bytes(), random.Random(path.stem)
     for _ in range(300):
         data = bytearray(source)
         for _ in range(chance.choice((1, 1, 2, 4, 8))):
-            place = chance.randrange(8, len(data))
+            position = chance.randrange(8, len(data))
             if chance.random() < 0.5:
-                data[place] ^= 1 << chance.randrange(8)
+                data[position] ^= 1 << chance.randrange(8)
             else:
-                place &= ~3
+                position &= ~3
                 value = chance.choice((*_HARD, len(data), 2 * len(data), chance.randrange(1 << 32)))
-                data[place : place + 4] = value.to_bytes(4, "little")
+                data[position : position + 4] = value.to_bytes(4, "little")
         answers(bytes(data))
 
 
 def test_every_word_of_a_small_file_made_huge() -> None:
     """Each 32-bit word in turn claims 2 GB, points 2 GB ahead or back to the start."""
     source = min((path.read_bytes() for path in CORPUS), key=len)
-    for place in range(8, len(source) - 3, 4):
+    for position in range(8, len(source) - 3, 4):
         for value in (0x7FFFFFFF, 0x80000000, 0):
-            answers(source[:place] + value.to_bytes(4, "little") + source[place + 4 :])
+            answers(source[:position] + value.to_bytes(4, "little") + source[position + 4 :])
 
 
 @pytest.mark.parametrize("shape", [(1 << 15, 1 << 15, 2), (1 << 30,), (1 << 31 - 1, 4)], ids=str)
 def test_a_constant_larger_than_its_buffer(shape: tuple[int, ...]) -> None:
-    """Weights that claim gigabytes in a small file are refused before anything is reserved for them."""
+    """Weights that claim gigabytes in a small file are refused before memory is allocated for them."""
     file = unpack(classifier())
     weights = next(tensor for tensor in file.subgraphs[0].tensors if tensor.name == b"fc/kernel")
     weights.shape = np.array(shape, np.int32)
@@ -101,7 +101,7 @@ def test_a_constant_larger_than_its_buffer(shape: tuple[int, ...]) -> None:
 
 
 def test_an_activation_of_terabytes_is_only_a_number() -> None:
-    """Activations are not held in the file: their size is checked against limits, not reserved."""
+    """Activations are not in the file: their size is compared with limits and no memory is allocated."""
     file = unpack(classifier())
     for tensor in file.subgraphs[0].tensors:
         if tensor.buffer == 0:
@@ -152,12 +152,12 @@ def _nothing_in_or_out() -> bytes:
 
 @pytest.mark.parametrize("make", [_circle, _self_fed, _no_ops, _no_tensors, _written_twice, _nothing_in_or_out])
 def test_odd_graphs(make: Callable[[], bytes]) -> None:
-    """Circles, ops that feed themselves, empty graphs and ops without tensors have an answer."""
+    """Cycles, ops that read their own output, empty graphs and ops without tensors give a result."""
     assert answers(make())
 
 
 def test_ten_thousand_ops() -> None:
-    """A model of 10,000 ops is read, planned and checked for each target."""
+    """A model of 10,000 ops is read, previewed and checked for each target."""
     net = Net()
     x = net.tensor("x", (1, 4, 4, 4))
     for number in range(10_000):
@@ -176,7 +176,7 @@ def test_ten_thousand_ops() -> None:
 
 
 def test_memory_stays_below_a_gigabyte() -> None:
-    """A process that may not have more than 1 GB survives the corpus with wild numbers in it, and what was found."""
+    """A process limited to 1 GB reads the fuzzer's findings, and the corpus with arbitrary numbers in it."""
     script = (
         "import resource, sys; sys.path[:0] = sys.argv[1:3]; import test_broken_files as t; import broken; "
         "broken.answers(t.CORPUS[0].read_bytes()); "
@@ -186,20 +186,20 @@ def test_memory_stays_below_a_gigabyte() -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     tests = ROOT / "tests"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script, str(tests), str(tests / "graph")],
         capture_output=True,
         text=True,
         cwd=ROOT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30)),
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout.split()[-1]) < 1 << 20
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert int(process.stdout.split()[-1]) < 1 << 20
 
 
 def test_the_fuzz_target_runs() -> None:
-    """scripts/fuzz finds its corpus and its target, and ends well after a few seconds."""
+    """scripts/fuzz finds its corpus and its target, and ends without an error after a few seconds."""
     pytest.importorskip("atheris", reason="atheris is not installed: scripts/fuzz cannot run")
-    done = subprocess.run([sys.executable, ROOT / "scripts" / "fuzz", "5"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "number_of_executed_units" in done.stderr
+    process = subprocess.run([sys.executable, ROOT / "scripts" / "fuzz", "5"], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "number_of_executed_units" in process.stderr

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import builders
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ from edgepack.graph import edit, read_model
 def _interface(tflite: bytes) -> tuple[object, ...]:
     model = read_model(tflite)
     graph = model.main
-    ends = [[(graph.tensors[i].name, graph.tensors[i].shape) for i in kind] for kind in (graph.inputs, graph.outputs)]
-    return model.input_names(), model.output_names(), ends, model.description, [s.key for s in model.signatures]
+    interface = [
+        [(graph.tensors[i].name, graph.tensors[i].shape) for i in kind] for kind in (graph.inputs, graph.outputs)
+    ]
+    return model.input_names(), model.output_names(), interface, model.description, [s.key for s in model.signatures]
 
 
 @pytest.mark.parametrize("make", [builders.classifier, builders.two_in_two_out])
 def test_packing_keeps_what_the_model_computes(make):
-    """Unpacking and packing changes neither interface nor results, and doing it again changes no byte."""
+    """Unpacking and packing changes neither interface nor results, and repeating it changes no byte."""
     before = make()
     after = edit.pack(edit.unpack(before))
     sample = builders.samples(before, 1)[0]
@@ -27,7 +31,7 @@ def test_packing_keeps_what_the_model_computes(make):
 
 
 def test_weights_are_aligned_to_16_bytes():
-    """Every constant starts at a multiple of 16 bytes, as schema.fbs demands for mapping files into memory."""
+    """Every constant starts at a multiple of 16 bytes, as schema.fbs requires for files mapped into memory."""
     tflite = edit.pack(edit.unpack(builders.classifier()))
     start = np.frombuffer(tflite, np.uint8).__array_interface__["data"][0]
     places = [
@@ -38,19 +42,19 @@ def test_weights_are_aligned_to_16_bytes():
 
 
 def test_buffers_behind_the_flatbuffer_come_inside():
-    """A file with its weights after the flatbuffer is rewritten into one that old runtimes read."""
+    """A file with its weights behind the flatbuffer is rewritten into one that old runtimes can read."""
     inside = builders.classifier()
     model = edit.unpack(inside)
-    held = max((b for b in model.buffers if b.data is not None), key=lambda b: len(b.data))
-    data, held.data, held.offset = held.data, None, 2
-    held.size = len(data)
-    # The offset is known once the flatbuffer's length is; writing it again keeps that length.
-    held.offset = len(_plain_pack(model))
+    largest = max((b for b in model.buffers if b.data is not None), key=lambda b: len(b.data))
+    data, largest.data, largest.offset = largest.data, None, 2
+    largest.size = len(data)
+    # The offset is the length of the flatbuffer, which stays the same when it is written again.
+    largest.offset = len(_plain_pack(model))
     outside = _plain_pack(model) + data.tobytes()
-    mended = edit.pack(edit.unpack(outside))
+    rewritten = edit.pack(edit.unpack(outside))
     sample = builders.samples(inside, 1)[0]
-    np.testing.assert_array_equal(builders.run(mended, sample)[0], builders.run(inside, sample)[0])
-    assert {b.offset for b in edit.unpack(mended).buffers} == {0}
+    np.testing.assert_array_equal(builders.run(rewritten, sample)[0], builders.run(inside, sample)[0])
+    assert {b.offset for b in edit.unpack(rewritten).buffers} == {0}
 
 
 def _plain_pack(model: object) -> bytes:
@@ -62,7 +66,7 @@ def _plain_pack(model: object) -> bytes:
 
 
 def test_activations_are_exposed_after_the_outputs():
-    """The copy for calibration keeps the outputs first and adds each other activation once, inputs left out."""
+    """The copy for calibration has the outputs first and then every other activation once, without the inputs."""
     exposed = read_model(edit.expose_activations(builders.classifier()))
     assert [exposed.main.tensors[i].name for i in exposed.main.outputs] == [
         "probabilities",
@@ -75,19 +79,19 @@ def test_activations_are_exposed_after_the_outputs():
 
 
 def test_exposed_activations_are_what_the_ops_compute():
-    """An exposed activation holds the op's own result: the dense output gives the softmax output."""
+    """An exposed activation has the result of its op: the softmax output follows from the dense output."""
     tflite = edit.expose_activations(builders.classifier())
     runtime = Interpreter(model_content=tflite)
     runtime.allocate_tensors()
     runtime.set_tensor(runtime.get_input_details()[0]["index"], np.full((1, 8, 8, 3), 0.5, np.float32))
     runtime.invoke()
-    found = {d["name"]: runtime.get_tensor(d["index"]) for d in runtime.get_output_details()}
-    powers = np.exp(found["dense"] - found["dense"].max())
-    np.testing.assert_allclose(found["probabilities"], powers / powers.sum(), rtol=1e-5)
+    outputs = {d["name"]: runtime.get_tensor(d["index"]) for d in runtime.get_output_details()}
+    powers = np.exp(outputs["dense"] - outputs["dense"].max())
+    np.testing.assert_allclose(outputs["probabilities"], powers / powers.sum(), rtol=1e-5)
 
 
 def test_keys_are_unique_where_names_are_not():
-    """Repeated names get the tensor's index, an empty one becomes a name, unique ones stay."""
+    """A repeated name gets the tensor's index, an empty one is replaced, a unique one stays."""
     model = read_model(builders.two_in_two_out())
     keys = edit.tensor_keys(model.main)
     assert len(set(keys)) == len(keys)
@@ -98,7 +102,7 @@ def test_keys_are_unique_where_names_are_not():
 
 
 def test_versions_split_and_merge_operator_codes():
-    """Ops of a kind get different versions and the same ones again; unused operator codes disappear."""
+    """Ops of a kind can get different versions and the same one again; unused operator codes are removed."""
     tflite = builders.two_in_two_out()
     split = edit.set_op_versions(tflite, {0: 3, 1: 5})
     assert [(op.name, op.version) for op in read_model(split).main.ops] == [
@@ -110,7 +114,7 @@ def test_versions_split_and_merge_operator_codes():
 
 
 def test_min_runtime_version_is_written_and_rewritten():
-    """The metadata is added where it is missing and replaced where it stands."""
+    """The metadata is added to a file without it and replaced in a file with it."""
     once = edit.set_min_runtime_version(builders.classifier(), "2.3.0")
     twice = edit.set_min_runtime_version(once, "1.14.0")
     assert read_model(once).min_runtime_version == "2.3.0"
@@ -128,7 +132,7 @@ def test_ranges_stand_in_the_tensors():
 
 
 def test_interface_is_restored_by_position():
-    """Names, signature and description of the original return, also when an inner tensor took an output's name."""
+    """Names, signature and description are restored, even where an inner tensor took the name of an output."""
     tflite = builders.two_in_two_out()
     source = read_model(tflite)
     names = {i: f"other{i}" for i in (*source.main.inputs, *source.main.outputs)}
@@ -141,7 +145,7 @@ def test_interface_is_restored_by_position():
 
 
 def test_batch_is_fixed():
-    """A dynamic batch becomes 1 in every tensor that has it."""
+    """A dynamic batch dimension becomes 1 in every tensor with one."""
     model = edit.unpack(builders.classifier())
     for tensor in model.subgraphs[0].tensors:
         if tensor.buffer == 0:
@@ -154,19 +158,17 @@ def test_batch_is_fixed():
 
 
 def test_another_interface_is_refused():
-    """A rewritten file that lost an output is an error, not a wrong signature."""
+    """A rewritten file without one of the outputs is an error and gets no wrong signature."""
     with pytest.raises(ModelFileError, match="1 outputs, expected 2"):
         edit.restore_interface(builders.one_op("RELU"), _with_inputs_of_one(builders.two_in_two_out()))
 
 
 def _with_inputs_of_one(tflite: bytes):
     model = read_model(tflite)
-    from dataclasses import replace
-
     return replace(model, graphs=(replace(model.main, inputs=model.main.inputs[:1]),))
 
 
 def test_garbage_cannot_be_edited():
-    """Bytes that are no model are one clear error."""
+    """Bytes that are no model are a clear error."""
     with pytest.raises(ModelFileError, match="cannot be edited"):
         edit.unpack(b"\xff" * 64)

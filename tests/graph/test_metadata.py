@@ -1,4 +1,4 @@
-"""Standard metadata: written so that the stock reader takes it, read from real files, never trusted."""
+"""Standard metadata: TensorFlow's reader accepts what is written, real files are read, broken ones are refused."""
 
 import io
 import json
@@ -46,7 +46,7 @@ def digits() -> bytes:
 
 
 def test_what_is_written_is_read_back(digits: bytes) -> None:
-    """Everything said of model and tensors survives the file, in any script; the same input gives the same bytes."""
+    """All metadata of model and tensors is read back, in any script; the same input gives the same bytes."""
     assert read_metadata(digits) is None
     written = write_metadata(digits, INFO)
     assert read_metadata(written) == INFO
@@ -69,7 +69,7 @@ def test_the_model_stays_what_it_was(digits: bytes) -> None:
 
 
 def test_new_metadata_replaces_old(digits: bytes) -> None:
-    """Writing again leaves nothing of the old: no label file, no growth."""
+    """Writing again removes the old metadata with its label files, and the file does not grow."""
     plain = replace(INFO, outputs=())
     once = write_metadata(digits, plain)
     assert write_metadata(write_metadata(digits, INFO), plain) == once
@@ -81,24 +81,24 @@ def test_line_breaks_do_not_split_labels(digits: bytes) -> None:
     """A label with a line break stays one label."""
     labels = ("two\nlines", "car\r\nriage", *map(str, range(8)))
     written = write_metadata(digits, ModelInfo(outputs=(TensorMetadata(labels=labels),)))
-    found = read_metadata(written)
-    assert found is not None and found.outputs[0].labels == ("two lines", "car riage", *map(str, range(8)))
+    metadata = read_metadata(written)
+    assert metadata is not None and metadata.outputs[0].labels == ("two lines", "car riage", *map(str, range(8)))
 
 
 def test_a_real_files_metadata_is_read(shared_models: Path) -> None:
-    """The published MobileNet's own metadata gives mean, std, colour, range and its 1,001 labels."""
-    found = read_metadata((shared_models / MOBILENET).read_bytes())
-    assert found is not None
-    assert found.name == "ImageClassifier"
-    (picture,) = found.inputs
+    """The metadata of the published MobileNet gives mean, std, color, range and its 1,001 labels."""
+    metadata = read_metadata((shared_models / MOBILENET).read_bytes())
+    assert metadata is not None
+    assert metadata.name == "ImageClassifier"
+    (picture,) = metadata.inputs
     assert (picture.mean, picture.std, picture.color) == ((127.5,), (127.5,), "rgb")
     assert (picture.minimum, picture.maximum) == ((0.0,), (255.0,))
-    assert found.outputs[0].labels[:3] == ("background", "tench, Tinca tinca", "goldfish, Carassius auratus")
-    assert len(found.outputs[0].labels) == 1001
+    assert metadata.outputs[0].labels[:3] == ("background", "tench, Tinca tinca", "goldfish, Carassius auratus")
+    assert len(metadata.outputs[0].labels) == 1001
 
 
 def test_copies_are_exact(shared_models: Path) -> None:
-    """A rewritten file gets back the metadata and archive of its source, byte for byte."""
+    """A rewritten file gets the metadata and archive of its source, byte for byte."""
     source = (shared_models / MOBILENET).read_bytes()
     edited = set_min_runtime_version(source, "1.14.0")
     assert associated_files(edited) == {}
@@ -112,17 +112,17 @@ def test_copies_are_exact(shared_models: Path) -> None:
 
 @pytest.mark.slow
 def test_the_stock_reader_reads_it(digits: bytes, tmp_path: Path) -> None:
-    """TensorFlow's own metadata library shows the same names, numbers and labels, and takes the file to write to."""
+    """TensorFlow's metadata library shows the same names, numbers and labels, and can write to the file."""
     if sys.version_info[:2] != (3, 11) or (sys.platform, platform.machine()) != ("linux", "x86_64"):
         pytest.skip("the stock metadata library was last published for Python 3.11 on x86-64 Linux")
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", str(tmp_path)]
-    done = subprocess.run([*command, STOCK], capture_output=True, text=True, timeout=300)
-    if done.returncode != 0:
-        pytest.skip(f"{STOCK} cannot be had here")
+    process = subprocess.run([*command, STOCK], capture_output=True, text=True, timeout=300)
+    if process.returncode != 0:
+        pytest.skip(f"{STOCK} cannot be downloaded from the package index of this machine")
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
-        wanted = [n for n in archive.namelist() if n.startswith("tensorflow_lite_support/metadata/")]
-        archive.extractall(tmp_path / "stock", [*wanted, "tensorflow_lite_support/__init__.py"])
-    # Without the task libraries' own imports.
+        members = [n for n in archive.namelist() if n.startswith("tensorflow_lite_support/metadata/")]
+        archive.extractall(tmp_path / "stock", [*members, "tensorflow_lite_support/__init__.py"])
+    # An empty __init__.py, because the original imports the task libraries.
     (tmp_path / "stock" / "tensorflow_lite_support" / "__init__.py").write_text("")
     (tmp_path / "model.tflite").write_bytes(write_metadata(digits, INFO))
     code = """
@@ -134,16 +134,16 @@ files = {n: shown.get_associated_file_buffer(n).decode() for n in shown.get_pack
 MetadataPopulator.with_model_file(sys.argv[1])
 print(json.dumps({"metadata": json.loads(shown.get_metadata_json()), "files": files}))
 """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "model.tflite")],
         capture_output=True,
         text=True,
         cwd=tmp_path / "stock",
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    metadata = found["metadata"]
+    assert process.returncode == 0, process.stderr
+    output = json.loads(process.stdout)
+    metadata = output["metadata"]
     (graph,) = metadata["subgraph_metadata"]
     (picture,), (digit,) = graph["input_tensor_metadata"], graph["output_tensor_metadata"]
     assert [metadata[key] for key in ("name", "description", "version", "author", "license")] == [
@@ -155,11 +155,11 @@ print(json.dumps({"metadata": json.loads(shown.get_metadata_json()), "files": fi
     assert picture["content"]["content_properties"] == {"color_space": "GRAYSCALE"}
     assert picture["stats"] == {"max": [1.0], "min": [0.0]}
     assert digit["associated_files"] == [{"name": "output_0_labels.txt", "type": "TENSOR_AXIS_LABELS"}]
-    assert found["files"] == {"output_0_labels.txt": "".join(f"{label}\n" for label in INFO.outputs[0].labels)}
+    assert output["files"] == {"output_0_labels.txt": "".join(f"{label}\n" for label in INFO.outputs[0].labels)}
 
 
 @pytest.mark.parametrize(
-    ("info", "says"),
+    ("info", "message"),
     [
         (ModelInfo(inputs=(TensorMetadata(), TensorMetadata())), "expected at most 1 inputs, got 2"),
         (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,)),)), "expected as many std as mean"),
@@ -170,14 +170,14 @@ print(json.dumps({"metadata": json.loads(shown.get_metadata_json()), "files": fi
         (ModelInfo(outputs=(TensorMetadata("y", labels=("one",)),)), "expected 10 labels, got 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(digits: bytes, info: ModelInfo, says: str) -> None:
-    """Metadata that contradicts the model is an error that names the tensor, what was expected and what was given."""
-    with pytest.raises(ModelFileError, match=says):
+def test_what_does_not_fit_is_refused(digits: bytes, info: ModelInfo, message: str) -> None:
+    """Metadata that contradicts the model is an error that names the tensor, the expected and the actual value."""
+    with pytest.raises(ModelFileError, match=message):
         write_metadata(digits, info)
 
 
 def test_broken_metadata_is_one_error(digits: bytes) -> None:
-    """Whatever the metadata's bytes are, reading gives a value or one ModelFileError, in bounded time."""
+    """Reading damaged metadata gives a value or a ModelFileError, in bounded time."""
     written = write_metadata(digits, INFO)
     raw = read_model(written).metadata["TFLITE_METADATA"]
     start = written.index(raw)
@@ -185,8 +185,8 @@ def test_broken_metadata_is_one_error(digits: bytes) -> None:
     refused = 0
     for _ in range(600):
         broken = bytearray(written)
-        for place in generator.integers(0, len(raw), generator.integers(1, 6)):
-            broken[start + place] = generator.choice([0, 1, 4, 127, 128, 254, 255])
+        for position in generator.integers(0, len(raw), generator.integers(1, 6)):
+            broken[start + position] = generator.choice([0, 1, 4, 127, 128, 254, 255])
         try:
             read_metadata(bytes(broken))
         except ModelFileError:
@@ -195,11 +195,11 @@ def test_broken_metadata_is_one_error(digits: bytes) -> None:
 
 
 def test_broken_archives_are_one_error(digits: bytes) -> None:
-    """A damaged archive and one that claims to be huge are refused; an unknown file in it is not used."""
+    """A damaged archive and one that claims to be huge are refused."""
     written = write_metadata(digits, INFO)
-    place = written.rindex(b"PK\x03\x04")
+    position = written.rindex(b"PK\x03\x04")
     with pytest.raises(ModelFileError, match="cannot be read"):
-        read_metadata(written[:place] + b"XXXX" + written[place + 4 :])
+        read_metadata(written[:position] + b"XXXX" + written[position + 4 :])
     stream = io.BytesIO(digits)
     stream.seek(0, io.SEEK_END)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_DEFLATED) as archive:

@@ -94,7 +94,7 @@ def test_multiplying_to_a_larger_scale_needs_version_3():
 
 
 def test_custom_ops_keep_their_version():
-    """Only its author knows what the version of a custom op means."""
+    """A custom op keeps its version, because only its author knows what it means."""
     graph, op = _op("CUSTOM", [("INT8", IMAGE)], ("INT8", IMAGE))
     assert op_version(graph, replace(op, version=7)) == 7
 
@@ -105,27 +105,29 @@ def test_custom_ops_keep_their_version():
      ("CONV_2D", 99, ""), ("NO_SUCH_OP", 1, "")],
 )  # fmt: skip
 def test_runtime_of_a_version(op, version, runtime):
-    """A known version names the runtime that brought it, an unknown one nothing."""
+    """A known version gives the first runtime that supports it, an unknown one an empty string."""
     assert runtime_for(op, version) == runtime
 
 
 def test_newest_op_decides_the_runtime():
-    """2.12 is newer than 2.9, and unknown ops do not count."""
+    """2.12 is newer than 2.9, and unknown ops are ignored."""
     assert min_runtime_version([("EXP", 2), ("GELU", 2), ("NO_SUCH_OP", 1)]) == "2.12.0"
     assert min_runtime_version([]) == ""
 
 
 @pytest.mark.parametrize("name", ["mlperf-tiny/kws_reference_int8.tflite", "coral/keras_lstm_mnist_ptq.tflite"])
 def test_real_converter_files_carry_the_versions(shared_models, name):
-    """Files that TFLiteConverter wrote years ago carry the versions worked out here."""
+    """Files that TFLiteConverter wrote years ago have the versions that `file_versions` returns."""
     model = read_model(shared_models / name)
-    mine = file_versions(model)
-    assert [(op.name, mine[0, op.index]) for op in model.main.ops] == [(op.name, op.version) for op in model.main.ops]
+    versions = file_versions(model)
+    assert [(op.name, versions[0, op.index]) for op in model.main.ops] == [
+        (op.name, op.version) for op in model.main.ops
+    ]
 
 
 @pytest.mark.slow
 def test_converter_of_today_writes_the_same(tmp_path):
-    """TFLiteConverter's float, float16, dynamic range and int8 files carry the versions and the runtime found here."""
+    """Float, float16, dynamic range and int8 files of TFLiteConverter have the same versions and runtime."""
     script = Path(__file__).with_name("converter_files.py")
     subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True, timeout=600)
     files = sorted(tmp_path.glob("*.tflite"))
@@ -133,18 +135,18 @@ def test_converter_of_today_writes_the_same(tmp_path):
     wrong = {}
     for file in files:
         model = read_model(file)
-        mine = file_versions(model)
+        versions = file_versions(model)
         theirs = [(op.name, op.version) for op in model.main.ops]
-        ours = [(op.name, mine[0, op.index]) for op in model.main.ops]
+        ours = [(op.name, versions[0, op.index]) for op in model.main.ops]
         if (ours, min_runtime_version(ours)) != (theirs, model.min_runtime_version):
             wrong[file.name] = (ours, theirs, model.min_runtime_version)
     assert not wrong, json.dumps(wrong, indent=1)
 
 
-def test_stale_versions_are_mended():
-    """A file whose versions were all set to 1 gets the true ones back, with the runtime they need."""
+def test_stale_versions_are_corrected():
+    """A file with the version 1 everywhere gets the correct versions, and the runtime that they need."""
     tflite = builders.classifier()
     assert {op.version for op in read_model(tflite).main.ops} == {1}
-    mended = read_model(edit.write_true_versions(edit.set_min_runtime_version(tflite, "1.0.0")))
-    assert [op.version for op in mended.main.ops] == [1, 1, 1, 1, 1]
-    assert mended.min_runtime_version == "1.5.0"
+    corrected = read_model(edit.write_true_versions(edit.set_min_runtime_version(tflite, "1.0.0")))
+    assert [op.version for op in corrected.main.ops] == [1, 1, 1, 1, 1]
+    assert corrected.min_runtime_version == "1.5.0"

@@ -1,4 +1,4 @@
-"""Models run as on the device: names, quantization and figures are the file's own."""
+"""Running models on this machine: names and quantization of the file, and the quality metrics."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def test_quantize_rounds_half_to_even_and_saturates() -> None:
 
 
 def test_quantize_agrees_with_the_runtime(shared_models: Path) -> None:
-    """Our quantization equals the QUANTIZE kernel's on a real file's own parameters, up to XNNPACK's ties."""
+    """Values quantized with the parameters of a real file are at most half a scale step off."""
     runner = Runner((shared_models / "mlperf-tiny/kws_reference_int8.tflite").read_bytes())
     tensor = runner.inputs[0]
     real = np.linspace(-200, 50, 490, dtype=np.float32).reshape(tensor.shape)
@@ -48,7 +48,7 @@ def test_real_accuracy_of_a_published_model(shared_models: Path) -> None:
 
 
 def test_several_inputs_and_outputs(shared_models: Path) -> None:
-    """Names follow the file; golden vectors repeat exactly."""
+    """Names are those of the file, and golden vectors are the same in every run."""
     data = (shared_models / "coral/split_concat.tflite").read_bytes()
     runner = Runner(data)
     assert [i.name for i in runner.inputs] == ["input1", "inputs/rnn1", "inputs/rnn2"]
@@ -61,7 +61,7 @@ def test_several_inputs_and_outputs(shared_models: Path) -> None:
 
 
 def test_a_compiled_edge_tpu_file_is_refused(shared_models: Path) -> None:
-    """An _edgetpu.tflite does not run here; the message says what does."""
+    """An _edgetpu.tflite does not run on this machine, and the hint names the file that does."""
     with pytest.raises(UnfitModelError, match="Edge TPU") as caught:
         Runner((shared_models / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite").read_bytes())
     assert "host model" in caught.value.hint
@@ -74,7 +74,7 @@ def test_no_model_is_one_error() -> None:
 
 
 def test_figures_of_known_errors() -> None:
-    """SNR, cosine, largest error and top-1 are what the formulas say."""
+    """SNR, largest error, top-1 and agreement follow their formulas."""
     meter = QualityMeter(["out"], 0)
     meter.add([np.array([[1.0, 0.0]])], [np.array([[0.9, 0.0]])], 0)
     meter.add([np.array([[0.0, 1.0]])], [np.array([[0.6, 0.5]])], 1)
@@ -85,7 +85,7 @@ def test_figures_of_known_errors() -> None:
 
 
 def test_a_collapsed_output_is_named() -> None:
-    """An output with one value on all samples, where the float model's varies, is reported."""
+    """An output that is constant over all samples is reported where the float model's varies."""
     meter = QualityMeter(["a", "b"], None)
     for value in (0.1, 0.2):
         meter.add([np.array([value]), np.array([value])], [np.array([0.0]), np.array([value])])
@@ -103,12 +103,12 @@ def test_a_collapsed_output_is_named() -> None:
     ],
 )
 def test_which_output_holds_classes(shapes: list[tuple[int, ...]], label: int | None, expected: int | None) -> None:
-    """Class scores are one vector long enough for the labels."""
+    """The output with class scores is a vector with a value for every label."""
     assert class_output(shapes, label) == expected
 
 
 def test_kernels_differ_and_it_is_measured(shared_models: Path) -> None:
-    """How far the built-in kernels are from XNNPACK's on a real model is counted in steps of the output."""
+    """The difference between the built-in kernels and XNNPACK on a real model is counted in scale steps."""
     data = (shared_models / "mlperf-tiny/kws_reference_int8.tflite").read_bytes()
     cases = golden_vectors(data, synthetic_samples(Runner(data).inputs, 20))
     steps, relative = kernel_spread(data, cases)
@@ -119,13 +119,13 @@ def test_kernels_differ_and_it_is_measured(shared_models: Path) -> None:
 
 
 def test_a_model_that_plain_kernels_refuse_has_no_spread(shared_models: Path) -> None:
-    """Where the built-in kernels cannot run a model there is nothing to compare, and nothing is lost."""
+    """The spread is zero for a model that the built-in kernels cannot run."""
     data = (shared_models / "coral/mobilenet_v1_0.25_128_quant_edgetpu.tflite").read_bytes()
     assert kernel_spread(data, [([], [])]) == (0, 0.0)
 
 
 def test_logits_are_measured_where_the_model_ends_in_softmax() -> None:
-    """The SNR of the logits is that of the tensor before SOFTMAX; outputs and top-1 stay what they are."""
+    """The SNR of the logits is that of the tensor before SOFTMAX; the other metrics are those of the outputs."""
     root = Path(__file__).resolve().parents[2]
     float_model = (root / "tests" / "data" / "digits_float.tflite").read_bytes()
     base = Runner(float_model)
@@ -133,7 +133,7 @@ def test_logits_are_measured_where_the_model_ends_in_softmax() -> None:
         str(root / "examples" / "digits" / "eval.npz"),
         [InputSpec(base.inputs[0].name, base.inputs[0].shape, base.inputs[0].dtype, 0.0, 0)],
     ).limited(60)
-    # A model that is wrong in its last weights only: every bias of the classes moved.
+    # A model with errors only in its last layer: the biases of the classes are changed.
     graph = read_model(float_model).main
     dense = [op for op in graph.ops if op.name == "FULLY_CONNECTED"][-1]
     moved = graph.tensors[dense.inputs[2]].data + np.linspace(0.0, 0.5, 10, dtype=np.float32)
