@@ -148,7 +148,7 @@ def train(
         options=TrainOptions(
             epochs, batch, learning_rate, loss, sparsity, pattern or "", schedule, clusters, seed, allow_code
         ),
-        io=io.upper(),
+        io=io,
         preprocess=preprocess,
         timeout=timeout or None,
         force=force,
