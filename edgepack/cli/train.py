@@ -10,6 +10,7 @@ import typer
 from edgepack.choices import IoType, Recipe, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.text import readable_size
 
 if TYPE_CHECKING:
     from edgepack.pipeline.train import TrainResult
@@ -181,8 +182,8 @@ def _print(result: "TrainResult") -> None:
     report = result.trained.report
     output.out(
         output.wrap(
-            f"{result.tflite}: {output.size(report.bytes)}, gzip {output.size(report.gzip_bytes)} "
-            f"(float: {output.size(result.float_bytes)}, gzip {output.size(result.float_gzip_bytes)})"
+            f"{result.tflite}: {readable_size(report.bytes)}, gzip {readable_size(report.gzip_bytes)} "
+            f"(float: {readable_size(result.float_bytes)}, gzip {readable_size(result.float_gzip_bytes)})"
         )
     )
     quality = result.quality

@@ -4,6 +4,7 @@ import pytest
 
 from edgepack.cli.arguments import size
 from edgepack.errors import UsageError
+from edgepack.text import readable_size
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     """The message names the option and the forms that it accepts."""
     with pytest.raises(UsageError, match="--max-size: expected a size such as 500KB"):
         size("--max-size", text)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (88_760, "88.8 kB"), (3_600_000, "3.6 MB"), (2.5e12, "2.5 TB")],
+)
+def test_readable_sizes(count: float, text: str) -> None:
+    """Sizes are printed in decimal units with one digit."""
+    assert readable_size(count) == text
