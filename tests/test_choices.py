@@ -10,14 +10,25 @@ import pytest
 
 from edgepack import choices
 from edgepack.cache import key_of
-from edgepack.choices import Effort, IoType, Platform, RangeMethod, Recipe, Repair, SchemeChoice, parse_choice
+from edgepack.choices import (
+    Effort,
+    IoType,
+    LossName,
+    Platform,
+    RangeMethod,
+    Recipe,
+    Repair,
+    SchemeChoice,
+    SparsitySchedule,
+    parse_choice,
+)
 from edgepack.errors import UsageError
 from edgepack.pipeline.options import BuildOptions, TargetOptions
 from edgepack.pipeline.train import TrainRequest
 from edgepack.quantize.ranges import METHODS
 from edgepack.repair import MODES
 from edgepack.schemes import SCHEMES
-from edgepack.train import RECIPES
+from edgepack.train import RECIPES, TrainOptions
 
 ENUMS = [value for value in vars(choices).values() if isinstance(value, type) and issubclass(value, StrEnum)]
 
@@ -47,6 +58,9 @@ def test_options_convert_texts() -> None:
     assert (options.effort, options.method, options.platform) == (Effort.HIGH, RangeMethod.MSE, None)
     assert options.target.repair is Repair.NONE
     assert replace(options, platform="linux").platform is Platform.LINUX  # type: ignore[arg-type]
+    training = TrainOptions(loss="binary_crossentropy", pattern="", schedule="constant")  # type: ignore[arg-type]
+    assert (training.loss, training.pattern) == (LossName.BINARY_CROSSENTROPY, None)
+    assert training.schedule is SparsitySchedule.CONSTANT
     request = TrainRequest("data.npz", "prune+qat", Path("out"), io="uint8")  # type: ignore[arg-type]
     assert (request.recipe, request.io) == (Recipe.PRUNE_QAT, IoType.UINT8)
 
