@@ -151,3 +151,13 @@ class SparsitySchedule(StrEnum):
 
     CONSTANT = "constant"
     POLYNOMIAL = "polynomial"
+
+
+class LossName(StrEnum):
+    """Loss on class labels that training minimizes."""
+
+    SPARSE_CATEGORICAL_CROSSENTROPY = "sparse_categorical_crossentropy"
+    CATEGORICAL_CROSSENTROPY = "categorical_crossentropy"
+    BINARY_CROSSENTROPY = "binary_crossentropy"
+    MEAN_SQUARED_ERROR = "mean_squared_error"
+    MEAN_ABSOLUTE_ERROR = "mean_absolute_error"

@@ -11,3 +11,14 @@ def first_line(error: BaseException | str, limit: int = 400, *, default: str = "
     """
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else default
+
+
+def readable_size(count: float) -> str:
+    """Return a size in bytes as text, `88.8 kB`: decimal units, as file managers and app stores use them."""
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        count /= 1000
+        if count < 1000:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:.1f} TB"

@@ -1,32 +1,31 @@
-"""Time `edgepack build -t all` beside four TFLiteConverter scripts that make the same four files.
+"""Compare `edgepack build -t all` with four TFLiteConverter scripts that write the same four files.
 
-Whole processes, one after the other in turn, so that a drifting machine drifts for both; medians and their ratio are
-printed. Peak memory is that of the largest process, as the operating system accounts for it.
+Whole processes are timed, alternating between both sides so that a change in the machine's speed affects both; medians
+and their ratio are printed. Peak memory is that of the largest process, as the operating system accounts for it.
 """
 
-import argparse
 import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from benchmark import mlperf_tiny, parser, work_folder, write_figures
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 TARGETS = ("cpu", "android-gpu", "edgetpu", "hexagon")
-#: What a script per target would ask TFLiteConverter for: the scheme that edgepack takes by itself for each.
+#: Scheme of TFLiteConverter's file for each target: the one that edgepack chooses by default.
 PEER_SCHEMES = {"cpu": "int8", "android-gpu": "float16", "edgetpu": "int8", "hexagon": "int8"}
 
-#: The script a user would write by TensorFlow's own guide (post-training quantization): one process per file.
+#: The script of TensorFlow's guide to post-training quantization: one process per file.
 PEER = """
 import sys
 import numpy as np
+from benchmark import mlperf_tiny, parser, work_folder, write_figures
 import tensorflow as tf
 model, scheme, samples, out = sys.argv[1:]
 if model.endswith(".keras"):
@@ -57,7 +56,7 @@ class Case:
 
 
 def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Run a command to its end; return (seconds, peak MiB of its largest process)."""
+    """Run a command; return (seconds, peak MiB of its largest process)."""
     start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
@@ -74,7 +73,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[
 
 
 def mobilenet_v2(folder: Path) -> Case:
-    """MobileNetV2 with random weights of a fixed seed and 100 random samples: time and size need no data set."""
+    """Return MobileNetV2 with random weights and 100 random samples: time and size do not depend on them."""
     model = folder / "mobilenet_v2.keras"
     code = (
         "import sys, keras; keras.utils.set_random_seed(1); "
@@ -88,10 +87,8 @@ def mobilenet_v2(folder: Path) -> Case:
 
 
 def keyword_spotting(folder: Path) -> Case:
-    """MLPerf Tiny's trained keyword spotter: 100 samples calibrate, the other 400 measure."""
-    models = Path(os.environ.get("EDGEPACK_TEST_MODELS", REPOSITORY.parent / "shared" / "models")) / "mlperf-tiny"
-    if not models.is_dir():
-        sys.exit("the keyword-spotting model is not here: set EDGEPACK_TEST_MODELS")
+    """Return MLPerf Tiny's trained keyword spotting model: 100 samples for calibration, the other 400 for evaluation."""
+    models = mlperf_tiny()
     data = np.load(models / "kws_samples.npz")
     np.savez(folder / "kws.npz", x=data["x"][:100])
     np.savez(folder / "kws_eval.npz", x=data["x"][100:], y=data["y"][100:])
@@ -101,7 +98,7 @@ def keyword_spotting(folder: Path) -> Case:
 
 
 def bench(case: Case, folder: Path, runs: int) -> None:
-    """Fill `case.figures` with times, memory and quality of both sides."""
+    """Store times, memory and quality of both sides in `case.figures`."""
     edgepack = shutil.which("edgepack")
     assert edgepack
     script = folder / "peer.py"
@@ -120,7 +117,7 @@ def bench(case: Case, folder: Path, runs: int) -> None:
         cold.append(seconds)
         memory.append(peak)
         cached.append(run(command, environment)[0])
-        done = [
+        converter = [
             run(
                 [
                     sys.executable,
@@ -133,8 +130,8 @@ def bench(case: Case, folder: Path, runs: int) -> None:
             )
             for t in TARGETS
         ]
-        peers.append(sum(seconds for seconds, _ in done))
-        peer_memory.append(max(peak for _, peak in done))
+        peers.append(sum(seconds for seconds, _ in converter))
+        peer_memory.append(max(peak for _, peak in converter))
     case.figures = {
         "cold": statistics.median(cold),
         "cached": statistics.median(cached),
@@ -150,52 +147,48 @@ def bench(case: Case, folder: Path, runs: int) -> None:
 
 
 def qualities(case: Case, folder: Path, out: Path) -> list[dict[str, object]]:
-    """Measure both sides' files with the same code against the same float model."""
-    from edgepack.graph import read_model
+    """Measure the files of both sides against the same float model with the same code."""
     from edgepack.pipeline.float_model import convert_model
     from edgepack.pipeline.options import ModelOptions
     from edgepack.pipeline.session import Session
     from edgepack.runtime.evaluate import evaluate
     from edgepack.runtime.logits import expose_logits
-    from edgepack.runtime.runner import model_inputs
-    from edgepack.samples import InputSpec, load_samples
+    from edgepack.samples import load_samples
+    from edgepack.samples.specs import input_specs
 
     os.environ["EDGEPACK_CACHE_DIR"] = str(folder / "cache")
     with Session(ModelOptions()) as session:
         reference = convert_model(session, case.model)[0].tflite
-    inputs = [InputSpec(i.name, i.shape, i.dtype) for i in model_inputs(read_model(reference))]
-    samples = load_samples(str(case.evaluation), inputs)
+    samples = load_samples(str(case.evaluation), input_specs(reference))
     rows = []
     for target in TARGETS:
         manifest = json.loads((out / f"bench-{target}" / "manifest.json").read_text())
         ours = (out / f"bench-{target}" / manifest["model"]["host"]).read_bytes()
-        theirs = renamed((folder / f"{target}.tflite").read_bytes(), reference)
-        found = evaluate(reference, {"ours": ours, "theirs": theirs}, samples)
-        # Probabilities of many classes lie below half an int8 step; what quantization costs shows in the logits.
-        logits = evaluate(
-            expose_logits(reference), {"ours": expose_logits(ours), "theirs": expose_logits(theirs)}, samples
-        )
+        peer = (folder / f"{target}.tflite").read_bytes()
+        require_same_signature(peer, reference)
+        quality = evaluate(reference, {"ours": ours, "peer": peer}, samples)
+        # Many class probabilities are smaller than half a scale step of int8; the loss is visible in the logits only.
+        logits = evaluate(expose_logits(reference), {"ours": expose_logits(ours), "peer": expose_logits(peer)}, samples)
         rows.append(
             {
                 "target": target,
                 "scheme": manifest["scheme"]["id"] if isinstance(manifest["scheme"], dict) else manifest["scheme"],
                 "bytes": len(ours),
-                "peer_bytes": len(theirs),
-                "quality": {**found["ours"].to_json(), "logit_snr_db": logits["ours"].snr_db},
-                "peer_quality": {**found["theirs"].to_json(), "logit_snr_db": logits["theirs"].snr_db},
+                "peer_bytes": len(peer),
+                "quality": {**quality["ours"].to_json(), "logit_snr_db": logits["ours"].snr_db},
+                "peer_quality": {**quality["peer"].to_json(), "logit_snr_db": logits["peer"].snr_db},
             }
         )
     return rows
 
 
-def renamed(theirs: bytes, reference: bytes) -> bytes:
-    """Both sides keep the order of inputs and outputs; nothing has to be renamed, but their number must agree."""
+def require_same_signature(peer: bytes, reference: bytes) -> None:
+    """Exit when the models differ in their number of inputs or outputs; both sides keep their order."""
     from edgepack.graph import read_model
 
-    a, b = read_model(theirs).main, read_model(reference).main
+    a, b = read_model(peer).main, read_model(reference).main
     if (len(a.inputs), len(a.outputs)) != (len(b.inputs), len(b.outputs)):
-        sys.exit("the two sides' models have different inputs or outputs")
-    return theirs
+        sys.exit("the models of the two sides have different inputs or outputs")
 
 
 def show(case: Case) -> None:
@@ -217,10 +210,10 @@ def show(case: Case) -> None:
     print("  target       scheme        bytes   logits   top-1     |      bytes   logits   top-1")
     print("                                     SNR dB             |              SNR dB")
     for row in f["quality"]:
-        ours, theirs = row["quality"], row["peer_quality"]
+        ours, peer = row["quality"], row["peer_quality"]
         print(
             f"  {row['target']:<12} {row['scheme']:<9} {row['bytes']:>9} {figure(ours['logit_snr_db']):>8} {figure(ours['top1']):>7}     "
-            f"| {row['peer_bytes']:>10} {figure(theirs['logit_snr_db']):>8} {figure(theirs['top1']):>7}"
+            f"| {row['peer_bytes']:>10} {figure(peer['logit_snr_db']):>8} {figure(peer['top1']):>7}"
         )
     best = next(
         (row["quality"]["top1_float"] for row in f["quality"] if row["quality"]["top1_float"] is not None), None
@@ -236,28 +229,24 @@ def figure(value: float | None) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=3, help="how often each side runs (default 3)")
-    parser.add_argument("--model", choices=["mobilenet_v2", "kws"], action="append", help="default: both")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    arguments = parser.parse_args()
-    makers = {"mobilenet_v2": mobilenet_v2, "kws": keyword_spotting}
-    cases = []
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in arguments.model or list(makers):
-            folder = Path(temporary) / name
+    options = parser(__doc__, ("mobilenet_v2", "kws"), work=False)
+    options.add_argument("--runs", type=int, default=3, help="runs of each side; default: 3")
+    arguments = options.parse_args()
+    cases = {"mobilenet_v2": mobilenet_v2, "kws": keyword_spotting}
+    figures: dict[str, object] = {}
+    with work_folder(None) as work:
+        for name in arguments.model or cases:
+            folder = work / name
             folder.mkdir()
-            case = makers[name](folder)
+            case = cases[name](folder)
             bench(case, folder, arguments.runs)
             show(case)
-            cases.append(case)
+            figures[case.name] = case.figures
     edgepack = shutil.which("edgepack")
     assert edgepack
     helps = [run([edgepack, "--help"])[0] for _ in range(5)]
     print(f"\nedgepack --help: {statistics.median(helps):.2f} s (median of 5)")
-    if arguments.json:
-        document = {case.name: case.figures for case in cases} | {"help": statistics.median(helps)}
-        arguments.json.write_text(json.dumps(document, indent=2))
+    write_figures(arguments.json, {**figures, "help": statistics.median(helps)})
 
 
 if __name__ == "__main__":

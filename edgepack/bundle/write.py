@@ -59,7 +59,7 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
         dest = Path(os.path.realpath(dest))
         dest.parent.mkdir(parents=True, exist_ok=True)
         _recover(dest)
-        _check_destination(dest, force)
+        require_replaceable(dest, force)
         with _workspace(dest) as folder:
             for path, data in files.items():
                 _write_file(folder / paths[path], data, sync)
@@ -103,7 +103,12 @@ def _relative(path: str) -> PurePosixPath:
     return pure
 
 
-def _check_destination(dest: Path, force: bool) -> None:
+def require_replaceable(dest: Path, force: bool) -> None:
+    """Refuse a destination that a bundle may not be written to.
+
+    Raises:
+        BundleError: A bundle exists there and `force` is not set, or something else does.
+    """
     if not os.path.lexists(dest):
         return
     if not dest.is_dir():
@@ -234,7 +239,7 @@ def _move(folder: Path, dest: Path, force: bool) -> None:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             raise
     # Looked at again: another process may have put something there since the first look.
-    _check_destination(dest, force)
+    require_replaceable(dest, force)
     if _exchange(folder, dest):
         return
     aside = Path(tempfile.mkdtemp(prefix=_prefix(dest, "old"), dir=dest.parent))

@@ -4,6 +4,7 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.text import readable_size
 
 
 def register(app: typer.Typer) -> None:
@@ -26,7 +27,7 @@ def show(json_: bool = arguments.JSON) -> int:
         output.document("cache show", rows, path=str(usage.path))
         return 0
     output.out(f"{usage.path}")
-    lines = [(step, str(count), output.size(usage.bytes.get(step, 0))) for step, count in usage.entries.items()]
+    lines = [(step, str(count), readable_size(usage.bytes.get(step, 0))) for step, count in usage.entries.items()]
     output.out(output.table(("step", "entries", "size"), lines, right=(1, 2)) if lines else "empty")
     return 0
 

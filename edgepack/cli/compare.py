@@ -8,6 +8,7 @@ import typer
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 from edgepack.files import write_atomically
+from edgepack.text import readable_size
 
 if TYPE_CHECKING:
     from edgepack.pipeline.compare import ComparedScheme, Comparison
@@ -115,7 +116,7 @@ def _print(result: "Comparison") -> None:
         )
     for entry in result.results:
         if entry.reason:
-            output.warn(f"{entry.scheme} could not be built: {entry.reason}")
+            output.warn(f"{entry.scheme} was not built: {entry.reason}")
         for note in entry.notes:
             output.warn(f"{entry.scheme}: {note}")
     for note in result.notes:
@@ -130,8 +131,8 @@ def _row(entry: "ComparedScheme") -> tuple[str, ...]:
         top1 = f"{_figure(quality.top1_float, 2)} -> {quality.top1:.2f}"
     return (
         entry.scheme,
-        output.size(entry.bytes),
-        output.size(entry.gzip_bytes),
+        readable_size(entry.bytes),
+        readable_size(entry.gzip_bytes),
         top1,
         "equal" if equal else _figure(None if quality is None else quality.snr_db, 1),
         _figure(None if quality is None else quality.logits_snr_db, 1),

@@ -8,6 +8,7 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.text import readable_size
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +46,8 @@ def inspect(
 def _print(document: dict[str, Any], every: bool) -> None:
     output.out(
         output.wrap(
-            f"{document['file']}: {output.size(document['bytes'])}, {document['scheme']}, {len(document['ops'])} ops, "
-            f"{output.size(document['constant_bytes'])} of constants"
+            f"{document['file']}: {readable_size(document['bytes'])}, {document['scheme']}, "
+            f"{len(document['ops'])} ops, {readable_size(document['constant_bytes'])} of constants"
         )
     )
     for key in ("source_format", "min_runtime_version", "description"):

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import warnings
+from importlib import import_module
 from types import FrameType
 
 import typer
@@ -13,15 +14,8 @@ from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
 
-app = typer.Typer(
-    name="edgepack",
-    cls=panels.Group,
-    invoke_without_command=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings=panels.SETTINGS,
-)
+#: Commands in the order of `edgepack --help`, groups last; each is a module of this package with a function `register`.
+COMMANDS = ("build", "train", "check", "compare", "verify", "inspect", "doctor", "targets", "cache")
 
 
 def _version(value: bool) -> None:
@@ -32,7 +26,6 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
@@ -41,11 +34,21 @@ def _root(
     panels.require_command(context)
 
 
-def _register() -> None:
-    from edgepack.cli import build, cache, check, compare, doctor, inspect, targets, train, verify
-
-    for module in (build, train, check, compare, verify, inspect, targets, doctor, cache):
-        module.register(app)
+def command_line() -> typer.Typer:
+    """Return the command line with every command."""
+    app = typer.Typer(
+        name="edgepack",
+        cls=panels.Group,
+        callback=_root,
+        invoke_without_command=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=panels.SETTINGS,
+    )
+    for name in COMMANDS:
+        import_module(f"edgepack.cli.{name}").register(app)
+    return app
 
 
 def main() -> None:
@@ -67,18 +70,15 @@ def run(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
-        _register()
-        result = typer.main.get_command(app).main(arguments, prog_name="edgepack", standalone_mode=False)
+        result = typer.main.get_command(command_line()).main(arguments, prog_name="edgepack", standalone_mode=False)
     except EdgepackError as error:
         return _fail(error, as_json, command)
     except typer.Exit as end:
         return end.exit_code
     except typer.TyperException as error:
         text = error.format_message() if hasattr(error, "format_message") else str(error)
-        known = command in {entry.name for entry in [*app.registered_commands]} | {
-            entry.name for entry in [*app.registered_groups]
-        }
-        return _fail(UsageError(text, hint=f"see `edgepack {command + ' ' if known else ''}--help`"), as_json, command)
+        page = f"edgepack {command} --help" if command in COMMANDS else "edgepack --help"
+        return _fail(UsageError(text, hint=f"see `{page}`"), as_json, command)
     except (KeyboardInterrupt, typer.Abort):
         output.err("interrupted")
         return 130

@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from edgepack.errors import EdgepackError
+from edgepack.text import readable_size
 
 
 def out(text: str = "") -> None:
@@ -103,21 +104,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
     return "\n".join([line(cells[0]), rule, *[line(row) for row in cells[1:]]])
 
 
-def size(count: int) -> str:
-    """Return a readable size, `88.8 kB`, in decimal units as file managers and app stores use them."""
-    if count < 1000:
-        return f"{count} B"
-    value = float(count)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 1000:
-            return f"{value:.1f} {unit}"
-    return f"{value / 1000:.1f} TB"
-
-
 def change(before: int, after: int) -> str:
     """Return two sizes in the unit of the larger one: `78.0 -> 29.1 kB`."""
-    text = size(max(before, after, 1000))
+    text = readable_size(max(before, after, 1000))
     unit = text.split()[1]
     scale = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
     return f"{before / scale:.1f} -> {after / scale:.1f} {unit}"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgepack.choices import IoType, Recipe, SparsityPattern, SparsitySchedule
+from edgepack.choices import IoType, LossName, Recipe, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.text import readable_size
 
 if TYPE_CHECKING:
     from edgepack.pipeline.train import TrainResult
@@ -65,13 +66,14 @@ def train(
         rich_help_panel=panels.TRAINING,
         show_default="by stage",
     ),
-    loss: str = typer.Option(
-        "",
+    loss: LossName | None = arguments.choice(
+        None,
         "--loss",
+        LossName,
         metavar="LOSS",
-        help="Loss, such as sparse_categorical_crossentropy.",
-        rich_help_panel=panels.TRAINING,
-        show_default="the model's",
+        help="Loss on class labels.",
+        panel=panels.TRAINING,
+        show_default="the model's, else by its output",
     ),
     sparsity: float = typer.Option(
         0.5,
@@ -146,9 +148,9 @@ def train(
         model=arguments.model_options(input_shape, "", allow_code, 900.0, no_cache),
         validation=validation,
         options=TrainOptions(
-            epochs, batch, learning_rate, loss, sparsity, pattern or "", schedule, clusters, seed, allow_code
+            epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code
         ),
-        io=io.upper(),
+        io=io,
         preprocess=preprocess,
         timeout=timeout or None,
         force=force,
@@ -181,8 +183,8 @@ def _print(result: "TrainResult") -> None:
     report = result.trained.report
     output.out(
         output.wrap(
-            f"{result.tflite}: {output.size(report.bytes)}, gzip {output.size(report.gzip_bytes)} "
-            f"(float: {output.size(result.float_bytes)}, gzip {output.size(result.float_gzip_bytes)})"
+            f"{result.tflite}: {readable_size(report.bytes)}, gzip {readable_size(report.gzip_bytes)} "
+            f"(float: {readable_size(result.float_bytes)}, gzip {readable_size(result.float_gzip_bytes)})"
         )
     )
     quality = result.quality

@@ -13,7 +13,7 @@ from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure
-from edgepack.pipeline.option_validation import require_wishes
+from edgepack.pipeline.option_validation import bundle_path, validate_build
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.results import BuildResult, TargetResult
@@ -59,7 +59,7 @@ def build(
     """
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
-    notes = require_wishes(profiles, options)
+    notes = validate_build(profiles, options, Path(model))
     with Session(options.model, progress) as session:
         context = prepare(Path(model), options, session, report)
         results = tuple(build_target(context, profile) for profile in profiles)
@@ -109,7 +109,7 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             )  # fmt: skip
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
-                destination = options.out / f"{file_stem(context.name)}-{profile.id}"
+                destination = bundle_path(context.path, profile, options)
                 write(bundle.files, destination, force=options.force)
                 result = replace(result, bundle=destination)
     except EdgepackError as error:

@@ -11,6 +11,7 @@ from edgepack.findings import Report
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure, measure_latency, measure_layers
+from edgepack.pipeline.option_validation import validate_inputs
 from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.rewrite import rewrite
@@ -144,6 +145,7 @@ def compare(
         epochs=epochs,
         preprocess=preprocess,
     )
+    validate_inputs(build_options, path)
     if train:
         require_trainable(path)
     with Session(build_options.model, progress) as session:

@@ -13,6 +13,7 @@ from edgepack.compilers import Companion, CompileRequest, CompileResult, Differe
 from edgepack.errors import ToolMissingError, UnfitModelError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext
+from edgepack.pipeline.option_validation import divides
 from edgepack.pipeline.results import NOT_COMPILED
 from edgepack.pipeline.search.acceptance import Choice, require_placement
 from edgepack.profiles.model import TargetProfile
@@ -31,11 +32,6 @@ class CompiledModel:
     files: tuple[ModelFile, ...] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
     warnings: tuple[str, ...] = ()
-
-
-def divides(profile: TargetProfile) -> bool:
-    """Return whether the target's compiler cuts models into segments and compiles several together."""
-    return profile.compiler is not None and bool(getattr(get_compiler(profile.compiler.id), "divides", False))
 
 
 def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice) -> CompiledModel:

@@ -16,6 +16,7 @@ from edgepack.pipeline.model_info import (
     read_model_toml,
     with_metadata,
 )
+from edgepack.pipeline.option_validation import bundle_name
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
@@ -107,7 +108,7 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     if samples is not None:
         samples = samples.limited(options.calibration_samples)
         notes.extend(lint(samples, evaluation))
-    name = options.name or path.name.removesuffix("/").rsplit(".", 1)[0]
+    name = bundle_name(path, options)
     images = next((loaded.preprocess for loaded in (samples, evaluation) if loaded and loaded.images), None)
     names = labels or (evaluation.label_names if evaluation else ())
     if not labels and labelled_output(model_outputs(model), names) is None:

@@ -1,4 +1,4 @@
-"""Describe a model as a JSON document: tensors, ops, quantization, sizes."""
+"""`inspect`: a model as a JSON document with tensors, ops, quantization and sizes."""
 
 import json
 from collections import Counter
@@ -15,12 +15,12 @@ from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
 
 def inspect(path: Path, options: ModelOptions | None = None, progress: Progress = silent) -> dict[str, Any]:
-    """Describe a model, or the model that a bundle runs.
+    """Describe a model, or the host model of a bundle.
 
     Args:
-        path: A model or a bundle's folder. Only Keras and SavedModel load TensorFlow.
+        path: A model or the folder of a bundle. Only Keras models and SavedModels load TensorFlow.
         options: How the model is read.
-        progress: Told what is being done.
+        progress: Called with a sentence about each step that takes time.
 
     Raises:
         EdgepackError: The model cannot be read.
@@ -55,9 +55,9 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """Return what a .tflite holds as JSON values."""
+    """Return the content of a .tflite as JSON values."""
     graph = model.main
-    # Tensors share buffers: count each once.
+    # Tensors can share a buffer: each one is counted once.
     buffers = {t.buffer: int(t.raw.size) for g in model.graphs for t in g.tensors if t.raw is not None}
     counts = Counter(op.label for op in graph.ops)
     return {
@@ -83,7 +83,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def _metadata(tflite: bytes) -> dict[str, Any] | None:
-    """Return the file's standard metadata, None when it has none that can be read."""
+    """Return the TFLite metadata of a file, None when there is none or it cannot be read."""
     own, _ = own_metadata(tflite)
     return None if own is None else asdict(own)
 

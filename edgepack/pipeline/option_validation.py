@@ -1,59 +1,210 @@
-"""Options that concern some targets only: are they known, is there a target for them, and what do the others get."""
+"""Checks of options that need no model: everything here is refused before the first conversion.
 
-from collections.abc import Callable, Sequence
+`edgepack.choices` checks the values of single options. This module checks options against each other, against the
+targets and against the file system. Options that concern some targets only take effect there; the other targets are
+built without them, with a note.
+"""
 
-from edgepack.errors import UsageError
-from edgepack.pipeline.compile import divides
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgepack.bundle.names import file_stem, jvm_segment
+from edgepack.bundle.write import require_replaceable
+from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
+from edgepack.compilers import get_compiler
+from edgepack.errors import SamplesError, UsageError
 from edgepack.pipeline.options import BuildOptions
+from edgepack.pipeline.training import require_trainable
 from edgepack.profiles.model import TargetProfile
+from edgepack.profiles.variants import choose_variant
+from edgepack.samples import Preprocess
+
+if TYPE_CHECKING:
+    from edgepack.pipeline.train import TrainRequest
+
+
+def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, model: Path) -> list[str]:
+    """Check the options of a build.
+
+    Args:
+        profiles: The targets.
+        options: The options; their single values have been checked when they were created.
+        model: The user's model.
+
+    Returns:
+        A note for each option that has no effect on some of the targets.
+
+    Raises:
+        UsageError: A file does not exist, options contradict each other, a target has no such variant or chip, or an
+            option has no effect on any target.
+        BundleError: A bundle exists and `force` is not set, or its folder holds something else.
+    """
+    validate_inputs(options, model)
+    if options.per_tensor and options.scheme == SchemeChoice.INT8_QAT:
+        raise UsageError(
+            "--per-tensor: quantization-aware training (int8-qat) uses one scale per channel",
+            hint="leave --per-tensor out, or use --scheme int8",
+        )
+    _require_package(options.package)
+    for profile in profiles:
+        choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
+    notes = _target_notes(profiles, options)
+    if not options.dry_run:
+        for profile in profiles:
+            require_replaceable(bundle_path(model, profile, options), options.force)
+    return notes
+
+
+def validate_inputs(options: BuildOptions, model: Path) -> None:
+    """Check that the model and every file that the options name exist, and the form of --preprocess.
+
+    Raises:
+        UsageError: A file does not exist or cannot be read, or --preprocess is not MEAN,STD.
+    """
+    require_file("", model)
+    require_sources({"--samples": options.samples, "--eval": options.eval, "--train": options.train})
+    for option, path in (("--labels", options.labels), ("--metadata", options.metadata)):
+        if path is not None:
+            require_file(option, path)
+    for path in options.co_compile:
+        require_file("--co-compile", path)
+    if options.preprocess:
+        Preprocess.parse(options.preprocess)
+
+
+def validate_train(model: Path, request: "TrainRequest") -> tuple[Path, Path]:
+    """Check the options of a training.
+
+    Args:
+        model: The user's model.
+        request: The options.
+
+    Returns:
+        Paths of the .tflite and of the JSON report that the training writes.
+
+    Raises:
+        UsageError: A file does not exist, an option has a wrong value, or an output exists and `force` is not set.
+        TransformError: The model is not a Keras file.
+    """
+    request.options.require_valid(request.recipe)
+    require_file("", model)
+    require_trainable(model)
+    require_sources({"--data": request.data, "--validation": request.validation})
+    if request.preprocess:
+        Preprocess.parse(request.preprocess)
+    stem = str(request.out).removesuffix(".tflite")
+    if not Path(stem).name:
+        raise UsageError(f"--out: expected a file name, got '{request.out}'")
+    outputs = (Path(f"{stem}.tflite"), Path(f"{stem}.json"))
+    for file in outputs:
+        if file.exists() and not request.force:
+            raise UsageError(f"'{file}' already exists", hint="choose another --out, or replace it with --force")
+    return outputs
+
+
+def bundle_name(model: Path, options: BuildOptions) -> str:
+    """Return the name of the bundles: --name, else the model's file name without its suffix."""
+    return options.name or model.name.removesuffix("/").rsplit(".", 1)[0]
+
+
+def bundle_path(model: Path, profile: TargetProfile, options: BuildOptions) -> Path:
+    """Return the folder that a target's bundle is written to."""
+    return options.out / f"{file_stem(bundle_name(model, options))}-{profile.id}"
 
 
 def platform_of(profile: TargetProfile, options: BuildOptions) -> str:
-    """Return --platform where it can move the target's bundle, empty for a target that keeps its own."""
-    return options.platform or "" if profile.bundle.delegate == "none" else ""
+    """Return --platform where it can change the target's bundle, empty for a target that keeps its own."""
+    return options.platform or "" if profile.bundle.delegate == Delegate.NONE else ""
 
 
 def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
     """Return --delivery for a target with an Android bundle, `module` for any other."""
-    return options.delivery if _is_android(profile, options) else "module"
+    return options.delivery if _is_android(profile, options) else Delivery.MODULE
+
+
+def divides(profile: TargetProfile) -> bool:
+    """Return whether the target's compiler can split a model into segments and compile several models together."""
+    return profile.compiler is not None and bool(getattr(get_compiler(profile.compiler.id), "divides", False))
+
+
+def require_file(option: str, path: Path) -> None:
+    """Refuse a file or folder that does not exist or cannot be read.
+
+    Args:
+        option: Option that names the file, empty for the model.
+        path: The file or folder.
+
+    Raises:
+        UsageError: It does not exist, or the user may not read it.
+    """
+    where = f"{option}: " if option else ""
+    try:
+        next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+    except FileNotFoundError:
+        raise UsageError(f"{where}'{path}' does not exist") from None
+    except OSError as error:
+        raise UsageError(f"{where}cannot read '{path}': {error.strerror or error}") from error
+
+
+def require_sources(sources: Mapping[str, str]) -> None:
+    """Refuse samples that do not exist; `module:function` is looked up when the samples are read.
+
+    Args:
+        sources: Source by option; empty sources are allowed.
+
+    Raises:
+        SamplesError: A file or folder does not exist.
+    """
+    for option, source in sources.items():
+        if source and ":" not in source and not Path(source).exists():
+            raise SamplesError(
+                f"{option}: samples '{source}' do not exist",
+                hint="expected an .npz, an .npy, a folder of images or module:function",
+            )
+
+
+def _require_package(package: str) -> None:
+    """Refuse a package whose segments would have to be changed, beyond case and underscores, to be legal."""
+    if package and any(jvm_segment(part) != part.lower().replace("_", "") for part in package.split(".")):
+        raise UsageError(
+            f"--package: expected a package name such as com.example.app, got '{package}'",
+            hint="a segment starts with a letter, holds letters and digits, and is not a keyword of Kotlin or Java",
+        )
 
 
 def _is_android(profile: TargetProfile, options: BuildOptions) -> bool:
-    return (platform_of(profile, options) or profile.bundle.template) != "linux"
+    return (platform_of(profile, options) or profile.bundle.template) != Platform.LINUX
 
 
-def require_wishes(profiles: Sequence[TargetProfile], options: BuildOptions) -> list[str]:
-    """Return a note for each option that some of the targets have no use for.
-
-    Raises:
-        UsageError: A value that does not exist, or an option that none of the targets has a use for.
-    """
+def _target_notes(profiles: Sequence[TargetProfile], options: BuildOptions) -> list[str]:
+    """Return a note for each option that has no effect on some targets; refuse one that has none on any target."""
     if options.segments == 1 or options.segments < 0:
         raise UsageError(f"--segments: expected 2 or more, got {options.segments}")
-    several = "--segments" if options.segments else "--co-compile" if options.co_compile else ""
-    if several and options.compile == "never":
-        raise UsageError(f"{several} is for the compiler, which --compile never leaves out")
+    compiler_option = "--segments" if options.segments else "--co-compile" if options.co_compile else ""
+    if compiler_option and options.compile == CompilePolicy.NEVER:
+        raise UsageError(f"{compiler_option} needs the compiler, but --compile never turns it off")
     notes = []
-    if options.delivery != "module":
-        what = f"--delivery {options.delivery}"
-        notes += _concerns(what, "Android bundles", profiles, lambda profile: _is_android(profile, options))
+    if options.delivery != Delivery.MODULE:
+        option = f"--delivery {options.delivery}"
+        notes += _effect(option, "Android bundles", profiles, lambda profile: _is_android(profile, options))
     if options.platform:
-        what = f"--platform {options.platform}"
-        notes += _concerns(
-            what,
-            "targets without an accelerator of their own, such as cpu",
+        option = f"--platform {options.platform}"
+        notes += _effect(
+            option,
+            "targets without an accelerator, such as cpu",
             profiles,
             lambda profile: profile.bundle.template == options.platform or bool(platform_of(profile, options)),
         )
-    if several:
-        notes += _concerns(several, "the Edge TPU", profiles, divides)
+    if compiler_option:
+        notes += _effect(compiler_option, "the Edge TPU", profiles, divides)
     return notes
 
 
-def _concerns(
-    option: str, whom: str, profiles: Sequence[TargetProfile], fits: Callable[[TargetProfile], bool]
+def _effect(
+    option: str, scope: str, profiles: Sequence[TargetProfile], applies: Callable[[TargetProfile], bool]
 ) -> list[str]:
-    others = [profile.id for profile in profiles if not fits(profile)]
+    others = [profile.id for profile in profiles if not applies(profile)]
     if len(others) == len(profiles):
-        raise UsageError(f"{option} is for {whom}, and none of the targets has a use for it: {', '.join(others)}")
-    return [f"{option} is for {whom}: {', '.join(others)} built without it"] if others else []
+        raise UsageError(f"{option} applies to {scope} only, and to none of the targets: {', '.join(others)}")
+    return [f"{option} applies to {scope} only: {', '.join(others)} built without it"] if others else []

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.cache import sha256
-from edgepack.errors import UsageError
+from edgepack.choices import IoType, Recipe, parse_choice
 from edgepack.files import write_atomically
 from edgepack.pipeline.float_model import convert_model
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.model_info import preprocess_for
+from edgepack.pipeline.option_validation import validate_train
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
-from edgepack.pipeline.training import OnEvent, read_labelled, require_trainable, train_model
+from edgepack.pipeline.training import OnEvent, read_labelled, train_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
 from edgepack.train import Trained, TrainOptions
@@ -28,9 +29,9 @@ class TrainRequest:
         model: How the model is read; its time limit is that of the conversion to float.
         data: Source of labelled samples.
         validation: Source of labelled samples to measure on, empty for none.
-        recipe: One of `edgepack.train.RECIPES`.
+        recipe: Training recipe.
         options: Epochs, sparsity, clusters and so on.
-        io: Type of inputs and outputs of an int8 file: `FLOAT32`, `INT8` or `UINT8`.
+        io: Data type of the inputs and outputs of an int8 file.
         preprocess: `MEAN,STD` of pixels; empty for the default.
         timeout: Seconds that the training may take, None for no limit.
         out: Where the files go, without suffix; a suffix of .tflite is removed.
@@ -38,15 +39,20 @@ class TrainRequest:
     """
 
     data: str
-    recipe: str
+    recipe: Recipe
     out: Path
     model: ModelOptions = field(default_factory=ModelOptions)
     validation: str = ""
     options: TrainOptions = field(default_factory=TrainOptions)
-    io: str = "INT8"
+    io: IoType = IoType.INT8
     preprocess: str = ""
     timeout: float | None = None
     force: bool = False
+
+    def __post_init__(self) -> None:
+        """Convert texts to enums; `object.__setattr__` because the class is frozen."""
+        object.__setattr__(self, "recipe", parse_choice("--recipe", Recipe, self.recipe))
+        object.__setattr__(self, "io", parse_choice("--io", IoType, self.io))
 
 
 @dataclass(frozen=True)
@@ -103,17 +109,7 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
     Raises:
         EdgepackError: The request is not valid, or training failed; nothing is written then.
     """
-    request.options.require_valid(request.recipe)
-    if request.io not in {"FLOAT32", "INT8", "UINT8"}:
-        raise UsageError(f"--io: expected float32, int8 or uint8, got '{request.io.lower()}'")
-    stem = str(request.out).removesuffix(".tflite")
-    if not Path(stem).name:
-        raise UsageError(f"--out: expected a file name, got '{request.out}'")
-    tflite, report = Path(f"{stem}.tflite"), Path(f"{stem}.json")
-    for file in (tflite, report):
-        if file.exists() and not request.force:
-            raise UsageError(f"'{file}' already exists", hint="give another --out, or replace it with --force")
-    require_trainable(path)
+    tflite, report = validate_train(path, request)
     with Session(request.model, progress) as session:
         reference = convert_model(session, path)[0].tflite
         preprocess = preprocess_for(reference, request.preprocess)
@@ -126,7 +122,7 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
             data,
             request.recipe,
             request.options,
-            rule=SchemeRule("int8-qat", io=request.io),
+            rule=SchemeRule("int8-qat", io=request.io.upper()),
             validation=validation,
             on_event=on_event,
             timeout=request.timeout,

@@ -210,7 +210,7 @@ class _Training:
             )
         assert data.labels is not None
         check_labels(data.labels, classes, data.source)
-        return choose_loss(self.options.loss, compiled, classes, last_activation(self.plain))
+        return choose_loss(self.options.loss or "", compiled, classes, last_activation(self.plain))
 
     def _data(self, samples: SampleSet, infos: Sequence[TensorInfo]) -> Data:
         assert samples.labels is not None

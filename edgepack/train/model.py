@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgepack.choices import LossName, Recipe, SparsityPattern, SparsitySchedule, parse_choice, parse_optional
 from edgepack.errors import UsageError
 from edgepack.train.report import FileReport
 
@@ -17,23 +18,14 @@ RECIPES: dict[str, tuple[str, ...]] = {
     "prune+cluster+qat": ("prune", "cluster", "qat"),
 }
 
-#: Losses that fit class labels; `--loss` takes these names.
-LOSSES = (
-    "sparse_categorical_crossentropy",
-    "categorical_crossentropy",
-    "binary_crossentropy",
-    "mean_squared_error",
-    "mean_absolute_error",
-)
+#: Losses that fit class labels.
+LOSSES = tuple(LossName)
 
 #: Learning rate of each stage without `--learning-rate`: all of them start from a trained model.
 LEARNING_RATES = {"prune": 1e-3, "cluster": 2e-4, "qat": 2e-4}
 
 #: Epochs of each stage without `--epochs`.
 EPOCHS = {"prune": 6, "cluster": 4, "qat": 4}
-
-PATTERNS = ("", "2:4", "block")
-SCHEDULES = ("constant", "polynomial")
 
 
 @dataclass(frozen=True)
@@ -44,9 +36,10 @@ class TrainOptions:
         epochs: Epochs of each stage; 0 for the stage's own default.
         batch: Samples per step.
         learning_rate: Of each stage; 0.0 for the stage's own default.
-        loss: One of `LOSSES`; empty for the compiled model's, else the one that fits the output.
+        loss: Loss; None for the compiled model's, else the one that fits the output.
         sparsity: Share of zeros that pruning aims at, in (0, 1).
-        pattern: `` (any zeros), `2:4` (two zeros of every four values) or `block` (1 by 4 blocks, Dense layers only).
+        pattern: Where zeros are: `2:4` (two of every four values), `block` (1 by 4 blocks, Dense layers only), None for
+            anywhere.
         schedule: `constant` (all zeros at once) or `polynomial` (growing over the first two thirds of the stage).
         clusters: Different weights per layer.
         seed: Of every random choice.
@@ -56,13 +49,22 @@ class TrainOptions:
     epochs: int = 0
     batch: int = 32
     learning_rate: float = 0.0
-    loss: str = ""
+    loss: LossName | None = None
     sparsity: float = 0.5
-    pattern: str = ""
-    schedule: str = "polynomial"
+    pattern: SparsityPattern | None = None
+    schedule: SparsitySchedule = SparsitySchedule.POLYNOMIAL
     clusters: int = 16
     seed: int = 7
     allow_code: bool = False
+
+    def __post_init__(self) -> None:
+        """Convert texts to enums; `object.__setattr__` because the class is frozen."""
+        for name, value in {
+            "loss": parse_optional("--loss", LossName, self.loss),
+            "pattern": parse_optional("--pattern", SparsityPattern, self.pattern),
+            "schedule": parse_choice("--schedule", SparsitySchedule, self.schedule),
+        }.items():
+            object.__setattr__(self, name, value)
 
     def require_valid(self, recipe: str) -> None:
         """Check recipe and options.
@@ -70,17 +72,10 @@ class TrainOptions:
         Raises:
             UsageError: Names the option and what it takes.
         """
-        if recipe not in RECIPES:
-            raise UsageError(f"unknown recipe '{recipe}'", hint=f"recipes are: {', '.join(RECIPES)}")
-        if self.loss and self.loss not in LOSSES:
-            raise UsageError(f"unknown loss '{self.loss}'", hint=f"losses are: {', '.join(LOSSES)}")
-        if self.pattern not in PATTERNS:
-            raise UsageError(f"unknown pattern '{self.pattern}'", hint="patterns are: 2:4, block")
-        if self.schedule not in SCHEDULES:
-            raise UsageError(f"unknown schedule '{self.schedule}'", hint=f"schedules are: {', '.join(SCHEDULES)}")
+        parse_choice("--recipe", Recipe, recipe)
         if not 0.0 < self.sparsity < 1.0:
             raise UsageError(f"--sparsity: expected a share between 0 and 1, got {self.sparsity:g}")
-        if self.pattern == "2:4" and self.sparsity != 0.5:
+        if self.pattern == SparsityPattern.TWO_IN_FOUR and self.sparsity != 0.5:
             raise UsageError(
                 f"--pattern 2:4 makes half of the weights zero, --sparsity asks for {self.sparsity:g}",
                 hint="leave --sparsity out, or leave --pattern out",

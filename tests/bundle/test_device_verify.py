@@ -129,12 +129,12 @@ def test_people_read_what_ran_where(bundle: Path, adb: Path, capsys: pytest.Capt
         "not on HTP: this device has no HTP_RUNTIME_FP16",
         "golden vectors: 2 run, largest difference 0.0039 (allowed 0.02)",
         "median 1.62 ms, p90 2 ms of 50 runs",
-        "sound: ",
+        "verified: ",
     ):
         assert text in printed
     assert run(["verify", str(bundle)]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "measured before on Google Pixel 8 Pro (Tensor G3, Android 14): GPU, median 1.62 ms of 50 runs" in printed
+    assert "measured earlier on Google Pixel 8 Pro (Tensor G3, Android 14): GPU, median 1.62 ms of 50 runs" in printed
 
 
 def test_a_device_that_computes_otherwise_is_exit_7_with_figures(

@@ -1,4 +1,4 @@
-"""The command line: words in, documents and exit codes out."""
+"""The command line: arguments in; results, JSON documents and exit codes out."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgepack.cli.main import run as run_in_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DIGITS = REPOSITORY / "tests" / "data" / "digits_float.tflite"
@@ -28,9 +30,9 @@ def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> 
 
 def document(done: subprocess.CompletedProcess[str]) -> dict:
     """Return the one JSON document on stdout."""
-    found = json.loads(done.stdout)
-    assert found["schema"] == 1
-    return found
+    parsed = json.loads(done.stdout)
+    assert parsed["schema"] == 1
+    return parsed
 
 
 def build(out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
@@ -41,7 +43,7 @@ def build(out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_build_for_all_targets_without_tensorflow(tmp_path: Path) -> None:
-    """From a float .tflite all four bundles are built and each verifies; the JSON has what the contract promises."""
+    """All four bundles are built from a float .tflite and verify; the JSON document has the documented fields."""
     done = build(tmp_path, "-t", "all", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     results = {entry["target"]: entry for entry in document(done)["results"]}
@@ -60,7 +62,7 @@ def test_build_for_all_targets_without_tensorflow(tmp_path: Path) -> None:
 
 
 def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
-    """What a person reads is at most 80 columns wide, says the reason for each scheme and where each bundle is."""
+    """Text output is at most 80 columns wide, gives the reason for each scheme and the path of each bundle."""
     done = build(tmp_path / "o", "-t", "cpu", "-t", "edgetpu")
     assert done.returncode == 0, done.stderr
     for line in (done.stdout + done.stderr).splitlines():
@@ -71,7 +73,7 @@ def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
 
 
 def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    """No clock, no path and no order of a dictionary gets into a bundle, cached or not."""
+    """Bundles contain no time, path or dictionary order: built with or without the cache, their bytes are equal."""
     assert build(tmp_path / "a", "-t", "all").returncode == 0
     assert build(tmp_path / "b", "-t", "all", "--no-cache").returncode == 0
     first = {p.relative_to(tmp_path / "a"): p.read_bytes() for p in (tmp_path / "a").rglob("*") if p.is_file()}
@@ -83,7 +85,7 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
-    """--dry-run does everything but write."""
+    """--dry-run runs every stage but writes nothing."""
     done = build(tmp_path / "o", "-t", "cpu", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "dry run" in done.stdout
@@ -91,7 +93,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_existing_bundle_needs_force(tmp_path: Path) -> None:
-    """Without --force a bundle is never replaced; a folder that is no bundle is never replaced at all."""
+    """A bundle is replaced only with --force; a folder that is not a bundle is never replaced."""
     assert build(tmp_path, "-t", "cpu").returncode == 0
     assert build(tmp_path, "-t", "cpu").returncode == 7
     assert build(tmp_path, "-t", "cpu", "--force").returncode == 0
@@ -103,10 +105,10 @@ def test_an_existing_bundle_needs_force(tmp_path: Path) -> None:
 
 
 def test_max_drop_is_held(tmp_path: Path) -> None:
-    """A model that loses more than --max-drop ends with 8, says the figures and writes no bundle."""
+    """A model that loses more than --max-drop ends with exit code 8 and writes no bundle."""
     data = np.load(EXAMPLES / "eval.npz")
     x = data[data.files[0]]
-    # Calibration on nothing but black images clips every real one.
+    # Calibration on black images only clips every real image.
     np.savez(tmp_path / "black.npz", x=np.zeros((30, *x.shape[1:]), np.float32))
     done = run(
         "build", DIGITS, "-t", "edgetpu", "--samples", tmp_path / "black.npz", "--eval", EXAMPLES / "eval.npz",
@@ -122,7 +124,7 @@ def test_max_drop_is_held(tmp_path: Path) -> None:
 
 
 def test_int8_without_samples_says_how_many_and_of_what_form(tmp_path: Path) -> None:
-    """The Edge TPU takes int8 only: no samples is an error that says what to give; random numbers need a flag."""
+    """The Edge TPU supports int8 only: without samples the error names their forms; random numbers need a flag."""
     done = run("build", DIGITS, "-t", "edgetpu", "-o", tmp_path)
     assert done.returncode == 2
     assert "100" in done.stderr
@@ -137,7 +139,7 @@ def test_int8_without_samples_says_how_many_and_of_what_form(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("target", ["cpu", "android-gpu"])
 def test_without_data_the_schemes_that_need_none_are_taken(tmp_path: Path, target: str) -> None:
-    """A target that takes schemes without data is built without any."""
+    """A target that supports schemes without data is built without data."""
     done = run("build", DIGITS, "-t", target, "-o", tmp_path, "--json")
     assert done.returncode == 0, done.stdout
     entry = document(done)["results"][0]
@@ -146,7 +148,7 @@ def test_without_data_the_schemes_that_need_none_are_taken(tmp_path: Path, targe
 
 
 def test_a_scheme_the_target_refuses_lists_those_it_takes(tmp_path: Path) -> None:
-    """float16 on the Edge TPU is an error that names what it takes and what each needs."""
+    """float16 on the Edge TPU is an error that lists the supported schemes and the data that each needs."""
     done = run("build", DIGITS, "-t", "edgetpu", "--scheme", "float16", "-o", tmp_path)
     assert done.returncode == 2
     assert "int8" in done.stderr
@@ -154,7 +156,7 @@ def test_a_scheme_the_target_refuses_lists_those_it_takes(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "text"),
     [
         (["build", DIGITS, "-t", "edgtpu"], 2, "edgetpu"),
         (["build", DIGITS], 2, "-t TARGET"),
@@ -174,24 +176,32 @@ def test_a_scheme_the_target_refuses_lists_those_it_takes(tmp_path: Path) -> Non
 )  # fmt: skip
 @pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
 def test_bad_input_is_one_error(
-    tmp_path: Path, arguments: list[str | Path], code: int, said: str, as_json: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str | Path],
+    code: int,
+    text: str,
+    as_json: bool,
 ) -> None:
-    """What was wrong and what to do, on stderr or as one JSON document, with the documented code and no traceback."""
-    done = run(*arguments, *(["--json"] if as_json else []), cwd=tmp_path, EDGEPACK_EDGETPU_COMPILER="")
-    text = done.stdout if as_json else done.stderr
-    assert done.returncode == code, done.stdout + done.stderr
-    assert said in " ".join(text.replace("\n", " ").split())
-    assert "Traceback" not in done.stdout + done.stderr
+    """An error is one message on stderr or one JSON document, with the documented exit code and no traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", "")
+    exit_code = run_in_process([*map(str, arguments), *(["--json"] if as_json else [])])
+    captured = capsys.readouterr()
+    assert exit_code == code, captured
+    assert text in " ".join((captured.out if as_json else captured.err).split())
+    assert "Traceback" not in captured.out + captured.err
     if as_json:
-        assert document(done)["ok"] is False
-        assert document(done)["error"]["code"] == code
+        assert json.loads(captured.out)["ok"] is False
+        assert json.loads(captured.out)["error"]["code"] == code
     else:
-        assert "error: " in done.stderr
+        assert "error: " in captured.err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_check_answers_for_a_float_model(tmp_path: Path) -> None:
-    """A float .tflite is checked as what it would become; the JSON has a placement for every op."""
+    """A float .tflite is checked as the file that build would write; the JSON has a placement for every op."""
     done = run("check", DIGITS, "-t", "edgetpu", "--json")
     assert done.returncode == 0, done.stdout
     entry = document(done)["results"][0]
@@ -201,7 +211,7 @@ def test_check_answers_for_a_float_model(tmp_path: Path) -> None:
 
 
 def test_require_full_gates(shared_models: Path) -> None:
-    """A model with ops on the host ends with 3 under --require-full, and passes without."""
+    """A model with ops on the host ends with exit code 3 under --require-full and passes without it."""
     model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
     assert run("check", model, "-t", "edgetpu").returncode == 0
     done = run("check", model, "-t", "edgetpu", "--require-full", "--json")
@@ -210,7 +220,7 @@ def test_require_full_gates(shared_models: Path) -> None:
 
 
 def test_a_quantized_file_goes_straight_to_the_bundle(tmp_path: Path, shared_models: Path) -> None:
-    """Coral's uint8 files are checked and bundled as they are; a scheme that needs the float model is refused."""
+    """Coral's uint8 files are checked and bundled unchanged; a scheme that needs the float model is refused."""
     model = shared_models / "coral" / "mobilenet_v1_0.25_128_quant.tflite"
     done = run("build", model, "-t", "edgetpu", "-o", tmp_path, "--json")
     assert done.returncode == 0, done.stdout
@@ -237,7 +247,7 @@ def test_commands_that_look(command: list[str]) -> None:
 
 
 def test_inspect_shows_what_the_app_needs(tmp_path: Path) -> None:
-    """Inputs and outputs come with scale and zero point, for a model and for a bundle."""
+    """Inspect prints the scale and zero point of inputs and outputs, for a model and for a bundle."""
     assert build(tmp_path, "-t", "edgetpu").returncode == 0
     done = run("inspect", tmp_path / "digits-edgetpu", "--json")
     entry = document(done)["results"][0]
@@ -247,7 +257,7 @@ def test_inspect_shows_what_the_app_needs(tmp_path: Path) -> None:
 
 
 def test_lint_reports_a_bad_profile(tmp_path: Path) -> None:
-    """Every fault of a profile is said at once, with exit code 2."""
+    """Every fault of a profile is reported at once, with exit code 2."""
     (tmp_path / "profile.toml").write_text('schema = 1\nid = "x"\nnonsense = true\n')
     done = run("targets", "lint", tmp_path / "profile.toml")
     assert done.returncode == 2
@@ -255,7 +265,7 @@ def test_lint_reports_a_bad_profile(tmp_path: Path) -> None:
 
 
 def test_cache_shows_and_clears(tmp_path: Path) -> None:
-    """What a build keeps is shown, and cleared on demand."""
+    """Cache show lists the entries of a build, and cache clear removes them."""
     environment = {"EDGEPACK_CACHE_DIR": str(tmp_path / "cache")}
     run("build", DIGITS, "-t", "android-gpu", "-o", tmp_path, **environment)
     assert document(run("cache", "show", "--json", **environment))["results"]
@@ -264,18 +274,18 @@ def test_cache_shows_and_clears(tmp_path: Path) -> None:
 
 
 def test_sarif_for_a_code_host(tmp_path: Path, shared_models: Path) -> None:
-    """Check --sarif writes findings with rules, in one step; a folder that is not there is an error."""
+    """Check --sarif writes findings with rules; a folder that does not exist is refused."""
     model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
     done = run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "findings.sarif")
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "findings.sarif").read_text())
-    assert found["version"] == "2.1.0"
-    assert {result["ruleId"] for result in found["runs"][0]["results"]} >= {"op-not-supported"}
+    log = json.loads((tmp_path / "findings.sarif").read_text())
+    assert log["version"] == "2.1.0"
+    assert {result["ruleId"] for result in log["runs"][0]["results"]} >= {"op-not-supported"}
     assert run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "no" / "findings.sarif").returncode == 2
 
 
 def test_effort_is_said(tmp_path: Path) -> None:
-    """--effort medium improves int8, lists what it kept, and the manifest says it; an unknown word is refused."""
+    """--effort medium improves int8 and lists the steps kept, also in the manifest; an unknown effort is refused."""
     done = build(tmp_path, "-t", "edgetpu", "--effort", "medium", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     (entry,) = document(done)["results"]
@@ -288,7 +298,7 @@ def test_effort_is_said(tmp_path: Path) -> None:
 
 
 def test_a_cpu_bundle_for_android(tmp_path: Path) -> None:
-    """--platform android gives the cpu target an Android module, in the language asked for."""
+    """--platform android gives the cpu target an Android module in the requested language."""
     done = build(tmp_path, "-t", "cpu", "--platform", "android", "--language", "java", "--package", "org.acme")
     assert done.returncode == 0, done.stderr
     assert [p.name for p in (tmp_path / "digits-cpu" / "android").rglob("Digits.java")] == ["Digits.java"]

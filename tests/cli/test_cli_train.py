@@ -1,4 +1,4 @@
-"""`edgepack train`: files and a document come out, or an error that says what to do."""
+"""`edgepack train`: it writes a model and a report, or ends with an error that has a hint."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from edgepack.cli.main import run as run_in_process
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "digits"
@@ -28,9 +30,9 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ([MODEL, "--recipe", "qta"], 2, "unknown recipe 'qta'"),
+        ([MODEL, "--recipe", "qta"], 2, "--recipe: expected qat, prune, "),
         ([MODEL, "--recipe", "prune", "--sparsity", "1.5"], 2, "--sparsity"),
-        ([MODEL, "--recipe", "prune", "--pattern", "4:2"], 2, "unknown pattern '4:2'"),
+        ([MODEL, "--recipe", "prune", "--pattern", "4:2"], 2, "--pattern: expected 2:4 or block, got '4:2'"),
         ([MODEL, "--io", "int4"], 2, "--io: expected float32, int8 or uint8, got 'int4'"),
         ([REPOSITORY / "tests" / "data" / "digits_float.tflite"], 4, "only a Keras model can be trained"),
         ([EXAMPLES], 4, "is a folder, and only a Keras model can be trained"),
@@ -38,19 +40,19 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     ],
     ids=["recipe", "sparsity", "pattern", "io", "tflite", "folder", "nothing"],
 )
-def test_errors(tmp_path: Path, arguments: list, code: int, text: str) -> None:
-    """What cannot work ends with the documented exit code and a hint, before anything is converted or written."""
-    done = run(*arguments, "--data", EXAMPLES / "eval.npz", "-o", tmp_path / "out", "--json")
-    assert done.returncode == code, done.stdout + done.stderr
-    found = json.loads(done.stdout)
-    assert (found["command"], found["ok"]) == ("train", False)
-    assert text in found["error"]["message"]
+def test_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list, code: int, text: str) -> None:
+    """A request that cannot work ends with the documented exit code before anything is converted or written."""
+    words = ["train", *arguments, "--data", EXAMPLES / "eval.npz", "-o", tmp_path / "out", "--json"]
+    assert run_in_process([*map(str, words)]) == code
+    document = json.loads(capsys.readouterr().out)
+    assert (document["command"], document["ok"]) == ("train", False)
+    assert text in document["error"]["message"]
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_train(tmp_path: Path) -> None:
-    """Data without labels is refused; with labels the files are written once, and again only with --force."""
+    """Data without labels is refused; existing files are replaced only with --force."""
     refused = run(MODEL, "--data", EXAMPLES / "samples.npz", "-o", tmp_path / "out", "--json")
     assert refused.returncode == 2
     error = json.loads(refused.stdout)["error"]
@@ -61,8 +63,8 @@ def test_train(tmp_path: Path) -> None:
     (x,) = [stored[name] for name in stored.files if stored[name].ndim == 4]
     for name, part in (("train", slice(0, 300)), ("test", slice(300, 450))):
         np.savez(tmp_path / f"{name}.npz", x=x[part], y=stored["y"][part])
-    asked = [MODEL, "--data", tmp_path / "train.npz", "--validation", tmp_path / "test.npz", "--epochs", "1"]
-    first = run(*asked, "-o", tmp_path / "out.tflite", "--json")
+    arguments = [MODEL, "--data", tmp_path / "train.npz", "--validation", tmp_path / "test.npz", "--epochs", "1"]
+    first = run(*arguments, "-o", tmp_path / "out.tflite", "--json")
     assert first.returncode == 0, first.stdout + first.stderr
     (result,) = json.loads(first.stdout)["results"]
     assert result["model"] == str(tmp_path / "out.tflite")
@@ -76,13 +78,13 @@ def test_train(tmp_path: Path) -> None:
     assert written == {key: value for key, value in result.items() if key in written}
     assert str(tmp_path) not in (tmp_path / "out.json").read_text()
 
-    again = run(*asked, "-o", tmp_path / "out.tflite")
+    again = run(*arguments, "-o", tmp_path / "out.tflite")
     assert again.returncode == 2
-    assert "is already there" in again.stderr
-    forced = run(*asked, "-o", tmp_path / "out.tflite", "--force")
+    assert "already exists" in again.stderr
+    forced = run(*arguments, "-o", tmp_path / "out.tflite", "--force")
     assert forced.returncode == 0, forced.stderr
     assert "top-1" in forced.stdout
     assert "per channel" in forced.stdout
-    # The same training comes from the cache, byte for byte.
+    # The repeated training is read from the cache: the bytes are equal.
     assert (tmp_path / "out.tflite").read_bytes() == data
     assert {file.name for file in tmp_path.iterdir()} == {"out.tflite", "out.json", "train.npz", "test.npz"}

@@ -226,12 +226,12 @@ def test_folders_of_samples_measure_a_class_choice(postprocessing_models: Path, 
 def test_the_command_line_says_it(
     postprocessing_models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`check` and `build` print what is left to the loader, and `--json` lists it."""
+    """`check` and `build` print what the loader computes, and `--json` lists it."""
     model, samples = str(postprocessing_models / "probabilities.tflite"), str(postprocessing_models / "samples.npz")
     assert run(["check", model, "-t", "edgetpu", "--cut-tail"]) == 0
-    assert "left to the loader: SOFTMAX of 'Identity'" in capsys.readouterr().out
+    assert "moved to the loader: SOFTMAX of 'Identity'" in capsys.readouterr().out
     assert run(["build", model, "-t", "edgetpu", "--cut-tail", "--samples", samples, "-o", str(tmp_path)]) == 0
-    assert "left to the loader: SOFTMAX of 'Identity'" in capsys.readouterr().out
+    assert "moved to the loader: SOFTMAX of 'Identity'" in capsys.readouterr().out
     for command in (["check", model], ["build", model, "--dry-run"]):
         assert run([*command, "-t", "edgetpu", "--cut-tail", "--json"]) == 0
         document = json.loads(capsys.readouterr().out)

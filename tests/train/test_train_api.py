@@ -20,12 +20,19 @@ def samples(count: int = 20, labels: bool = True) -> SampleSet:
 @pytest.mark.parametrize(
     ("recipe", "options", "data", "name", "kind", "text"),
     [
-        ("qta", {}, samples(), "m.keras", UsageError, "unknown recipe 'qta'"),
-        ("qat", {"loss": "hinge"}, samples(), "m.keras", UsageError, "unknown loss 'hinge'"),
-        ("prune", {"pattern": "3:7"}, samples(), "m.keras", UsageError, "unknown pattern '3:7'"),
+        ("qta", {}, samples(), "m.keras", UsageError, "--recipe: expected qat, .* got 'qta'"),
+        ("qat", {"loss": "hinge"}, samples(), "m.keras", UsageError, "--loss: expected .* got 'hinge'"),
+        ("prune", {"pattern": "3:7"}, samples(), "m.keras", UsageError, "--pattern: expected 2:4 or block, got '3:7'"),
         ("prune", {"pattern": "2:4", "sparsity": 0.8}, samples(), "m.keras", UsageError, "makes half"),
         ("prune", {"sparsity": 1.0}, samples(), "m.keras", UsageError, "between 0 and 1"),
-        ("prune", {"schedule": "linear"}, samples(), "m.keras", UsageError, "unknown schedule 'linear'"),
+        (
+            "prune",
+            {"schedule": "linear"},
+            samples(),
+            "m.keras",
+            UsageError,
+            "--schedule: expected constant or polynomial, got 'linear'",
+        ),
         ("cluster", {"clusters": 2}, samples(), "m.keras", UsageError, "expected 3 to 256, got 2"),
         ("qat", {}, samples(labels=False), "m.keras", SamplesError, "'x.npz' have no labels"),
         ("qat", {}, samples(3), "m.keras", SamplesError, "only 3 samples"),

@@ -1,1 +1,1 @@
-"""Reports made from results: the page of `compare`, and SARIF for code scanning."""
+"""Reports: the HTML page of `compare`, and the findings of `check` as SARIF for code scanning."""

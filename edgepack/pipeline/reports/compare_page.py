@@ -1,4 +1,4 @@
-"""One self-contained page of a comparison: no network, readable on a phone, light and dark."""
+"""A comparison as one self-contained HTML page: no network, readable on a phone, light and dark."""
 
 import math
 from collections.abc import Sequence
@@ -7,16 +7,17 @@ from typing import Any
 from edgepack.pipeline.compare import ComparedScheme, Comparison
 from edgepack.resources import templates_dir
 from edgepack.runtime.metrics import Quality
+from edgepack.text import readable_size
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 620, 20, 270
-#: Width of a letter and height of a line of the picture's labels, with some room.
+#: Width of a letter and height of a line of the plot's labels in pixels, with a margin.
 _LETTER, _LINE = 8.0, 16.0
-#: Below this a layer's bar is drawn in the warning colour; about where int8 models begin to lose accuracy.
+#: SNR in dB below which a layer's bar has the warning color; int8 models begin to lose accuracy around it.
 _LOW_SNR = 15.0
 
 
 def html(comparison: Comparison) -> str:
-    """Return the page. The same comparison gives the same page; only times on this machine differ from run to run."""
+    """Return the page of a comparison; equal comparisons give equal pages."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -26,28 +27,19 @@ def html(comparison: Comparison) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made = [entry for entry in comparison.results if not entry.reason]
+    built = [entry for entry in comparison.results if not entry.reason]
     source = comparison.source
     return environment.get_template("compare.html.j2").render(
         title=comparison.model,
-        source=f"{source['format']}, {readable(source['bytes'])}, sha256 {source['sha256'][:12]}",
+        source=f"{source['format']}, {readable_size(source['bytes'])}, sha256 {source['sha256'][:12]}",
         targets=comparison.targets,
         rows=[_row(entry, comparison.targets) for entry in comparison.results],
-        plot=_plot(made),
-        layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in made if e.layers],
-        notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in made for note in e.notes)],
-        threads=next((e.latency.threads for e in made if e.latency is not None), 1),
-        runs=min((e.latency.runs for e in made if e.latency is not None), default=0),
+        plot=_plot(built),
+        layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in built if e.layers],
+        notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in built for note in e.notes)],
+        threads=next((e.latency.threads for e in built if e.latency is not None), 1),
+        runs=min((e.latency.runs for e in built if e.latency is not None), default=0),
     )
-
-
-def readable(count: float) -> str:
-    """Return bytes for people, in decimal units."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
 
 
 def _figure(value: float | None, digits: int = 2) -> str:
@@ -59,8 +51,8 @@ def _row(entry: ComparedScheme, targets: Sequence[str]) -> dict[str, Any]:
     return {
         "scheme": entry.scheme,
         "reason": entry.reason,
-        "size": readable(entry.bytes),
-        "gzip": readable(entry.gzip_bytes),
+        "size": readable_size(entry.bytes),
+        "gzip": readable_size(entry.gzip_bytes),
         "top1": _figure(None if quality is None else quality.top1),
         "top1_float": _figure(None if quality is None else quality.top1_float),
         "snr": _snr(quality),
@@ -97,20 +89,20 @@ def _layers(entry: ComparedScheme) -> list[dict[str, Any]]:
     ]
 
 
-def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
-    """Return the points of size against accuracy (against SNR without labels), None when nothing was measured."""
-    measured = [(entry, entry.quality) for entry in made if entry.quality is not None]
+def _plot(built: list[ComparedScheme]) -> dict[str, Any] | None:
+    """Return the plot of size against accuracy (SNR without labels), None with fewer than two measured files."""
+    measured = [(entry, entry.quality) for entry in built if entry.quality is not None]
     if len(measured) < 2:
         return None
-    # Zeros and clusters show in the compressed file only.
-    packed = any("+" in entry.scheme for entry in made)
+    # Pruning and clustering shrink the compressed file only.
+    compressed = any("+" in entry.scheme for entry in built)
 
     def size_of(entry: ComparedScheme) -> int:
-        return entry.gzip_bytes if packed else entry.bytes
+        return entry.gzip_bytes if compressed else entry.bytes
 
     by_top1 = all(quality.top1 is not None for _, quality in measured)
     best = max((q.snr_db for _, q in measured if q.snr_db is not None), default=60.0)
-    # An equal file has no finite SNR; it is drawn at the top.
+    # A file without error has no finite SNR; it is drawn at the top.
     heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
     low, high = _span(min(heights), max(heights), 1.0)
     _, widest = _span(0, max(size_of(entry) for entry, _ in measured), 1.0)
@@ -119,24 +111,24 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
             _LEFT + size_of(entry) / widest * (_RIGHT - _LEFT),
             _BOTTOM - (height - low) / (high - low) * (_BOTTOM - _TOP),
             entry.scheme,
-            f"{entry.scheme}: {readable(size_of(entry))}, {height:.2f}",
+            f"{entry.scheme}: {readable_size(size_of(entry))}, {height:.2f}",
         )
         for (entry, _), height in sorted(zip(measured, heights, strict=True), key=lambda item: size_of(item[0][0]))
     ]
-    # No label covers a point, or another label.
-    taken = [(x - 8, x + 8, y + 5) for x, y, *_ in places]
+    # Labels cover neither points nor other labels.
+    occupied = [(x - 8, x + 8, y + 5) for x, y, *_ in places]
     points = []
     for x, y, name, title in places:
-        left, baseline = _label_place(x, y, name, taken)
+        left, baseline = _label_place(x, y, name, occupied)
         place = {"x": x, "y": y, "label_x": left, "label_y": baseline}
         points.append({key: round(value, 1) for key, value in place.items()} | {"name": name, "title": title})
     digits = 1 if high - low >= 4 else 2
     return {
-        "size": "compressed file size" if packed else "file size",
+        "size": "compressed file size" if compressed else "file size",
         "what": "top-1 accuracy" if by_top1 else "SNR in dB",
         "points": points,
         "x_ticks": [
-            {"at": round(_LEFT + i / 4 * (_RIGHT - _LEFT), 1), "text": readable(widest * i / 4)} for i in range(5)
+            {"at": round(_LEFT + i / 4 * (_RIGHT - _LEFT), 1), "text": readable_size(widest * i / 4)} for i in range(5)
         ],
         "y_ticks": [
             {"at": round(_BOTTOM - i / 4 * (_BOTTOM - _TOP), 1), "text": _figure(low + (high - low) * i / 4, digits)}
@@ -145,34 +137,34 @@ def _plot(made: list[ComparedScheme]) -> dict[str, Any] | None:
     }
 
 
-def _label_place(x: float, y: float, text: str, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Return where a point's label starts: beside the point, else the nearest free line above or below it.
+def _label_place(x: float, y: float, text: str, occupied: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Return where the label of a point starts: next to the point, else on the nearest free line above or below it.
 
     Args:
-        x: The point.
-        y: The point.
+        x: Horizontal position of the point.
+        y: Vertical position of the point.
         text: The label.
-        taken: (start, end, baseline) of the labels so far; the new one is added.
+        occupied: (start, end, baseline) of the labels placed before; this one is added.
     """
     width = _LETTER * len(text)
     left = x + 10 if x + 10 + width < _RIGHT + 30 else x - 10 - width
-    # Lines in the order of their distance, above first.
+    # Candidate lines by distance, the upper one of a pair first.
     lines = [y + 5, *(y + 5 + sign * _LINE * step for step in range(1, 16) for sign in (-1, 1))]
     inside = [line for line in lines if _TOP < line < _BOTTOM - 4]
     free = [
         line
         for line in inside
-        if all(abs(line - other) >= _LINE - 1 or left > end or left + width < start for start, end, other in taken)
+        if all(abs(line - other) >= _LINE - 1 or left > end or left + width < start for start, end, other in occupied)
     ]
     baseline = (free or inside or lines)[0]
-    taken.append((left, left + width, baseline))
+    occupied.append((left, left + width, baseline))
     return left, baseline
 
 
 def _span(low: float, high: float, least: float) -> tuple[float, float]:
-    """Return limits a little wider than the values, and never of no width."""
+    """Return limits of an axis: slightly wider than the values, and at least `least` apart."""
     if high - low < least:
         middle = (low + high) / 2
         return middle - least / 2, middle + least / 2
-    room = (high - low) * 0.08
-    return (low - room if low else 0.0, math.ceil((high + room) * 100) / 100)
+    margin = (high - low) * 0.08
+    return (low - margin if low else 0.0, math.ceil((high + margin) * 100) / 100)

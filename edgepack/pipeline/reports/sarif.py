@@ -1,4 +1,4 @@
-"""A check as SARIF 2.1.0, the format in which code hosts take findings and show them on a pull request.
+"""The findings of a check as SARIF 2.1.0, which code hosts show on a pull request.
 
 Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0, sections 3.13 to 3.58.
 """
@@ -19,13 +19,13 @@ _LEVELS = {Placement.HOST: "warning", Placement.UNSUPPORTED: "error"}
 def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
     """Return the SARIF document of a check.
 
-    One rule per reason code that occurs, with its meaning and its fix; one result per op and reason: `warning` for an
-    op left to the host, `error` for one that runs nowhere, `note` for what concerns the whole model. Ops that are only
-    cut off by another one are left out: the one that cuts is there.
+    There is one rule per reason code, with its meaning and its fix, and one result per op and reason: `warning` for an
+    op that runs on the host, `error` for an op that runs nowhere, `note` for reasons that concern the whole model. Ops
+    that are only outside the partition have no result: the op that ended the partition has one.
 
     Args:
         reports: The check of each target.
-        model_name: Path of the model as the user gave it, relative to the repository for a code host to find it.
+        model_name: Path of the model; code hosts expect it to be relative to the repository.
     """
     results: list[dict[str, Any]] = []
     for report in reports:
@@ -73,7 +73,7 @@ def _result(reason: Reason, level: str, text: str, model_name: str, where: str, 
         "level": level,
         "message": {"text": f"{_sentence(text)} Fix: {_sentence(reason.fix)}"},
         "locations": [location],
-        # A code host tells results of one run from those of the next by this, so it must not name a line or a time.
+        # Code hosts match results of successive runs by this value, so it contains no position and no time.
         "partialFingerprints": {"edgepack/v1": f"{target}:{where}:{reason.code}"},
     }
 
@@ -96,7 +96,7 @@ def _sentence(text: str) -> str:
 
 
 def _uri(name: str) -> str:
-    """Return a path as a relative URI reference, whatever its characters."""
+    """Return a path as a relative URI reference, percent-encoded where needed."""
     from urllib.parse import quote
 
     return quote(name.replace("\\", "/"), safe="/-._~")
