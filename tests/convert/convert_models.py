@@ -288,15 +288,18 @@ def untrained(path: str) -> None:
 def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
     """Convert while the fast way fails, so that the documented call has to do it."""
     from edgepack.convert import ConvertOptions, child
+    from edgepack.convert.load_keras import load_archive
+    from edgepack.convert.load_saved_model import load_saved_model
 
     def fail(_: Any) -> bytes:
         raise RuntimeError("made to fail")
 
-    kept, child._frozen = child._frozen, fail
+    load = load_saved_model if Path(path).is_dir() else load_archive
+    original, child._convert_frozen = child._convert_frozen, fail
     try:
-        return child.convert(path, "saved_model" if Path(path).is_dir() else "keras", ConvertOptions(), [])
+        return child.convert(load, Path(path), ConvertOptions(), [])
     finally:
-        child._frozen = kept
+        child._convert_frozen = original
 
 
 def abort(*_: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 from edgepack.child import Worker
 from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.compare import missing_weights, relative_difference
-from edgepack.convert.detect import detect
+from edgepack.convert.importers.registry import importer_for
 from edgepack.convert.interface import plain_name
 from edgepack.convert.keras_code import find_code
 from edgepack.convert.original import named_leaves, rebuilt, unique
@@ -52,7 +52,7 @@ def flipped(path: Path) -> None:
         ("cut.keras", truncated, "broken zip archive"),
         ("flipped.keras", flipped, "damaged|broken zip archive"),
         ("other.zip", lambda p: write_zip(p, {"a.txt": "x"}), "without config.json"),
-        ("weightless.keras", lambda p: write_zip(p, {"config.json": "{}"}), "model.weights.h5 is not in it"),
+        ("weightless.keras", lambda p: write_zip(p, {"config.json": "{}"}), "model.weights.h5 is missing"),
         ("list.keras", lambda p: write_zip(p, {"config.json": "[]", "model.weights.h5": ""}), "cannot be read"),
         ("badjson.keras", lambda p: write_zip(p, {"config.json": "{", "model.weights.h5": ""}), "cannot be read"),
         ("folder", lambda p: p.mkdir(), "folder without saved_model.pb: it is empty"),
@@ -85,7 +85,7 @@ def test_a_folder_above_the_model_is_pointed_down(tmp_path: Path) -> None:
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(ModelFileError) as caught:
-        detect(tmp_path)
+        importer_for(tmp_path)
     assert str(tmp_path / "export") in caught.value.hint
 
 

@@ -150,7 +150,7 @@ def test_the_documented_call_stands_in(shared_models: Path, tensorflow_worker: W
 
 def test_an_untrained_model_is_noted(converted: Convert, make: Make) -> None:
     """Where every input gives the same output, a note says that the check could not see much."""
-    assert "says little" in converted(make("untrained", "zero.keras")).notes[0]
+    assert "proves little" in converted(make("untrained", "zero.keras")).notes[0]
     assert converted(EXAMPLE / "digits.keras").notes == ()
 
 

@@ -4,11 +4,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import convert_models
 import numpy as np
 import pytest
 
-from edgepack.child import Worker
-from edgepack.convert import ConvertOptions, FloatModel, convert, door
+from edgepack.child import Job, Worker
+from edgepack.convert import ConvertOptions, FloatModel, child, convert
+from edgepack.convert.importers.base import LOG_NAME
 from edgepack.errors import ConversionError, ModelFileError, UsageError
 from edgepack.graph import read_model
 from edgepack.runtime import Runner
@@ -125,7 +127,7 @@ def test_missing_ops_are_named(converted: Convert, make: Make, tmp_path: Path) -
         converted(make("missing_op", "special"))
     assert caught.value.details["ops"] == ["Betainc"]
     assert "Select TF ops" in caught.value.hint
-    log = tmp_path / "logs" / door.LOG_NAME
+    log = tmp_path / "logs" / LOG_NAME
     assert str(log) in caught.value.hint
     assert "tf.Betainc" in log.read_text()
 
@@ -138,16 +140,16 @@ def test_random_models_are_not_called_broken(converted: Convert, make: Make) -> 
 
 def test_a_crash_is_one_error_with_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that aborts gives one error that names the signal and the file with the log's tail."""
-    monkeypatch.setattr(door, "CHILD_FUNCTION", "convert_models:abort")
+    monkeypatch.setattr(child, "CONVERT", Job(convert_models.abort, ConversionError, "aborting"))
     with Worker() as worker, pytest.raises(ConversionError, match="SIGABRT") as caught:
         convert(EXAMPLE, worker=worker, options=ConvertOptions(), log_dir=tmp_path)
-    assert str(tmp_path / door.LOG_NAME) in caught.value.hint
-    assert "LLVM ERROR" in (tmp_path / door.LOG_NAME).read_text()
+    assert str(tmp_path / LOG_NAME) in caught.value.hint
+    assert "LLVM ERROR" in (tmp_path / LOG_NAME).read_text()
 
 
 def test_a_time_limit_is_kept(tmp_path: Path) -> None:
     """A conversion that takes too long is stopped and says so; the child serves again afterwards."""
     with Worker() as worker:
-        with pytest.raises(ConversionError, match=r"longer than 0\.5 seconds"):
+        with pytest.raises(ConversionError, match=r"limit of 0\.5 seconds"):
             convert(EXAMPLE, worker=worker, options=ConvertOptions(), timeout=0.5, log_dir=tmp_path)
         assert worker.call("os.path:join", "a", "b") == "a/b"
