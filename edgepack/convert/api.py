@@ -39,8 +39,8 @@ def convert(
     Raises:
         ModelFileError: There is no readable model at `path`.
         UsageError: `options` name an input or a signature that does not exist.
-        ConversionError: The model carries code, has dynamic dimensions without a given shape, cannot be converted, or
-            its outputs changed.
+        ConversionError: The model contains code, has dynamic dimensions without a requested shape, cannot be converted,
+            or its outputs changed.
     """
     path = Path(path)
     importer = importer_for(path)

@@ -32,7 +32,7 @@ _MIXED = {"mixed_float16", "mixed_bfloat16"}
 
 @dataclass(frozen=True)
 class Code:
-    """One place where a model carries code.
+    """One place in a configuration that contains code.
 
     Attributes:
         layer: Name of the enclosing layer, empty at the top level.
@@ -72,7 +72,7 @@ def archive_config(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def find_code(config: object, layer: str = "") -> Iterator[Code]:
-    """Yield every place of a configuration that carries code, in file order.
+    """Yield every place in a configuration that contains code, in file order.
 
     Args:
         config: `config.json` of a .keras archive, or the `model_config` of an .h5.

@@ -51,43 +51,32 @@ def read_h5_config(path: Path) -> tuple[dict[str, Any], str]:
 
 
 @dataclass(frozen=True)
-class _Container:
-    """A file format of Keras: how to read its configuration, and how to write a copy with another one."""
+class KerasContainer:
+    """A file format of Keras.
+
+    Attributes:
+        suffix: Suffix without which Keras refuses the file.
+        read_config: Returns the model's configuration and the Keras version that wrote the file.
+        rewrite: Writes a copy of a file with another configuration.
+    """
 
     suffix: str
     read_config: Callable[[Path], tuple[dict[str, Any], str]]
     rewrite: Callable[[Path, Path, dict[str, Any]], None]
 
 
-def load_archive(path: Path, options: ConvertOptions) -> Original:
-    """Load a .keras archive without its optimizer; code in it runs only when the options allow it.
-
-    Args:
-        path: The archive.
-        options: The user's options.
-
-    Raises:
-        ModelFileError: The file is broken.
-        ConversionError: It contains code that is not allowed, or neither Keras loads it.
-    """
-    return _load(path, _Container(".keras", archive_config, _rewrite_archive), options)
-
-
-def load_h5(path: Path, options: ConvertOptions) -> Original:
-    """Load an .h5 without its optimizer; code in it runs only when the options allow it.
+def load_keras(path: Path, options: ConvertOptions, *, container: KerasContainer) -> Original:
+    """Load a Keras model without its optimizer; code in it runs only when the options allow it.
 
     Args:
         path: The file.
         options: The user's options.
+        container: Its format.
 
     Raises:
         ModelFileError: The file is broken.
-        ConversionError: It contains code that is not allowed, or neither Keras loads it.
+        ConversionError: It contains code that is not allowed, or neither Keras 3 nor tf-keras loads it.
     """
-    return _load(path, _Container(".h5", read_h5_config, _rewrite_h5), options)
-
-
-def _load(path: Path, container: _Container, options: ConvertOptions) -> Original:
     config, version = container.read_config(path)
     if not options.allow_code:
         refuse_code(path, config)
@@ -113,7 +102,7 @@ def _load(path: Path, container: _Container, options: ConvertOptions) -> Origina
 
 
 @contextmanager
-def _loadable(path: Path, container: _Container, config: dict[str, Any]) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def _loadable(path: Path, container: KerasContainer, config: dict[str, Any]) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yield a file that Keras loads and TFLite converts, with the suffix Keras requires and without mixed precision.
 
     The second value is notes for the user on what was changed.
@@ -144,6 +133,13 @@ def _rewrite_h5(path: Path, copy: Path, config: dict[str, Any]) -> None:
     shutil.copyfile(path, copy)
     with h5py.File(copy, "r+") as file:
         file.attrs["model_config"] = json.dumps(config)
+
+
+#: Keras archive: config.json and model.weights.h5 in a zip.
+ARCHIVE = KerasContainer(".keras", archive_config, _rewrite_archive)
+
+#: Legacy HDF5 with the configuration in the attribute `model_config`.
+H5 = KerasContainer(".h5", read_h5_config, _rewrite_h5)
 
 
 def _with_keras(path: Path, custom: dict[str, Any], safe: bool) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ class ConvertOptions:
 
     Attributes:
         input_shapes: Full shape by input name, batch dimension first; required for inputs with dynamic dimensions.
-        allow_code: True to run Lambda layers, custom classes and file operations that the model carries.
+        allow_code: True to run Lambda layers, custom classes and file operations in the model.
         batch: Size that replaces a dynamic batch dimension.
         signature: Signature of a SavedModel; empty for `serving_default` or the only one.
     """

@@ -86,7 +86,7 @@ class Conversion:
         largest absolute value.
 
         Args:
-            load: Loads the file; a function at module level, because the child imports it by name.
+            load: Loads the file in the child; a function at module level or a partial of one, because it is pickled.
 
         Raises:
             ModelFileError: The file is broken.
@@ -149,7 +149,7 @@ class Importer(ABC):
         Raises:
             ModelFileError: The file is broken.
             UsageError: The options name an input or a signature that does not exist.
-            ConversionError: The model carries code, has dynamic dimensions without a given shape, or cannot be
+            ConversionError: The model contains code, has dynamic dimensions without a requested shape, or cannot be
                 converted.
         """
 

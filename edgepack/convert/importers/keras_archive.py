@@ -1,11 +1,12 @@
 """Keras archive (.keras): a zip with config.json and model.weights.h5, as Keras 3 and tf-keras write it."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 from edgepack.convert.importers.base import Conversion, Importer
 from edgepack.convert.keras_code import archive_config, refuse_code
-from edgepack.convert.load_keras import load_archive
+from edgepack.convert.load_keras import ARCHIVE, load_keras
 from edgepack.convert.model import FloatModel
 from edgepack.errors import ModelFileError
 
@@ -39,7 +40,7 @@ class KerasArchiveImporter(Importer):
         config, _ = archive_config(path)
         if not conversion.options.allow_code:
             refuse_code(path, config)
-        return conversion.with_tensorflow(load_archive)
+        return conversion.with_tensorflow(partial(load_keras, container=ARCHIVE))
 
 
 def _require_intact(path: Path) -> None:

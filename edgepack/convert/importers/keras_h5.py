@@ -1,9 +1,10 @@
 """Legacy Keras HDF5 (.h5): configuration in the attribute `model_config`, weights in the same file."""
 
+from functools import partial
 from pathlib import Path
 
 from edgepack.convert.importers.base import Conversion, Importer
-from edgepack.convert.load_keras import load_h5
+from edgepack.convert.load_keras import H5, load_keras
 from edgepack.convert.model import FloatModel
 
 
@@ -22,4 +23,4 @@ class KerasH5Importer(Importer):
 
     def convert(self, conversion: Conversion) -> FloatModel:
         """Convert; the child refuses code before it imports TensorFlow."""
-        return conversion.with_tensorflow(load_h5)
+        return conversion.with_tensorflow(partial(load_keras, container=H5))

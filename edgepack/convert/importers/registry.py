@@ -134,9 +134,9 @@ def refresh() -> None:
 
 @cache
 def _installed() -> _Installed:
-    found = collect_entry_points(GROUP, BUILTIN, "importer")
-    importers, warnings = [], list(found.warnings)
-    for entry in sorted(found.entries.values(), key=lambda entry: (entry.name not in BUILTIN, entry.name)):
+    points = collect_entry_points(GROUP, BUILTIN, "importer")
+    importers, warnings = [], list(points.warnings)
+    for entry in sorted(points.entries.values(), key=lambda entry: (entry.name not in BUILTIN, entry.name)):
         try:
             importers.append(_load(entry))
         except (Exception, SystemExit) as error:
