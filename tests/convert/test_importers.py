@@ -114,6 +114,18 @@ def test_one_file_adds_a_format(install: Install, tmp_path: Path) -> None:
     np.testing.assert_allclose(Runner(model.tflite).run([x])[0], expected, rtol=1e-5)
 
 
+def test_a_fingerprint_follows_the_code(install: Install, tmp_path: Path) -> None:
+    """The fingerprint for cache keys is the same for the same code, and changes with the plugin's module."""
+    write_npzmodel(tmp_path / "net.npzmodel")
+    install_npzmodel(install)
+    importer = importer_for(tmp_path / "net.npzmodel")
+    before = importer.fingerprint
+    assert before == importer_for(tmp_path / "net.npzmodel").fingerprint
+    with (tmp_path / "site" / "edgepack_npzmodel.py").open("a") as module:
+        module.write("# changed\n")
+    assert importer.fingerprint != before
+
+
 def test_the_content_decides_not_the_suffix(install: Install, tmp_path: Path) -> None:
     """A file with another format's suffix is recognized by its content, also when a plugin is installed."""
     install_npzmodel(install)

@@ -3,9 +3,11 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import getfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from edgepack.cache import sha256
 from edgepack.child import ChildCrash, ChildException, ChildTimeout, JobCall, Worker
 from edgepack.convert.model import ConvertOptions, FloatModel
 from edgepack.errors import ConversionError
@@ -128,6 +130,12 @@ class Importer(ABC):
     def needs_tensorflow(self) -> bool:
         """True when a conversion loads TensorFlow, which takes seconds."""
         return "tensorflow" in self.modules
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity for cache keys: it changes with the code of the module, which a plugin's version may not."""
+        module = Path(getfile(type(self)))
+        return f"{type(self).__module__}:{type(self).__qualname__} {sha256(module.read_bytes())}"
 
     @abstractmethod
     def recognizes(self, path: Path, head: bytes) -> bool:
