@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, ParamSpec, Self, TypeVar
+from typing import Any, BinaryIO, Generic, ParamSpec, Self, TypeVar, overload
 
 from edgepack.errors import EdgepackError
 
@@ -118,6 +118,12 @@ class Worker:
         """Start the child now. Linux ends a child with the thread that started it, so start it on the main thread."""
         self._start()
 
+    @overload
+    def call(
+        self, function: JobCall[R], /, *, timeout: float | None = None, on_event: Callable[[Any], None] | None = None
+    ) -> R: ...
+
+    @overload
     def call(
         self,
         function: str,
@@ -126,11 +132,23 @@ class Worker:
         timeout: float | None = None,
         on_event: Callable[[Any], None] | None = None,
         **kwargs: Any,
+    ) -> Any: ...
+
+    def call(
+        self,
+        function: JobCall[Any] | str,
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        on_event: Callable[[Any], None] | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """Run a function in the child and return what it returns.
+        """Run a function in the child and return its result.
+
+        Unlike `run`, this leaves the failure of the child itself to the caller, who can name files and formats.
 
         Args:
-            function: `package.module:name`; arguments and result have to pickle.
+            function: A job with its arguments, or `package.module:name`; arguments and result have to pickle.
             *args: Positional arguments.
             timeout: Seconds until the child is killed, None for no limit.
             on_event: Called with each value that the function hands to `emit`.
@@ -140,6 +158,8 @@ class Worker:
             EdgepackError: The function raised it.
             ChildCrash: The child died, took too long (`ChildTimeout`) or raised another error (`ChildException`).
         """
+        if isinstance(function, JobCall):
+            args, kwargs, function = function.args, dict(function.kwargs), function.job.reference
         process = self._start()
         assert process.stdin is not None and self._log is not None
         self._log_start = self._log.seek(0, os.SEEK_END)
@@ -177,14 +197,13 @@ class Worker:
         """
         job = call.job
         try:
-            result: R = self.call(job.reference, *call.args, timeout=timeout, on_event=on_event, **call.kwargs)
+            return self.call(call, timeout=timeout, on_event=on_event)
         except ChildCrash as crash:
             raise job.error(
                 f"{job.purpose} failed: {crash.reason}",
                 hint=job.hint or "run `edgepack inspect` on the model; if it is sound, report this with the log below",
                 details={"log_tail": crash.log_tail},
             ) from crash
-        return result
 
     def log_tail(self) -> str:
         """Return the last lines the child printed during the last call."""

@@ -1,5 +1,7 @@
 """Small helpers for texts that people read."""
 
+from collections.abc import Sequence
+
 
 def first_line(error: BaseException | str, limit: int = 400, *, default: str = "no message") -> str:
     """Return the first line of an error's text or of a text, cut at `limit` characters.
@@ -22,3 +24,9 @@ def readable_size(count: float) -> str:
         if count < 1000:
             return f"{count:.1f} {unit}"
     return f"{count / 1000:.1f} TB"
+
+
+def first_few(items: Sequence[str], limit: int = 5) -> str:
+    """Return the first items joined with `; `, and how many more there are: `a; b; and 3 more`."""
+    shown = "; ".join(items[:limit])
+    return f"{shown}; and {len(items) - limit} more" if len(items) > limit else shown

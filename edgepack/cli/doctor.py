@@ -35,12 +35,14 @@ def doctor(json_: bool = arguments.JSON) -> int:
     from edgepack.bundle.adb import ADB
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
+    from edgepack.convert.importers import registry as importers
     from edgepack.profiles.registry import known_ids, warnings
     from edgepack.tools import find
 
     programs = [compiler.find() for compiler in all_compilers().values()]
     programs += [find(tool) for tool in (JAVAC, KOTLINC, ADB)]
     tools = [{"kind": "tool", **asdict(info)} for info in programs]
+    problems = [*warnings(), *importers.warnings()]
     packages = [_package(name, purpose) for name, purpose in _PACKAGES]
     if json_:
         output.document(
@@ -48,7 +50,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
             [*tools, *packages],
             python=platform.python_version(),
             targets=list(known_ids()),
-            warnings=list(warnings()),
+            warnings=problems,
             cache=str(default_cache_dir()),
         )
         return 0
@@ -61,7 +63,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
         _print(entry)
     output.out(f"targets: {', '.join(known_ids())}")
     output.out(f"cache: {default_cache_dir()}")
-    for text in warnings():
+    for text in problems:
         output.warn(text)
     return 0
 

@@ -1,4 +1,4 @@
-"""From a trained model to a float .tflite: the only door to TensorFlow, and only inside a child process."""
+"""Conversion of a trained model to a float .tflite. TensorFlow is imported only in a child process."""
 
 from edgepack.convert.api import convert
 from edgepack.convert.model import ConvertOptions, FloatModel

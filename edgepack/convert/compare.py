@@ -1,4 +1,4 @@
-"""Holds a converted file against the model it came from: outputs on the same inputs, and the weights."""
+"""Comparison of a converted file with its original: outputs on the same inputs, and the number of weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from edgepack.graph import Model
 
 Array = npt.NDArray[Any]
 
-#: Largest difference of an output, relative to its largest absolute value, that counts as equal.
+#: Largest difference of an output, relative to its largest absolute value, that is accepted as equal.
 TOLERANCE = 1e-4
 
-#: Part of the original's weights that has to be in the file. Below 1 because the converter fuses batch norm and folds
-#: constants; a file that lost its variables has next to nothing.
+#: Fraction of the original's weights that the file must contain. Below 1 because the converter fuses batch
+#: normalization and folds constants; a file that lost its variables contains almost none.
 _WEIGHTS_SHARE = 0.5
 
 
 def probe_inputs(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> list[list[Array]]:
-    """Return deterministic pseudo-random inputs for the check.
+    """Return deterministic pseudo-random inputs for the comparison.
 
-    Floats are drawn from [0, 1), as images are, and from [-1, 1); integers are 0 or 1, valid as indices of any table.
+    Floats are uniform in [0, 1), like images, and in [-1, 1); integers are 0 or 1, valid indices of any table.
 
     Args:
         shapes: Static shape of each input.
@@ -43,24 +43,24 @@ def probe_inputs(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> li
     return sets
 
 
-def relative_difference(expected: Sequence[Array], got: Sequence[Array]) -> float:
+def relative_difference(expected: Sequence[Array], actual: Sequence[Array]) -> float:
     """Return the largest difference of any output, divided by that output's largest absolute value.
 
-    Values that are not numbers count as equal when both sides have them in the same place, else as infinitely
+    NaN and infinite values count as equal when both sides have the same one in the same place, else as infinitely
     different.
 
     Args:
         expected: The original's outputs.
-        got: The converted model's, the same shapes.
+        actual: The converted model's outputs, of the same shapes.
 
     Returns:
         0.0 for equal outputs, infinity when a shape or a NaN differs.
     """
     worst = 0.0
-    for one, other in zip(expected, got, strict=True):
-        if one.shape != other.shape:
+    for reference, output in zip(expected, actual, strict=True):
+        if reference.shape != output.shape:
             return float("inf")
-        a, b = one.astype(np.float64), other.astype(np.float64)
+        a, b = reference.astype(np.float64), output.astype(np.float64)
         finite = np.isfinite(a)
         if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
             return float("inf")
@@ -68,7 +68,7 @@ def relative_difference(expected: Sequence[Array], got: Sequence[Array]) -> floa
             continue
         difference = float(np.abs(a[finite] - b[finite]).max())
         scale = float(np.abs(a[finite]).max())
-        # An output of zeros has no scale: any difference is then absolute.
+        # An output of zeros has no scale: its difference is absolute.
         worst = max(worst, difference / scale if scale > 0 else difference)
     return worst
 
@@ -82,27 +82,27 @@ def largest_difference(
     return max((relative_difference(original(arrays), converted(arrays)) for arrays in inputs), default=0.0)
 
 
-def is_telling(original: Callable[[Sequence[Array]], list[Array]], inputs: Sequence[Sequence[Array]]) -> bool:
-    """True when the original answers its probes differently, so that equal outputs mean something.
+def outputs_vary(original: Callable[[Sequence[Array]], list[Array]], inputs: Sequence[Sequence[Array]]) -> bool:
+    """Return whether the original's outputs depend on its inputs, so that a comparison can detect a wrong conversion.
 
-    An untrained network's softmax gives the same probabilities for everything, and any conversion would agree with it.
+    The softmax of an untrained network gives the same probabilities for every input, and any conversion agrees with it.
     """
     first, *others = (original(arrays) for arrays in inputs)
     return any(relative_difference(first, other) > 10 * TOLERANCE for other in others)
 
 
 def missing_weights(model: Model, variables: Mapping[str, tuple[int, ...]]) -> str:
-    """Return how many weights are missing from a file, empty when it holds them.
+    """Return a sentence about the weights that a file lacks, empty when it has them.
 
-    Only variables with two and more dimensions count: the vectors of batch norm are fused into them.
+    Only variables with two or more dimensions count: the vectors of batch normalization are fused into them.
 
     Args:
         model: The converted file.
-        variables: Shape of each variable the converted function reads.
+        variables: Shape of each variable that the converted function reads.
     """
     expected = sum(int(np.prod(shape)) for shape in variables.values() if len(shape) >= 2)
-    held = {t.buffer: t.elements for graph in model.graphs for t in graph.tensors if t.is_constant and t.is_float}
-    found = sum(held.values())
-    if found >= _WEIGHTS_SHARE * expected:
+    sizes = {t.buffer: t.elements for graph in model.graphs for t in graph.tensors if t.is_constant and t.is_float}
+    count = sum(sizes.values())
+    if count >= _WEIGHTS_SHARE * expected:
         return ""
-    return f"it holds {found} weights, the original has {expected}"
+    return f"the file has {count} weights, the original has {expected}"

@@ -1,4 +1,4 @@
-"""Writes names into a converted file: the author's for its inputs and outputs, plain ones inside."""
+"""Tensor names and the signature of a converted file: the author's names for inputs and outputs, plain ones inside."""
 
 import re
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ from typing import Any
 from edgepack.graph.edit import pack, unpack
 from edgepack.graph.read import schema
 
-#: Wrappers that tracing and loading put around the author's names.
+#: Prefixes that tracing and loading add to the author's names.
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+(?=.)")
 
-#: Function names that TensorFlow counts up per process: `__inference_serve_1234`, `while_body_567`.
+#: Counters per process that TensorFlow appends to function names: `__inference_serve_1234`, `while_body_567`.
 _COUNTED = re.compile(r"(?<=[A-Za-z_])_?\d{2,}$")
 
 
 def write_interface(tflite: bytes, key: str, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
-    """Give a file one signature for its main graph, and names that do not change from run to run.
+    """Write one signature for the main graph, and tensor names that do not change from run to run.
 
-    The converter drops names and signatures of a frozen function and keeps only the order; the author's names go back
-    by position. Inner tensors are called after the last operation that was fused into them, without TensorFlow's
-    counters, which depend on what the process did before.
+    The converter drops names and signatures of a frozen function and keeps only the order, so the author's names are
+    assigned by position. Inner tensors are named after the last operation that was fused into them, without
+    TensorFlow's counters, which depend on what the process did before.
 
     Args:
-        tflite: A file whose main graph's inputs and outputs stand in the order of the names.
+        tflite: A file whose main graph has its inputs and outputs in the order of the names.
         key: Signature key such as `serving_default`.
-        inputs: Unique names.
-        outputs: Unique names.
+        inputs: Unique names of the inputs.
+        outputs: Unique names of the outputs.
 
     Returns:
         The edited file.
@@ -41,7 +41,7 @@ def write_interface(tflite: bytes, key: str, inputs: Sequence[str], outputs: Seq
     fixed: dict[int, str] = {}
     for name, index in [*zip(inputs, graph.inputs, strict=True), *zip(outputs, graph.outputs, strict=True)]:
         if name not in fixed.values():
-            # A tensor that is input and output, or an output twice, has one name: its first.
+            # A tensor that is input and output, or two outputs, can have only one name: the first.
             fixed.setdefault(int(index), name)
     for number, part in enumerate(model.subgraphs):
         if number:
@@ -61,7 +61,7 @@ def plain_name(name: str) -> str:
 
 
 def _name_tensors(graph: Any, fixed: dict[int, str]) -> None:
-    """Rename every tensor of a graph; `fixed` holds the names that are not ours to choose, by index."""
+    """Rename every tensor of a graph; `fixed` maps the index of inputs and outputs to their names."""
     taken = set(fixed.values())
     for index, tensor in enumerate(graph.tensors):
         if index in fixed:

@@ -1,7 +1,7 @@
-"""Finds code in a Keras model's configuration: Lambda layers, custom classes and functions. Needs no Keras.
+"""Detection of code in a Keras model's configuration: Lambda layers, custom classes and functions. Needs no Keras.
 
-Keras stores each object as `{"module", "class_name", "config", "registered_name"}`. Objects of Keras itself carry a
-module under `keras`; anything else names code that loading would import or run.
+Keras stores each object as `{"module", "class_name", "config", "registered_name"}`. Objects of Keras itself have a
+module below `keras`; any other module is code that loading would import or run.
 """
 
 import json
@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.errors import ConversionError, ModelFileError
+from edgepack.text import first_few
 
-#: Classes of Keras itself that hold code or load another model's.
+#: Classes of Keras that contain code or load the code of another model.
 _CODE_CLASSES = {
-    "Lambda": "holds a Python function",
-    "__lambda__": "holds a Python function",
+    "Lambda": "contains a Python function",
+    "__lambda__": "contains a Python function",
     "TFSMLayer": "loads another SavedModel by its path",
-    "TorchModuleWrapper": "holds a pickled PyTorch module",
-    "JaxLayer": "holds a Python function",
-    "FlaxLayer": "holds a Python function",
+    "TorchModuleWrapper": "contains a pickled PyTorch module",
+    "JaxLayer": "contains a Python function",
+    "FlaxLayer": "contains a Python function",
 }
 
 _HELPERS = {"utils", "saving", "datasets"}
@@ -31,13 +32,13 @@ _MIXED = {"mixed_float16", "mixed_bfloat16"}
 
 @dataclass(frozen=True)
 class Code:
-    """One place where a model carries code.
+    """One place in a configuration that contains code.
 
     Attributes:
-        layer: Name of the layer it stands in, empty at the top.
+        layer: Name of the enclosing layer, empty at the top level.
         what: Class or function, as stored.
-        why: What makes it code.
-        module: Module to import for it, empty when the file does not say.
+        why: Why it is code, as a predicate: `contains a Python function`.
+        module: Module that defines it, empty when the file does not name one.
     """
 
     layer: str
@@ -51,7 +52,7 @@ class Code:
 
 
 def archive_config(path: Path) -> tuple[dict[str, Any], str]:
-    """Return a .keras archive's configuration without what only training needs, and the Keras version that wrote it.
+    """Return the configuration in a .keras archive without its compile settings, and the Keras version that wrote it.
 
     Raises:
         ModelFileError: The archive's JSON cannot be read.
@@ -71,11 +72,11 @@ def archive_config(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def find_code(config: object, layer: str = "") -> Iterator[Code]:
-    """Yield every place of a configuration that carries code, in file order.
+    """Yield every place in a configuration that contains code, in file order.
 
     Args:
         config: `config.json` of a .keras archive, or the `model_config` of an .h5.
-        layer: Name of the layer `config` stands in.
+        layer: Name of the layer that encloses `config`.
     """
     if isinstance(config, list):
         for item in config:
@@ -88,9 +89,9 @@ def find_code(config: object, layer: str = "") -> Iterator[Code]:
     if isinstance(name, str):
         if isinstance(inner, dict) and isinstance(inner.get("name"), str):
             layer = inner["name"]
-        found = _code_of(name, config, layer)
-        if found is not None:
-            yield found
+        code = _code_of(name, config, layer)
+        if code is not None:
+            yield code
     for key in config:
         yield from find_code(config[key], layer)
 
@@ -110,40 +111,39 @@ def _code_of(name: str, config: dict[str, Any], layer: str) -> Code | None:
 
 def _is_keras(module: str) -> bool:
     package, *rest = module.split(".")
-    # Keras's helpers download, unpack and load files; no layer needs them by name.
+    # Helpers of Keras download, unpack and load files; no layer refers to them.
     return module == "builtins" or (package in {"keras", "tf_keras"} and not _HELPERS & set(rest))
 
 
 def without_mixed_precision(config: Any) -> tuple[Any, set[str]]:
-    """Return a configuration with mixed precision turned into float32, and the policies that were replaced.
+    """Return a configuration with float32 in place of mixed precision, and the policies that were replaced.
 
-    Mixed precision keeps weights in float32 and computes in half precision, for which TFLite has no kernels.
+    Mixed precision stores weights in float32 and computes in half precision, for which TFLite has no kernels.
     """
     if isinstance(config, list):
         parts = [without_mixed_precision(item) for item in config]
-        return [part for part, _ in parts], set().union(*(found for _, found in parts))
+        return [part for part, _ in parts], set().union(*(policies for _, policies in parts))
     if not isinstance(config, dict):
         return config, set()
     name = config["config"].get("name") if isinstance(config.get("config"), dict) else None
     if config.get("class_name") in {"DTypePolicy", "Policy"} and name in _MIXED:
         return {**config, "config": {**config["config"], "name": "float32"}}, {str(name)}
     changed = {key: without_mixed_precision(value) for key, value in config.items()}
-    return {key: part for key, (part, _) in changed.items()}, set().union(*(found for _, found in changed.values()))
+    return {key: part for key, (part, _) in changed.items()}, set().union(
+        *(policies for _, policies in changed.values())
+    )
 
 
 def refuse_code(path: Path, config: object) -> None:
-    """Refuse a configuration that carries code.
+    """Refuse a configuration that contains code.
 
     Raises:
         ConversionError: Names the layers and the flag that allows them.
     """
-    found = list(dict.fromkeys(find_code(config)))
-    if not found:
-        return
-    shown = "; ".join(str(code) for code in found[:5])
-    more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
-    raise ConversionError(
-        f"'{path}' carries code that would run on this machine: {shown}{more}",
-        hint="if you trust where the model comes from, allow it with --allow-code; or build it of Keras layers only",
-        details={"code": [str(code) for code in found]},
-    )
+    codes = [str(code) for code in dict.fromkeys(find_code(config))]
+    if codes:
+        raise ConversionError(
+            f"'{path}' contains code that would run on this machine: {first_few(codes)}",
+            hint="if you trust the source of the model, allow its code with --allow-code; or use only layers of Keras",
+            details={"code": codes},
+        )

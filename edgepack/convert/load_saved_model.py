@@ -1,33 +1,35 @@
-"""Load a SavedModel in the child and say how its signature is called."""
+"""Loading of a SavedModel's signature in the child, as a callable with named tensors."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.original import OpenInput, Original
 from edgepack.convert.saved_model_scan import refuse_unsafe, scan_saved_model
 from edgepack.errors import ConversionError, ModelFileError, UsageError
+from edgepack.text import first_line
 
 
-def choose_signature(path: Path, signatures: Sequence[str], asked: str) -> str:
-    """Return the signature to convert: the one asked for, else `serving_default`, else the only one.
+def choose_signature(path: Path, signatures: Sequence[str], requested: str) -> str:
+    """Return the signature to convert: the requested one, else `serving_default`, else the only one.
 
     Raises:
-        UsageError: The one asked for does not exist, or there are several and none is asked for.
-        ConversionError: The model has none.
+        UsageError: The requested signature does not exist, or there are several and none was requested.
+        ConversionError: The model has no signature.
     """
     if not signatures:
         raise ConversionError(
-            f"'{path}' has no signature, so it does not say how it is called",
+            f"'{path}' has no signature, which conversion needs",
             hint="export it with one: tf.saved_model.save(model, DIR, signatures=...) or model.export(DIR)",
         )
-    if asked:
-        if asked not in signatures:
+    if requested:
+        if requested not in signatures:
             raise UsageError(
-                f"'{path}' has no signature '{asked}'", hint=f"its signatures are: {', '.join(signatures)}"
+                f"'{path}' has no signature '{requested}'", hint=f"its signatures are: {', '.join(signatures)}"
             )
-        return asked
+        return requested
     if "serving_default" in signatures:
         return "serving_default"
     if len(signatures) > 1:
@@ -43,31 +45,30 @@ def load_saved_model(path: Path, options: ConvertOptions) -> Original:
 
     Args:
         path: The folder.
-        options: The user's.
+        options: The user's options.
 
     Raises:
         ModelFileError: The folder is broken.
-        UsageError: As `choose_signature`.
-        ConversionError: It carries operations that are not allowed, or cannot be loaded.
+        UsageError: See `choose_signature`.
+        ConversionError: It contains operations that are not allowed, or cannot be loaded.
     """
-    facts = scan_saved_model(path)
+    scan = scan_saved_model(path)
     if not options.allow_code:
-        refuse_unsafe(path, facts)
-    key = choose_signature(path, facts.signatures, options.signature)
-    import tensorflow as tf
-
+        refuse_unsafe(path, scan)
+    key = choose_signature(path, scan.signatures, options.signature)
+    tf = import_tensorflow()
     try:
-        loaded = tf.saved_model.load(str(path), tags=list(facts.tags))
+        loaded = tf.saved_model.load(str(path), tags=list(scan.tags))
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
-        # A missing or damaged checkpoint; but an op this TensorFlow lacks is reported by the same classes.
-        if isinstance(error, tf.errors.OpError | OSError | IndexError) and "not registered" not in first:
+        reason = first_line(error, default="")
+        # A missing or damaged checkpoint. An op that this TensorFlow lacks raises the same classes.
+        if isinstance(error, tf.errors.OpError | OSError | IndexError) and "not registered" not in reason:
             raise ModelFileError(
-                f"'{path}' is a broken SavedModel: {first}", hint="copy or export the whole folder again"
+                f"'{path}' is a broken SavedModel: {reason}", hint="copy or export the whole folder again"
             ) from error
         raise ConversionError(
-            f"'{path}' cannot be loaded: {type(error).__name__}: {first}",
-            hint="load it where it was made and export it again with a newer TensorFlow",
+            f"'{path}' cannot be loaded: {type(error).__name__}: {reason}",
+            hint="load it in the environment that saved it and export it again with a newer TensorFlow",
             details={"log": str(error)},
         ) from error
     function = loaded.signatures[key]
@@ -81,6 +82,6 @@ def load_saved_model(path: Path, options: ConvertOptions) -> Original:
         return list(function(**{one.name: tensor for one, tensor in zip(inputs, tensors, strict=True)}).items())
 
     def documented() -> Any:
-        return tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[key], tags=set(facts.tags))
+        return tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[key], tags=set(scan.tags))
 
     return Original(inputs, call, documented, signature=key, keep=(loaded,))

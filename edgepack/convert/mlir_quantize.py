@@ -1,11 +1,13 @@
-"""TFLiteConverter's own quantizer on a float .tflite with ranges: the fallback for what ai-edge-quantizer refuses.
+"""TFLiteConverter's own quantizer on a float .tflite with ranges: the fallback when ai-edge-quantizer refuses.
 
-Runs TensorFlow, which aborts the process on models it cannot take: call it in a child process.
+It runs TensorFlow, which aborts the process on models that it does not support: run `MLIR_QUANTIZE` in a child process.
 """
 
 from typing import Any
 
-from edgepack.errors import ConversionError
+from edgepack.child import Job
+from edgepack.convert.environment import import_tensorflow
+from edgepack.errors import QuantizationError
 from edgepack.text import first_line
 
 
@@ -17,41 +19,54 @@ def mlir_quantize(
     weights: str = "per-channel",
     activations: str = "INT8",
 ) -> bytes:
-    """Make int8 of a float .tflite whose tensors carry (minimum, maximum), as `graph.edit.set_ranges` writes them.
+    """Quantize a float .tflite whose tensors have (minimum, maximum), as `graph.edit.set_ranges` writes them, to int8.
 
     Args:
         tflite: The float model with ranges.
         io: Type of inputs and outputs: `FLOAT32`, `INT8` or `UINT8`.
-        fully_connected: `per-channel` or `per-tensor`: granularity of FULLY_CONNECTED weights.
-        weights: The same for all other weights; `per-tensor` holds for FULLY_CONNECTED as well.
-        activations: Type of activations; only `INT8`. For int16 TensorFlow has another path, which takes no ranges: fed
-            with them, this quantizer writes int32 biases and asymmetric scales that the int16 kernels refuse.
+        fully_connected: Granularity of FULLY_CONNECTED weights: `per-channel` or `per-tensor`.
+        weights: Granularity of all other weights; `per-tensor` applies to FULLY_CONNECTED as well.
+        activations: Type of activations; only `INT8`. TensorFlow quantizes to int16 by another path, which accepts no
+            ranges: with ranges this quantizer writes int32 biases and asymmetric scales, which the int16 kernels
+            refuse.
 
     Returns:
-        The quantized model; signatures and names are those TFLiteConverter writes.
+        The quantized model; signatures and names are those that TFLiteConverter writes.
 
     Raises:
-        ConversionError: TFLiteConverter's quantizer failed.
+        QuantizationError: TFLiteConverter's quantizer failed, or does not support the types.
     """
     if activations != "INT8":
-        raise ConversionError(f"TFLiteConverter's quantizer takes ranges for INT8 activations only, got {activations}")
-    if io not in ("FLOAT32", "INT8", "UINT8"):
-        raise ConversionError(
-            f"TFLiteConverter's quantizer cannot make inputs and outputs {io}, expected FLOAT32, INT8 or UINT8"
+        raise QuantizationError(
+            f"TFLiteConverter's quantizer accepts ranges for INT8 activations only, got {activations}"
         )
-    import tensorflow as tf
+    if io not in ("FLOAT32", "INT8", "UINT8"):
+        raise QuantizationError(
+            f"TFLiteConverter's quantizer does not support inputs and outputs of type {io}: expected FLOAT32, INT8 or"
+            " UINT8"
+        )
+    tf = import_tensorflow()
     from tensorflow.lite.python import convert, util
 
     types: dict[str, Any] = {"FLOAT32": tf.float32, "INT8": tf.int8, "UINT8": tf.uint8}
     try:
-        made: bytes = convert.mlir_quantize(
+        quantized: bytes = convert.mlir_quantize(
             tflite,
             disable_per_channel=weights == "per-tensor",
             disable_per_channel_for_dense_layers=fully_connected == "per-tensor",
         )
         if io != "FLOAT32":
-            # The quantizer leaves float ends; this is how TFLiteConverter itself takes them off.
-            made = bytes(util.modify_model_io_type(made, types[io], types[io]))
+            # The quantizer leaves float inputs and outputs; TFLiteConverter itself removes them with this function.
+            quantized = bytes(util.modify_model_io_type(quantized, types[io], types[io]))
     except Exception as error:
-        raise ConversionError(f"TFLiteConverter's quantizer failed: {first_line(error)}") from error
-    return made
+        raise QuantizationError(f"TFLiteConverter's quantizer failed: {first_line(error, default='')}") from error
+    return quantized
+
+
+#: `mlir_quantize` as a job for the child process.
+MLIR_QUANTIZE = Job(
+    mlir_quantize,
+    error=QuantizationError,
+    purpose="quantization with TFLiteConverter",
+    hint="build float16, or dynamic-range where the target supports it",
+)

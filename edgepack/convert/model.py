@@ -1,11 +1,7 @@
-"""What conversion takes and gives, as values."""
+"""Options and result of a conversion."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-#: What a model file can be.
-SourceFormat = Literal["keras", "h5", "saved_model", "tflite"]
 
 
 @dataclass(frozen=True)
@@ -13,9 +9,9 @@ class ConvertOptions:
     """How to read a model.
 
     Attributes:
-        input_shapes: Whole shapes by input name, batch first; for inputs with dynamic dimensions.
-        allow_code: True to run Lambda layers, custom classes and file operations that the model carries.
-        batch: What a dynamic batch dimension becomes.
+        input_shapes: Full shape by input name, batch dimension first; required for inputs with dynamic dimensions.
+        allow_code: True to run Lambda layers, custom classes and file operations in the model.
+        batch: Size that replaces a dynamic batch dimension.
         signature: Signature of a SavedModel; empty for `serving_default` or the only one.
     """
 
@@ -27,19 +23,19 @@ class ConvertOptions:
 
 @dataclass(frozen=True)
 class FloatModel:
-    """A model as a .tflite, before any scheme of edgepack touched it.
+    """A model as a .tflite, before edgepack quantizes it.
 
     Attributes:
-        tflite: The file.
-        source_format: What the user gave.
-        quantized: True when the user's .tflite was quantized already (integers or half precision inside).
+        tflite: The file's content.
+        source_format: Id of the importer that read the user's file: `keras`, `h5`, `saved_model`, `tflite`.
+        quantized: True when the user's .tflite was already quantized (integer or half-precision tensors).
         checked: Largest difference between the .tflite's outputs and the original's, divided by the largest absolute
-            value of that output; None for a .tflite, which is its own original.
+            value of that output; None for a .tflite, which has no other original.
         notes: Sentences for the user.
     """
 
     tflite: bytes
-    source_format: SourceFormat
+    source_format: str
     quantized: bool
     checked: float | None
     notes: tuple[str, ...] = ()

@@ -1,10 +1,11 @@
-"""Dynamic dimensions: which shape each input gets, and a .tflite with its shapes fixed. Needs no TensorFlow."""
+"""Dynamic dimensions: the static shape of each input, and a .tflite with static shapes. Needs no TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
 import numpy as np
 
+from edgepack.child import Job
 from edgepack.convert.model import ConvertOptions
 from edgepack.errors import ConversionError, UsageError
 from edgepack.graph import Model
@@ -18,36 +19,38 @@ def resolve_shape(name: str, shape: Sequence[int | None] | None, options: Conver
     """Return the static shape of an input.
 
     Args:
-        name: The input.
-        shape: Its shape with None for dynamic dimensions; None when even the rank is open.
-        options: The user's shapes and batch.
+        name: Name of the input.
+        shape: Its shape with None for dynamic dimensions; None when the rank is unknown, too.
+        options: The user's shapes and batch size.
 
     Raises:
-        ConversionError: A dimension besides the batch is dynamic and no shape is given, or the one given does not fit.
+        ConversionError: A dimension besides the batch is dynamic and the options have no shape for it, or one that
+            does not fit.
     """
-    asked = options.input_shapes.get(name)
-    if asked is not None:
+    requested = options.input_shapes.get(name)
+    if requested is not None:
         fits = shape is None or (
-            len(asked) == len(shape) and all(have in (None, want) for want, have in zip(asked, shape, strict=True))
+            len(requested) == len(shape)
+            and all(size in (None, new) for new, size in zip(requested, shape, strict=True))
         )
-        if not fits or any(size < 1 for size in asked):
+        if not fits or any(size < 1 for size in requested):
             raise ConversionError(
-                f"--input-shape {name}={_csv(asked)} does not fit input '{name}': expected {_shown(shape)}",
-                hint="give every dimension, the batch first, as whole numbers from 1",
+                f"--input-shape {name}={_csv(requested)} does not fit input '{name}': expected {_format_open(shape)}",
+                hint="give all dimensions, batch first, as positive integers",
             )
-        return tuple(asked)
+        return tuple(requested)
     if shape is None:
         raise ConversionError(
-            f"input '{name}' has no shape, not even a number of dimensions",
-            hint=f"give its whole shape, the batch first: --input-shape {quote(name)}=1,224,224,3",
+            f"input '{name}' has neither a shape nor a known number of dimensions",
+            hint=f"give its full shape, batch first: --input-shape {quote(name)}=1,224,224,3",
         )
     resolved = (options.batch if size is None and axis == 0 else size for axis, size in enumerate(shape))
     static = tuple(resolved)
     if any(size is None for size in static):
-        example = _csv(tuple(_guess(axis, size, len(static)) for axis, size in enumerate(static)))
+        example = _csv(tuple(_example_size(axis, size, len(static)) for axis, size in enumerate(static)))
         raise ConversionError(
-            f"input '{name}' has dynamic dimensions besides the batch: its shape is {_shown(shape)}",
-            hint=f"give its whole shape, the batch first, for example: --input-shape {quote(name)}={example}",
+            f"input '{name}' has dynamic dimensions besides the batch: its shape is {_format_open(shape)}",
+            hint=f"give its full shape, batch first, for example: --input-shape {quote(name)}={example}",
         )
     return tuple(int(size) for size in static if size is not None)
 
@@ -56,7 +59,7 @@ def check_names(names: Sequence[str], options: ConvertOptions) -> None:
     """Refuse shapes for inputs that do not exist.
 
     Raises:
-        UsageError: Lists the inputs the model has.
+        UsageError: Lists the inputs of the model.
     """
     unknown = [name for name in options.input_shapes if name not in names]
     if unknown:
@@ -70,8 +73,8 @@ def fixed_shapes(model: Model, options: ConvertOptions) -> dict[str, Shape]:
     """Return the static shape of every input of a .tflite, empty when none is dynamic.
 
     Raises:
-        UsageError: The options name an input the file does not have.
-        ConversionError: As `resolve_shape`.
+        UsageError: The options name an input that the file does not have.
+        ConversionError: See `resolve_shape`.
     """
     check_names(model.input_names(), options)
     shapes = {}
@@ -82,14 +85,14 @@ def fixed_shapes(model: Model, options: ConvertOptions) -> dict[str, Shape]:
 
 
 def fix_shapes(tflite: bytes, shapes: Mapping[str, Shape]) -> bytes:
-    """Write static shapes into a .tflite; runs the model once, so call it in a child.
+    """Write static shapes into a .tflite. This runs the model once: run `FIX_SHAPES` in a child process.
 
-    The runtime works out the shapes of activations, and they are written into the file. A file this machine cannot run
-    (custom ops) gets its batch fixed only.
+    The runtime infers the shapes of activations, and they are written into the file. For a file that this machine
+    cannot run (custom ops), only the batch dimension becomes static.
 
     Args:
         tflite: A file with dynamic inputs.
-        shapes: Whole shape of each input, in file order.
+        shapes: Full shape of each input, in file order.
 
     Returns:
         The file with every known shape static.
@@ -102,7 +105,7 @@ def fix_shapes(tflite: bytes, shapes: Mapping[str, Shape]) -> bytes:
     try:
         interpreter = Interpreter(
             model_content=tflite,
-            # A delegate would hide the tensors between its ops.
+            # A delegate hides the tensors between its ops.
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
             experimental_preserve_all_tensors=True,
         )
@@ -116,23 +119,36 @@ def fix_shapes(tflite: bytes, shapes: Mapping[str, Shape]) -> bytes:
     except (RuntimeError, ValueError) as error:
         if "unresolved custom op" in str(error) and len({shape[:1] for shape in shapes.values()}) == 1:
             return set_batch(tflite, next(iter(shapes.values()))[0])
-        told = ", ".join(f"{name}={_csv(shape)}" for name, shape in shapes.items())
         raise ConversionError(
-            f"the model does not run with the input shapes {told}: {first_line(error)}",
-            hint="give the shapes it was made for with --input-shape",
+            f"the model does not run with the input shapes {format_shapes(shapes)}: {first_line(error)}",
+            hint="give the shapes that the model expects with --input-shape",
         ) from error
     model = unpack(tflite)
-    found = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
+    inferred = {detail["index"]: detail["shape"] for detail in interpreter.get_tensor_details()}
     for index, tensor in enumerate(model.subgraphs[0].tensors):
         signature = tensor.shapeSignature
-        if index in found and signature is not None and len(signature) and (np.asarray(signature) < 0).any():
-            tensor.shape = np.array(found[index], np.int32)
+        if index in inferred and signature is not None and len(signature) and (np.asarray(signature) < 0).any():
+            tensor.shape = np.array(inferred[index], np.int32)
             tensor.shapeSignature = None
     return pack(model)
 
 
-def _guess(axis: int, size: int | None, rank: int) -> int:
-    """Return a plausible number for an example: 224 for height and width of an image, 128 otherwise."""
+#: `fix_shapes` as a job; `Conversion.run` adds the file and its format to the error texts.
+FIX_SHAPES = Job(
+    fix_shapes,
+    error=ConversionError,
+    purpose="making the shapes static",
+    hint="give the shapes that the model expects with --input-shape",
+)
+
+
+def format_shapes(shapes: Mapping[str, Shape]) -> str:
+    """Return shapes as the command line spells them: `image=1,224,224,3, mask=1,224,224`."""
+    return ", ".join(f"{name}={_csv(shape)}" for name, shape in shapes.items())
+
+
+def _example_size(axis: int, size: int | None, rank: int) -> int:
+    """Return a plausible size for an example: 224 for height and width of an image, 128 otherwise."""
     return size if size is not None else 1 if axis == 0 else 224 if rank == 4 else 128
 
 
@@ -140,5 +156,5 @@ def _csv(shape: Sequence[int]) -> str:
     return ",".join(str(size) for size in shape)
 
 
-def _shown(shape: Sequence[int | None] | None) -> str:
+def _format_open(shape: Sequence[int | None] | None) -> str:
     return "any shape" if shape is None else f"({', '.join('?' if size is None else str(size) for size in shape)})"

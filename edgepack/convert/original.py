@@ -1,4 +1,4 @@
-"""The user's model inside the child: what it takes, what it gives, and how to call it."""
+"""The user's model in the child: its inputs, its outputs, and how to call it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,8 +12,8 @@ class OpenInput:
 
     Attributes:
         name: The author's name.
-        shape: None for dynamic dimensions; None as a whole when the rank is open.
-        dtype: TensorFlow's name of the type, `float32`.
+        shape: None for dynamic dimensions; None altogether when the rank is unknown.
+        dtype: TensorFlow's name of the type, such as `float32`.
     """
 
     name: str
@@ -27,11 +27,11 @@ class Original:
 
     Attributes:
         inputs: In the model's own order.
-        call: Flat tensors in that order to (name, tensor) pairs of the outputs in the model's own order.
-        documented: Returns TFLiteConverter made by the documented call for this kind of model.
-        signature: Key the .tflite's signature gets.
+        call: Maps flat tensors in that order to (name, tensor) pairs of the outputs, in the model's own order.
+        documented: Returns a TFLiteConverter from the documented call for this kind of model.
+        signature: Signature key of the .tflite.
         notes: Sentences for the user.
-        keep: Objects that have to live as long as `call` is used.
+        keep: Objects that have to stay alive while `call` is used.
     """
 
     inputs: tuple[OpenInput, ...]
@@ -72,18 +72,18 @@ def rebuilt(structure: Any, leaves: Sequence[Any]) -> Any:
 
 
 def is_positional(name: str) -> bool:
-    """True when a name from `named_leaves` says only a position."""
+    """Return whether a name from `named_leaves` is only a position."""
     return re.fullmatch(r"[0-9_]*", name) is not None
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Return the names with `_1`, `_2` added where one repeats."""
+    """Return the names, with `_1`, `_2`, ... appended to repeated ones."""
     taken = set(names)
-    found: list[str] = []
+    result: list[str] = []
     for name in names:
         free, number = name, 0
-        while free in found or (number and free in taken):
+        while free in result or (number and free in taken):
             number += 1
             free = f"{name}_{number}"
-        found.append(free)
-    return found
+        result.append(free)
+    return result

@@ -1,7 +1,7 @@
-"""Looks into a SavedModel without loading it: its signatures, and the operations that would touch files or run Python.
+"""Scan of a SavedModel without loading it: its signatures, and operations that would access files or run Python.
 
-Reads the protocol buffer's wire format directly, because importing TensorFlow to refuse a model takes seconds. Field
-numbers are from tensorflow/core/protobuf (saved_model.proto, meta_graph.proto, saved_object_graph.proto) and
+It reads the protocol buffer's wire format directly, because importing TensorFlow just to refuse a model takes seconds.
+Field numbers are from tensorflow/core/protobuf (saved_model.proto, meta_graph.proto, saved_object_graph.proto) and
 tensorflow/core/framework (graph.proto, function.proto, node_def.proto, attr_value.proto).
 """
 
@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgepack.errors import ConversionError, ModelFileError
+from edgepack.text import first_few
 
-#: Never part of a model that computes on its inputs only.
+#: Operations that a model that only computes on its inputs does not have.
 _FORBIDDEN = {
     op: does
     for does, ops in {
@@ -24,12 +25,12 @@ _FORBIDDEN = {
         " CSVDatasetV2 SqlDataset LMDBDataset InitializeTableFromTextFile InitializeTableFromTextFileV2 MatchingFiles"
         " MatchingFilesDataset",
         "runs Python": "PyFunc PyFuncStateless EagerPyFunc",
-        "talks to another machine": "RpcCall RpcClient RpcServer RemoteCall",
+        "connects to another machine": "RpcCall RpcClient RpcServer RemoteCall",
     }.items()
     for op in ops.split()
 }
 
-#: Every SavedModel has these in its saver; they are refused where the model itself would run them.
+#: Operations in the saver of every SavedModel; refused where the model itself would run them.
 _SAVER = {
     **dict.fromkeys(("Save", "SaveV2", "SaveSlices", "MergeV2Checkpoints"), "writes a file"),
     **dict.fromkeys(("Restore", "RestoreV2", "RestoreSlice"), "reads a file"),
@@ -57,13 +58,13 @@ class _MetaGraph:
 
 
 @dataclass(frozen=True)
-class SavedModelFacts:
-    """What a SavedModel says about itself.
+class SavedModelScan:
+    """Signatures, tags and unsafe operations of a SavedModel.
 
     Attributes:
-        signatures: Keys of the signatures it can be called by, sorted.
+        signatures: Keys of the signatures, sorted.
         tags: Tags of the graph that will be loaded.
-        unsafe: Sentences naming operations that touch files or run Python, with where they stand.
+        unsafe: One phrase per operation that accesses files or runs Python: name, effect and node.
     """
 
     signatures: tuple[str, ...]
@@ -71,8 +72,8 @@ class SavedModelFacts:
     unsafe: tuple[str, ...]
 
 
-def scan_saved_model(folder: Path) -> SavedModelFacts:
-    """Read what a SavedModel holds; of several graphs the one tagged `serve`, else the first.
+def scan_saved_model(folder: Path) -> SavedModelScan:
+    """Scan a SavedModel; of several graphs, the one tagged `serve`, else the first, provides signatures and tags.
 
     Args:
         folder: The folder with saved_model.pb.
@@ -90,27 +91,26 @@ def scan_saved_model(folder: Path) -> SavedModelFacts:
     except (ValueError, IndexError) as error:
         raise ModelFileError(f"'{file}' is corrupt: {error}", hint="export the SavedModel again") from error
     if not graphs:
-        raise ModelFileError(f"'{file}' holds no graph", hint="export the SavedModel again")
+        raise ModelFileError(f"'{file}' contains no graph", hint="export the SavedModel again")
     chosen = next((graph for graph in graphs if graph.tags == ["serve"]), graphs[0])
-    return SavedModelFacts(
+    return SavedModelScan(
         signatures=tuple(sorted(key for key in chosen.signatures if key != _INIT_SIGNATURE)),
         tags=tuple(chosen.tags),
-        unsafe=tuple(sorted({sentence for graph in graphs for sentence in _unsafe(graph)})),
+        unsafe=tuple(sorted({phrase for graph in graphs for phrase in _unsafe(graph)})),
     )
 
 
-def refuse_unsafe(folder: Path, facts: SavedModelFacts) -> None:
-    """Refuse a SavedModel with operations that touch files or run Python.
+def refuse_unsafe(folder: Path, scan: SavedModelScan) -> None:
+    """Refuse a SavedModel with operations that access files or run Python.
 
     Raises:
         ConversionError: Names the operations and the flag that allows them.
     """
-    if facts.unsafe:
-        shown = "; ".join(facts.unsafe[:5]) + (f"; and {len(facts.unsafe) - 5} more" if len(facts.unsafe) > 5 else "")
+    if scan.unsafe:
         raise ConversionError(
-            f"'{folder}' carries operations that reach outside the model: {shown}",
-            hint="if you trust where the model comes from, allow it with --allow-code; or export it without them",
-            details={"operations": list(facts.unsafe)},
+            f"'{folder}' contains operations that access files, Python or other machines: {first_few(scan.unsafe)}",
+            hint="if you trust the source of the model, allow them with --allow-code; or export it without them",
+            details={"operations": list(scan.unsafe)},
         )
 
 
@@ -135,23 +135,23 @@ def _where(function: str, node: str) -> str:
 
 
 def _reached(graph: _MetaGraph) -> Iterator[tuple[str, str]]:
-    """Yield (function, node) of everything that loading or calling the model can run; function is empty at the top."""
+    """Yield (function, node) of all that loading or calling the model can run; function is empty at the top level."""
     functions = list(graph.root_functions)
-    waiting, seen = list(graph.roots), set()
+    waiting, visited = list(graph.roots), set()
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in graph.nodes:
+        if name in visited or name not in graph.nodes:
             continue
-        seen.add(name)
+        visited.add(name)
         yield "", name
         waiting += graph.nodes[name].inputs
         functions += graph.nodes[name].functions
-    done = set()
+    called = set()
     while functions:
         function = functions.pop()
-        if function in done or function not in graph.functions:
+        if function in called or function not in graph.functions:
             continue
-        done.add(function)
+        called.add(function)
         for name, node in graph.functions[function].items():
             yield function, name
             functions += node.functions
@@ -199,7 +199,7 @@ def _object_graph(data: bytes, graph: _MetaGraph) -> None:
             graph.root_functions.append(_entry(part)[0])
         elif number == 1:
             for n, c, d in _messages(part):
-                if n in {6, 8}:  # SavedFunction, SavedBareConcreteFunction: both name functions in field 1
+                if n in {6, 8}:  # SavedFunction, SavedBareConcreteFunction: function names in field 1
                     graph.root_functions += [part[c:d][e:f].decode() for m, e, f in _messages(part[c:d]) if m == 1]
 
 
@@ -239,7 +239,7 @@ def _node(data: bytes) -> tuple[str, _Node]:
         elif number == 5:
             node.functions += _functions_of(_entry(data[a:b])[1])
     if node.op == "PrintV2" and b"file:" not in data:
-        # Printing to the log is harmless; with output_stream "file://..." it writes there.
+        # Printing to the log is harmless; with output_stream "file://..." it writes to that file.
         node.op = "Print"
     return name, node
 

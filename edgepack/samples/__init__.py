@@ -1,4 +1,4 @@
-"""Representative and labelled data: read it, match it to a model's inputs, look at it for known mistakes."""
+"""Representative and labelled data: reading, matching to a model's inputs, and checks for common mistakes."""
 
 from edgepack.samples.lint import lint
 from edgepack.samples.load import InputSpec, load_samples

@@ -1,4 +1,4 @@
-"""Known mistakes in representative data, said before they cost accuracy."""
+"""Checks of representative data for common mistakes that cost accuracy."""
 
 import hashlib
 
@@ -6,23 +6,28 @@ import numpy as np
 
 from edgepack.samples.source import SampleSet
 
-#: Below this many samples ranges are guesses; TensorFlow's guide asks for 100 to 500.
+#: Fewer samples give unreliable ranges; TensorFlow's guide recommends 100 to 500.
 FEW_SAMPLES = 20
-_LOOKED_AT = 500
+
+#: Most samples that are read for the checks.
+_CHECKED = 500
+
+#: Most evaluation samples that are read to compare magnitudes.
+_COMPARED = 50
 
 
 def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
-    """Return one sentence for each suspicious thing about calibration samples.
+    """Return one warning for each likely mistake in calibration samples.
 
     Args:
         samples: The calibration samples.
-        other: Evaluation samples of the same model; ranges that differ by much mean two different normalisations.
+        other: Evaluation samples of the same model; a tenfold difference in magnitude suggests two normalizations.
     """
     warnings: list[str] = []
-    count = min(len(samples), _LOOKED_AT)
+    count = min(len(samples), _CHECKED)
     if len(samples) < FEW_SAMPLES:
         warnings.append(
-            f"only {len(samples)} samples in '{samples.source}': ranges need about 100 that look like real use"
+            f"only {len(samples)} samples in '{samples.source}': calibration needs about 100 typical of real use"
         )
     limits: dict[str, tuple[float, float]] = {}
     hashes: set[bytes] = set()
@@ -38,16 +43,16 @@ def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
             limits[name] = (min(low, float(array.min())), max(high, float(array.max())))
         hashes.add(digest.digest())
     if count > 1 and len(hashes) == 1:
-        warnings.append(f"all {count} samples of '{samples.source}' looked at are the same")
+        warnings.append(f"all {count} checked samples of '{samples.source}' are the same")
     elif len(hashes) < count * 0.9:
-        warnings.append(f"{count - len(hashes)} of {count} samples of '{samples.source}' looked at are repeats")
+        warnings.append(f"{count - len(hashes)} of {count} checked samples of '{samples.source}' are repeats")
     for name, (low, high) in limits.items():
         if low == high:
             warnings.append(f"'{name}' has the constant value {low:g} in '{samples.source}'")
         elif samples.dtypes[name].kind == "f" and 100 < high <= 255 and low >= 0:
             warnings.append(
-                f"'{name}' of '{samples.source}' runs over {low:g} to {high:g}, like pixels that were not normalised; "
-                "right only if the model does it itself"
+                f"'{name}' of '{samples.source}' ranges from {low:g} to {high:g}, like unnormalized pixels; "
+                "correct only if the model normalizes them itself"
             )
     if other is not None:
         warnings.extend(_compare(limits, samples, other))
@@ -56,14 +61,14 @@ def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
 
 def _compare(limits: dict[str, tuple[float, float]], samples: SampleSet, other: SampleSet) -> list[str]:
     """Return warnings about inputs whose largest magnitude differs tenfold between two sets."""
-    found = []
+    warnings = []
     for name, (low, high) in limits.items():
-        values = [other.sample(i)[name] for i in range(min(len(other), 50))]
-        theirs = max(float(np.abs(v).max()) for v in values)
-        ours = max(abs(low), abs(high))
-        if min(ours, theirs) > 0 and not 0.1 < ours / theirs < 10:
-            found.append(
-                f"'{name}' reaches {ours:g} in '{samples.source}' but {theirs:g} in '{other.source}': "
-                "one of them looks normalised twice or not at all"
+        values = [other.sample(i)[name] for i in range(min(len(other), _COMPARED))]
+        other_magnitude = max(float(np.abs(v).max()) for v in values)
+        magnitude = max(abs(low), abs(high))
+        if min(magnitude, other_magnitude) > 0 and not 0.1 < magnitude / other_magnitude < 10:
+            warnings.append(
+                f"'{name}' reaches {magnitude:g} in '{samples.source}' but {other_magnitude:g} in '{other.source}': "
+                "one of them is probably normalized twice or not at all"
             )
-    return found
+    return warnings

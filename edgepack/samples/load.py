@@ -1,4 +1,4 @@
-"""Read samples from what a user has: .npz, .npy, a folder of images, or a function."""
+"""Reading of samples from .npz, .npy, a folder of images, or a Python function."""
 
 import importlib
 import sys
@@ -18,19 +18,19 @@ from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
 
-#: Names under which an .npz may hold labels.
+#: Names of an .npz array that contains labels.
 _LABEL_NAMES = ("y", "labels", "label")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
-_FORMS = "give .npz (arrays named as the inputs, or x and y), .npy, a folder of images, or module:function"
+_HINT = "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, or module:function"
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What samples have to match: one input of the model.
+    """One input of the model, which samples have to match.
 
     Attributes:
         name: Input name.
-        shape: Shape with the batch dimension; -1 where any size will do.
+        shape: Shape with the batch dimension; -1 for a dynamic dimension.
         dtype: NumPy dtype of the model's input.
         scale: Scale of a quantized input, 0.0 otherwise.
         zero_point: Zero point of a quantized input.
@@ -44,7 +44,7 @@ class InputSpec:
 
     @property
     def sample_dtype(self) -> np.dtype[Any]:
-        """Dtype of the real values that samples hold."""
+        """Dtype of the samples' real (dequantized) values."""
         return np.dtype(np.float32) if self.scale else self.dtype
 
     def describe(self) -> str:
@@ -56,10 +56,10 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
     """Read samples and match them to a model's inputs.
 
     Args:
-        source: Path of an .npz, .npy or folder of images, or `module:function` (the function takes nothing and yields
-            samples: an array, a dict of arrays by input name, or a pair of one of these and a label).
+        source: Path of an .npz, .npy or folder of images, or `module:function` (the function has no parameters and
+            yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label).
         inputs: The model's inputs.
-        preprocess: How pixels become values; images only.
+        preprocess: Conversion of pixels to values; images only.
 
     Raises:
         SamplesError: The source does not exist, cannot be read or does not match the inputs.
@@ -72,20 +72,20 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
     module, separator, function = source.partition(":")
     if separator and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         return _from_function(module, function, inputs)
-    raise SamplesError(f"samples '{source}' do not exist", hint=_FORMS)
+    raise SamplesError(f"samples '{source}' do not exist", hint=_HINT)
 
 
 def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
     try:
         digest = hash_path(path)
         if path.suffix not in {".npz", ".npy"}:
-            raise SamplesError(f"samples '{path.name}' have an unknown form", hint=_FORMS)
+            raise SamplesError(f"samples '{path.name}' have an unknown format", hint=_HINT)
         with path.open("rb") as stream:
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise SamplesError(f"cannot read samples '{path.name}': {why}", hint=_FORMS) from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        raise SamplesError(f"cannot read samples '{path.name}': {reason}", hint=_HINT) from error
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
     return _from_arrays(path.name, digest, arrays, labels, inputs)
 
@@ -100,7 +100,7 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
     except Exception as error:
         raise SamplesError(
             f"samples '{module}:{function}' failed: {type(error).__name__}: {error}",
-            hint="the function takes no argument and yields arrays, dicts of arrays by input name, or (sample, label)",
+            hint="the function has no parameters and yields arrays, dicts of arrays by input name, or (sample, label)",
         ) from error
     finally:
         sys.path.pop(0)
@@ -117,7 +117,7 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
 
 
 def _items(yielded: Iterable[Any], inputs: Sequence[InputSpec]) -> Iterable[tuple[dict[str, Any], Any]]:
-    """Bring whatever a function yields to (arrays by input name, label or None)."""
+    """Convert each value that a function yields to (arrays by input name, label or None)."""
     for item in yielded:
         label = None
         if isinstance(item, tuple) and len(item) == 2 and np.ndim(item[1]) == 0 and len(inputs) != 2:
@@ -143,7 +143,7 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
     if not files:
         raise SamplesError(
-            f"the folder '{path.name}' holds no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}"
+            f"the folder '{path.name}' contains no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}"
         )
     if (
         len(inputs) != 1
@@ -152,9 +152,9 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
         or min(inputs[0].shape[1:3]) < 1
     ):
         raise SamplesError(
-            "images need a model with one input of shape [1, height, width, 1 or 3]; this one has "
+            "images need a model with one input of shape [1, height, width, 1 or 3]; this model has "
             + "; ".join(spec.describe() for spec in inputs),
-            hint="write the samples to an .npz with arrays named as the inputs",
+            hint="write the samples to an .npz with arrays named like the inputs",
         )
     spec = inputs[0]
     folders = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
@@ -166,14 +166,16 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
             hint="give MEAN,STD",
         )
     if preprocess is None and spec.scale:
-        # Pixels go into a quantized input as they are; the reader works in real values, so undo the input's own scale.
+        # A quantized input gets unscaled pixels. Samples have real values, so apply the inverse of the input's scale.
         shift = 128 if spec.dtype == np.int8 else 0
         preprocess = Preprocess(mean=(spec.zero_point + shift,), std=(1.0 / spec.scale,))
-        notes.append("pixels are given to the quantized input as they are")
+        notes.append("the quantized input gets unscaled pixels")
     elif preprocess is None:
         preprocess = Preprocess()
         if spec.dtype.kind == "f":
-            notes.append("pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained otherwise")
+            notes.append(
+                "pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained with other values"
+            )
     return SampleSet(
         source=path.name,
         digest=hash_path(path) + f"/{preprocess.to_json()}",
@@ -196,7 +198,7 @@ def _from_arrays(
     source: str, digest: str, arrays: dict[str, Array], labels: Array | None, inputs: Sequence[InputSpec]
 ) -> SampleSet:
     if len(inputs) == 1 and inputs[0].name not in arrays and len(arrays) == 1:
-        # One input, one array: the name does not matter (x, or the name of a layer).
+        # One input and one array: its name does not matter (x, or the name of a layer).
         arrays = {inputs[0].name: next(iter(arrays.values()))}
     elif len(inputs) == 1 and inputs[0].name not in arrays and "x" in arrays:
         arrays = {inputs[0].name: arrays["x"]}
@@ -205,7 +207,7 @@ def _from_arrays(
         raise SamplesError(
             f"samples '{source}' lack the input '{missing[0]}': expected {'; '.join(s.describe() for s in inputs)}, "
             f"got {', '.join(f'{name!r} {list(a.shape)}' for name, a in arrays.items()) or 'no arrays'}",
-            hint="name the arrays as the model's inputs (edgepack inspect MODEL shows them)",
+            hint="name the arrays like the model's inputs (edgepack inspect MODEL shows them)",
         )
     fitted = {spec.name: _fit(source, arrays[spec.name], spec) for spec in inputs}
     counts = {name: len(array) for name, array in fitted.items()}
@@ -225,29 +227,33 @@ def _from_arrays(
 
 
 def _fit(source: str, array: Array, spec: InputSpec) -> Array:
-    """Return `array` with shape (samples, *input shape without batch) and real values, or say what does not fit."""
-    wanted = spec.shape[1:]
-    # A stack of whole inputs (samples, 1, ...) is as good as a stack of samples.
+    """Return `array` with shape (samples, *input shape without batch) and real values.
+
+    Raises:
+        SamplesError: Shape or dtype do not match the input.
+    """
+    expected = spec.shape[1:]
+    # A stack of inputs with their batch dimension, (samples, 1, ...), is accepted too.
     if array.ndim == len(spec.shape) + 1 and array.shape[1] == 1:
         array = array.reshape(array.shape[0], *array.shape[2:])
     if array.dtype.kind not in "fiub":
         raise SamplesError(f"samples '{source}': input '{spec.name}' has the type {array.dtype}, expected numbers")
     fits = array.ndim == len(spec.shape) and all(
-        size in (-1, have) for size, have in zip(wanted, array.shape[1:], strict=True)
+        size in (-1, actual) for size, actual in zip(expected, array.shape[1:], strict=True)
     )
     if not fits:
-        hint = "the first dimension counts the samples"
-        if len(wanted) == 3 and array.ndim == 4 and array.shape[1:] == (wanted[2], wanted[0], wanted[1]):
-            hint = "the samples have channels first (NCHW): transpose them with x.transpose(0, 2, 3, 1)"
-        elif array.shape == wanted:
-            hint = "this is one sample: add the dimension that counts samples, x[None]"
+        hint = "the first dimension is the number of samples"
+        if len(expected) == 3 and array.ndim == 4 and array.shape[1:] == (expected[2], expected[0], expected[1]):
+            hint = "the samples are channels-first (NCHW): transpose them with x.transpose(0, 2, 3, 1)"
+        elif array.shape == expected:
+            hint = "this is a single sample: add a dimension for the samples, x[None]"
         raise SamplesError(
-            f"samples '{source}': input '{spec.name}' expected shape [samples, {', '.join(map(str, wanted))}], "
+            f"samples '{source}': input '{spec.name}': expected shape [samples, {', '.join(map(str, expected))}], "
             f"got {list(array.shape)}",
             hint=hint,
         )
     if spec.scale and array.dtype == spec.dtype:
-        # Integers of the input's own type are raw values of the quantized input.
+        # Integers of the input's own type are quantized values of the input.
         return ((array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)).astype(np.float32)
     return array
 

@@ -1,4 +1,4 @@
-"""A set of samples that gives them one by one, so that a folder of images never stands in memory whole."""
+"""A set of samples that are read one by one, so that a folder of images is never in memory as a whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +15,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How pixels become input values: (pixel - mean) / std, pixel in 0..255.
+    """Conversion of pixels to input values: (pixel - mean) / std, pixel in 0..255.
 
     Attributes:
         mean: Subtracted from each pixel: one number, or one per channel in the order red, green, blue.
-        std: Divided by, as many; the default of 0 and 255 gives 0..1.
+        std: Divisor, with as many numbers as `mean`. The defaults of 0 and 255 give values in 0..1.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -27,10 +27,10 @@ class Preprocess:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `MEAN,STD`, or three means and three stds.
+        """Parse `MEAN,STD`, or three means followed by three standard deviations.
 
         Raises:
-            SamplesError: Not two or six numbers, or a std of zero.
+            SamplesError: Not two or six finite numbers, or a standard deviation of zero.
         """
         try:
             numbers = tuple(float(part) for part in text.split(","))
@@ -52,7 +52,7 @@ class Preprocess:
         }
 
     def fits(self, channels: int) -> bool:
-        """True when there is one number, or one for each of `channels`."""
+        """Return whether there is one number, or one for each of `channels`."""
         return len(self.mean) in {1, channels} and len(self.std) in {1, channels}
 
 
@@ -60,19 +60,19 @@ class Preprocess:
 class SampleSet:
     """Samples of one model.
 
-    Either `arrays` (all samples stacked) or `images` holds the data.
+    The data is either in `arrays` (all samples stacked) or in the files of `images`.
 
     Attributes:
-        source: What the user named, without folders above the last one; for messages and manifests.
+        source: Source as the user named it, without parent folders; for messages and manifests.
         digest: SHA-256 of the content, for cache keys.
         arrays: Input name -> array of shape (samples, ...) without the batch dimension of 1.
-        images: Image files of the single input, in order.
-        shapes: Input name -> shape with the batch dimension of 1 that `sample` gives.
-        dtypes: Input name -> NumPy dtype that `sample` gives.
-        labels: int64 class index of each sample, or None.
-        label_names: Names of the classes where the source has them (folders of images).
-        preprocess: How pixels become values; only for images.
-        notes: What was assumed while reading, for people.
+        images: Image files of the only input, in order.
+        shapes: Input name -> shape of the array that `sample` returns, with the batch dimension of 1.
+        dtypes: Input name -> NumPy dtype of the array that `sample` returns.
+        labels: int64 class index of each sample, shape (samples,), or None.
+        label_names: Names of the classes if the source has them (folders of images).
+        preprocess: Conversion of pixels to values; only for images.
+        notes: Assumptions made while reading, as sentences for the user.
     """
 
     source: str
@@ -103,11 +103,11 @@ class SampleSet:
             for name, array in self.arrays.items()
         }
 
-    def limited(self, most: int) -> "SampleSet":
-        """Return at most `most` samples, evenly spaced, so that a sorted source keeps all its classes."""
-        if len(self) <= most:
+    def limited(self, limit: int) -> "SampleSet":
+        """Return at most `limit` samples, evenly spaced, so that a source sorted by class keeps all its classes."""
+        if len(self) <= limit:
             return self
-        return self.take([int(i) for i in np.linspace(0, len(self) - 1, most)])
+        return self.take([int(i) for i in np.linspace(0, len(self) - 1, limit)])
 
     def take(self, indices: Sequence[int]) -> "SampleSet":
         """Return the samples at `indices`."""
@@ -124,10 +124,10 @@ class SampleSet:
 def read_image(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preprocess: Preprocess) -> Array:
     """Read an image into an input of shape (1, height, width, 1 or 3).
 
-    Resizes with a bilinear filter without keeping the aspect ratio; an integer input gets the pixels as they are.
+    Resizes with a bilinear filter, without keeping the aspect ratio. An integer input gets the unscaled pixels.
 
     Raises:
-        SamplesError: The file is no image that Pillow reads.
+        SamplesError: Pillow cannot read the file as an image.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -1,4 +1,4 @@
-"""What samples have to match, read from the model they are for."""
+"""Input specifications of a model, which its samples have to match."""
 
 from edgepack.graph import read_model
 from edgepack.runtime.runner import model_inputs
@@ -6,11 +6,12 @@ from edgepack.samples.load import InputSpec
 
 
 def input_specs(tflite: bytes) -> list[InputSpec]:
-    """Return the inputs of a .tflite as samples are held against them, in file order.
+    """Return the specification of each input of a .tflite, in file order.
 
     Raises:
-        ModelFileError: The bytes are no .tflite.
+        ModelFileError: The bytes are not a .tflite.
     """
     return [
-        InputSpec(i.name, i.shape_signature, i.dtype, i.scale, i.zero_point) for i in model_inputs(read_model(tflite))
+        InputSpec(tensor.name, tensor.shape_signature, tensor.dtype, tensor.scale, tensor.zero_point)
+        for tensor in model_inputs(read_model(tflite))
     ]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from plugin_packages import install_package
 
 from edgepack.compilers import all_compilers, compiler_ids, get_compiler
 from edgepack.compilers.edgetpu import EdgeTpuCompiler
@@ -25,12 +26,7 @@ class Mute:
 
 def plugin(folder: Path, name: str, module: str, points: dict[str, str]) -> None:
     """Lay out what `pip install` would: a module and its distribution's metadata."""
-    (folder / f"{name.replace('-', '_')}.py").write_text(module)
-    info = folder / f"{name.replace('-', '_')}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    lines = "".join(f"{key} = {value}\n" for key, value in points.items())
-    (info / "entry_points.txt").write_text(f"[edgepack.compilers]\n{lines}")
+    install_package(folder, name, module, "edgepack.compilers", points)
 
 
 @pytest.fixture

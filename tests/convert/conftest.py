@@ -1,4 +1,4 @@
-"""One child for all conversion tests, so that TensorFlow is imported once."""
+"""One child process for all conversion tests, so that TensorFlow is imported once."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,14 +12,14 @@ from edgepack.convert import ConvertOptions, FloatModel, convert
 
 @pytest.fixture(scope="session")
 def tensorflow_worker() -> Iterator[Worker]:
-    """A child that keeps TensorFlow loaded."""
+    """A child process that keeps TensorFlow loaded."""
     with Worker() as worker:
         yield worker
 
 
 @pytest.fixture
 def make(tensorflow_worker: Worker, tmp_path: Path) -> Callable[..., Path]:
-    """Build a model of convert_models.py and return its path."""
+    """Build a model with a function of convert_models.py and return its path."""
 
     def build(function: str, name: str, *args: Any) -> Path:
         path = tmp_path / name
@@ -31,7 +31,7 @@ def make(tensorflow_worker: Worker, tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def converted(tensorflow_worker: Worker, tmp_path: Path) -> Callable[..., FloatModel]:
-    """Convert with the shared child; options as keywords."""
+    """Convert in the shared child process; options as keywords."""
 
     def run(path: Path, **options: Any) -> FloatModel:
         return convert(

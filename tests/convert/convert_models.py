@@ -1,39 +1,29 @@
-"""Builds small real models in the child, where TensorFlow is. Each function writes one model."""
+"""Small real models, built in the child process, where TensorFlow is. Each function writes one model."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-
-def _keras() -> Any:
-    import keras
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(1)
-    return keras
+from keras_session import fresh_keras
 
 
 def two_in_three_out(path: str) -> None:
-    """A dict of two inputs (one with an index) and a nested dict of outputs, one of them given twice."""
-    keras = _keras()
+    """A dict of two inputs (one with an index) and a nested dict of outputs, one of them used twice."""
+    keras = fresh_keras()
     image, token = keras.Input((8, 8, 3), name="image"), keras.Input((4,), dtype="int32", name="token")
-    seen = keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image))
-    read = keras.layers.Flatten()(keras.layers.Embedding(10, 6)(token))
-    both = keras.layers.Concatenate()([seen, read])
+    pixels = keras.layers.Flatten()(keras.layers.Conv2D(4, 3)(image))
+    words = keras.layers.Flatten()(keras.layers.Embedding(10, 6)(token))
+    both = keras.layers.Concatenate()([pixels, words])
     score = keras.layers.Dense(5, name="score")(both)
-    box = keras.layers.Dense(4, name="box")(seen)
-    keras.Model({"image": image, "token": token}, {"where": [box, seen], "score": score}).save(path)
+    box = keras.layers.Dense(4, name="box")(pixels)
+    keras.Model({"image": image, "token": token}, {"where": [box, pixels], "score": score}).save(path)
 
 
 def listed(path: str) -> None:
-    """Two inputs in a list whose order is not the alphabet's, two outputs likewise, and an input nothing reads."""
-    keras = _keras()
+    """Two inputs and two outputs in lists that are not in alphabetical order, and an unused input."""
+    keras = fresh_keras()
     z, a = keras.Input((5,), name="zebra"), keras.Input((3,), name="ant")
     unused = keras.Input((2,), name="unused")
     first, second = keras.layers.Dense(2, name="yak")(z), keras.layers.Dense(3, name="bee")(a)
@@ -41,20 +31,20 @@ def listed(path: str) -> None:
 
 
 def lstm(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     keras.Sequential([keras.Input((None, 5), name="steps"), keras.layers.LSTM(4), keras.layers.Dense(2)]).save(path)
 
 
 def any_size(path: str) -> None:
-    """A fully convolutional network whose height and width are open."""
-    keras = _keras()
+    """A fully convolutional network with dynamic height and width."""
+    keras = fresh_keras()
     image = keras.Input((None, None, 3), name="image")
     pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(image))
     keras.Model(image, keras.layers.Dense(2, name="class")(pooled)).save(path)
 
 
 def with_lambda(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((4,), name="x")
     keras.Model(x, keras.layers.Lambda(lambda t: t * 2.0 + 1.0, name="twice", output_shape=(4,))(x)).save(path)
 
@@ -68,10 +58,10 @@ def legacy_lambda(path: str) -> None:
 
 
 def with_custom_layer(path: str, folder: str) -> None:
-    """A layer class of a module in `folder`, as a user's own code would be."""
+    """A layer class of a module in `folder`, like a user's own code."""
     import sys
 
-    keras = _keras()
+    keras = fresh_keras()
     (Path(folder) / "user_layers.py").write_text(
         "import keras\n\n\nclass Halve(keras.layers.Layer):\n    def call(self, x):\n        return x * 0.5\n"
     )
@@ -125,7 +115,7 @@ def writes_a_file(path: str, target: str) -> None:
 
 
 def saves_in_call(path: str, target: str) -> None:
-    """A SavedModel whose signature runs the op that its saver has by right."""
+    """A SavedModel whose signature runs an op that is allowed in its saver only."""
     import tensorflow as tf
 
     class Leak(tf.Module):
@@ -144,7 +134,7 @@ def prints(path: str, stream: str) -> None:
     class Talk(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None, 4), tf.float32, name="x")])
         def __call__(self, x: Any) -> Any:
-            tf.print("seen", output_stream=stream)
+            tf.print("called", output_stream=stream)
             return {"y": x * 2.0}
 
     module = Talk()
@@ -172,7 +162,7 @@ def two_signatures(path: str) -> None:
 
 
 def tf1_style(path: str) -> None:
-    """A SavedModel as TensorFlow 1 wrote it: a session, graph variables, a saver in the graph."""
+    """A SavedModel as TensorFlow 1 writes it: a session, graph variables, a saver in the graph."""
     import tensorflow as tf
 
     v1 = tf.compat.v1
@@ -186,31 +176,31 @@ def tf1_style(path: str) -> None:
 
 def exported(path: str) -> None:
     """A SavedModel as Keras 3 exports it."""
-    keras = _keras()
+    keras = fresh_keras()
     keras.Sequential([keras.Input((6,), name="x"), keras.layers.Dense(3, name="y")]).export(path, verbose=False)
 
 
 def dynamic_tflite(path: str, height: int | None) -> None:
-    """A float .tflite with an open batch and, for None, an open height."""
+    """A float .tflite with a dynamic batch and, for None, a dynamic height."""
     import tensorflow as tf
 
-    keras = _keras()
+    keras = fresh_keras()
     image = keras.Input((height, 8, 3), name="image")
     y = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu")(image))
     Path(path).write_bytes(tf.lite.TFLiteConverter.from_keras_model(keras.Model(image, y)).convert())
 
 
 def outputs_of(path: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run a .keras file with Keras itself; outputs flattened in the model's own nesting, dicts in insertion order."""
-    keras = _keras()
+    """Run a .keras file with Keras itself; outputs flattened in the model's own order, dicts in insertion order."""
+    keras = fresh_keras()
     model = keras.saving.load_model(path, compile=False)
-    given = model.inputs[0] if len(model.inputs) == 1 else model.input
-    if isinstance(given, dict):
-        arrays: Any = {name: inputs[name] for name in given}
-    elif isinstance(given, list | tuple):
-        arrays = [inputs[one.name] for one in given]
+    structure = model.inputs[0] if len(model.inputs) == 1 else model.input
+    if isinstance(structure, dict):
+        arrays: Any = {name: inputs[name] for name in structure}
+    elif isinstance(structure, list | tuple):
+        arrays = [inputs[tensor.name] for tensor in structure]
     else:
-        arrays = inputs[given.name]
+        arrays = inputs[structure.name]
 
     def flat(value: Any) -> list[Any]:
         if isinstance(value, dict):
@@ -236,7 +226,7 @@ def mixed(path: str) -> None:
     """A model trained in mixed precision, by Keras 3 (.keras) or tf-keras (.h5)."""
     library: Any
     if path.endswith(".keras"):
-        library = _keras()
+        library = fresh_keras()
         policy, extra = library.dtype_policies.DTypePolicy("mixed_float16"), {}
     else:
         import tf_keras as library
@@ -259,13 +249,13 @@ def of_tf_keras(path: str) -> None:
 
 
 def sequential(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     keras.Sequential([keras.Input((5,), name="x"), keras.layers.Dense(3, name="y")]).save(path)
 
 
 def nested(path: str) -> None:
-    """A model in a model, used twice, with an operation of keras.ops between."""
-    keras = _keras()
+    """A nested model that is used twice, with an operation of keras.ops between the two uses."""
+    keras = fresh_keras()
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, activation="relu")], name="inner")
     x = keras.Input((4,), name="x")
     keras.Model(x, keras.layers.Dense(2, name="y")(inner(keras.ops.mean(inner(x), axis=0, keepdims=True)))).save(path)
@@ -279,28 +269,31 @@ def weights_only(path: str) -> None:
 
 
 def untrained(path: str) -> None:
-    """A softmax that gives the same for every input."""
-    keras = _keras()
+    """A softmax with the same output for every input."""
+    keras = fresh_keras()
     zero = keras.layers.Dense(4, activation="softmax", kernel_initializer="zeros")
     keras.Sequential([keras.Input((3,), name="x"), zero]).save(path)
 
 
 def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
-    """Convert while the fast way fails, so that the documented call has to do it."""
+    """Convert while the frozen conversion fails, so that the documented call is used."""
     from edgepack.convert import ConvertOptions, child
+    from edgepack.convert.load_keras import ARCHIVE, load_keras
+    from edgepack.convert.load_saved_model import load_saved_model
 
     def fail(_: Any) -> bytes:
-        raise RuntimeError("made to fail")
+        raise RuntimeError("deliberate failure")
 
-    kept, child._frozen = child._frozen, fail
+    load = load_saved_model if Path(path).is_dir() else partial(load_keras, container=ARCHIVE)
+    original, child._convert_frozen = child._convert_frozen, fail
     try:
-        return child.convert(path, "saved_model" if Path(path).is_dir() else "keras", ConvertOptions(), [])
+        return child.convert(load, Path(path), ConvertOptions(), [])
     finally:
-        child._frozen = kept
+        child._convert_frozen = original
 
 
 def abort(*_: Any) -> None:
-    """Die as LLVM does on a fatal error."""
+    """Abort like LLVM on a fatal error."""
     import sys
 
     sys.stderr.write("LLVM ERROR: operation destroyed but still has uses\n")

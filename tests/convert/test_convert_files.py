@@ -1,4 +1,4 @@
-"""Files that are no model, and .tflite files: no TensorFlow for either."""
+"""Files that are not models, and .tflite files: neither needs TensorFlow."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 from edgepack.child import Worker
 from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.compare import missing_weights, relative_difference
-from edgepack.convert.detect import detect
+from edgepack.convert.importers.registry import importer_for
 from edgepack.convert.interface import plain_name
 from edgepack.convert.keras_code import find_code
 from edgepack.convert.original import named_leaves, rebuilt, unique
@@ -52,7 +52,7 @@ def flipped(path: Path) -> None:
         ("cut.keras", truncated, "broken zip archive"),
         ("flipped.keras", flipped, "damaged|broken zip archive"),
         ("other.zip", lambda p: write_zip(p, {"a.txt": "x"}), "without config.json"),
-        ("weightless.keras", lambda p: write_zip(p, {"config.json": "{}"}), "model.weights.h5 is not in it"),
+        ("weightless.keras", lambda p: write_zip(p, {"config.json": "{}"}), "model.weights.h5 is missing"),
         ("list.keras", lambda p: write_zip(p, {"config.json": "[]", "model.weights.h5": ""}), "cannot be read"),
         ("badjson.keras", lambda p: write_zip(p, {"config.json": "{", "model.weights.h5": ""}), "cannot be read"),
         ("folder", lambda p: p.mkdir(), "folder without saved_model.pb: it is empty"),
@@ -62,7 +62,7 @@ def flipped(path: Path) -> None:
     ],
 )
 def test_files_that_are_no_model(tmp_path: Path, name: str, write: Callable[[Path], object], message: str) -> None:
-    """A file that is no model is refused in one sentence, and no child is started for it."""
+    """A file that is not a model is refused with one sentence, without starting a child process."""
     path = tmp_path / name
     write(path)
     with Worker() as worker:
@@ -73,7 +73,7 @@ def test_files_that_are_no_model(tmp_path: Path, name: str, write: Callable[[Pat
 
 @pytest.mark.parametrize("size", [0, 1, 7, 100, 2000])
 def test_broken_saved_models(shared_models: Path, tmp_path: Path, size: int) -> None:
-    """A saved_model.pb that was cut anywhere gives one error, or is told to have no signature."""
+    """A truncated saved_model.pb gives one error, wherever it was cut."""
     data = (shared_models / "mlperf-tiny" / "kws_saved_model" / "saved_model.pb").read_bytes()
     (tmp_path / "saved_model.pb").write_bytes(data[:size])
     with Worker() as worker, pytest.raises(ModelFileError, match=r"corrupt|no graph"):
@@ -81,16 +81,16 @@ def test_broken_saved_models(shared_models: Path, tmp_path: Path, size: int) -> 
 
 
 def test_a_folder_above_the_model_is_pointed_down(tmp_path: Path) -> None:
-    """The folder that holds a SavedModel's folder is answered with the one to give."""
+    """For the parent folder of a SavedModel, the hint names the SavedModel's folder."""
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "saved_model.pb").write_bytes(b"")
     with pytest.raises(ModelFileError) as caught:
-        detect(tmp_path)
+        importer_for(tmp_path)
     assert str(tmp_path / "export") in caught.value.hint
 
 
 def test_a_float_tflite_passes_as_it_is() -> None:
-    """A static .tflite comes back byte for byte, in a process that never loads TensorFlow or starts a child."""
+    """A static .tflite is returned byte for byte, without loading TensorFlow or starting a child process."""
     code = (
         "import sys; from pathlib import Path; from edgepack.child import Worker; from edgepack.convert import *\n"
         "worker = Worker(); path = Path(sys.argv[1])\n"
@@ -104,7 +104,7 @@ def test_a_float_tflite_passes_as_it_is() -> None:
 
 
 def test_quantized_files_are_told(shared_models: Path) -> None:
-    """A quantized .tflite passes as it is and is marked quantized."""
+    """A quantized .tflite is returned unchanged and marked as quantized."""
     path = shared_models / "coral" / "mobilenet_v1_0.25_128_quant.tflite"
     with Worker() as worker:
         result = convert(path, worker=worker, options=ConvertOptions())
@@ -112,7 +112,7 @@ def test_quantized_files_are_told(shared_models: Path) -> None:
 
 
 def resized(path: Path, x: np.ndarray) -> np.ndarray:
-    """Run a file with open dimensions the way an app would: resize, then invoke."""
+    """Run a file with dynamic dimensions like an app: resize, then invoke."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -129,7 +129,7 @@ def resized(path: Path, x: np.ndarray) -> np.ndarray:
 def test_open_dimensions_of_a_tflite_are_fixed(
     make: Callable[..., Path], converted: Callable[..., FloatModel], tmp_path: Path
 ) -> None:
-    """A .tflite's open batch becomes 1 and other open dimensions what is asked; its results stay the same."""
+    """A dynamic batch of a .tflite becomes 1, other dimensions the requested sizes; its results stay the same."""
     batch = make("dynamic_tflite", "batch.tflite", 8)
     both = make("dynamic_tflite", "both.tflite", None)
     with pytest.raises(ConversionError) as caught:
@@ -149,15 +149,15 @@ def test_open_dimensions_of_a_tflite_are_fixed(
 
 
 def test_code_is_found_wherever_it_hides() -> None:
-    """Lambdas, foreign modules and registered classes are found at any depth; Keras's own objects are not."""
+    """Lambdas, objects of other modules and registered classes are found at any depth; objects of Keras are not."""
     own = json.loads(zipfile.ZipFile(EXAMPLE).read("config.json"))
     assert not list(find_code({k: v for k, v in own.items() if k != "compile_config"}))
     foreign = {"module": "evil.mod", "class_name": "function", "config": "run", "registered_name": "function"}
     dense = {"module": "keras.layers", "class_name": "Dense", "config": {"name": "d", "kernel_initializer": foreign}}
     inner = {"module": "keras", "class_name": "Sequential", "config": {"name": "inner", "layers": [dense]}}
     registered = {"module": None, "class_name": "Mine", "registered_name": "Pack>Mine", "config": {"name": "m"}}
-    found = list(find_code({"class_name": "Functional", "config": {"name": "net", "layers": [inner, registered]}}))
-    assert [(code.layer, code.what) for code in found] == [("d", "evil.mod.run"), ("m", "Pack>Mine")]
+    codes = list(find_code({"class_name": "Functional", "config": {"name": "net", "layers": [inner, registered]}}))
+    assert [(code.layer, code.what) for code in codes] == [("d", "evil.mod.run"), ("m", "Pack>Mine")]
     helper = {"module": "keras.utils", "class_name": "function", "config": "get_file"}
     assert [code.what for code in find_code(helper)] == ["keras.utils.get_file"]
     lookalike = {"module": "keras_evil", "class_name": "X", "config": {"name": "x"}}
@@ -165,7 +165,7 @@ def test_code_is_found_wherever_it_hides() -> None:
 
 
 def test_structures_keep_their_order_and_names() -> None:
-    """Nested inputs and outputs flatten in their own order, not the alphabet's, and rebuild."""
+    """Nested inputs and outputs are flattened in their own order, not alphabetically, and can be rebuilt."""
     structure = {"z": [1, {"a": 2}], "b": (3,), "c": 4}
     assert named_leaves(structure) == [("z_0", 1), ("z_1_a", 2), ("b_0", 3), ("c", 4)]
     assert rebuilt(structure, [5, 6, 7, 8]) == {"z": [5, {"a": 6}], "b": [7], "c": 8}
@@ -183,12 +183,12 @@ def test_structures_keep_their_order_and_names() -> None:
     ],
 )
 def test_names_carry_no_counters(raw: str, plain: str) -> None:
-    """Tensor names lose call wrappers and the counters that differ from run to run."""
+    """Call prefixes and counters that differ from run to run are removed from tensor names."""
     assert plain_name(raw) == plain
 
 
 def test_lost_weights_are_seen() -> None:
-    """A file without its weights, as the converter writes for some unfrozen functions, is told from a whole one."""
+    """A file without its weights, as the converter writes it for some unfrozen functions, is detected."""
     tflite = FLOAT.read_bytes()
     variables = {t.name: t.shape for t in read_model(tflite).main.tensors if t.is_constant and t.is_float}
     assert missing_weights(read_model(tflite), variables) == ""

@@ -1,4 +1,4 @@
-"""Known mistakes in representative data are said; sound data passes in silence."""
+"""Common mistakes in representative data give warnings; good data gives none."""
 
 from pathlib import Path
 
@@ -25,23 +25,23 @@ def test_sound_samples_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "text"),
     [
         (noise(5), "only 5 samples"),
         (np.repeat(noise(1), 50, axis=0), "are the same"),
         (np.tile(noise(25), (4, 1)), "repeats"),
         (np.ones((50, 16), np.float32), "constant value"),
-        (noise() * 255, "not normalised"),
+        (noise() * 255, "unnormalized"),
         (np.where(noise() > 0.99, np.nan, noise()).astype(np.float32), "NaN"),
     ],
     ids=["few", "same", "repeats", "constant", "pixels", "nan"],
 )
-def test_mistakes_are_named(tmp_path: Path, array: np.ndarray, said: str) -> None:
-    """Each mistake gives a sentence that says what was seen."""
-    assert any(said in warning for warning in lint(samples(tmp_path, array)))
+def test_mistakes_are_named(tmp_path: Path, array: np.ndarray, text: str) -> None:
+    """Each mistake gives a warning that names it."""
+    assert any(text in warning for warning in lint(samples(tmp_path, array)))
 
 
 def test_two_normalisations_are_noticed(tmp_path: Path) -> None:
-    """Calibration in 0..1 and evaluation in 0..255 cannot both be right."""
+    """Calibration samples in 0..1 and evaluation samples in 0..255 give a warning about normalization."""
     warnings = lint(samples(tmp_path, noise()), samples(tmp_path, noise() * 255, "e"))
-    assert any("normalised twice" in warning for warning in warnings)
+    assert any("normalized twice" in warning for warning in warnings)

@@ -1,4 +1,4 @@
-"""Samples are read from every documented form, matched to the model, and refused with what to do."""
+"""Samples are read from every documented source and matched to the model; a mismatch is an error with a hint."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ VECTOR = InputSpec("features", (1, 4), FLOAT)
 
 
 def test_npz_by_input_name(tmp_path: Path) -> None:
-    """Arrays named as the inputs are matched by name; y holds the labels."""
+    """Arrays named like the inputs are matched by name; y contains the labels."""
     a, b = np.arange(12, dtype=np.float32).reshape(3, 4), np.ones((3, 8, 6, 3), np.float32)
     np.savez(tmp_path / "s.npz", image=b, features=a, y=[2, 0, 1])
     samples = load_samples(str(tmp_path / "s.npz"), [VECTOR, IMAGE])
@@ -28,7 +28,7 @@ def test_npz_by_input_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x", "anything"])
 def test_one_input_needs_no_name(tmp_path: Path, name: str) -> None:
-    """With one input and one array the array's name does not matter; a stack of whole inputs is taken too."""
+    """With one input and one array, the array's name does not matter; a batch dimension per sample is accepted."""
     np.savez(tmp_path / "s.npz", **{name: np.zeros((5, 1, 4), np.float64)})
     samples = load_samples(str(tmp_path / "s.npz"), [VECTOR])
     assert (len(samples), samples.sample(0)["features"].shape, samples.sample(0)["features"].dtype) == (
@@ -39,13 +39,13 @@ def test_one_input_needs_no_name(tmp_path: Path, name: str) -> None:
 
 
 def test_npy(tmp_path: Path) -> None:
-    """A bare array holds the samples of the single input."""
+    """An .npy contains the samples of the only input."""
     np.save(tmp_path / "s.npy", np.zeros((2, 4), np.float32))
     assert len(load_samples(str(tmp_path / "s.npy"), [VECTOR])) == 2
 
 
 def test_one_hot_labels_become_indices(tmp_path: Path) -> None:
-    """One-hot rows and class indices mean the same."""
+    """One-hot labels become class indices."""
     np.savez(tmp_path / "s.npz", x=np.zeros((3, 4), np.float32), y=np.eye(3)[[2, 0, 1]])
     labels = load_samples(str(tmp_path / "s.npz"), [VECTOR]).labels
     assert labels is not None
@@ -53,7 +53,7 @@ def test_one_hot_labels_become_indices(tmp_path: Path) -> None:
 
 
 def test_raw_values_of_a_quantized_input_become_real(tmp_path: Path) -> None:
-    """Integers of the input's own type are raw: real = scale * (raw - zero point)."""
+    """Integers of the input's own type are quantized values: real = scale * (quantized - zero point)."""
     np.savez(tmp_path / "s.npz", x=np.array([[0, 128, 255, 1]], np.uint8))
     spec = InputSpec("features", (1, 4), np.dtype(np.uint8), scale=0.5, zero_point=128)
     np.testing.assert_allclose(
@@ -69,7 +69,7 @@ def _images(folder: Path) -> None:
 
 
 def test_folder_of_images(tmp_path: Path) -> None:
-    """Class sub-folders are labels in sorted order; pixels are scaled to 0..1 unless told otherwise, and it is said."""
+    """Class sub-folders are labels in sorted order; pixels are scaled to 0..1 by default, with a note."""
     _images(tmp_path / "set")
     samples = load_samples(str(tmp_path / "set"), [IMAGE])
     assert samples.labels is not None
@@ -89,14 +89,14 @@ def test_folder_of_images(tmp_path: Path) -> None:
 
 
 def test_images_into_a_quantized_input_stay_pixels(tmp_path: Path) -> None:
-    """For a uint8 model the real values given are those that quantize back to the pixels."""
+    """For a uint8 model, samples have the real values that quantize back to the pixels."""
     _images(tmp_path / "set")
     spec = InputSpec("image", (1, 8, 6, 3), np.dtype(np.uint8), scale=1 / 128, zero_point=128)
     samples = load_samples(str(tmp_path / "set"), [spec])
     assert np.all(np.round(samples.sample(3)["image"] * 128 + 128) == 255)
     assert np.all(np.round(samples.sample(0)["image"] * 128 + 128) == 0)
-    said = load_samples(str(tmp_path / "set"), [spec], preprocess=Preprocess.parse("127.5,127.5"))
-    assert said.sample(3)["image"].max() == 1.0
+    scaled = load_samples(str(tmp_path / "set"), [spec], preprocess=Preprocess.parse("127.5,127.5"))
+    assert scaled.sample(3)["image"].max() == 1.0
 
 
 def test_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +117,7 @@ def test_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_limited_keeps_the_spread(tmp_path: Path) -> None:
-    """Fewer samples are taken evenly, so a file sorted by class keeps its classes."""
+    """A limited set is evenly spaced, so that a file sorted by class keeps all its classes."""
     np.savez(tmp_path / "s.npz", x=np.zeros((100, 4), np.float32), y=np.repeat(np.arange(10), 10))
     samples = load_samples(str(tmp_path / "s.npz"), [VECTOR])
     few = samples.limited(10)
@@ -127,7 +127,7 @@ def test_limited_keeps_the_spread(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "text"),
     [
         ({"x": np.zeros((5, 3, 8, 6), np.float32)}, "NCHW"),
         ({"x": np.zeros((8, 6, 3), np.float32)}, "x[None]"),
@@ -139,18 +139,18 @@ def test_limited_keeps_the_spread(tmp_path: Path) -> None:
         ({"x": np.zeros((2, 8, 6, 3), np.float32), "y": np.array([-1, 1])}, "start at 0"),
     ],
 )
-def test_what_does_not_fit_says_why(tmp_path: Path, arrays: dict[str, np.ndarray], said: str) -> None:
-    """A mismatch names what was expected, what was found and what to do."""
+def test_what_does_not_fit_says_why(tmp_path: Path, arrays: dict[str, np.ndarray], text: str) -> None:
+    """A mismatch is an error that names the expected and the actual value, with a hint."""
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(SamplesError) as caught:
         load_samples(str(tmp_path / "s.npz"), [IMAGE])
-    assert said in caught.value.message + caught.value.hint
+    assert text in caught.value.message + caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 not a zip", b"\x93NUMPY"])
 @pytest.mark.parametrize("suffix", [".npz", ".npy", ".txt"])
 def test_broken_files_are_one_error(tmp_path: Path, content: bytes, suffix: str) -> None:
-    """Whatever is in the file, the answer is a SamplesError."""
+    """A damaged file is a SamplesError, whatever its content."""
     (tmp_path / f"s{suffix}").write_bytes(content)
     with pytest.raises(SamplesError):
         load_samples(str(tmp_path / f"s{suffix}"), [VECTOR])
@@ -164,7 +164,7 @@ def test_sources_that_do_not_exist(source: str) -> None:
 
 
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
-    """An .npz with Python objects inside is refused: reading it could run code."""
+    """An .npz with Python objects is refused: reading it could run code."""
     np.savez(tmp_path / "s.npz", x=np.array([{"a": 1}], dtype=object))
     with pytest.raises(SamplesError):
         load_samples(str(tmp_path / "s.npz"), [VECTOR])
@@ -172,6 +172,6 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "1,0", "a,b", "1,2,3", "1,nan", "1,2,3,4", "1,2,3,4,0,6"])
 def test_preprocess_needs_two_numbers(text: str) -> None:
-    """--preprocess takes MEAN,STD or three of each, and nothing else."""
+    """--preprocess accepts MEAN,STD or three of each, and nothing else."""
     with pytest.raises(SamplesError, match="MEAN,STD"):
         Preprocess.parse(text)

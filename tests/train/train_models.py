@@ -4,22 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-
-
-def _keras() -> Any:
-    import keras
-
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(1)
-    return keras
+from keras_session import fresh_keras
 
 
 def winding(path: str) -> None:
     """Branches, a layer called twice, a model in a model in a model, and operations written with + and *."""
-    keras = _keras()
+    keras = fresh_keras()
     layers = keras.layers
     seen = keras.Input((4, 4, 6), name="seen")
     inner = keras.Sequential([keras.Input((4, 4, 6)), layers.Conv2D(6, 1, name="same"), layers.ReLU(6.0)], name="inner")
@@ -38,7 +28,7 @@ def winding(path: str) -> None:
 
 def stacked(path: str) -> None:
     """A Sequential model that ends in logits."""
-    keras = _keras()
+    keras = fresh_keras()
     layers = keras.layers
     model = keras.Sequential(
         [
@@ -59,7 +49,7 @@ def stacked(path: str) -> None:
 
 def small(path: str) -> None:
     """A network that learns the digits in an epoch or two, with one layer that TFMOT cannot annotate."""
-    keras = _keras()
+    keras = fresh_keras()
     layers = keras.layers
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(image)
@@ -86,7 +76,7 @@ def legacy(path: str) -> None:
 
 
 def subclassed(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
 
     class Mine(keras.Model):
         def __init__(self, **config: Any) -> None:
@@ -102,14 +92,14 @@ def subclassed(path: str) -> None:
 
 
 def only_keras_3(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((6,), name="x")
     keras.Model(x, keras.layers.Dense(10)(keras.layers.RMSNormalization(name="root")(x))).save(path)
 
 
 def other_numbers(path: str) -> None:
     """An activation that has one name and two meanings: Keras 3 divides by 6, tf-keras multiplies by 0.2."""
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((6,), name="x")
     y = keras.layers.Dense(5, name="first")(x)
     y = keras.layers.Dense(5, activation="hard_sigmoid", name="kinked")(y)
@@ -119,20 +109,20 @@ def other_numbers(path: str) -> None:
 
 
 def unknown_operation(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((6,), name="x")
     keras.Model(x, keras.layers.Dense(10)(keras.ops.cumsum(x, axis=1))).save(path)
 
 
 def with_lambda(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((6,), name="x")
     twice = keras.layers.Lambda(lambda t: t * 2.0, name="double", output_shape=(6,))(x)
     keras.Model(x, keras.layers.Dense(10, name="last")(twice)).save(path)
 
 
 def two_outputs(path: str) -> None:
-    keras = _keras()
+    keras = fresh_keras()
     x = keras.Input((8, 8, 1), name="image")
     flat = keras.layers.Flatten()(x)
     keras.Model(x, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)]).save(path)
@@ -179,7 +169,7 @@ def learn(path: str, data: str) -> None:
     """Train `small` on labelled digits until it knows most of them, and compile it so that its loss is in the file."""
     import numpy as np
 
-    keras = _keras()
+    keras = fresh_keras()
     small(path)
     model = keras.saving.load_model(path)
     stored = np.load(data)
