@@ -10,9 +10,10 @@ from edgepack.compat.file_rules import blockers, model_reasons
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
-from edgepack.compat.runtime_support import EDGETPU_OP, custom_reason, missing_kernel
+from edgepack.compat.runtime_support import custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
+from edgepack.graph.custom_ops import EDGETPU_OP
 from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 

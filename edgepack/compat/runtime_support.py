@@ -6,9 +6,7 @@ from edgepack.compat.context import Context, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import Op
-
-#: Custom op that edgetpu_compiler writes for the compiled part of a model.
-EDGETPU_OP = "edgetpu-custom-op"
+from edgepack.graph.custom_ops import EDGETPU_OP
 
 #: Custom ops that a known runtime registers, with that runtime.
 _REGISTERED: Mapping[str, str] = {

@@ -35,7 +35,7 @@ class CompiledModel:
 
 def divides(profile: TargetProfile) -> bool:
     """Return whether the target's compiler cuts models into segments and compiles several together."""
-    return profile.compiler is not None and bool(getattr(get_compiler(profile.compiler.id), "divides", False))
+    return profile.compiler is not None and get_compiler(profile.compiler.id).supports_segments
 
 
 def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice) -> CompiledModel:
