@@ -7,6 +7,7 @@ import numpy as np
 
 from edgepack.compat.context import Context, data_input, first_output, inputs, tensors, weights_of
 from edgepack.graph import Op, Tensor
+from edgepack.profiles.variants import hexagon_arch
 
 Measured = float | None
 
@@ -281,8 +282,8 @@ def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
 
 
 def _arch(context: Context, op: Op) -> Measured:
-    digits = str(context.soc.get("arch", "")).lstrip("v")
-    return float(digits) if digits.isdigit() else None
+    arch = hexagon_arch(context.soc)
+    return None if arch is None else float(arch)
 
 
 def _soc_float16(context: Context, op: Op) -> Measured:
