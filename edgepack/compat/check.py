@@ -27,7 +27,7 @@ def check(
         model: The model, as the target's compiler or delegate would receive it.
         profile: The target.
         variant: Id of the profile's variant; empty selects the variant of `soc`, or else the default.
-        soc: SoC model; selects the variant and provides the facts for rules about the chip.
+        soc: SoC model; selects the variant and provides the facts for rules about the SoC.
         runtime_version: Runtime version to compile for; None for the newest.
 
     Returns:

@@ -61,7 +61,7 @@ class Context:
         return frozenset(dynamic)
 
     def is_constant(self, tensor: Tensor) -> bool:
-        """True when the file holds the tensor's values, directly or behind a DEQUANTIZE."""
+        """Return whether the file contains the tensor's values, directly or as input of a DEQUANTIZE or DENSIFY."""
         return tensor.is_constant or tensor.index in self.dequantized_constants
 
 

@@ -108,7 +108,7 @@ class QnnAotCompiler:
                 tool=_NAME,
                 version=version,
                 reason="no SoC was specified: the phone compiles the model when it first runs it",
-                hint=f"to compile ahead of time, specify --soc, for example SM8550 (supported: {', '.join(known)})",
+                hint=f"compile ahead of time with --soc SM8550 (supported: {', '.join(known)})",
             )
         if not known:
             return _skipped(version, "ai_edge_litert has no ahead-of-time compiler on this machine")
