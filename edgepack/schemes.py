@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edgepack.choices import SchemeChoice
 from edgepack.errors import UsageError
 
 
@@ -52,9 +53,11 @@ class Scheme:
 
 
 _ALL = (
-    Scheme("float32", "float32", Needs.NOTHING, "FLOAT32", "FLOAT32", 1.0, "The trained model, unchanged."),
     Scheme(
-        "float16",
+        SchemeChoice.FLOAT32.value, "float32", Needs.NOTHING, "FLOAT32", "FLOAT32", 1.0, "The trained model, unchanged."
+    ),
+    Scheme(
+        SchemeChoice.FLOAT16.value,
         "float16 weights",
         Needs.NOTHING,
         "FLOAT16",
@@ -63,7 +66,7 @@ _ALL = (
         "Weights in half precision; a CPU converts them to float32 at load time, a GPU computes in half precision.",
     ),
     Scheme(
-        "dynamic-range",
+        SchemeChoice.DYNAMIC_RANGE.value,
         "dynamic range int8",
         Needs.NOTHING,
         "INT8",
@@ -72,7 +75,7 @@ _ALL = (
         "Weights in int8; activations are quantized at run time.",
     ),
     Scheme(
-        "int8",
+        SchemeChoice.INT8.value,
         "full integer int8",
         Needs.SAMPLES,
         "INT8",
@@ -81,7 +84,7 @@ _ALL = (
         "Weights and activations in int8; activation ranges are calibrated on representative samples.",
     ),
     Scheme(
-        "int16x8",
+        SchemeChoice.INT16X8.value,
         "int16 activations, int8 weights",
         Needs.SAMPLES,
         "INT8",
@@ -90,7 +93,7 @@ _ALL = (
         "Weights in int8, activations in int16: close to float accuracy, with slow kernels on a CPU.",
     ),
     Scheme(
-        "int8-qat",
+        SchemeChoice.INT8_QAT.value,
         "quantization-aware training, int8",
         Needs.LABELS,
         "INT8",
@@ -117,4 +120,4 @@ def get_scheme(scheme_id: str) -> Scheme:
     try:
         return SCHEMES[scheme_id]
     except KeyError:
-        raise UsageError(f"unknown scheme '{scheme_id}'", hint=f"schemes are: auto, {', '.join(SCHEMES)}") from None
+        raise UsageError(f"unknown scheme '{scheme_id}'", hint=f"schemes are: {', '.join(SchemeChoice)}") from None

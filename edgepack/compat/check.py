@@ -165,12 +165,12 @@ def _explain_left_out(
             fix = "convert the model again: the file is broken"
             explained[index] = (reason("outside-partition", message, fix=fix),)
         elif size[index] < rule.min_ops or blocker is None:
-            message = f"expected a group of at least {rule.min_ops} ops, got {size[index]}"
+            message = f"expected a partition of at least {rule.min_ops} ops, got {size[index]}"
             explained[index] = (reason("partition-too-small", message),)
         else:
             label = graph.ops[blocker].label
-            message = f"cut off from the accelerator's group by op {blocker} ({label}), which runs elsewhere"
-            fix = f"fix or move op {blocker} ({label}); this op then joins the group"
+            message = f"cut off from the accelerator's partition by op {blocker} ({label}), which runs elsewhere"
+            fix = f"replace or move op {blocker} ({label}); this op then runs on the accelerator"
             explained[index] = (reason("outside-partition", message, fix=fix),)
     return explained
 
@@ -180,7 +180,7 @@ def _refused_with(graph: Graph, blocker: int) -> Reason:
     return reason(
         "compile-refused",
         f"the compiler refuses the whole file because of op {blocker} ({label})",
-        fix=f"fix op {blocker} ({label})",
+        fix=f"replace or change op {blocker} ({label})",
     )
 
 

@@ -89,7 +89,7 @@ _KINDS = (
     ReasonKind(
         "compile-refused",
         "The op is supported, but the compiler refuses the whole file because of another op.",
-        "fix the op that the message names",
+        "replace or change the op that the message names",
     ),
     ReasonKind(
         "compiled-elsewhere",
@@ -205,8 +205,8 @@ _KINDS = (
     ReasonKind("option-value", "One of the op's options has a value that the accelerator does not support.", _LAYER),
     ReasonKind(
         "outside-partition",
-        "The op is supported but is outside the group that runs on the accelerator.",
-        "fix or move the op that the message names; this op then joins the group",
+        "The op is supported but is outside the partition that runs on the accelerator.",
+        "replace or move the op that the message names; this op then runs on the accelerator",
     ),
     ReasonKind(
         "parameter-dtype",
@@ -220,8 +220,8 @@ _KINDS = (
     ),
     ReasonKind(
         "partition-too-small",
-        "The group of ops is smaller than the delegate's minimum.",
-        "the ops are supported; fix their neighbours so that the group grows",
+        "The partition is smaller than the delegate's minimum.",
+        "the ops are supported; replace unsupported neighbours so that the partition grows",
     ),
     ReasonKind(
         "per-channel-data",

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.choices import alternatives
 from edgepack.compat.context import Context, data_input, first_output, input_label, inputs, tensor_label, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
@@ -32,7 +33,7 @@ def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Rea
             continue
         code = _code(op, tensor, allowed, usual)
         # One reason per code is enough: further tensors would repeat it.
-        reasons.setdefault(code, reason(code, f"expected {_either(allowed)} for {label}, got {tensor.dtype}"))
+        reasons.setdefault(code, reason(code, f"expected {alternatives(allowed)} for {label}, got {tensor.dtype}"))
     return list(reasons.values())
 
 
@@ -128,7 +129,3 @@ def _scale(quantization: Any) -> str:
     if quantization.scale.size != 1:
         return f"{quantization.scale.size} scales"
     return f"scale {float(quantization.scale[0]):.6g}, zero point {int(quantization.zero_point[0])}"
-
-
-def _either(types: list[str]) -> str:
-    return types[0] if len(types) == 1 else f"{', '.join(types[:-1])} or {types[-1]}"

@@ -82,7 +82,8 @@ def test_ops_that_were_cut_off_are_one_entry(
     assert text.count("[outside-partition]") == 2
     assert "host: ARG_MAX (ops 10, 40, 70, 100 and 6 more)" in text
     assert (
-        "cut off from the accelerator's group by ops 10, 40, 70, 100 and 6 more (ARG_MAX), which run elsewhere" in text
+        "cut off from the accelerator's partition by ops 10, 40, 70, 100 and 6 more (ARG_MAX), which run elsewhere"
+        in text
     )
 
 
