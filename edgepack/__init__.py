@@ -1,6 +1,6 @@
-"""From a trained TensorFlow model to a bundle that runs on edge hardware.
+"""Turn a trained TensorFlow model into a bundle that runs on edge hardware.
 
-The library's verbs are the command line's: `build` and `check` take what `edgepack build` and `edgepack check` take.
+The functions mirror the commands of the same names and accept their options.
 """
 
 from importlib import import_module
@@ -20,7 +20,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    # Loaded when used: `import edgepack` costs nothing.
+    # Modules load on first use, which keeps `import edgepack` fast.
     module = _MODULES.get(name)
     if module is not None:
         return getattr(import_module(module), name)

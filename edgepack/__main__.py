@@ -1,4 +1,4 @@
-"""`python -m edgepack`."""
+"""Entry of `python -m edgepack`."""
 
 from edgepack.cli import main
 

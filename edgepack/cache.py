@@ -1,7 +1,7 @@
-"""Results by content hash: `key -> folder of files`. Safe for two processes, and for a kill at any moment.
+"""A cache of results on disk: `key -> folder of files`. Safe with concurrent processes and when killed at any time.
 
-An entry is written beside its place under a temporary name and moved there in one step, so a reader sees a whole entry
-or none. Two writers of one key write the same content; the second one's copy is dropped.
+An entry is written under a temporary name and renamed in one step, so a reader sees a complete entry or none. Two
+writers of one key write the same content; the copy of the second is discarded.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _FORMAT = 1
 
 
 def default_cache_dir() -> Path:
-    """Return EDGEPACK_CACHE_DIR, else `edgepack` under XDG_CACHE_HOME or ~/.cache."""
+    """Return EDGEPACK_CACHE_DIR, or else `edgepack` under XDG_CACHE_HOME or ~/.cache."""
     if configured := os.environ.get("EDGEPACK_CACHE_DIR"):
         return Path(configured)
     base = os.environ.get("XDG_CACHE_HOME")
@@ -32,7 +32,7 @@ def sha256(data: bytes) -> str:
 
 
 def hash_path(path: Path) -> str:
-    """Return the hex SHA-256 of a file, or of a folder's relative names and contents.
+    """Return the hex SHA-256 of a file, or of the relative paths and contents of a folder's files.
 
     Raises:
         OSError: A file cannot be read.
@@ -49,10 +49,10 @@ def hash_path(path: Path) -> str:
 
 
 def key_of(step: str, parts: Mapping[str, Any]) -> str:
-    """Return the key of a step's result from everything that it depends on.
+    """Return the cache key of a result, computed from everything that the result depends on.
 
     Args:
-        step: Name of the step, `convert` say; becomes the key's prefix.
+        step: What produces the result (`convert`); the prefix of the key.
         parts: JSON-serializable inputs, options and versions.
     """
     text = json.dumps({"format": _FORMAT, "step": step, **parts}, sort_keys=True, separators=(",", ":"))
@@ -61,7 +61,7 @@ def key_of(step: str, parts: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """What the cache holds: entries and bytes by step."""
+    """Contents of the cache: number of entries and bytes by key prefix."""
 
     path: Path
     entries: dict[str, int]
@@ -69,11 +69,11 @@ class CacheUsage:
 
 
 class Cache:
-    """A folder of results.
+    """A folder of cached results.
 
     Args:
-        root: The folder; made on first write.
-        enabled: False makes every look-up miss and every store do nothing.
+        root: The folder, created on the first write; None for `default_cache_dir()`.
+        enabled: False makes every lookup miss and every store do nothing.
     """
 
     def __init__(self, root: Path | None = None, *, enabled: bool = True) -> None:
@@ -81,7 +81,7 @@ class Cache:
         self.enabled = enabled
 
     def get(self, key: str) -> dict[str, bytes] | None:
-        """Return an entry's files by name, None when there is none or it does not hold what was stored."""
+        """Return an entry's files by name, None when it is missing or does not match its hashes."""
         if not self.enabled:
             return None
         folder = self.root / key
@@ -91,7 +91,7 @@ class Cache:
         except (OSError, ValueError):
             return None
         if any(sha256(files[name]) != digest for name, digest in index.items()):
-            # A disk that lied or a hand that edited: recompute and replace.
+            # Corrupt or modified entry: recompute and replace it.
             shutil.rmtree(folder, ignore_errors=True)
             return None
         with contextlib.suppress(OSError):
@@ -99,7 +99,7 @@ class Cache:
         return files
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Store an entry; a cache that cannot be written is no error, only slower."""
+        """Store an entry. A cache that cannot be written is not an error: the result is computed again next time."""
         if not self.enabled:
             return
         with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class Cache:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def usage(self) -> CacheUsage:
-        """Return what is stored."""
+        """Return the number of entries and their size."""
         entries: dict[str, int] = {}
         sizes: dict[str, int] = {}
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
@@ -127,12 +127,12 @@ class Cache:
         return CacheUsage(self.root, entries, sizes)
 
     def clear(self) -> int:
-        """Remove every entry and every left-over of a killed process; return how many folders went."""
+        """Remove all entries and the leftovers of killed processes; return the number of removed folders."""
         if not self.root.is_dir():
             return 0
         removed = 0
         for folder in self.root.iterdir():
-            # Only what this class made: a wrong EDGEPACK_CACHE_DIR must not cost a user's files.
+            # Remove only what this class created: EDGEPACK_CACHE_DIR may be set to a folder with user files.
             if folder.is_dir() and (folder.name.startswith(".") or (folder / "index.json").is_file()):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed += 1

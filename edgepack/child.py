@@ -1,8 +1,8 @@
-"""Run functions in a child process, so that native code which aborts takes the child down and not the user's command.
+"""Run functions in a child process, so that native code that aborts ends the child and not the user's command.
 
-A `Worker` is one child that serves calls until it is closed. What the child prints, native libraries included, goes to
-a log; when the child dies or takes too long, the call raises `ChildCrash` or `ChildTimeout` with the tail of that log.
-Values travel as pickles between two processes of the same user and the same installation.
+A `Worker` is one child process that serves calls until it is closed. The output of the child, native libraries
+included, goes to a log; when the child dies or exceeds its time limit, the call raises `ChildCrash` or `ChildTimeout`
+with the end of that log. Values are pickled: both processes belong to the same user and the same installation.
 """
 
 import contextlib
@@ -23,20 +23,21 @@ from types import TracebackType
 from typing import Any, BinaryIO, Generic, ParamSpec, Self, TypeVar, overload
 
 from edgepack.errors import EdgepackError
+from edgepack.tools import tail
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: Length of a pickle that follows, in bytes.
 _HEADER = struct.Struct("<Q")
-_TAIL_LINES = 40
 
 
 class ChildCrash(Exception):
-    """The child died before it answered.
+    """The child process died before it replied.
 
     Attributes:
         reason: `signal 11 (SIGSEGV)` or `exit code 3`.
-        log_tail: Last lines the child printed.
+        log_tail: Last lines that the child printed.
     """
 
     def __init__(self, reason: str, log_tail: str) -> None:
@@ -46,11 +47,11 @@ class ChildCrash(Exception):
 
 
 class ChildTimeout(ChildCrash):
-    """The child took longer than it was given and was killed."""
+    """The child process exceeded its time limit and was killed."""
 
 
 class ChildException(ChildCrash):
-    """The function raised something that is not an `EdgepackError`; `reason` is its type and message."""
+    """The function raised an exception other than `EdgepackError`; `reason` is its type and message."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Job(Generic[P, R]):
     """A function that runs in a child process, with the error that its failure becomes.
 
     Attributes:
-        function: A function at module level; its arguments and its result have to pickle.
-        error: Raised when the child dies, exceeds its time limit or raises anything but an `EdgepackError`.
-        purpose: What the function does, as the subject of an error message: `calibration`.
-        hint: What a user can do when it fails.
+        function: A function at module level; its arguments and its result must be picklable.
+        error: Raised when the child dies, exceeds its time limit or raises an exception other than `EdgepackError`.
+        purpose: What the function does, as the subject of an error message (`calibration`).
+        hint: What the user can do when it fails.
     """
 
     function: Callable[P, R]
@@ -70,7 +71,7 @@ class Job(Generic[P, R]):
     hint: str = ""
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> "JobCall[R]":
-        """Bind the arguments; type checkers hold them against the function's signature."""
+        """Bind the arguments; a type checker compares them with the function's signature."""
         return JobCall(self, args, kwargs)
 
     @property
@@ -115,7 +116,7 @@ class Worker:
         return self._process is not None
 
     def start(self) -> None:
-        """Start the child now. Linux ends a child with the thread that started it, so start it on the main thread."""
+        """Start the child now, on the main thread: Linux ends a child together with the thread that started it."""
         self._start()
 
     @overload
@@ -148,15 +149,15 @@ class Worker:
         Unlike `run`, this leaves the failure of the child itself to the caller, who can name files and formats.
 
         Args:
-            function: A job with its arguments, or `package.module:name`; arguments and result have to pickle.
+            function: A job with its arguments, or `package.module:name`; arguments and result must be picklable.
             *args: Positional arguments.
             timeout: Seconds until the child is killed, None for no limit.
-            on_event: Called with each value that the function hands to `emit`.
+            on_event: Called with each value that the function passes to `emit`.
             **kwargs: Keyword arguments.
 
         Raises:
             EdgepackError: The function raised it.
-            ChildCrash: The child died, took too long (`ChildTimeout`) or raised another error (`ChildException`).
+            ChildCrash: The child died, exceeded `timeout` (`ChildTimeout`) or raised another error (`ChildException`).
         """
         if isinstance(function, JobCall):
             args, kwargs, function = function.args, dict(function.kwargs), function.job.reference
@@ -192,8 +193,8 @@ class Worker:
             on_event: Called with each value that the function passes to `emit`.
 
         Raises:
-            EdgepackError: The function raised it, or the child failed: then it is the job's own error class, with the
-                end of the child's log in its details.
+            EdgepackError: The function raised it. When the child failed, it is the job's error class with the end of
+                the child's log in its details.
         """
         job = call.job
         try:
@@ -201,28 +202,28 @@ class Worker:
         except ChildCrash as crash:
             raise job.error(
                 f"{job.purpose} failed: {crash.reason}",
-                hint=job.hint or "run `edgepack inspect` on the model; if it is sound, report this with the log below",
+                hint=job.hint
+                or "run `edgepack inspect` on the model; if it is valid, report an issue with the log below",
                 details={"log_tail": crash.log_tail},
             ) from crash
 
     def log_tail(self) -> str:
-        """Return the last lines the child printed during the last call."""
+        """Return the last lines that the child printed during the last call."""
         if self._log is None:
             return ""
         end = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(self._log_start, end - 65536))
-        text = self._log.read().decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-_TAIL_LINES:])
+        return tail(self._log.read().decode("utf-8", "replace"))
 
     def close(self) -> None:
-        """End the child and forget its log."""
+        """End the child and delete its log."""
         process, self._process = self._process, None
         if process is not None:
             assert process.stdin is not None
             with contextlib.suppress(OSError):
                 process.stdin.close()
             try:
-                # TensorFlow's own clean-up takes seconds; the child has nothing left to save.
+                # TensorFlow's cleanup takes seconds, and the child has nothing to save.
                 process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 process.kill()
@@ -243,8 +244,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            # -P-less child: the caller's folder may hold user modules that samples are read from.
-            env={**os.environ, "PYTHONPATH": _python_path(), "PYTHONUNBUFFERED": "1", **self._env},
+            # Without -P: the current folder may contain the user's modules that yield samples.
+            env={**os.environ, "PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1", **self._env},
         )
         return self._process
 
@@ -272,7 +273,7 @@ class Worker:
         return b"".join(chunks)
 
     def _forget(self, process: subprocess.Popen[bytes]) -> int:
-        """Wait for a dead child, close its pipes and return its exit code; the next call starts a new one."""
+        """Wait for a dead child, close its pipes and return its exit code; the next call starts a new child."""
         code = process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -289,8 +290,8 @@ class Worker:
         return ChildCrash(f"exit code {code}", self.log_tail())
 
 
-def _python_path() -> str:
-    """Return the parent's import path, so that the child finds what the parent finds."""
+def import_path() -> str:
+    """Return this process's import path as PYTHONPATH, so that a child imports the same modules."""
     return os.pathsep.join(str(Path(p).resolve()) if p else str(Path.cwd()) for p in sys.path)
 
 
@@ -305,7 +306,7 @@ _emit: Callable[[Any], None] = lambda value: None  # noqa: E731
 
 
 def emit(value: Any) -> None:
-    """Hand a progress value to the parent's `on_event`; does nothing outside a child."""
+    """Pass a progress value to the parent's `on_event`; does nothing outside a child process."""
     _emit(value)
 
 
@@ -324,7 +325,7 @@ def _serve() -> int:
     os.dup2(2, 1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    # Not `globals()`: functions import this module as edgepack.child, while it runs here as __main__.
+    # Not `globals()`: functions import this module as edgepack.child, but it runs here as __main__.
     import_module("edgepack.child")._emit = lambda value: _send(replies, ("event", value))  # type: ignore[attr-defined]
     while True:
         header = requests.read(_HEADER.size)
@@ -351,5 +352,5 @@ if __name__ == "__main__":
         code = _serve()
     except KeyboardInterrupt:
         code = 130
-    # Skips atexit handlers: TensorFlow's take seconds and can crash.
+    # Skip atexit handlers: those of TensorFlow take seconds and can crash.
     os._exit(code)

@@ -56,7 +56,7 @@ class SchemeChoice(StrEnum):
 
 
 class Effort(StrEnum):
-    """How much time is spent on the accuracy of int8."""
+    """How much time a build spends on int8 accuracy."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -64,7 +64,7 @@ class Effort(StrEnum):
 
 
 class Repair(StrEnum):
-    """Which rewrites of ops that a target refuses are applied."""
+    """Which rewrites replace ops that a target does not support."""
 
     EXACT = "exact"
     APPROXIMATE = "approximate"
@@ -72,7 +72,7 @@ class Repair(StrEnum):
 
 
 class CompilePolicy(StrEnum):
-    """Whether the vendor's compiler runs: when it is installed, always, or not at all."""
+    """Whether the vendor's compiler runs: if it is installed, always, or never."""
 
     AUTO = "auto"
     REQUIRE = "require"
@@ -80,7 +80,7 @@ class CompilePolicy(StrEnum):
 
 
 class RangeMethod(StrEnum):
-    """How the range of an activation is chosen from its calibration statistics."""
+    """How the range of an activation is computed from its calibration statistics."""
 
     MINMAX = "minmax"
     PERCENTILE = "percentile"
@@ -89,7 +89,7 @@ class RangeMethod(StrEnum):
 
 
 class Platform(StrEnum):
-    """Operating system that a bundle is made for."""
+    """Operating system of a bundle."""
 
     ANDROID = "android"
     LINUX = "linux"
@@ -111,7 +111,7 @@ class Delivery(StrEnum):
 
 
 class Delegate(StrEnum):
-    """TFLite delegate that a loader uses."""
+    """TFLite delegate that the loader uses."""
 
     NONE = "none"
     GPU = "gpu"
@@ -128,7 +128,7 @@ class IoType(StrEnum):
 
 
 class Recipe(StrEnum):
-    """Training recipe: quantization-aware training, pruning, clustering, and what combines them."""
+    """Training recipe: quantization-aware training, pruning, clustering, and combinations of them."""
 
     QAT = "qat"
     PRUNE = "prune"

@@ -1,7 +1,8 @@
-"""One tree of errors: what happened, what to do, and the exit code the command line ends with.
+"""The errors: what happened, what to do about it, and the exit code of the command line.
 
-Every error that a user can cause or mend is an `EdgepackError`; anything else that escapes is a bug (exit code 1).
-Each direct child of `EdgepackError` owns one exit code; a test keeps the codes unique and equal to the documented ones.
+Every error that a user can cause or fix is an `EdgepackError`; any other exception that escapes is a bug (exit code 1).
+Each direct subclass of `EdgepackError` has its own exit code; tests keep the codes unique and equal to the documented
+ones.
 """
 
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from typing import Any, ClassVar
 
 
 class EdgepackError(Exception):
-    """Base of every error edgepack raises on purpose.
+    """Base class of the errors that edgepack raises deliberately.
 
     Attributes:
         exit_code: Process exit code of the command line.
         kind: Stable identifier, used as `error.kind` in JSON.
         message: What was wrong and where, one or two sentences.
-        hint: What to do about it; empty when the message says it all.
-        details: Extra JSON-serializable facts (figures, the tail of a log, paths the user gave).
+        hint: What to do about it; empty when the message is enough.
+        details: Further JSON-serializable facts (figures, the end of a log, the user's paths).
     """
 
     exit_code: ClassVar[int] = 1
@@ -29,7 +30,7 @@ class EdgepackError(Exception):
         self.details: dict[str, Any] = dict(details or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Errors cross from child processes; Exception's own pickling would drop the keyword arguments.
+        # Child processes send errors as pickles; the default pickling of Exception drops the keyword arguments.
         return (_rebuild, (type(self), self.message, self.hint, self.details))
 
     def to_json(self) -> dict[str, Any]:
@@ -50,33 +51,33 @@ def _rebuild(kind: type[EdgepackError], message: str, hint: str, details: dict[s
 
 
 class UsageError(EdgepackError):
-    """An argument, flag, target, scheme or sample source that does not exist or does not make sense."""
+    """An argument, option, target, scheme or sample source does not exist or is invalid."""
 
     exit_code = 2
     kind = "usage"
 
 
 class ProfileError(UsageError):
-    """A target profile that breaks its schema; the message lists every fault found."""
+    """A target profile violates its schema; the message lists every fault."""
 
     kind = "profile"
 
 
 class SamplesError(UsageError):
-    """Samples that are missing, unreadable or do not match the model's inputs."""
+    """Samples are missing, unreadable or do not match the model's inputs."""
 
     kind = "samples"
 
 
 class UnfitModelError(EdgepackError):
-    """The model does not fit the target, or is not a model edgepack can read."""
+    """The model does not fit the target, or is not a model that edgepack can read."""
 
     exit_code = 3
     kind = "unfit-model"
 
 
 class ModelFileError(UnfitModelError):
-    """A model file that cannot be read: truncated, corrupt or of another format."""
+    """A model file cannot be read: truncated, corrupt or of another format."""
 
     kind = "model-file"
 
@@ -95,40 +96,40 @@ class ConversionError(TransformError):
 
 
 class QuantizationError(TransformError):
-    """A scheme could not be applied to the float .tflite."""
+    """The float .tflite could not be quantized."""
 
     kind = "quantization"
 
 
 class ToolMissingError(EdgepackError):
-    """A vendor tool that was required is not installed."""
+    """A required vendor tool is not installed."""
 
     exit_code = 5
     kind = "tool-missing"
 
 
 class DeviceError(ToolMissingError):
-    """A device to verify on that is not there, does not let us in, does not answer, or lacks the bundle's test."""
+    """The device to verify on is missing, refuses access, does not respond, or lacks the bundle's test."""
 
     kind = "device"
 
 
 class CompilerError(EdgepackError):
-    """A vendor's compiler ran and failed."""
+    """A vendor's compiler failed."""
 
     exit_code = 6
     kind = "compiler"
 
 
 class BundleError(EdgepackError):
-    """A bundle could not be written or did not pass verification."""
+    """A bundle could not be written or failed verification."""
 
     exit_code = 7
     kind = "bundle"
 
 
 class AccuracyError(EdgepackError):
-    """No file holds what was asked for: --max-drop, --max-size, --max-download."""
+    """No candidate meets the requested limits: --max-drop, --max-size, --max-download."""
 
     exit_code = 8
     kind = "accuracy"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the whole file or none."""
+"""Atomic writes: a reader sees the complete file or none."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from edgepack.errors import UsageError
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write a file beside its destination and move it into place in one step.
+    """Write a file under a temporary name and move it into place in one step.
 
     Args:
         path: Destination; missing parent folders are created.
@@ -24,7 +24,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
         try:
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            # mkstemp makes files that only the owner can read.
+            # mkstemp creates files that only the owner can read.
             Path(name).chmod(0o644)
             Path(name).replace(path)
         except BaseException:

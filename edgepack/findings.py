@@ -1,4 +1,4 @@
-"""What a compatibility check finds: a placement for every op, with reasons and fixes."""
+"""The result of a compatibility check: a placement for every op, with reasons and fixes."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Placement(StrEnum):
-    """Where an op will run."""
+    """Where an op runs."""
 
     ACCELERATOR = "accelerator"
     HOST = "host"
@@ -19,7 +19,7 @@ class Reason:
 
     Attributes:
         code: Stable, documented identifier such as `rank-above-3`.
-        message: What was expected and what was got.
+        message: What was expected and what the file has.
         fix: What the user can do; never empty.
     """
 
@@ -70,13 +70,13 @@ class Report:
 
     Attributes:
         target: Target id.
-        compatible: True when the target can run the model (host ops are allowed unless the profile denies them).
-        partitions: Number of accelerator partitions that the delegate or compiler would use.
-        ops: One finding for every op of subgraph 0, in file order.
+        compatible: True when the target can run the model; host ops count unless the profile denies host fallback.
+        partitions: Number of partitions that run on the accelerator.
+        ops: One finding for each op of subgraph 0, in file order.
         model_reasons: Reasons that concern the whole model.
-        notes: Sentences for people: estimates, assumptions.
-        estimates: Numbers for machines (bytes of parameters against on-chip memory, say).
-        variant: Id of the profile's variant that was used; empty when the profile has only one.
+        notes: Sentences for people: estimates and assumptions.
+        estimates: Figures for programs (bytes of parameters and of on-chip memory, for example).
+        variant: Id of the profile's variant that was checked; empty when the profile has only one.
     """
 
     target: str

@@ -1,4 +1,4 @@
-"""Where edgepack's own data is: targets/ and templates/, in an installed wheel or in a checkout."""
+"""Locations of edgepack's data, targets/ and templates/, in an installed wheel or in a checkout."""
 
 from functools import cache
 from pathlib import Path
@@ -8,12 +8,12 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @cache
 def data_root() -> Path:
-    """Return the folder that holds `targets/` and `templates/`.
+    """Return the folder that contains `targets/` and `templates/`.
 
-    A wheel carries both under `edgepack/_data`; an editable install reads the checkout.
+    A wheel contains both under `edgepack/_data`; an editable install reads the checkout.
 
     Raises:
-        FileNotFoundError: Neither place has them: a broken installation.
+        FileNotFoundError: Neither place has them, so the installation is broken.
     """
     for root in (_PACKAGE / "_data", _PACKAGE.parent):
         if (root / "targets").is_dir() and (root / "templates").is_dir():
@@ -22,7 +22,7 @@ def data_root() -> Path:
 
 
 def builtin_target_dir(target_id: str) -> Path:
-    """Return the folder of a built-in target; the built-in entry points of `edgepack.targets` name this function."""
+    """Return the folder of a built-in target; the entry points of the built-in targets name this function."""
     return data_root() / "targets" / target_id
 
 

@@ -1,13 +1,14 @@
-"""The quantization schemes, as TensorFlow's post-training and training guides define them, and what each needs."""
+"""The quantization schemes of TensorFlow's post-training and training guides, and the data each one needs."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from edgepack.choices import SchemeChoice
 from edgepack.errors import UsageError
 
 
 class Needs(StrEnum):
-    """What data a scheme needs from the user."""
+    """Data that a scheme needs from the user."""
 
     NOTHING = "nothing"
     SAMPLES = "samples"
@@ -16,14 +17,14 @@ class Needs(StrEnum):
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to represent a model's numbers.
+    """A quantization scheme: the data types of weights and activations.
 
     Attributes:
         id: Stable identifier, used on the command line, in profiles and in manifests.
         title: Name for people.
-        needs: Data the user has to give.
-        weights: TFLite tensor type of weights.
-        activations: TFLite tensor type of activations.
+        needs: Data that the user has to provide.
+        weights: TFLite tensor type of the weights.
+        activations: TFLite tensor type of the activations.
         size_ratio: Expected file size divided by the float32 file's (TensorFlow's post-training guide).
         summary: One sentence for people.
     """
@@ -38,12 +39,12 @@ class Scheme:
 
     @property
     def is_integer(self) -> bool:
-        """True when activations are integers, so calibration or training has to find their ranges."""
+        """True when activations are integers, whose ranges come from calibration or training."""
         return self.activations != "FLOAT32"
 
     @property
     def need_text(self) -> str:
-        """What the user has to give, for messages."""
+        """Data that the user has to provide, for messages."""
         return {
             Needs.NOTHING: "no data",
             Needs.SAMPLES: "unlabelled samples (--samples)",
@@ -52,51 +53,53 @@ class Scheme:
 
 
 _ALL = (
-    Scheme("float32", "float32", Needs.NOTHING, "FLOAT32", "FLOAT32", 1.0, "The model as it was trained."),
     Scheme(
-        "float16",
+        SchemeChoice.FLOAT32.value, "float32", Needs.NOTHING, "FLOAT32", "FLOAT32", 1.0, "The trained model, unchanged."
+    ),
+    Scheme(
+        SchemeChoice.FLOAT16.value,
         "float16 weights",
         Needs.NOTHING,
         "FLOAT16",
         "FLOAT32",
         0.5,
-        "Weights in half precision; a CPU widens them at load time, a GPU computes in half precision.",
+        "Weights in half precision; a CPU converts them to float32 at load time, a GPU computes in half precision.",
     ),
     Scheme(
-        "dynamic-range",
+        SchemeChoice.DYNAMIC_RANGE.value,
         "dynamic range int8",
         Needs.NOTHING,
         "INT8",
         "FLOAT32",
         0.25,
-        "Weights in int8; activations are quantized while the model runs.",
+        "Weights in int8; activations are quantized at run time.",
     ),
     Scheme(
-        "int8",
+        SchemeChoice.INT8.value,
         "full integer int8",
         Needs.SAMPLES,
         "INT8",
         "INT8",
         0.25,
-        "Weights and activations in int8, ranges measured on representative samples.",
+        "Weights and activations in int8; activation ranges are calibrated on representative samples.",
     ),
     Scheme(
-        "int16x8",
+        SchemeChoice.INT16X8.value,
         "int16 activations, int8 weights",
         Needs.SAMPLES,
         "INT8",
         "INT16",
         0.25,
-        "Weights in int8, activations in int16: close to float accuracy, slow kernels on a CPU.",
+        "Weights in int8, activations in int16: close to float accuracy, with slow kernels on a CPU.",
     ),
     Scheme(
-        "int8-qat",
+        SchemeChoice.INT8_QAT.value,
         "quantization-aware training, int8",
         Needs.LABELS,
         "INT8",
         "INT8",
         0.25,
-        "int8 with ranges and weights learned in training.",
+        "Weights and activations in int8; weights and ranges are trained for it.",
     ),
 )
 
@@ -104,12 +107,12 @@ SCHEMES: dict[str, Scheme] = {scheme.id: scheme for scheme in _ALL}
 
 
 def plain_type(dtype: str) -> str:
-    """Return what people call the type that single ops of an int8 file are kept in: `float`, `int16`."""
+    """Return the name for messages of a wider type of single ops in an int8 file: `float`, `int16`."""
     return "float" if dtype == "float32" else dtype
 
 
 def get_scheme(scheme_id: str) -> Scheme:
-    """Return the scheme called `scheme_id`.
+    """Return the scheme with this id.
 
     Raises:
         UsageError: No scheme has that id.
@@ -117,4 +120,4 @@ def get_scheme(scheme_id: str) -> Scheme:
     try:
         return SCHEMES[scheme_id]
     except KeyError:
-        raise UsageError(f"unknown scheme '{scheme_id}'", hint=f"schemes are: auto, {', '.join(SCHEMES)}") from None
+        raise UsageError(f"unknown scheme '{scheme_id}'", hint=f"schemes are: {', '.join(SchemeChoice)}") from None

@@ -1,14 +1,14 @@
-"""Small helpers for texts that people read."""
+"""Helpers for messages."""
 
 from collections.abc import Sequence
 
 
 def first_line(error: BaseException | str, limit: int = 400, *, default: str = "no message") -> str:
-    """Return the first line of an error's text or of a text, cut at `limit` characters.
+    """Return the first line of an exception's message or of a text, truncated to `limit` characters.
 
     Args:
-        error: An exception or a text; TensorFlow's run over many lines.
-        limit: Most characters of the line.
+        error: An exception or a text; TensorFlow's messages have many lines.
+        limit: Maximum number of characters.
         default: Returned for an empty text.
     """
     lines = str(error).strip().splitlines()

@@ -1,7 +1,7 @@
-"""A vendor's program: find it, ask its version, run it with a time limit, translate what goes wrong.
+"""External programs: find one, query its version, run it with a time limit, and translate failures.
 
-Nothing here knows one vendor's program from another; the wrappers in `edgepack.compilers` do. The path of a program is
-for people (`edgepack doctor`) and never goes into a bundle or a manifest.
+Nothing here is specific to one program; the wrappers in `edgepack.compilers` are. The path of a program is shown to
+people (`edgepack doctor`) and is never written to a bundle or a manifest.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ _VERSION_TIMEOUT = 10.0
 
 @dataclass(frozen=True)
 class Tool:
-    """What has to be known to find a program.
+    """How to find a program.
 
     Attributes:
         name: Name for people and in results.
         program: File name looked up on PATH.
-        variable: Environment variable that holds the program's path and wins over PATH.
-        install: What a user without it should do, one sentence.
-        version_args: Arguments that make it print its version and end.
-        version_pattern: Regular expression whose first group is the version in what it prints.
-        from_pip: True for a program that pip installs: it stands beside the Python that runs edgepack, and is found
-            there when PATH does not have it (a virtual environment that is used without being activated).
+        variable: Environment variable with the program's path; overrides PATH.
+        install: How to install it, one sentence.
+        version_args: Arguments that make it print its version and exit.
+        version_pattern: Regular expression; its first group is the version in the program's output.
+        from_pip: True for a program that pip installs. When it is not on PATH, the folder of the running Python is
+            searched as well (a virtual environment that is not activated).
     """
 
     name: str
@@ -49,15 +49,15 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolInfo:
-    """Whether a program is there, for `edgepack doctor`.
+    """Whether a program is installed, for `edgepack doctor`.
 
     Attributes:
         name: Name for people.
-        path: Where it is on this machine; empty when it was not found. For people only.
-        version: As it says itself; empty when it is not found or does not say.
+        path: Path on this machine, for people only; empty when it was not found.
+        version: Version that the program prints; empty when it was not found or prints none.
         found: True when it can be run.
-        problem: What is wrong with it; empty when all is well.
-        install: What to do to get it.
+        problem: What is wrong with it; empty when nothing is.
+        install: How to install it.
     """
 
     name: str
@@ -70,12 +70,12 @@ class ToolInfo:
 
 @dataclass(frozen=True)
 class Completed:
-    """A program that ended by itself.
+    """A program that ran to its end.
 
     Attributes:
-        exit_code: As the system reports it: negative for a signal.
-        stdout: What it wrote to standard output.
-        stderr: What it wrote to standard error.
+        exit_code: Exit code as the system reports it: negative for a signal.
+        stdout: Its standard output.
+        stderr: Its standard error.
     """
 
     exit_code: int
@@ -84,9 +84,9 @@ class Completed:
 
     @property
     def signal_name(self) -> str:
-        """`SIGSEGV` when a signal ended it, empty otherwise.
+        """Name of the signal that ended it (`SIGSEGV`), empty otherwise.
 
-        A shell script around a crashed program ends with 128 plus the signal's number; that counts as well.
+        An exit code of 128 plus a signal's number counts as well: a shell script around a crashed program returns it.
         """
         number = -self.exit_code if self.exit_code < 0 else self.exit_code - 128
         try:
@@ -108,8 +108,8 @@ def tail(text: str, lines: int = _TAIL_LINES) -> str:
 def locate(tool: Tool) -> Path | None:
     """Return the program's path, None when it is not installed.
 
-    The variable is looked at first. When it is set it decides: a wrong value is an error and PATH is not searched,
-    because a user who points at one program must not get another.
+    When the environment variable is set, only its value counts: a wrong value is an error and PATH is not searched,
+    because a user who names one program must not get another.
 
     Raises:
         ToolMissingError: The variable names a file that does not exist or cannot be executed.
@@ -126,14 +126,14 @@ def locate(tool: Tool) -> Path | None:
             f"{tool.variable} is set to '{configured}', which {problem}: expected the path of {tool.program}",
             hint=f"correct {tool.variable}, or unset it to search PATH",
         )
-    found = shutil.which(tool.program)
-    if found is None and tool.from_pip:
-        found = shutil.which(tool.program, path=str(Path(sys.executable).parent))
-    return Path(found).absolute() if found else None
+    program = shutil.which(tool.program)
+    if program is None and tool.from_pip:
+        program = shutil.which(tool.program, path=str(Path(sys.executable).parent))
+    return Path(program).absolute() if program else None
 
 
 def find(tool: Tool) -> ToolInfo:
-    """Return whether the program is there and what it is; never raises for a broken installation."""
+    """Return whether the program is installed and its version; never raises for a broken installation."""
     try:
         path = locate(tool)
     except ToolMissingError as error:
@@ -151,14 +151,14 @@ def find(tool: Tool) -> ToolInfo:
 
 
 def version_of(tool: Tool, path: Path) -> str:
-    """Return the version a program prints, empty when it prints none.
+    """Return the version that a program prints, empty when it prints none.
 
     Raises:
-        ToolMissingError: The file is not a program of this machine.
-        CompilerError: It does not answer within 10 seconds.
+        ToolMissingError: The file is not a program for this machine.
+        CompilerError: It does not end within 10 seconds.
     """
-    done = run([str(path), *tool.version_args], timeout=_VERSION_TIMEOUT, name=tool.name)
-    match = re.search(tool.version_pattern, done.output)
+    completed = run([str(path), *tool.version_args], timeout=_VERSION_TIMEOUT, name=tool.name)
+    match = re.search(tool.version_pattern, completed.output)
     return match.group(1) if match else ""
 
 
@@ -172,26 +172,26 @@ def run(
 ) -> Completed:
     """Run a program to its end.
 
-    It gets no standard input and the C locale, and leads a process group of its own: when the time is up, or the user
-    interrupts, the program and everything it started are killed before this function returns.
+    It runs without standard input, in the C locale and in its own process group: at the time limit, or when the user
+    interrupts, the program and all processes it started are killed before this function returns.
 
     Args:
         argv: Program and arguments.
         cwd: Folder to run in, the current one by default.
         timeout: Seconds, None for no limit.
-        env: Variables to add to the environment.
-        name: What to call it in messages, the file name by default.
+        env: Environment variables to add.
+        name: Name for messages, the file name by default.
 
     Returns:
-        How it ended, whatever its exit code.
+        Exit code and output, for any exit code.
 
     Raises:
-        ToolMissingError: The program does not exist, may not be executed or is built for another machine.
-        CompilerError: It could not be started for another reason, or took longer than `timeout`; `details` hold the
-            tail of what it had written.
+        ToolMissingError: The program does not exist, is not executable or is built for another machine.
+        CompilerError: It could not be started for another reason, or took longer than `timeout`; `details` contain the
+            end of its output.
     """
     name = name or Path(argv[0]).name
-    # Files, not pipes: a grandchild that outlives its parent would keep a pipe open and the reader waiting.
+    # Files, not pipes: a grandchild that outlives the program would keep a pipe open and block the reader.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(
@@ -204,13 +204,11 @@ def run(
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise ToolMissingError(
-                f"{name} cannot be started: {error.strerror}", hint=f"install {name} again"
-            ) from error
+            raise ToolMissingError(f"{name} cannot be started: {error.strerror}", hint=f"reinstall {name}") from error
         except OSError as error:
             if error.errno == errno.ENOEXEC:
                 raise ToolMissingError(
-                    f"{name} cannot be started: the file is not a program of this machine ({error.strerror})",
+                    f"{name} cannot be started: the file is not a program for this machine ({error.strerror})",
                     hint="install the build for this operating system and processor (a script needs a '#!' line)",
                 ) from error
             raise CompilerError(f"{name} cannot be started: {error.strerror or error}") from error
@@ -220,21 +218,21 @@ def run(
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
-            # Also reached by KeyboardInterrupt: a session of its own does not get the terminal's Ctrl-C.
+            # KeyboardInterrupt passes here as well: the terminal's Ctrl-C does not reach the program's own session.
             if process.poll() is None:
                 _kill_group(process)
         texts = []
         for stream in (stdout, stderr):
             stream.seek(0)
             texts.append(stream.read().decode("utf-8", "replace"))
-    done = Completed(process.returncode, *texts)
+    completed = Completed(process.returncode, *texts)
     if timed_out:
         raise CompilerError(
             f"{name} took longer than {timeout:g} s and was stopped",
-            hint="give it more time, or a smaller model",
-            details={"timeout_seconds": timeout, "log_tail": tail(done.output)},
+            hint="allow more time, or use a smaller model",
+            details={"timeout_seconds": timeout, "log_tail": tail(completed.output)},
         )
-    return done
+    return completed
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

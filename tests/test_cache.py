@@ -1,4 +1,4 @@
-"""The cache gives back what was stored or nothing, whoever else writes and whoever is killed."""
+"""The cache returns what was stored or nothing, with concurrent writers and after kills."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from edgepack.cache import Cache, default_cache_dir, hash_path, key_of
 
 
 def test_what_is_stored_comes_back(tmp_path: Path) -> None:
-    """An entry's files come back byte by byte; an unknown key is a miss."""
+    """An entry's files are returned byte for byte; an unknown key is a miss."""
     cache = Cache(tmp_path)
     cache.put("convert-1", {"a.bin": b"\0\1", "b.json": b"{}"})
     assert cache.get("convert-1") == {"a.bin": b"\0\1", "b.json": b"{}"}
@@ -22,7 +22,7 @@ def test_what_is_stored_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_damaged_entry_is_a_miss(tmp_path: Path) -> None:
-    """Bytes that do not match their hash are never given back."""
+    """Bytes that do not match their hash are never returned."""
     cache = Cache(tmp_path)
     cache.put("k-1", {"a.bin": b"right"})
     (tmp_path / "k-1" / "a.bin").write_bytes(b"wrong")
@@ -40,7 +40,7 @@ def test_disabled_cache_keeps_nothing(tmp_path: Path) -> None:
 
 
 def test_keys_depend_on_every_part() -> None:
-    """Another option, another key; the order of the parts does not matter."""
+    """Another value of a part gives another key; the order of the parts does not matter."""
     assert key_of("convert", {"a": 1, "b": 2}) == key_of("convert", {"b": 2, "a": 1})
     assert len({key_of("convert", {"a": 1}), key_of("convert", {"a": 2}), key_of("measure", {"a": 1})}) == 3
 
@@ -61,13 +61,13 @@ def _hammer(root: str, number: int) -> None:
     for i in range(60):
         key = f"k-{i % 5}"
         cache.put(key, {"data": bytes([i % 5]) * 50_000})
-        found = cache.get(key)
-        assert found is None or found == {"data": bytes([i % 5]) * 50_000}
+        files = cache.get(key)
+        assert files is None or files == {"data": bytes([i % 5]) * 50_000}
     assert cache.get("k-0") is not None, number
 
 
 def test_two_processes_share_it(tmp_path: Path) -> None:
-    """Writers and readers of the same keys at the same time see whole entries only."""
+    """Concurrent writers and readers of the same keys see complete entries only."""
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=_hammer, args=(str(tmp_path), n)) for n in range(3)]
     for process in processes:
@@ -78,7 +78,7 @@ def test_two_processes_share_it(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
-    """After SIGKILL at many moments every entry is whole; clear removes what was left over."""
+    """After SIGKILL at many moments every entry is complete; clear removes the leftovers."""
     code = (
         "import sys; from pathlib import Path; from edgepack.cache import Cache\n"
         "c = Cache(Path(sys.argv[1]))\n"
@@ -96,17 +96,17 @@ def test_a_killed_writer_leaves_no_half_entry(tmp_path: Path) -> None:
         process.wait()
         process.stdout.close()
     cache = Cache(tmp_path)
-    whole = [folder.name for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
-    assert whole
-    for key in whole:
+    keys = [folder.name for folder in tmp_path.iterdir() if not folder.name.startswith(".")]
+    assert keys
+    for key in keys:
         assert cache.get(key) == {"a": b"x" * 300000, "b": b"y" * 300000}
-    assert cache.usage().entries == {"k": len(whole)}
+    assert cache.usage().entries == {"k": len(keys)}
     cache.clear()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_clear_spares_what_is_not_its_own(tmp_path: Path) -> None:
-    """A wrong EDGEPACK_CACHE_DIR must not cost a user's files."""
+    """With a wrong EDGEPACK_CACHE_DIR, clear does not delete the user's files."""
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_bytes(b"1")
     Cache(tmp_path).put("k-1", {"a": b"1"})
@@ -115,7 +115,7 @@ def test_clear_spares_what_is_not_its_own(tmp_path: Path) -> None:
 
 
 def test_the_environment_says_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """EDGEPACK_CACHE_DIR wins over XDG_CACHE_HOME, that over the home folder."""
+    """EDGEPACK_CACHE_DIR overrides XDG_CACHE_HOME, which overrides the home folder."""
     monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
     assert default_cache_dir() == tmp_path / "a"

@@ -1,4 +1,4 @@
-"""Native code that dies takes a child down, never the command."""
+"""Native code that aborts ends a child process, never the command."""
 
 import time
 
@@ -9,7 +9,7 @@ from edgepack.errors import UsageError
 
 
 def test_values_travel_both_ways() -> None:
-    """A call returns what the function returns; the child lives on for the next one."""
+    """A call returns the function's result; the child serves the next call as well."""
     with Worker() as worker:
         assert worker.call("os.path:join", "a", "b") == "a/b"
         first = worker.call("os:getpid")
@@ -17,7 +17,7 @@ def test_values_travel_both_ways() -> None:
 
 
 def test_our_errors_arrive_as_they_were() -> None:
-    """An EdgepackError raised in the child is raised in the parent with its hint."""
+    """An EdgepackError raised in the child is raised in the parent, with its hint."""
     with Worker() as worker, pytest.raises(UsageError) as caught:
         worker.call("edgepack.schemes:get_scheme", "int9")
     assert "int9" in caught.value.message
@@ -25,7 +25,7 @@ def test_our_errors_arrive_as_they_were() -> None:
 
 
 def test_other_errors_carry_their_traceback() -> None:
-    """Any other exception gives its type, its message and a log."""
+    """Any other exception is reported with its type, its message and a log."""
     with Worker() as worker, pytest.raises(ChildException) as caught:
         worker.call("math:sqrt", "x")
     assert caught.value.reason.startswith("TypeError")
@@ -33,7 +33,7 @@ def test_other_errors_carry_their_traceback() -> None:
 
 
 def test_an_abort_is_an_error_and_the_next_call_works() -> None:
-    """A child that aborts gives the signal's name; a new one serves the next call."""
+    """A child that aborts is reported with the signal's name; a new child serves the next call."""
     with Worker() as worker:
         with pytest.raises(ChildCrash, match="SIGABRT"):
             worker.call("os:abort")
@@ -41,7 +41,7 @@ def test_an_abort_is_an_error_and_the_next_call_works() -> None:
 
 
 def test_a_time_limit_kills() -> None:
-    """A call that takes too long is ended close to its limit."""
+    """A call that exceeds its time limit is ended."""
     start = time.monotonic()
     with Worker() as worker, pytest.raises(ChildTimeout):
         worker.call("time:sleep", 60, timeout=0.5)
@@ -49,7 +49,7 @@ def test_a_time_limit_kills() -> None:
 
 
 def test_what_a_child_prints_never_reaches_the_user(capfd: pytest.CaptureFixture[str]) -> None:
-    """Output of native libraries goes to the log, not to stdout, where it would break --json."""
+    """The output of native libraries goes to the log, not to stdout, where it would break --json."""
     with Worker() as worker:
         worker.call("os:system", "echo noise; echo more >&2")
     captured = capfd.readouterr()

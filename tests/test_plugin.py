@@ -1,6 +1,6 @@
-"""A third party adds a target and a compiler with a package of its own, and nothing in edgepack knows it.
+"""A third party's package adds a target and a compiler without any change in edgepack.
 
-The package in tests/plugin is installed as pip installs it; its compiler, Arm's Vela, runs for real.
+The package in tests/plugin is installed with pip, and the tests run the real compiler, Arm's Vela.
 """
 
 import importlib
@@ -27,7 +27,7 @@ from edgepack.profiles import load_profile
 ROOT = Path(__file__).resolve().parents[1]
 PLUGIN = ROOT / "tests" / "plugin" / "edgepack-ethos-u55"
 
-#: Real models, and how many ops Vela 5.2 leaves to the CPU.
+#: Real models, and the number of ops that Vela 5.2 places on the CPU.
 MODELS = {
     "coral/deeplabv3_mnv2_dm05_pascal_quant.tflite": 1,
     "coral/keras_lstm_mnist_ptq.tflite": 0,
@@ -44,25 +44,25 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the plugin as pip installs it, metadata and all."""
+    """A folder with the plugin as pip installs it, with its metadata."""
     for module in ("ethosu.vela", "hatchling", "pip"):
         pytest.importorskip(module, reason=f"{module} is not installed: the plugin's own requirement or its build")
     source = tmp_path_factory.mktemp("source") / "plugin"
     shutil.copytree(PLUGIN, source, ignore=shutil.ignore_patterns("__pycache__"))
     folder = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*pip, "--no-deps", "--no-build-isolation", "--target", str(folder), str(source)],
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
     return folder
 
 
 @pytest.fixture
 def vela(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The plugin's compiler module, imported from where it was installed."""
+    """The plugin's compiler module, imported from the installation."""
     monkeypatch.syspath_prepend(str(site))
     module = importlib.import_module("edgepack_ethos_u55.compiler")
     assert Path(str(module.__file__)).is_relative_to(site)
@@ -73,30 +73,30 @@ def vela(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def probes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with probe.tflite and float_op.tflite (tests/plugin/make_probe.py)."""
+    """A folder with probe.tflite and float_op.tflite (tests/plugin/make_probe.py)."""
     folder = tmp_path_factory.mktemp("probes")
     script = ROOT / "tests" / "plugin" / "make_probe.py"
-    done = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    completed = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-2000:]
     return folder
 
 
 def edgepack(site: Path, *arguments: str, cwd: Path | None = None) -> dict[str, Any]:
-    """Run the command line as a user with the plugin installed does; return its JSON."""
-    done = subprocess.run(
+    """Run the command line with the plugin installed; return its JSON."""
+    completed = subprocess.run(
         [sys.executable, "-c", "import sys; from edgepack.cli import main; sys.exit(main())", *arguments, "--json"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
         cwd=cwd,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    document: dict[str, Any] = json.loads(completed.stdout)
     return document
 
 
 def agree(vela: ModuleType, site: Path, data: bytes) -> tuple[list[int], Any]:
-    """Hold the check against Vela op by op; return the host ops' indices and Vela's result."""
+    """Compare the check with Vela op by op; return the indices of the host ops and Vela's result."""
     profile = load_profile(site / "edgepack_ethos_u55")
     assert profile.compiler is not None
     report = check(read_model(data), profile)
@@ -109,7 +109,7 @@ def agree(vela: ModuleType, site: Path, data: bytes) -> tuple[list[int], Any]:
 
 
 def test_target_and_compiler_are_there_once_installed(site: Path) -> None:
-    """Installing the package is all it takes: the target is listed, its profile is sound, doctor finds its compiler."""
+    """Installing the package is enough: the target is listed, its profile is valid, doctor finds its compiler."""
     listed = edgepack(site, "targets", "list")
     assert "ethos-u55" in json.dumps(listed["results"])
     assert edgepack(site, "targets", "lint", str(site / "edgepack_ethos_u55" / "profile.toml"))["ok"] is True
@@ -119,7 +119,7 @@ def test_target_and_compiler_are_there_once_installed(site: Path) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_placement_agrees_with_vela_op_for_op(vela: ModuleType, site: Path, shared_models: Path, name: str) -> None:
-    """On real models the check places every op where Vela's own report and Vela's file put it."""
+    """On real models the check places every op as Vela's report and file do."""
     data = (shared_models / name).read_bytes()
     host, result = agree(vela, site, data)
     assert len(host) == MODELS[name]
@@ -131,7 +131,7 @@ def test_placement_agrees_with_vela_op_for_op(vela: ModuleType, site: Path, shar
 
 
 def test_placement_agrees_on_both_sides_of_the_limits(vela: ModuleType, site: Path, probes: Path) -> None:
-    """Kernels, strides, factors and axes just inside and outside the NPU's limits are told apart as Vela does."""
+    """Kernels, strides, factors and axes on both sides of the NPU's limits are placed as Vela places them."""
     data = (probes / "probe.tflite").read_bytes()
     host, result = agree(vela, site, data)
     assert result.warnings == ()
@@ -144,7 +144,7 @@ def test_placement_agrees_on_both_sides_of_the_limits(vela: ModuleType, site: Pa
 
 
 def test_build_makes_a_bundle_that_verifies(site: Path, shared_models: Path, tmp_path: Path) -> None:
-    """From an int8 file to a bundle in the plugin's own form, the same bytes twice, with no difference to report."""
+    """An int8 file becomes a bundle with the plugin's template, reproducibly and without differences to report."""
     model = shared_models / "mlperf-tiny" / "kws_reference_int8.tflite"
     for out in ("one", "two"):
         document = edgepack(
@@ -186,7 +186,7 @@ def test_build_makes_a_bundle_that_verifies(site: Path, shared_models: Path, tmp
 
 
 def test_broken_file_is_one_clear_error(vela: ModuleType, shared_models: Path) -> None:
-    """What Vela cannot read ends in one error with its last words, not in its traceback."""
+    """A file that Vela cannot read gives one error with its last line, not its traceback."""
     data = bytearray((shared_models / "coral" / "split_concat.tflite").read_bytes())
     data[0:4] = b"\xff\xff\xff\x7f"
     with pytest.raises(CompilerError) as caught:
@@ -197,7 +197,7 @@ def test_broken_file_is_one_clear_error(vela: ModuleType, shared_models: Path) -
 
 
 def test_op_that_vela_refuses_is_named(vela: ModuleType, probes: Path) -> None:
-    """Vela drops the whole file for one op of a type it does not read; the error names the op and the type."""
+    """Vela refuses the whole file for one op of an unsupported type; the error names the op and the type."""
     data = (probes / "float_op.tflite").read_bytes()
     with pytest.raises(CompilerError) as caught:
         vela.VelaCompiler().compile(CompileRequest(data, "model", "int16x8"))
@@ -257,8 +257,8 @@ def _edge_files() -> dict[str, bytes]:
 
 
 def test_limits_are_velas_own(vela: ModuleType, site: Path) -> None:
-    """On files on both sides of each limit the check places the op as Vela does."""
+    """On both sides of each limit the check places the op as Vela does."""
     placed = {name: not agree(vela, site, data)[0] for name, data in _edge_files().items()}
     refused = {"conv-same-9", "pool-same-9", "mean-same-25", "channels", "backwards", "softmax-300"}
     refused |= {"RESIZE_BILINEAR-3", "RESIZE_NEAREST_NEIGHBOR-3"}
-    assert {name for name, taken in placed.items() if not taken} == refused
+    assert {name for name, accelerated in placed.items() if not accelerated} == refused

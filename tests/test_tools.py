@@ -1,4 +1,4 @@
-"""A vendor's program is found, run within its time and never left behind. Real programs: small shell scripts."""
+"""External programs are found, run within a time limit and never left running. The programs are shell scripts."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def script(path: Path, body: str, mode: int = 0o755) -> Path:
 
 
 def gone(pid: int, within: float = 5.0) -> bool:
-    """Wait until no such process runs; a zombie that waits for init counts as gone."""
+    """Wait until the process has ended; a zombie counts as ended."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         try:
@@ -62,7 +62,7 @@ def no_tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_missing_tool_is_reported_with_both_places_and_what_to_do(no_tool: Path) -> None:
-    """A missing program says where it was looked for and how to get it, and raises nothing."""
+    """For a missing program the result says where it was searched and how to install it; nothing is raised."""
     info = tools.find(TOOL)
     assert not info.found
     assert (info.path, info.version) == ("", "")
@@ -73,14 +73,14 @@ def test_missing_tool_is_reported_with_both_places_and_what_to_do(no_tool: Path)
 
 
 def test_found_on_path_with_its_version(no_tool: Path) -> None:
-    """A program on PATH is found and asked its version."""
+    """A program on PATH is found with its version."""
     path = script(no_tool / "sample_compiler", 'echo "Sample version 1.2.3-rc"')
     info = tools.find(TOOL)
     assert info == tools.ToolInfo("Sample Compiler", str(path), "1.2.3-rc", True, "", "install the sample compiler")
 
 
 def test_variable_wins_over_path(no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program named by the variable is taken, whatever PATH holds."""
+    """The program that the variable names is used, whatever is on PATH."""
     script(no_tool / "sample_compiler", 'echo "version 1"')
     mine = script(tmp_path / "mine", 'echo "version 2"')
     monkeypatch.setenv(TOOL.variable, str(mine))
@@ -91,7 +91,7 @@ def test_variable_wins_over_path(no_tool: Path, tmp_path: Path, monkeypatch: pyt
 def test_program_beside_python_is_found_when_pip_installs_it(
     no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A tool from pip works in a virtual environment that is not activated; PATH still comes first."""
+    """A tool installed by pip is found in a virtual environment that is not activated; PATH is searched first."""
     (tmp_path / "venv").mkdir()
     script(tmp_path / "venv" / "sample_compiler", 'echo "version 3"')
     monkeypatch.setattr("sys.executable", str(tmp_path / "venv" / "python"))
@@ -108,7 +108,7 @@ def test_program_beside_python_is_found_when_pip_installs_it(
 def test_wrong_variable_is_an_error_that_names_it(
     no_tool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
 ) -> None:
-    """A variable that points nowhere is never passed over in favour of PATH."""
+    """A wrong value of the variable is an error; PATH is not used instead."""
     script(no_tool / "sample_compiler", 'echo "version 1"')
     target = tmp_path / "wrong"
     if kind == "folder":
@@ -127,7 +127,7 @@ def test_wrong_variable_is_an_error_that_names_it(
 
 
 def test_tool_that_says_no_version_is_found_with_a_problem(no_tool: Path) -> None:
-    """A program that prints no version can still be run; doctor shows what is odd."""
+    """A program that prints no version can be run; doctor shows the problem."""
     script(no_tool / "sample_compiler", "echo hello")
     info = tools.find(TOOL)
     assert info.found
@@ -136,7 +136,7 @@ def test_tool_that_says_no_version_is_found_with_a_problem(no_tool: Path) -> Non
 
 
 def test_tool_that_hangs_on_its_version_is_a_problem(no_tool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Doctor does not hang on a program that does."""
+    """Doctor does not hang when a program does."""
     monkeypatch.setattr(tools, "_VERSION_TIMEOUT", 0.3)
     script(no_tool / "sample_compiler", "exec /bin/sleep 60")
     started = time.monotonic()
@@ -147,42 +147,42 @@ def test_tool_that_hangs_on_its_version_is_a_problem(no_tool: Path, monkeypatch:
 
 
 def test_file_of_another_machine_is_a_missing_tool(no_tool: Path) -> None:
-    """A program that the kernel refuses to load is explained, not a traceback."""
+    """A program that the kernel refuses to load gives an explanation, not a traceback."""
     binary = no_tool / "sample_compiler"
     binary.write_bytes(b"\x7fELF not for here")
     binary.chmod(0o755)
     info = tools.find(TOOL)
     assert not info.found
-    assert "not a program of this machine" in info.problem
+    assert "not a program for this machine" in info.problem
     with pytest.raises(ToolMissingError):
         tools.run([str(binary)])
 
 
 def test_run_returns_streams_and_exit_code(tmp_path: Path) -> None:
-    """Both streams and the exit code come back apart, from the folder that was asked for."""
+    """Both streams and the exit code are returned separately; the program runs in the requested folder."""
     program = script(tmp_path / "program", 'pwd; echo "oops $WORD" >&2; exit 3')
     work = tmp_path / "work"
     work.mkdir()
-    done = tools.run([str(program)], cwd=work, env={"WORD": "word"})
-    assert done == tools.Completed(3, f"{work}\n", "oops word\n")
-    assert done.output == f"{work}\noops word"
-    assert done.signal_name == ""
+    completed = tools.run([str(program)], cwd=work, env={"WORD": "word"})
+    assert completed == tools.Completed(3, f"{work}\n", "oops word\n")
+    assert completed.output == f"{work}\noops word"
+    assert completed.signal_name == ""
 
 
 @pytest.mark.parametrize("body", ["kill -SEGV $$", "exit 139"])
 def test_death_by_signal_has_a_name(tmp_path: Path, body: str) -> None:
-    """A crash is named, also when a wrapper script turned it into an exit code."""
+    """The signal of a crash is named, also when a wrapper script turned it into an exit code."""
     assert tools.run([str(script(tmp_path / "program", body))]).signal_name == "SIGSEGV"
 
 
 def test_run_of_nothing_is_a_missing_tool(tmp_path: Path) -> None:
-    """A program that vanished is a missing tool."""
+    """A program that does not exist is a missing tool."""
     with pytest.raises(ToolMissingError, match="No such file"):
         tools.run([str(tmp_path / "none")])
 
 
 def test_time_limit_kills_the_program_and_its_children(tmp_path: Path) -> None:
-    """After the time limit nothing that the program started runs on, and its last words are kept."""
+    """After the time limit no process that the program started is left, and the end of its output is in the error."""
     pids = tmp_path / "pids"
     program = script(tmp_path / "program", f"/bin/sleep 60 & echo $! $$ > {pids}; echo working; wait")
     started = time.monotonic()
@@ -195,7 +195,7 @@ def test_time_limit_kills_the_program_and_its_children(tmp_path: Path) -> None:
 
 
 def test_interrupt_kills_the_program_and_its_children(tmp_path: Path) -> None:
-    """Ctrl-C ends the program and everything it started before the user has the prompt back."""
+    """Ctrl-C ends the program and every process it started before the command returns."""
     pids = tmp_path / "pids"
     program = script(tmp_path / "program", f"/bin/sleep 60 & echo $! $$ > {pids}; wait")
     code = f"from edgepack import tools; tools.run([{str(program)!r}])"
@@ -210,7 +210,7 @@ def test_interrupt_kills_the_program_and_its_children(tmp_path: Path) -> None:
         children = [int(pid) for pid in wait_for(pids).split()]
         parent.send_signal(signal.SIGINT)
         try:
-            # Less than the program's own minute, more than a machine at its limit takes.
+            # Less than the program sleeps, and enough for a busy machine.
             _, stderr = parent.communicate(timeout=40)
         except subprocess.TimeoutExpired:
             parent.kill()
@@ -221,5 +221,5 @@ def test_interrupt_kills_the_program_and_its_children(tmp_path: Path) -> None:
 
 
 def test_tail_keeps_the_end() -> None:
-    """A log's tail is its last lines."""
+    """`tail` returns the last lines of a log."""
     assert tools.tail("\n".join(str(i) for i in range(100)), 3) == "97\n98\n99"

@@ -1,4 +1,4 @@
-"""The wheel works outside the checkout, and what needs no TensorFlow works without it."""
+"""The wheel works outside the checkout, and features that do not need TensorFlow work without it."""
 
 import json
 import os
@@ -21,30 +21,30 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built as a release would be."""
+    """The wheel, built as for a release."""
     out = tmp_path_factory.mktemp("dist")
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(REPOSITORY)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (found,) = out.glob("*.whl")
-    return found
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-2000:]
+    (path,) = out.glob("*.whl")
+    return path
 
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A new environment with the wheel and all its dependencies but TensorFlow; yields its bin folder."""
+    """A new environment with the wheel and its dependencies except TensorFlow; yields its bin folder."""
     folder = tmp_path_factory.mktemp("clean")
     venv.create(folder, with_pip=True)
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = [text for text in declared if not text.startswith(TENSORFLOW)]
-    for arguments in (["--no-deps", str(wheel)], wanted):
-        done = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
+    dependencies = [text for text in declared if not text.startswith(TENSORFLOW)]
+    for arguments in (["--no-deps", str(wheel)], dependencies):
+        completed = subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stderr[-2000:]
     yield folder / "bin"
 
 
@@ -61,7 +61,7 @@ def run(clean: Path, cwd: Path, *arguments: str | Path) -> subprocess.CompletedP
 
 
 def test_the_wheel_carries_targets_and_templates(wheel: Path) -> None:
-    """targets/ and templates/ are inside, under edgepack/_data; nothing of the tests is."""
+    """The wheel contains targets/ and templates/ under edgepack/_data, and no tests."""
     import zipfile
 
     names = zipfile.ZipFile(wheel).namelist()
@@ -75,13 +75,13 @@ def test_everything_without_tensorflow(clean: Path, tmp_path: Path) -> None:
     probe = subprocess.run(
         [str(clean / "python"), "-c", "import tensorflow"], capture_output=True, cwd=tmp_path, check=False
     )
-    assert probe.returncode != 0, "TensorFlow is there: the test would prove nothing"
-    done = run(
+    assert probe.returncode != 0, "TensorFlow is installed: the test would prove nothing"
+    completed = run(
         clean, tmp_path, "build", FLOAT, "-t", "all", "--name", "digits", "--samples", EXAMPLES / "samples.npz",
         "--eval", EXAMPLES / "eval.npz", "--labels", EXAMPLES / "labels.txt", "-o", "out", "--json",
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    bundles = [entry["bundle"] for entry in json.loads(done.stdout)["results"]]
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    bundles = [entry["bundle"] for entry in json.loads(completed.stdout)["results"]]
     assert len(bundles) == 4
     for bundle in bundles:
         checked = run(clean, tmp_path, "verify", bundle)
@@ -91,8 +91,8 @@ def test_everything_without_tensorflow(clean: Path, tmp_path: Path) -> None:
 
 
 def test_keras_without_tensorflow_says_what_to_install(clean: Path, tmp_path: Path) -> None:
-    """A .keras in that environment is one clear error."""
-    done = run(clean, tmp_path, "build", EXAMPLES / "digits.keras", "-t", "cpu")
-    assert done.returncode == 4
-    assert "tensorflow" in done.stderr.lower()
-    assert "Traceback" not in done.stderr.split("log:")[0]
+    """A .keras file in that environment gives one error that names TensorFlow."""
+    completed = run(clean, tmp_path, "build", EXAMPLES / "digits.keras", "-t", "cpu")
+    assert completed.returncode == 4
+    assert "tensorflow" in completed.stderr.lower()
+    assert "Traceback" not in completed.stderr.split("log:")[0]

@@ -1,6 +1,6 @@
-"""Which ops of a model an accelerator takes, which not, why, and what to do.
+"""Per-op accelerator support of a model on a target, with reasons and fixes.
 
-Pure: needs no TensorFlow and runs nothing.
+Reads the file only: needs no TensorFlow and runs nothing.
 """
 
 from edgepack.compat.check import check

@@ -1,4 +1,4 @@
-"""Graph x profile -> Report: every op placed, with reasons. Pure."""
+"""The compatibility check: a placement for every op of a graph on a target, with reasons. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from edgepack.compat.file_rules import blockers, model_reasons
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
-from edgepack.compat.runtime_support import EDGETPU_OP, custom_reason, missing_kernel
+from edgepack.compat.runtime_support import custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
+from edgepack.graph.custom_ops import EDGETPU_OP
 from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 
@@ -23,18 +24,18 @@ def check(
     """Place every op of a model's main graph on a target.
 
     Args:
-        model: The model, as it would be given to the target's compiler or delegate.
+        model: The model, as the target's compiler or delegate would receive it.
         profile: The target.
-        variant: Id of the profile's variant; empty for the chip's, or else the default.
-        soc: SoC model that selects the variant and answers rules about the chip.
+        variant: Id of the profile's variant; empty selects the variant of `soc`, or else the default.
+        soc: SoC model; selects the variant and provides the facts for rules about the SoC.
         runtime_version: Runtime version to compile for; None for the newest.
 
     Returns:
-        The report. `compatible` is False when an op runs nowhere, or when an op is left to the host and the profile
-        denies that.
+        The report. `compatible` is False when no processor can run an op, or when an op falls back to the host and
+        the profile denies host fallback.
 
     Raises:
-        UsageError: The profile has no such variant or chip.
+        UsageError: The profile has no such variant or SoC.
     """
     chosen = choose_variant(profile, variant=variant, soc=soc)
     graph = model.main
@@ -43,22 +44,22 @@ def check(
         math.inf if runtime_version is None else runtime_version,
         profile.socs.get(soc_model(profile, soc), {}),
     )
-    nowhere = [_runs_nowhere(context, op) for op in graph.ops]
+    unsupported = [_is_unsupported(context, op) for op in graph.ops]
     reasons = [_op_reasons(context, op, chosen.ops, profile.title) for op in graph.ops]
     if profile.compiler is None and profile.bundle.delegate == "none":
-        reasons = [found if nowhere[i] else _on_built_in_kernels(found) for i, found in enumerate(reasons)]
-    refusals = blockers(context, model, chosen.ops.file)
-    for index, found in refusals.items():
-        reasons[index] = (*reasons[index], found)
-    supported = [not found for found in reasons]
-    groups = [] if refusals else partition(graph, supported)
-    taken = choose(groups, chosen.partition)
-    on_accelerator = {index for group in taken for index in group.ops}
-    if refusals:
-        culprit = min(refusals)
-        reasons = [found or (_refused_with(graph, culprit),) for found in reasons]
+        reasons = [own if unsupported[i] else _on_built_in_kernels(own) for i, own in enumerate(reasons)]
+    blocking = blockers(context, model, chosen.ops.file)
+    for index, blocker in blocking.items():
+        reasons[index] = (*reasons[index], blocker)
+    supported = [not own for own in reasons]
+    groups = [] if blocking else partition(graph, supported)
+    delegated = choose(groups, chosen.partition)
+    on_accelerator = {index for group in delegated for index in group.ops}
+    if blocking:
+        first = min(blocking)
+        reasons = [own or (_refused_with(graph, first),) for own in reasons]
     else:
-        reasons = _outside(graph, reasons, groups, on_accelerator, chosen.partition)
+        reasons = _explain_left_out(graph, reasons, groups, on_accelerator, chosen.partition)
 
     findings = tuple(
         OpFinding(
@@ -66,13 +67,13 @@ def check(
             op=op.label,
             version=op.version,
             output=graph.output_name(op),
-            placement=_placement(op.index in on_accelerator, nowhere[op.index]),
+            placement=_placement(op.index in on_accelerator, unsupported[op.index]),
             reasons=() if op.index in on_accelerator else reasons[op.index],
         )
         for op in graph.ops
     )
     hosted = sum(1 for finding in findings if finding.placement is Placement.HOST)
-    unsupported = any(finding.placement is Placement.UNSUPPORTED for finding in findings)
+    runs = all(finding.placement is not Placement.UNSUPPORTED for finding in findings)
     figures: dict[str, object] = {}
     notes = []
     if profile.memory is not None and on_accelerator and not _is_compiled(graph):
@@ -81,16 +82,16 @@ def check(
     if hosted and on_accelerator and chosen.partition.cut:
         candidates = sum(1 for group in groups if group.supported)
         figures["supported_groups"] = candidates
-        stay = "stays" if hosted == 1 else "stay"
-        notes.append(f"{hosted} of {len(findings)} ops {stay} on the host. {chosen.partition.cut}")
+        run = "runs" if hosted == 1 else "run"
+        notes.append(f"{hosted} of {len(findings)} ops {run} on the host. {chosen.partition.cut}")
     if any(graph.tensors[i].shape_signature[:1] == (-1,) for i in graph.inputs if i >= 0):
-        notes.append("The batch is left open in the file; it is taken as 1.")
+        notes.append("The file leaves the batch size open; the check assumes 1.")
     if _is_compiled(graph) and "CUSTOM:" + EDGETPU_OP in chosen.ops.ops:
-        notes.append("The file is compiled for the Edge TPU already; what the compiler took is one op here.")
+        notes.append("The file is already compiled for the Edge TPU; the compiled part counts as one op.")
     return Report(
         target=profile.id,
-        compatible=not unsupported and (profile.fallback == "host" or not hosted),
-        partitions=len(taken),
+        compatible=runs and (profile.fallback == "host" or not hosted),
+        partitions=len(delegated),
         ops=findings,
         model_reasons=model_reasons(context, model, profile, chosen.ops),
         notes=tuple(notes),
@@ -100,7 +101,7 @@ def check(
 
 
 def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[Reason, ...]:
-    """Return why the accelerator refuses an op by itself; empty when it takes it."""
+    """Return why the accelerator refuses an op, its neighbours aside; empty when it supports the op."""
     row = table.ops.get(op.label)
     if row is not None:
         return tuple(violations(context, op, row.constraints))
@@ -110,74 +111,76 @@ def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[R
     kernel = missing_kernel(context, op)
     if kernel is not None:
         return (kernel,)
-    sentence = table.refused.get(op.label, "")
-    first = reason(
-        "op-not-supported", f"expected an op that {title} takes, got {op.label}{': ' if sentence else ''}{sentence}"
+    why = table.refused.get(op.label, "")
+    not_supported = reason(
+        "op-not-supported", f"expected an op that {title} supports, got {op.label}{': ' if why else ''}{why}"
     )
-    # A float file is refused for its types first of all, whatever its ops are.
+    # In a float file the data type is the first thing to change, whatever the op.
     types = {"dtypes": table.defaults["dtypes"]} if "dtypes" in table.defaults else {}
-    return (first, *(found for found in violations(context, op, types) if found.code == "dtype-float"))
+    return (not_supported, *(broken for broken in violations(context, op, types) if broken.code == "dtype-float"))
 
 
 def _on_built_in_kernels(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
-    """Return reasons with the fix they have where the host is the target itself: the op runs all the same, slower."""
+    """Return reasons with the fix for a target that is the host itself: the op runs there as well, only slower."""
     return tuple(
-        reason("built-in-kernel", found.message)
-        if found.code == "op-not-supported"
-        else replace(found, fix=f"nothing has to be done: the built-in kernels run it, slower; to mend it, {found.fix}")
-        for found in reasons
+        reason("built-in-kernel", own.message)
+        if own.code == "op-not-supported"
+        else replace(own, fix=f"no action needed: the built-in kernels run it, slower; to use the fast ones, {own.fix}")
+        for own in reasons
     )
 
 
-def _runs_nowhere(context: Context, op: Op) -> bool:
+def _is_unsupported(context: Context, op: Op) -> bool:
+    """Return whether no runtime that edgepack knows has a kernel for an op."""
     custom = custom_reason(op)
     if custom is not None:
         return not custom[1]
     return missing_kernel(context, op) is not None
 
 
-def _placement(on_accelerator: bool, nowhere: bool) -> Placement:
+def _placement(on_accelerator: bool, unsupported: bool) -> Placement:
     if on_accelerator:
         return Placement.ACCELERATOR
-    return Placement.UNSUPPORTED if nowhere else Placement.HOST
+    return Placement.UNSUPPORTED if unsupported else Placement.HOST
 
 
-def _outside(
+def _explain_left_out(
     graph: Graph,
     reasons: Sequence[tuple[Reason, ...]],
     groups: Sequence[Group],
-    taken: set[int],
+    on_accelerator: set[int],
     rule: PartitionRule,
 ) -> list[tuple[Reason, ...]]:
-    """Give a reason to every op that is fine in itself but not taken."""
-    left = [op.index for op in graph.ops if not reasons[op.index] and op.index not in taken]
-    found = list(reasons)
+    """Return the reasons with one added for every op that is supported but not in a delegated group."""
+    left = [op.index for op in graph.ops if not reasons[op.index] and op.index not in on_accelerator]
+    explained = list(reasons)
     if not left:
-        return found
+        return explained
     size = {index: len(group.ops) for group in groups for index in group.ops}
-    cut = blocking_ops(graph, [not refused for refused in reasons])
+    blocking = blocking_ops(graph, [not own for own in reasons])
     for index in left:
-        culprit = cut[index]
+        blocker = blocking[index]
         if index not in size:
-            message = "expected inputs that other ops make first, got a circle of ops that wait for each other"
-            found[index] = (reason("outside-partition", message, fix="convert the model again: the file is broken"),)
-        elif size[index] < rule.min_ops or culprit is None:
-            message = f"expected a group of at least {rule.min_ops} ops, got {size[index]}"
-            found[index] = (reason("partition-too-small", message),)
+            message = "expected inputs that earlier ops produce, got a cycle of ops that wait for each other"
+            fix = "convert the model again: the file is broken"
+            explained[index] = (reason("outside-partition", message, fix=fix),)
+        elif size[index] < rule.min_ops or blocker is None:
+            message = f"expected a partition of at least {rule.min_ops} ops, got {size[index]}"
+            explained[index] = (reason("partition-too-small", message),)
         else:
-            label = graph.ops[culprit].label
-            message = f"cut off from the accelerator's group by op {culprit} ({label}), which runs elsewhere"
-            fix = f"mend or move op {culprit} ({label}); then this one follows"
-            found[index] = (reason("outside-partition", message, fix=fix),)
-    return found
+            label = graph.ops[blocker].label
+            message = f"cut off from the accelerator's partition by op {blocker} ({label}), which runs elsewhere"
+            fix = f"replace or move op {blocker} ({label}); this op then runs on the accelerator"
+            explained[index] = (reason("outside-partition", message, fix=fix),)
+    return explained
 
 
-def _refused_with(graph: Graph, culprit: int) -> Reason:
-    label = graph.ops[culprit].label
+def _refused_with(graph: Graph, blocker: int) -> Reason:
+    label = graph.ops[blocker].label
     return reason(
         "compile-refused",
-        f"the compiler refuses the whole file because of op {culprit} ({label})",
-        fix=f"mend op {culprit} ({label})",
+        f"the compiler refuses the whole file because of op {blocker} ({label})",
+        fix=f"replace or change op {blocker} ({label})",
     )
 
 

@@ -1,4 +1,4 @@
-"""What rules need to know besides the op: its graph, the chip, the runtime; and which part each tensor plays."""
+"""Context of a check: the graph, the SoC and the runtime version, and the role of each input of an op."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from edgepack.graph.op_layout import OP_LAYOUTS, OpLayout
 
 @dataclass(frozen=True)
 class Context:
-    """One check.
+    """Everything a rule reads besides the op.
 
     Attributes:
         graph: The main graph.
-        runtime_version: Runtime version the file is compiled for; infinite for the newest.
-        soc: Facts about the chip (`arch`, `float16`), empty when none was given.
+        runtime_version: Version of the runtime that will run the file; infinite for the newest.
+        soc: Facts about the SoC (`arch`, `float16`); empty when none was specified.
     """
 
     graph: Graph
@@ -26,27 +26,27 @@ class Context:
 
     @cached_property
     def dequantized_constants(self) -> frozenset[int]:
-        """Tensors that a DEQUANTIZE or DENSIFY makes of a constant.
+        """Tensors that a DEQUANTIZE or DENSIFY computes from a constant.
 
-        Delegates fold these (float16 and sparse weights), so rules treat them as constants.
+        Delegates fold these ops (float16 and sparse weights), so rules treat their outputs as constants.
         """
-        found: set[int] = set()
+        folded: set[int] = set()
         for op in self.graph.ops:
             source = op.inputs[0] if op.inputs else -1
             if op.name in {"DEQUANTIZE", "DENSIFY"} and source >= 0 and self.graph.tensors[source].is_constant:
-                found.update(op.outputs)
-        return frozenset(found)
+                folded.update(op.outputs)
+        return frozenset(folded)
 
     @cached_property
     def dynamic_tensors(self) -> frozenset[int]:
         """Tensors whose shape is known only at run time.
 
-        A batch left open (-1 as an input's first dimension) is not one: the runtime allocates it as 1. What is, as
-        TFLite's allocation has it: inputs open in another dimension, results of ops whose shape is computed, and what
-        depends on them.
+        An open batch (-1 as an input's first dimension) does not count, because the runtime allocates it as 1. As in
+        TFLite's memory allocation, the dynamic tensors are inputs that are open in another dimension, outputs whose
+        shape is computed, and everything that depends on these.
         """
         graph = self.graph
-        found = {
+        dynamic = {
             i
             for i in graph.inputs
             if i >= 0 and (not graph.tensors[i].has_rank or any(n < 0 for n in graph.tensors[i].shape_signature[1:]))
@@ -54,15 +54,15 @@ class Context:
         for op in graph.ops:
             computed = op.name in _SHAPE_BY_DATA or (
                 op.name in _SHAPE_BY_PARAMETER
-                and any(part == "parameter" and not tensor.is_constant for _, part, tensor in inputs(graph, op))
+                and any(kind == "parameter" and not tensor.is_constant for _, kind, tensor in inputs(graph, op))
             )
-            if computed or any(i in found and role(op, n) != "parameter" for n, i in enumerate(op.inputs)):
+            if computed or any(i in dynamic and role(op, n) != "parameter" for n, i in enumerate(op.inputs)):
                 outputs = graph.op_outputs(op)
-                found.update(tensor.index for tensor in outputs if computed or tensor.is_dynamic)
-        return frozenset(found)
+                dynamic.update(tensor.index for tensor in outputs if computed or tensor.is_dynamic)
+        return frozenset(dynamic)
 
     def is_constant(self, tensor: Tensor) -> bool:
-        """True when the file holds the tensor's values, directly or behind a DEQUANTIZE."""
+        """Return whether the file contains the tensor's values, directly or as input of a DEQUANTIZE or DENSIFY."""
         return tensor.is_constant or tensor.index in self.dequantized_constants
 
 
@@ -77,7 +77,7 @@ def _layer_roles(layout: OpLayout) -> tuple[str, ...]:
 _ONE = ("data", "parameter")
 _TWO = ("data", "parameter", "parameter")
 
-#: Parts of the inputs by position; ops that are not here have data only.
+#: Roles of the inputs by position; ops without an entry have data inputs only.
 _ROLES: Mapping[str, tuple[str, ...]] = {
     **{name: _layer_roles(layout) for name, layout in OP_LAYOUTS.items() if layout.bias is not None},
     **dict.fromkeys(
@@ -104,7 +104,7 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
-#: Ops whose parameters (sizes, paddings, ends) decide the result's shape.
+#: Ops whose output shape depends on the values of their parameters (sizes, paddings, ends).
 _SHAPE_BY_PARAMETER = frozenset(
     {
         "BATCH_TO_SPACE_ND", "BROADCAST_TO", "EXPAND_DIMS", "FILL", "MEAN", "MIRROR_PAD", "ONE_HOT", "PAD", "PADV2",
@@ -114,58 +114,63 @@ _SHAPE_BY_PARAMETER = frozenset(
     }
 )  # fmt: skip
 
-#: Ops whose data decides the result's shape.
+#: Ops whose output shape depends on the values of their data inputs.
 _SHAPE_BY_DATA = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "RANGE", "UNIQUE", "WHERE"})
 
 
 def role(op: Op, position: int) -> str:
-    """Return the part an input plays: `data`, `weights`, `bias`, `parameter` or `state`."""
+    """Return the role of an input: `data`, `weights`, `bias`, `parameter` or `state`."""
     roles = _ROLES.get(op.name, ())
     return roles[position] if position < len(roles) else "data"
 
 
-def inputs(graph: Graph, op: Op, wanted: str = "") -> Iterator[tuple[int, str, Tensor]]:
-    """Yield (position, role, tensor) of the op's inputs, absent ones left out.
+def inputs(graph: Graph, op: Op, selector: str = "") -> Iterator[tuple[int, str, Tensor]]:
+    """Yield (position, role, tensor) of the op's inputs; absent optional inputs are skipped.
 
     Args:
         graph: The op's graph.
         op: The op.
-        wanted: A role (`weights`), or `input` for data inputs, or `inputN` for one position; empty for all.
+        selector: A role (`weights`), or `input` for data inputs, or `inputN` for one position; empty for all.
     """
     for position, tensor in enumerate(graph.op_inputs(op)):
         if tensor is None:
             continue
-        part = role(op, position)
-        if wanted in {"", part, f"input{position}"} or (wanted == "input" and part == "data"):
-            yield position, part, tensor
+        kind = role(op, position)
+        if selector in {"", kind, f"input{position}"} or (selector == "input" and kind == "data"):
+            yield position, kind, tensor
 
 
-def tensors(graph: Graph, op: Op, wanted: str) -> Iterator[tuple[str, Tensor]]:
-    """Yield (how a message names it, tensor) of a role of the vocabulary; `data` means data inputs and outputs."""
-    if wanted != "output":
-        for position, part, tensor in inputs(graph, op, wanted):
-            yield named(tensor, part if part in {"weights", "bias"} else f"input {position}"), tensor
-    if wanted in {"output", "data"}:
+def tensors(graph: Graph, op: Op, selector: str) -> Iterator[tuple[str, Tensor]]:
+    """Yield (label for messages, tensor) of a role of the vocabulary; `data` selects data inputs and outputs."""
+    if selector != "output":
+        for position, kind, tensor in inputs(graph, op, selector):
+            yield input_label(tensor, position, kind), tensor
+    if selector in {"output", "data"}:
         for position, tensor in enumerate(graph.op_outputs(op)):
-            yield named(tensor, f"output {position}"), tensor
+            yield tensor_label(tensor, f"output {position}"), tensor
 
 
-def named(tensor: Tensor, what: str) -> str:
-    """Return `input 0 'name'` for messages."""
+def input_label(tensor: Tensor, position: int, kind: str) -> str:
+    """Return `weights 'name'`, `bias 'name'` or `input 0 'name'` for messages."""
+    return tensor_label(tensor, kind if kind in {"weights", "bias"} else f"input {position}")
+
+
+def tensor_label(tensor: Tensor, what: str) -> str:
+    """Return `input 0 'name'` for messages; long names are shortened at the front."""
     name = tensor.name if len(tensor.name) <= 80 else f"...{tensor.name[-77:]}"
     return f"{what} '{name}'" if name else what
 
 
 def data_input(graph: Graph, op: Op) -> Tensor | None:
-    """Return the first data input, None for an op without."""
+    """Return the first data input, None when the op has none."""
     return next((tensor for _, _, tensor in inputs(graph, op, "data")), None)
 
 
 def first_output(graph: Graph, op: Op) -> Tensor | None:
-    """Return the first output, None for an op without."""
+    """Return the first output, None when the op has none."""
     return next(iter(graph.op_outputs(op)), None)
 
 
 def weights_of(graph: Graph, op: Op) -> Tensor | None:
-    """Return the first weights tensor, None for an op without."""
+    """Return the first weights tensor, None when the op has none."""
     return next((tensor for _, _, tensor in inputs(graph, op, "weights")), None)

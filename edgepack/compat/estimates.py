@@ -1,4 +1,4 @@
-"""Figures that go with a check: parameters against on-chip memory."""
+"""Estimates that accompany a check: parameters compared with the on-chip memory."""
 
 import math
 from collections.abc import Iterable
@@ -10,52 +10,52 @@ from edgepack.profiles.model import MemoryLayout, MemoryRule
 
 
 def parameter_bytes(graph: Graph, ops: Iterable[int]) -> int:
-    """Return the bytes of weights, biases and constant operands of the ops given, shared ones counted once."""
+    """Return the bytes of weights, biases and constant operands of `ops`; shared buffers count once."""
     return sum(_buffers(graph, ops).values())
 
 
 def padded_bytes(graph: Graph, ops: Iterable[int], layout: MemoryLayout) -> int:
-    """Return the bytes that the parameters of the ops given take in a compiler's layout, shared ones counted once.
+    """Return the bytes of the parameters of `ops` in a compiler's memory layout; shared buffers count once.
 
-    Weights are padded, biases are part of the overhead per row, other constants are taken as they are.
+    Weights are padded, biases are part of the overhead per row, other constants keep their size.
     """
     total = 0
-    seen: set[int] = set()
+    counted: set[int] = set()
     for index in ops:
         op = graph.ops[index]
-        # The matrices of an LSTM's gates have one width each and are computed as one.
+        # An LSTM's gates are computed together: their matrices of one width are stacked along the rows.
         stacked: dict[tuple[int, int], int] = {}
-        for _, part, tensor in inputs(graph, op):
-            if part == "parameter" or tensor.raw is None or tensor.buffer in seen:
+        for _, kind, tensor in inputs(graph, op):
+            if kind == "parameter" or tensor.raw is None or tensor.buffer in counted:
                 continue
-            seen.add(tensor.buffer)
-            if part == "weights" and tensor.rank >= 2:
+            counted.add(tensor.buffer)
+            if kind == "weights" and tensor.rank >= 2:
                 rows, taps, columns = _matrix(op, tensor, layout)
                 stacked[taps, columns] = stacked.get((taps, columns), 0) + rows
-            elif part != "bias":
+            elif kind != "bias":
                 total += int(tensor.raw.nbytes)
         for (taps, columns), rows in stacked.items():
-            total += _up(rows, layout.rows if columns else layout.channels) * (
-                taps * max(1, _up(columns, layout.columns)) + layout.row_overhead
+            total += _round_up(rows, layout.rows if columns else layout.channels) * (
+                taps * max(1, _round_up(columns, layout.columns)) + layout.row_overhead
             )
     return total
 
 
 def memory(graph: Graph, ops: Iterable[int], rule: MemoryRule) -> tuple[dict[str, Any], str]:
-    """Estimate whether parameters fit on the chip.
+    """Estimate whether the parameters fit into the on-chip memory.
 
     Args:
         graph: The main graph.
         ops: Indices of the ops on the accelerator.
-        rule: The profile's memory.
+        rule: The profile's memory rule.
 
     Returns:
-        Numbers in bytes, and a sentence. The range is the compiler's layout, or else the file's bytes, times the
-        growth that the compiler's files show.
+        Figures in bytes, and a sentence. The range is the size in the compiler's layout, or else in the file, times
+        the growth measured on files of the compiler.
     """
-    taken = list(ops)
-    size = parameter_bytes(graph, taken)
-    base = size if rule.layout is None else padded_bytes(graph, taken, rule.layout)
+    accelerated = list(ops)
+    size = parameter_bytes(graph, accelerated)
+    base = size if rule.layout is None else padded_bytes(graph, accelerated, rule.layout)
     low, high = round(base * rule.growth[0]), round(base * rule.growth[1])
     streamed = (max(0, low - rule.parameter_bytes), max(0, high - rule.parameter_bytes))
     figures = {
@@ -70,19 +70,19 @@ def memory(graph: Graph, ops: Iterable[int], rule: MemoryRule) -> tuple[dict[str
     if streamed[1] == 0:
         verdict = f"fit the {free}"
     elif streamed[0] > 0:
-        verdict = f"exceed the {free}: {_mib(streamed[0])} to {_mib(streamed[1])} MiB are streamed in every run"
+        verdict = f"exceed the {free}: {_mib(streamed[0])} to {_mib(streamed[1])} MiB are streamed in every inference"
     else:
-        verdict = f"may exceed the {free}: up to {_mib(streamed[1])} MiB would be streamed in every run"
+        verdict = f"may exceed the {free}: up to {_mib(streamed[1])} MiB would be streamed in every inference"
     return figures, f"Parameters of {span} (an estimate) {verdict}."
 
 
 def _buffers(graph: Graph, ops: Iterable[int]) -> dict[int, int]:
-    found = {}
+    sizes = {}
     for index in ops:
-        for _, part, tensor in inputs(graph, graph.ops[index]):
-            if part != "parameter" and tensor.raw is not None:
-                found[tensor.buffer] = int(tensor.raw.nbytes)
-    return found
+        for _, kind, tensor in inputs(graph, graph.ops[index]):
+            if kind != "parameter" and tensor.raw is not None:
+                sizes[tensor.buffer] = int(tensor.raw.nbytes)
+    return sizes
 
 
 def _matrix(op: Op, tensor: Tensor, layout: MemoryLayout) -> tuple[int, int, int]:
@@ -92,7 +92,7 @@ def _matrix(op: Op, tensor: Tensor, layout: MemoryLayout) -> tuple[int, int, int
     return tensor.shape[0], math.prod(tensor.shape[1:-1]), tensor.shape[-1]
 
 
-def _up(size: int, multiple: int) -> int:
+def _round_up(size: int, multiple: int) -> int:
     return -(-size // multiple) * multiple
 
 

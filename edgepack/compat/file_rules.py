@@ -1,6 +1,6 @@
-"""What concerns the file as a whole: what makes a compiler refuse it, and reasons that belong to no single op."""
+"""Rules on the whole file: what makes a compiler refuse it, and reasons that belong to no single op."""
 
-from edgepack.compat.context import Context, named
+from edgepack.compat.context import Context, tensor_label
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
@@ -10,63 +10,64 @@ from edgepack.profiles.model import FileRule, OpTable, TargetProfile
 
 
 def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int, Reason]:
-    """Return the ops because of which the compiler refuses the whole file, with the reason.
+    """Return the ops that make the compiler refuse the whole file, each with the reason.
 
     Args:
         context: The check.
         model: The model.
-        rule: What the compiler demands, None when it demands nothing.
+        rule: The compiler's requirements; None when there are none.
     """
-    found: dict[int, Reason] = {}
+    blocking: dict[int, Reason] = {}
     if rule is None:
-        return found
+        return blocking
     codes = {name: code for code, name in enum_names("BuiltinOperator").items()} if rule.max_builtin_code else {}
     for op in context.graph.ops:
         highest = rule.max_versions.get(op.label)
         code = codes.get(op.name, 0)
         if highest is not None and op.version > highest:
-            found[op.index] = reason(
-                "parser-version", f"expected {op.label} at version {highest} at most in the file, got {op.version}"
+            blocking[op.index] = reason(
+                "parser-version", f"expected {op.label} at version {highest} or lower in the file, got {op.version}"
             )
         elif code > rule.max_builtin_code > 0:
-            found[op.index] = reason(
+            blocking[op.index] = reason(
                 "builtin-code", f"expected an operator code up to {rule.max_builtin_code}, got {code} ({op.label})"
             )
         elif rule.static_shapes:
             dynamic = next((t for t in context.graph.op_outputs(op) if t.index in context.dynamic_tensors), None)
             if dynamic is not None:
-                found[op.index] = reason(
+                blocking[op.index] = reason(
                     "dynamic-shape",
-                    f"expected static shapes in the whole file, got a dynamic {named(dynamic, 'output')}",
+                    f"expected static shapes in the whole file, got a dynamic {tensor_label(dynamic, 'output')}",
                 )
-    return found
+    return blocking
 
 
 def model_reasons(context: Context, model: Model, profile: TargetProfile, table: OpTable) -> tuple[Reason, ...]:
     """Return the reasons that concern the whole model."""
     graph = model.main
-    found = []
+    reasons = []
     if context.dynamic_tensors and ("static-shapes" in table.defaults or (table.file and table.file.static_shapes)):
         first = graph.tensors[min(context.dynamic_tensors)]
         count = len(context.dynamic_tensors)
-        message = (
-            f"expected static shapes, got {count} dynamic tensors, the first {named(first, 'one')} {signature(first)}"
-        )
-        found.append(reason("dynamic-shape", message))
+        example = f"{tensor_label(first, 'one')} {signature(first)}"
+        message = f"expected static shapes, got {count} dynamic tensors, the first {example}"
+        reasons.append(reason("dynamic-shape", message))
     if profile.batch:
         for index in graph.inputs:
             tensor = graph.tensors[index]
-            # Only images and the like have a batch axis for certain; a matrix may be one sample.
+            # Only with rank 4 is the first axis certainly the batch; a matrix may be one sample.
             if tensor.rank == 4 and tensor.shape[0] != profile.batch and not tensor.is_dynamic:
-                message = f"expected batch size {profile.batch} for {named(tensor, 'input')}, got {tensor.shape[0]}"
-                found.append(reason("batch", message))
+                message = (
+                    f"expected batch size {profile.batch} for {tensor_label(tensor, 'input')}, got {tensor.shape[0]}"
+                )
+                reasons.append(reason("batch", message))
     if len(model.graphs) > 1:
-        found.append(reason("several-subgraphs", f"expected one subgraph, got {len(model.graphs)}"))
+        reasons.append(reason("several-subgraphs", f"expected one subgraph, got {len(model.graphs)}"))
     limit = table.file.max_runtime_version if table.file else ""
     if limit and _version(model.min_runtime_version) > _version(limit):
-        message = f"expected a min_runtime_version of {limit} at most, got {model.min_runtime_version}"
-        found.append(reason("min-runtime-version", message))
-    return tuple(found)
+        message = f"expected a min_runtime_version of {limit} or lower, got {model.min_runtime_version}"
+        reasons.append(reason("min-runtime-version", message))
+    return tuple(reasons)
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
-"""Groups of ops for the accelerator.
+"""Partitioning: groups of ops for the accelerator.
 
-By data dependency and not by file order, as TFLite's delegate partitioner makes them.
+Groups follow data dependencies, not the file's order, as in TFLite's delegate partitioner.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,16 +10,16 @@ from itertools import pairwise
 from edgepack.graph import Graph, Op
 from edgepack.profiles.model import PartitionRule
 
-#: Ops that run other subgraphs, which may change what later ops read.
+#: Ops that run other subgraphs, which may change the variables that later ops read.
 _RUN_OTHERS = frozenset({"CALL_ONCE", "IF", "WHILE"})
 
 
 @dataclass(frozen=True)
 class Group:
-    """Ops that are gathered together.
+    """Ops that run together, on the accelerator or on the host.
 
     Attributes:
-        supported: Whether the accelerator takes them.
+        supported: Whether the accelerator supports them.
         ops: Operator indices in file order.
     """
 
@@ -30,23 +30,23 @@ class Group:
 def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
     """Split a graph into groups that alternate between supported and not supported.
 
-    A group takes ready ops of one kind until none is left, then the other kind's turn comes. The first op in file order
-    that is ready when a group begins decides its kind, so a graph whose first op is not supported begins with a host
-    group. Ops that read or change variables follow each other in file order.
+    A group collects ready ops of one kind until none is left; then a group of the other kind begins. The kind of a
+    group is that of the first ready op in file order, so a graph whose first op is not supported begins with a host
+    group. Ops that read or change variables keep their file order.
 
     Args:
         graph: The graph.
-        supported: For each op, whether the accelerator takes it.
+        supported: For each op, whether the accelerator supports it.
 
     Returns:
-        Groups in order of execution. Ops that never become ready (a cyclic file) are in none.
+        Groups in order of execution. Ops that never become ready (a cyclic graph) are in none of them.
     """
     groups, _ = _gather(graph, supported)
     return groups
 
 
 def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[int]]:
-    """Return the groups and the order in which ops became ready and were taken."""
+    """Return the groups, and the ops in the order in which they joined a group."""
     order: list[int] = []
     waiting: list[int] = [0] * len(graph.ops)
     followers: dict[int, int] = {}
@@ -85,14 +85,14 @@ def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[
 
 
 def _is_stateful(graph: Graph, op: Op) -> bool:
-    """Return whether the partitioner keeps an op in file order with its like: it reads, writes or runs what may."""
+    """Return whether an op keeps its place among stateful ops: it accesses a variable or runs another subgraph."""
     if op.name in _RUN_OTHERS:
         return True
     return any(graph.tensors[t].dtype == "RESOURCE" for t in (*op.inputs, *op.outputs) if t >= 0)
 
 
 def choose(groups: Sequence[Group], rule: PartitionRule) -> list[Group]:
-    """Return the supported groups that the accelerator gets, in order of execution."""
+    """Return the supported groups that are delegated to the accelerator, in order of execution."""
     candidates = [group for group in groups if group.supported and len(group.ops) >= rule.min_ops]
     if rule.strategy == "every":
         return candidates
@@ -104,9 +104,9 @@ def choose(groups: Sequence[Group], rule: PartitionRule) -> list[Group]:
 
 
 def blocking_ops(graph: Graph, supported: Sequence[bool]) -> list[int | None]:
-    """Return, for each op, the op not supported that stands nearest and cuts it off: above it, or else below it.
+    """Return, for each op, the nearest unsupported op that cuts it off: upstream, or else downstream.
 
-    None where the graph has no such op above or below.
+    None where there is no such op in either direction.
     """
     _, order = _gather(graph, [True] * len(graph.ops))
     above = _nearest(
@@ -121,15 +121,15 @@ def blocking_ops(graph: Graph, supported: Sequence[bool]) -> list[int | None]:
 
 
 def _nearest(order: Sequence[int], supported: Sequence[bool], near: Callable[[int], list[int]]) -> list[int | None]:
-    """Return the nearest op not supported over `near` edges, by one pass in an order that visits neighbours first."""
-    found: list[tuple[int, int] | None] = [None] * len(supported)
+    """Return the nearest unsupported op along `near` edges, in one pass over an order that visits neighbours first."""
+    nearest: list[tuple[int, int] | None] = [None] * len(supported)
     for index in order:
         candidates = []
         for neighbour in near(index):
-            behind = found[neighbour]
+            beyond = nearest[neighbour]
             if not supported[neighbour]:
                 candidates.append((1, neighbour))
-            elif behind is not None:
-                candidates.append((behind[0] + 1, behind[1]))
-        found[index] = min(candidates, default=None)
-    return [None if entry is None else entry[1] for entry in found]
+            elif beyond is not None:
+                candidates.append((beyond[0] + 1, beyond[1]))
+        nearest[index] = min(candidates, default=None)
+    return [None if entry is None else entry[1] for entry in nearest]

@@ -1,4 +1,4 @@
-"""Quantities of the vocabulary, measured on an op. Each returns None when the file does not tell."""
+"""The quantities of the vocabulary, measured on an op. A function returns None when the file does not determine one."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,12 +8,13 @@ import numpy as np
 from edgepack.compat.context import Context, data_input, first_output, inputs, tensors, weights_of
 from edgepack.graph import Op, Tensor
 from edgepack.graph.op_layout import OP_LAYOUTS, dilated_size, padding_amounts
+from edgepack.profiles.variants import hexagon_arch
 
 Measured = float | None
 
 
 def axes(context: Context, op: Op) -> tuple[int, ...] | None:
-    """Return the axes the op works along, counted from 0: reduced, padded, packed, split, concatenated or removed ones.
+    """Return the axes the op works along, counted from 0: the reduced, padded, packed, split, joined or removed ones.
 
     None when they are not constant; empty for ops without axes.
     """
@@ -32,15 +33,15 @@ def axes(context: Context, op: Op) -> tuple[int, ...] | None:
         values = _values(context, op, position)
         if values is None:
             return None
-        found = [int(v) for v in values.ravel()]
+        listed = [int(v) for v in values.ravel()]
     elif op.name == "SQUEEZE":
         squeezed = [int(v) for v in op.options.get("squeeze_dims") or []]
-        found = squeezed or [i for i, size in enumerate(data.shape if data else ()) if size == 1]
+        listed = squeezed or [i for i, size in enumerate(data.shape if data else ()) if size == 1]
     elif "axis" in op.options:
-        found = [int(op.options["axis"])]
+        listed = [int(op.options["axis"])]
     else:
         return ()
-    return tuple(sorted({axis + rank if axis < 0 else axis for axis in found}))
+    return tuple(sorted({axis + rank if axis < 0 else axis for axis in listed}))
 
 
 _AXES_INPUT = {
@@ -52,13 +53,17 @@ _AXES_INPUT = {
 
 
 def measure(context: Context, op: Op, quantity: str) -> Measured:
-    """Return a quantity of `edgepack.profiles.vocabulary.QUANTITIES`; None when the file does not tell."""
+    """Return a quantity of `edgepack.profiles.vocabulary.QUANTITIES`; None when the file does not determine it."""
     return MEASURES[quantity](context, op)
 
 
 def _values(context: Context, op: Op, position: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None":
-    found = next((tensor for i, _, tensor in inputs(context.graph, op) if i == position), None)
-    return found.data if found is not None else None
+    tensor = _input_at(context, op, position)
+    return tensor.data if tensor is not None else None
+
+
+def _input_at(context: Context, op: Op, position: int) -> Tensor | None:
+    return next((tensor for i, _, tensor in inputs(context.graph, op) if i == position), None)
 
 
 def _option(*names: str, default: float | None = None) -> Callable[[Context, Op], Measured]:
@@ -105,7 +110,7 @@ def _of(
 
 
 def _kernel(option: str, axis: int) -> Callable[[Context, Op], Measured]:
-    """Kernel sizes: an option of pools, dimensions 1 and 2 of OHWI and 1HWO filters (schema.fbs)."""
+    """Kernel size: an option of a pool, dimension 1 or 2 of an OHWI or 1HWO filter (schema.fbs)."""
 
     def read(context: Context, op: Op) -> Measured:
         if option in op.options:
@@ -159,7 +164,7 @@ def _aligned_ratio(from_end: int) -> Callable[[Context, Op], Measured]:
 
 
 def _added(from_end: int, kernel: Callable[[Context, Op], Measured], stride: str) -> Callable[[Context, Op], Measured]:
-    """Rows or columns that padding SAME adds."""
+    """Rows or columns that padding SAME adds: TFLite's ComputePaddingWithOffset, tflite/kernels/padding.h."""
 
     def read(context: Context, op: Op) -> Measured:
         if op.options.get("padding") != "SAME":
@@ -249,7 +254,7 @@ def _axes_count(context: Context, op: Op) -> Measured:
 
 
 def _padding_rows(context: Context, op: Op) -> Measured:
-    paddings = next((tensor for i, _, tensor in inputs(context.graph, op) if i == 1), None)
+    paddings = _input_at(context, op, 1)
     return float(paddings.shape[0]) if paddings is not None and paddings.rank == 2 else None
 
 
@@ -267,7 +272,7 @@ def _channel_slice_stride(context: Context, op: Op) -> Measured:
     values, data = _values(context, op, 3), _in(context, op)
     if values is None or data is None or op.options.get("ellipsis_mask") or op.options.get("new_axis_mask"):
         return None
-    # Axes that the parameters leave out are taken whole; one that is dropped has no stride.
+    # Axes without parameters are copied whole; an axis that the mask removes has no stride.
     dropped = int(op.options.get("shrink_axis_mask", 0)) >> max(0, data.rank - 1) & 1
     return float(values.ravel()[-1]) if values.size == data.rank > 0 and not dropped else 1.0
 
@@ -281,8 +286,8 @@ def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
 
 
 def _arch(context: Context, op: Op) -> Measured:
-    digits = str(context.soc.get("arch", "")).lstrip("v")
-    return float(digits) if digits.isdigit() else None
+    arch = hexagon_arch(context.soc)
+    return None if arch is None else float(arch)
 
 
 def _soc_float16(context: Context, op: Op) -> Measured:

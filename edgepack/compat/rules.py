@@ -1,6 +1,6 @@
-"""The rules: one function per constraint of the vocabulary. A function's docstring is the rule in the documentation.
+"""The rules: one function per constraint of the vocabulary. Its docstring is the rule's text in the documentation.
 
-Each takes (context, op, argument) and returns the reasons why the op is refused, none when it is accepted.
+A rule is called with (context, op, argument) and returns the reasons why the op is refused; none when it is accepted.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,27 +15,21 @@ Rule = Callable[[Context, Op, Any], list[Reason]]
 
 
 def when(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Reason]:
-    """If all constraints under `if` hold, those under `then` must hold as well."""
-    found: list[Reason] = []
+    """If all constraints under `if` are met, those under `then` must be met as well."""
+    reasons: list[Reason] = []
     for branch in argument:
         if not violations(context, op, branch["if"]):
-            found.extend(violations(context, op, branch["then"]))
-    return found
+            reasons.extend(violations(context, op, branch["then"]))
+    return reasons
 
 
 def any_of(context: Context, op: Op, argument: list[dict[str, Any]]) -> list[Reason]:
-    """At least one of the tables of constraints must hold; otherwise the reasons of the nearest one are given."""
-    nearest: list[Reason] | None = None
-    for table in argument:
-        found = violations(context, op, table)
-        if not found:
-            return []
-        if nearest is None or len(found) < len(nearest):
-            nearest = found
-    return nearest or []
+    """At least one table of constraints must be met; otherwise the reasons of the one with the fewest are reported."""
+    alternatives = [violations(context, op, table) for table in argument]
+    return min(alternatives, key=len, default=[])
 
 
-#: Exactly the vocabulary of `edgepack.profiles.vocabulary`; a test compares them.
+#: One rule for each constraint of `edgepack.profiles.vocabulary`; a test compares the two.
 RULES: Mapping[str, Rule] = {
     "any-of": any_of,
     "axes-within": rules_values.axes_within,
@@ -73,9 +67,9 @@ RULES: Mapping[str, Rule] = {
 
 
 def violations(context: Context, op: Op, constraints: Mapping[str, Any]) -> list[Reason]:
-    """Return the reasons of all constraints that the op breaks, each code and message once, in the table's order."""
-    found: dict[tuple[str, str], Reason] = {}
+    """Return the reasons of all constraints that the op breaks, in the table's order, without repetitions."""
+    reasons: dict[tuple[str, str], Reason] = {}
     for constraint, argument in constraints.items():
         for reason in RULES[constraint](context, op, argument):
-            found.setdefault((reason.code, reason.message), reason)
-    return list(found.values())
+            reasons.setdefault((reason.code, reason.message), reason)
+    return list(reasons.values())

@@ -4,41 +4,41 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.compat.context import Context, data_input, first_output, inputs, named, tensors
+from edgepack.choices import alternatives
+from edgepack.compat.context import Context, data_input, first_output, input_label, inputs, tensor_label, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import FLOAT_DTYPES, Op, Tensor
 
-#: Integers that count or index, wider than what accelerators count with.
+#: Integer types of indices and counts that are wider than what accelerators support.
 _WIDE = frozenset({"INT64", "UINT64", "UINT32"})
 _CODES = {"weights": "weights-dtype", "bias": "bias-dtype", "parameter": "parameter-dtype"}
 
 
 def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Reason]:
-    """Tensors must have one of the data types given for their role.
+    """Tensors must have one of the data types listed for their role.
 
-    `inputN` wins over `input` and `output`, these win over `data`; roles without types are not looked at.
+    `inputN` overrides `input`; `input` and `output` override `data`. Roles without an entry are not checked.
     """
-    found: dict[str, Reason] = {}
-    everything: list[tuple[str, Tensor, list[str] | None, str]] = []
-    for position, part, tensor in inputs(context.graph, op):
-        allowed = argument.get(f"input{position}") or (argument.get("input") if part == "data" else None)
-        label = part if part in {"weights", "bias"} else f"input {position}"
-        everything.append((named(tensor, label), tensor, allowed or argument.get(part), _CODES.get(part, "dtype")))
-    for position, tensor in enumerate(context.graph.op_outputs(op)):
-        allowed = argument.get("output") or argument.get("data")
-        everything.append((named(tensor, f"output {position}"), tensor, allowed, "dtype"))
-    for label, tensor, allowed, usual in everything:
+    reasons: dict[str, Reason] = {}
+    checked: list[tuple[str, Tensor, list[str] | None, str]] = []
+    for position, kind, tensor in inputs(context.graph, op):
+        allowed = argument.get(f"input{position}") or (argument.get("input") if kind == "data" else None)
+        label = input_label(tensor, position, kind)
+        checked.append((label, tensor, allowed or argument.get(kind), _CODES.get(kind, "dtype")))
+    for label, tensor in tensors(context.graph, op, "output"):
+        checked.append((label, tensor, argument.get("output") or argument.get("data"), "dtype"))
+    for label, tensor, allowed, usual in checked:
         if allowed is None or tensor.dtype in allowed:
             continue
-        code = _kind(op, tensor, allowed, usual)
-        # One sentence per kind of fault is enough: the next tensor says the same.
-        found.setdefault(code, reason(code, f"expected {_either(allowed)} for {label}, got {tensor.dtype}"))
-    return list(found.values())
+        code = _code(op, tensor, allowed, usual)
+        # One reason per code is enough: further tensors would repeat it.
+        reasons.setdefault(code, reason(code, f"expected {alternatives(allowed)} for {label}, got {tensor.dtype}"))
+    return list(reasons.values())
 
 
-def _kind(op: Op, tensor: Tensor, allowed: list[str], usual: str) -> str:
-    """Return the code that says what to do about a type: the general one only where nothing better is known."""
+def _code(op: Op, tensor: Tensor, allowed: list[str], usual: str) -> str:
+    """Return the reason code for a data type: the most specific one that applies, else `usual`."""
     if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
         return "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
     if usual == "dtype" and tensor.dtype in _WIDE and "INT32" in allowed:
@@ -49,7 +49,7 @@ def _kind(op: Op, tensor: Tensor, allowed: list[str], usual: str) -> str:
 
 
 def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Reason]:
-    """The types of the first data input and the first output must be one of the pairs."""
+    """The data types of the first data input and the first output must be one of these pairs."""
     data, output = data_input(context.graph, op), first_output(context.graph, op)
     if data is None or output is None or [data.dtype, output.dtype] in argument:
         return []
@@ -58,11 +58,12 @@ def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Rea
 
 
 def same_dtype(context: Context, op: Op, argument: list[str]) -> list[Reason]:
-    """All tensors of the roles given must have one data type."""
-    found = [entry for wanted in argument for entry in tensors(context.graph, op, wanted)]
-    for label, tensor in found[1:]:
-        if tensor.dtype != found[0][1].dtype:
-            message = f"expected {label} to be {found[0][1].dtype} as {found[0][0]} is, got {tensor.dtype}"
+    """All tensors of these roles must have the same data type."""
+    compared = [entry for role in argument for entry in tensors(context.graph, op, role)]
+    for label, tensor in compared[1:]:
+        first_label, first = compared[0]
+        if tensor.dtype != first.dtype:
+            message = f"expected {label} to be {first.dtype} like {first_label}, got {tensor.dtype}"
             return [reason("dtype-mismatch", message)]
     return []
 
@@ -71,21 +72,18 @@ def dense_weights(context: Context, op: Op, argument: bool) -> list[Reason]:
     """No input may be stored sparse."""
     for position, _, tensor in inputs(context.graph, op):
         if tensor.has_sparsity:
-            return [
-                reason(
-                    "sparse-weights", f"expected dense values for {named(tensor, f'input {position}')}, got sparse ones"
-                )
-            ]
+            label = tensor_label(tensor, f"input {position}")
+            return [reason("sparse-weights", f"expected dense values for {label}, got sparse ones")]
     return []
 
 
 def per_tensor_weights(context: Context, op: Op, argument: bool) -> list[Reason]:
     """Weights must have one scale for the whole tensor."""
-    for _, tensor in tensors(context.graph, op, "weights"):
+    for label, tensor in tensors(context.graph, op, "weights"):
         quantization = tensor.quantization
         if quantization is not None and (quantization.per_channel or quantization.blockwise):
             got = "block-wise scales" if quantization.blockwise else f"{quantization.scale.size} scales"
-            return [reason("per-channel-weights", f"expected one scale for {named(tensor, 'weights')}, got {got}")]
+            return [reason("per-channel-weights", f"expected one scale for {label}, got {got}")]
     return []
 
 
@@ -113,21 +111,17 @@ def same_quantization(context: Context, op: Op, argument: bool) -> list[Reason]:
             np.array_equal(first[1].scale, quantization.scale)
             and np.array_equal(first[1].zero_point, quantization.zero_point)
         ):
-            return [
-                reason(
-                    "requantizes",
-                    f"expected {label} to have {_scale(first[1])} as {first[0]} has, got {_scale(quantization)}",
-                )
-            ]
+            message = f"expected {label} to have {_scale(first[1])} like {first[0]}, got {_scale(quantization)}"
+            return [reason("requantizes", message)]
     return []
 
 
 def quantized(context: Context, op: Op, argument: list[str]) -> list[Reason]:
-    """Tensors of the roles given must have a scale."""
-    for wanted in argument:
-        for label, tensor in tensors(context.graph, op, wanted):
+    """Tensors of these roles must have a scale."""
+    for role in argument:
+        for label, tensor in tensors(context.graph, op, role):
             if tensor.quantization is None:
-                return [reason("unquantized", f"expected a scale for {label}, got {tensor.dtype} without one")]
+                return [reason("unquantized", f"expected a scale for {label}, got {tensor.dtype} without a scale")]
     return []
 
 
@@ -135,7 +129,3 @@ def _scale(quantization: Any) -> str:
     if quantization.scale.size != 1:
         return f"{quantization.scale.size} scales"
     return f"scale {float(quantization.scale[0]):.6g}, zero point {int(quantization.zero_point[0])}"
-
-
-def _either(types: list[str]) -> str:
-    return types[0] if len(types) == 1 else f"{', '.join(types[:-1])} or {types[-1]}"

@@ -1,31 +1,31 @@
-"""Rules on versions, options, constants, axes, measured quantities and neighbours."""
+"""Rules on versions, options, constants, axes, measured quantities and neighbouring ops."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from edgepack.compat.context import Context, data_input, inputs, named, tensors
+from edgepack.compat.context import Context, data_input, input_label, inputs, tensor_label, tensors
 from edgepack.compat.quantities import axes, measure
 from edgepack.compat.reasons import limit_code, reason
 from edgepack.findings import Reason
 from edgepack.graph import Op
 from edgepack.profiles.vocabulary import QUANTITIES
 
-#: Fixes better than the general one, by option.
+#: Fixes that are better than the general one, by option.
 _OPTION_FIXES: Mapping[str, str] = {
-    "ellipsis_mask": "write the slice with a begin and an end for every dimension, without `...`",
+    "ellipsis_mask": "write the slice with begin and end of every dimension, without `...`",
     "keep_num_dims": "flatten the input to two dimensions before the dense layer",
-    "new_axis_mask": "add the axis with a reshape after the slice, not in it",
-    "shrink_axis_mask": "slice with begin:begin+1 and drop the axis with a reshape afterwards",
+    "new_axis_mask": "add the axis with a reshape after the slice",
+    "shrink_axis_mask": "slice with begin:begin+1 and remove the axis with a reshape afterwards",
     "weights_format": "convert again with TFLiteConverter, which writes weights in the default format",
 }
 
 
 def max_version(context: Context, op: Op, argument: int) -> list[Reason]:
-    """The op's version in the file may be at most this one."""
+    """The op's version in the file must not be higher than this."""
     if op.version <= argument:
         return []
-    return [reason("version", f"expected {op.label} at version {argument} at most, got {op.version}")]
+    return [reason("version", f"expected {op.label} at version {argument} or lower, got {op.version}")]
 
 
 def exact_version(context: Context, op: Op, argument: list[int]) -> list[Reason]:
@@ -36,14 +36,11 @@ def exact_version(context: Context, op: Op, argument: list[int]) -> list[Reason]
 
 
 def min_runtime(context: Context, op: Op, argument: int) -> list[Reason]:
-    """The runtime compiled for must be at least this version."""
+    """The runtime that the file is compiled for must have at least this version."""
     if context.runtime_version >= argument:
         return []
-    return [
-        reason(
-            "runtime-version", f"expected runtime version {argument} for {op.label}, got {context.runtime_version:g}"
-        )
-    ]
+    message = f"expected runtime version {argument} or later for {op.label}, got {context.runtime_version:g}"
+    return [reason("runtime-version", message)]
 
 
 def fused_activation(context: Context, op: Op, argument: list[str]) -> list[Reason]:
@@ -55,11 +52,11 @@ def fused_activation(context: Context, op: Op, argument: list[str]) -> list[Reas
 
 
 def options(context: Context, op: Op, argument: dict[str, list[Any]]) -> list[Reason]:
-    """The op's options (fields of its table in schema.fbs, in snake case) must have one of the values given.
+    """The op's options (fields of its table in schema.fbs, in snake case) must have one of the listed values.
 
-    An option the file leaves out has the schema's default: 0, false, or `DEFAULT`.
+    An option that is absent from the file has the schema's default: 0, false, or `DEFAULT`.
     """
-    found = []
+    reasons = []
     for name, allowed in argument.items():
         got = op.options.get(name)
         if got is None:
@@ -67,48 +64,50 @@ def options(context: Context, op: Op, argument: dict[str, list[Any]]) -> list[Re
         if not any(got == value for value in allowed):
             shown = " or ".join(str(value).lower() if isinstance(value, bool) else str(value) for value in allowed)
             got = str(got).lower() if isinstance(got, bool) else got
-            found.append(
+            reasons.append(
                 reason("option-value", f"expected {name} = {shown}, got {got}", fix=_OPTION_FIXES.get(name, ""))
             )
-    return found
+    return reasons
 
 
 def in_range(context: Context, op: Op, argument: dict[str, list[float]]) -> list[Reason]:
-    """Measured quantities must lie within [lowest, highest]; one the file does not tell is refused."""
-    found = []
+    """Measured quantities must be within [lowest, highest]; one that the file does not determine is refused."""
+    reasons = []
     for quantity, (low, high) in argument.items():
         got = measure(context, op, quantity)
         if got is None or not low <= got <= high:
             message = f"expected {quantity} {_span(low, high)}, got {_number(got)} ({QUANTITIES[quantity]})"
-            found.append(reason(limit_code(quantity), message))
-    return found
+            reasons.append(reason(limit_code(quantity), message))
+    return reasons
 
 
 def multiple_of(context: Context, op: Op, argument: dict[str, int]) -> list[Reason]:
-    """Measured quantities must be multiples of the numbers given."""
-    found = []
+    """Measured quantities must be multiples of these numbers."""
+    reasons = []
     for quantity, factor in argument.items():
         got = measure(context, op, quantity)
         if got is None or got % factor:
-            found.append(reason("multiple", f"expected {quantity} to be a multiple of {factor}, got {_number(got)}"))
-    return found
+            message = f"expected {quantity} to be a multiple of {factor}, got {_number(got)}"
+            reasons.append(reason("multiple", message))
+    return reasons
 
 
 def equal_quantities(context: Context, op: Op, argument: list[list[str]]) -> list[Reason]:
     """The two measured quantities of each pair must be equal."""
-    found = []
+    reasons = []
     for first, second in argument:
         a, b = measure(context, op, first), measure(context, op, second)
         if a is None or a != b:
-            found.append(reason("unequal", f"expected {first} to equal {second}, got {_number(a)} and {_number(b)}"))
-    return found
+            message = f"expected {first} to equal {second}, got {_number(a)} and {_number(b)}"
+            reasons.append(reason("unequal", message))
+    return reasons
 
 
 def constant_inputs(context: Context, op: Op, argument: list[int]) -> list[Reason]:
-    """Inputs at these positions must be stored in the file; optional inputs may be absent."""
-    for position, part, tensor in inputs(context.graph, op):
+    """Inputs at these positions must be constants of the file; optional inputs may be absent."""
+    for position, kind, tensor in inputs(context.graph, op):
         if position in argument and not context.is_constant(tensor):
-            label = named(tensor, part if part in {"weights", "bias"} else f"input {position}")
+            label = input_label(tensor, position, kind)
             return [reason("not-constant", f"expected a constant for {label}, got a tensor computed at run time")]
     return []
 
@@ -117,16 +116,13 @@ def runtime_inputs_only(context: Context, op: Op, argument: list[int]) -> list[R
     """Inputs at these positions must be computed at run time."""
     for position, _, tensor in inputs(context.graph, op):
         if position in argument and context.is_constant(tensor):
-            return [
-                reason(
-                    "constant-input", f"expected an activation for {named(tensor, f'input {position}')}, got a constant"
-                )
-            ]
+            label = tensor_label(tensor, f"input {position}")
+            return [reason("constant-input", f"expected an activation for {label}, got a constant")]
     return []
 
 
 def zero_constants(context: Context, op: Op, argument: bool) -> list[Reason]:
-    """Constant data inputs must be zero in real numbers: every value equal to the zero point."""
+    """Constant data inputs must represent zero: every value equals the zero point."""
     for label, tensor in tensors(context.graph, op, "input"):
         if not tensor.is_constant:
             continue
@@ -140,12 +136,10 @@ def zero_constants(context: Context, op: Op, argument: bool) -> list[Reason]:
 
 def forbidden_axes(context: Context, op: Op, argument: list[int]) -> list[Reason]:
     """The op must not reduce, pad, pack, split or join along these axes; negative ones count from the last."""
-    rank = _rank(context, op)
     along = axes(context, op)
-    forbidden = {axis + rank if axis < 0 else axis for axis in argument}
     if along is None:
-        return [reason("not-constant", "expected constant axes, got axes computed at run time")]
-    hit = sorted(forbidden.intersection(along))
+        return [_computed_axes()]
+    hit = sorted(_counted_from_0(context, op, argument).intersection(along))
     if not hit:
         return []
     batch = " (the batch)" if hit[0] == 0 else ""
@@ -154,46 +148,52 @@ def forbidden_axes(context: Context, op: Op, argument: list[int]) -> list[Reason
 
 def axes_within(context: Context, op: Op, argument: list[int]) -> list[Reason]:
     """The op must work along these axes only; negative ones count from the last."""
-    rank = _rank(context, op)
     along = axes(context, op)
-    allowed = {axis + rank if axis < 0 else axis for axis in argument}
+    allowed = _counted_from_0(context, op, argument)
     if along is None:
-        return [reason("not-constant", "expected constant axes, got axes computed at run time")]
+        return [_computed_axes()]
     if allowed.issuperset(along):
         return []
     return [reason("forbidden-axis", f"expected axes among {sorted(allowed)}, got {list(along)}")]
 
 
 def consumers(context: Context, op: Op, argument: list[str]) -> list[Reason]:
-    """Exactly one op, and of these only, may read the result; it must not be an output of the model."""
+    """Exactly one op, one of these, must read the output, which must not be an output of the model."""
     for label, tensor in tensors(context.graph, op, "output"):
         readers = [context.graph.ops[i] for i in context.graph.consumers.get(tensor.index, ())]
         names = [reader.label for reader in readers]
         if tensor.index in context.graph.outputs:
             names.append("the model's output")
         if len(names) != 1 or names[0] not in argument:
-            expected = " or ".join(argument)
-            return [
-                reason(
-                    "consumer", f"expected {label} to be read by one {expected}, got {', '.join(names) or 'no reader'}"
-                )
-            ]
+            got = ", ".join(names) or "no reader"
+            return [reason("consumer", f"expected {label} to be read by one {' or '.join(argument)}, got {got}")]
     return []
 
 
 def producers(context: Context, op: Op, argument: list[str]) -> list[Reason]:
-    """The first data input must be made by one of these ops."""
+    """The first data input must be the output of one of these ops."""
     tensor = data_input(context.graph, op)
     if tensor is None:
         return []
-    maker = context.graph.producers.get(tensor.index)
-    got = "a model input or constant" if maker is None else context.graph.ops[maker].label
+    producer = context.graph.producers.get(tensor.index)
+    got = "a model input or constant" if producer is None else context.graph.ops[producer].label
     if got in argument:
         return []
-    return [reason("producer", f"expected {named(tensor, 'input 0')} to come from {' or '.join(argument)}, got {got}")]
+    label = tensor_label(tensor, "input 0")
+    return [reason("producer", f"expected {label} to come from {' or '.join(argument)}, got {got}")]
+
+
+def _counted_from_0(context: Context, op: Op, argument: list[int]) -> set[int]:
+    rank = _rank(context, op)
+    return {axis + rank if axis < 0 else axis for axis in argument}
+
+
+def _computed_axes() -> Reason:
+    return reason("not-constant", "expected constant axes, got axes computed at run time")
 
 
 def _rank(context: Context, op: Op) -> int:
+    """Return the rank that the op's axes refer to."""
     if op.name in {"PACK", "EXPAND_DIMS"}:
         outputs = context.graph.op_outputs(op)
         return outputs[0].rank if outputs else 0

@@ -1,4 +1,4 @@
-"""One wrapper per vendor's compiler: find it, run it, believe it only when all signs agree, translate its failures."""
+"""One wrapper per vendor's compiler: find it, run it, verify its output, and translate its failures."""
 
 from edgepack.compilers.base import (
     Companion,

@@ -1,4 +1,4 @@
-"""What every compiler wrapper takes and gives, and how its placement is held against the check's."""
+"""The interface of compiler wrappers, and the comparison of their placement with the check's."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ Status = Literal["compiled", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Companion:
-    """Another model that shares the accelerator's memory with the one that is compiled.
+    """A model that is compiled together with another and shares the accelerator's memory with it.
 
     Attributes:
-        name: Stem of its file.
+        name: Its file name without the suffix.
         model: Bytes of its quantized .tflite.
     """
 
@@ -28,17 +28,17 @@ class Companion:
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """What to compile.
+    """A model to compile, with its options.
 
     Attributes:
         model: Bytes of the quantized .tflite.
-        name: Stem of the files to make (`digits` gives `digits_edgetpu.tflite`).
-        scheme: Id of the scheme the file was quantized with.
-        options: The profile's `[compiler.options]`; the wrapper refuses those it does not know.
-        socs: Chips to compile for (`SM8550`), for compilers that compile per chip.
-        companions: Models to compile together with this one; only for wrappers with `divides`.
-        segments: Parts to cut the model into, one per accelerator, 0 for the model as a whole; only for wrappers with
-            `divides`.
+        name: Stem of the output file names (`digits` gives `digits_edgetpu.tflite`).
+        scheme: Id of the file's quantization scheme.
+        options: The profile's `[compiler.options]`; the wrapper refuses unknown ones.
+        socs: SoCs to compile for (`SM8550`), for compilers that compile per SoC.
+        companions: Models to compile together with this one; only for wrappers with `supports_segments`.
+        segments: Number of pipelined segments to split the model into, one per accelerator; 0 for the whole model. Only
+            for wrappers with `supports_segments`.
     """
 
     model: bytes = field(repr=False)
@@ -52,14 +52,14 @@ class CompileRequest:
 
 @dataclass(frozen=True)
 class CompiledOp:
-    """Where the compiler put an op, or several ops of one kind with one status.
+    """The compiler's placement of an op, or of several ops of one kind with the same status.
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`, as in `OpFinding.op`.
         count: Number of ops.
         placement: Where they run.
-        status: The compiler's own words.
-        code: Why they are not on the accelerator: the check's reason code where it has one; empty on the accelerator.
+        status: The compiler's status text.
+        code: Reason code of ops that are not on the accelerator, the check's where there is one; empty for the others.
         output: Name of the op's first output tensor, when the compiler reports op by op (`count` is then 1).
     """
 
@@ -86,22 +86,22 @@ class CompiledOp:
 
 @dataclass(frozen=True)
 class CompileResult:
-    """What a compiler made, or why it made nothing.
+    """The output of a compiler, or the reason why there is none.
 
     Attributes:
-        status: `compiled`, or `skipped` when the tool is missing. A wrapper never returns `failed`: it raises.
+        status: `compiled`, or `skipped` when the tool is missing. A wrapper raises instead of returning `failed`.
         tool: The compiler's name.
         version: Its version, empty when it was not found.
         reason: Why it was skipped, one sentence; empty when compiled.
         hint: What to do about it.
-        files: Contents by file name; only files that were checked to be whole.
-        segments: Names of the files that are run one after the other, in order; empty for a model as a whole.
-        companions: Names of the files that belong to the request's companions.
-        placements: Where the compiler put the ops, None when it does not say.
-        figures: What the compiler reports, as JSON values: bytes and counts, no times, so that the same input gives the
-            same figures.
-        warnings: Sentences for people about a compilation that succeeded but may not be what was wanted.
-        log_text: What the compiler printed, for people; it may hold times and must not go into a bundle.
+        files: Contents by file name; only files that were verified to be complete.
+        segments: Names of the files of a pipeline, in order; empty for a whole model.
+        companions: Names of the files of the request's companions.
+        placements: The compiler's placement of the ops, None when it does not report one.
+        figures: Figures that the compiler reports, as JSON values: bytes and counts but no times, so that the same
+            input gives the same figures.
+        warnings: Sentences for people about a compilation that succeeded with an unexpected result.
+        log_text: The compiler's output, for people; it may contain times and must not be written to a bundle.
     """
 
     status: Status
@@ -141,19 +141,20 @@ class CompileResult:
 
 
 class Compiler(Protocol):
-    """A wrapper around one vendor's compiler; entry points of `edgepack.compilers` name classes that do this.
+    """A wrapper around one vendor's compiler; entry points of `edgepack.compilers` name classes that implement this.
 
     Attributes:
         id: Key in profiles: `[compiler] id`.
-
-    A wrapper that can cut a model into segments and compile several models together says so with an attribute
-    `divides = True`; one without it never gets a request for that.
+        supports_segments: True when the compiler can split a model into pipelined segments and compile several models
+            together. Other wrappers never receive a request with `segments` or `companions`. The registry adds the
+            default to a wrapper without the attribute.
     """
 
     id: str
+    supports_segments: bool = False
 
     def find(self) -> ToolInfo:
-        """Return whether the tool is there; never raises for a missing or broken tool."""
+        """Return whether the tool is installed; never raises for a missing or broken tool."""
         ...
 
     def compile(self, request: CompileRequest, timeout: float = ...) -> CompileResult:
@@ -161,15 +162,15 @@ class Compiler(Protocol):
 
         Args:
             request: What to compile.
-            timeout: Seconds for everything, repetitions included.
+            timeout: Seconds for all attempts together.
 
         Returns:
             Status `compiled` with the files, or `skipped` with reason and hint when the tool is not installed.
 
         Raises:
-            UsageError: An option or a chip that the compiler does not know.
-            ToolMissingError: The user pointed at a tool that is not there.
-            CompilerError: The compiler failed; message and hint say why and what to do, `details` hold its log's tail.
+            UsageError: The compiler does not know an option or a SoC.
+            ToolMissingError: The user's path of the tool is wrong.
+            CompilerError: The compiler failed; `details` contain the end of its log.
         """
         ...
 
@@ -180,8 +181,8 @@ class Difference:
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`.
-        ours: How many the check places on the accelerator.
-        theirs: How many the compiler does.
+        ours: Number of ops that the check places on the accelerator.
+        theirs: Number of ops that the compiler places there.
         message: One sentence for people.
         output: Name of the op's first output tensor, when the compiler reports op by op.
     """
@@ -204,14 +205,14 @@ class Difference:
 
 
 def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) -> tuple[Difference, ...]:
-    """Hold the check's placement against the compiler's.
+    """Compare the check's placement with the compiler's.
 
-    Where the compiler names each op's output, ops are compared one by one; otherwise the numbers of accelerated ops are
-    compared for each kind of op, because that is all its log says. Ops that both leave to the host are compared by
-    reason code, where the compiler's is one that the check gives as well.
+    When the compiler names each op's output, ops are compared one by one. Otherwise the numbers of accelerated ops are
+    compared for each kind of op, because the log contains nothing else. Ops that both place on the host are compared by
+    reason code, when the compiler's is one that the check reports as well.
 
     Args:
-        ours: Findings of the check, of the file that was compiled.
+        ours: Findings of the check for the file that was compiled.
         theirs: The compiler's placements.
 
     Returns:
@@ -221,7 +222,7 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
     if compiled and all(op.output for op in compiled):
         return _compare_one_by_one(findings, compiled)
     if any(row.op == "CUSTOM" for row in compiled):
-        # Some logs do not say which custom op it was.
+        # Some logs do not name the custom op.
         findings = [replace(f, op="CUSTOM") if f.op.startswith("CUSTOM:") else f for f in findings]
     mine = Counter(finding.op for finding in findings if finding.placement is Placement.ACCELERATOR)
     its = Counter[str]()
@@ -231,8 +232,8 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
     for op in sorted({*mine, *its}):
         if mine[op] != its[op]:
             statuses = [f"{row.count} x {row.status}" for row in compiled if row.op == op and row.status]
-            said = f" ({', '.join(sorted(statuses))})" if statuses else ""
-            message = f"{op}: the check places {mine[op]} on the accelerator, the compiler {its[op]}{said}"
+            detail = f" ({', '.join(sorted(statuses))})" if statuses else ""
+            message = f"{op}: the check places {mine[op]} on the accelerator, the compiler {its[op]}{detail}"
             differences.append(Difference(op, mine[op], its[op], message))
             continue
         host = [finding for finding in findings if finding.op == op and finding.placement is not Placement.ACCELERATOR]
@@ -246,16 +247,16 @@ def compare_placements(ours: Iterable[OpFinding], theirs: Iterable[CompiledOp]) 
     return tuple(differences)
 
 
-#: Codes of compilers that say too little to be held against the check's: `left-by-compiler` and its like.
-_UNTOLD = ("", "left-by-compiler", "unknown-status", "unspecified-limitation")
+#: Codes of compilers that are too unspecific to compare with the check's.
+_UNSPECIFIC = ("", "left-by-compiler", "unknown-status", "unspecified-limitation")
 
 
 def _agrees(finding: OpFinding, row: CompiledOp) -> bool:
-    """Return whether the check has the compiler's reason among its own; `dtype` is all that is about data types.
+    """Return whether the check's reasons include the compiler's; `dtype` stands for every reason about data types.
 
-    Of a custom op compilers look at the data types only: any reason of the check's is the same.
+    For a custom op compilers examine the data types only, so any reason of the check agrees.
     """
-    if row.code in _UNTOLD or finding.op.startswith("CUSTOM"):
+    if row.code in _UNSPECIFIC or finding.op.startswith("CUSTOM"):
         return True
     codes = {reason.code for reason in finding.reasons}
     return row.code in codes or (row.code == "dtype" and any("dtype" in code or code == "float-io" for code in codes))
@@ -298,14 +299,14 @@ def _compare_one_by_one(findings: list[OpFinding], compiled: list[CompiledOp]) -
 def placements_from_files(
     source: Model, compiled: Model | Sequence[Model], accelerator_op: str
 ) -> tuple[CompiledOp, ...]:
-    """Count what the compiler took, from what it left over.
+    """Count the ops that the compiler mapped, from those that are left in its output.
 
-    Holds for compilers that copy host ops unchanged and replace the others by custom ops of their own.
+    Applies to compilers that copy host ops unchanged and replace the others by custom ops of their own.
 
     Args:
         source: The file that was compiled.
-        compiled: The file that was made of it, or its segments.
-        accelerator_op: Label of the custom op that stands for the accelerator's part (`CUSTOM:edgetpu-custom-op`).
+        compiled: The compiler's output: a file, or its segments.
+        accelerator_op: Label of the custom op for the compiled part (`CUSTOM:edgetpu-custom-op`).
 
     Returns:
         Rows sorted by op, the accelerator's first.
@@ -316,18 +317,23 @@ def placements_from_files(
     rows = []
     for label in sorted(before):
         left = min(after[label], before[label])
-        if taken := before[label] - left:
-            rows.append(CompiledOp(label, taken, Placement.ACCELERATOR, "not in the compiled file"))
+        if mapped := before[label] - left:
+            rows.append(CompiledOp(label, mapped, Placement.ACCELERATOR, "not in the compiled file"))
         if left:
             rows.append(CompiledOp(label, left, Placement.HOST, "left in the compiled file", code="left-by-compiler"))
     return tuple(rows)
 
 
+def count_ops(placements: Iterable[CompiledOp], placement: Placement) -> int:
+    """Return the number of ops with a placement."""
+    return sum(row.count for row in placements if row.placement is placement)
+
+
 def check_options(options: Mapping[str, Any], known: Mapping[str, type], compiler: str) -> None:
-    """Refuse options that a compiler wrapper does not know or that have another type.
+    """Refuse options that a compiler wrapper does not know or that have the wrong type.
 
     Raises:
-        UsageError: Lists every such option.
+        UsageError: An option is unknown or has the wrong type; the message lists all such options.
     """
     faults = []
     for key, value in sorted(options.items()):

@@ -1,7 +1,7 @@
-"""Google Coral's `edgetpu_compiler`: int8 .tflite in; out a .tflite with one `edgetpu-custom-op` and the host's ops.
+"""Google Coral's `edgetpu_compiler`: compiles an int8 .tflite to one with `edgetpu-custom-op` and the host's ops.
 
-It can also cut a model into segments that run on several Edge TPUs one after the other, and compile several models
-together, so that their parameters share one Edge TPU's memory.
+The compiler can also split a model into pipelined segments for several Edge TPUs, and compile several models together,
+so that their parameters share one Edge TPU's memory.
 """
 
 import re
@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import tools
-from edgepack.compilers.base import CompiledOp, CompileRequest, CompileResult, check_options, placements_from_files
+from edgepack.compilers.base import (
+    CompiledOp,
+    CompileRequest,
+    CompileResult,
+    check_options,
+    count_ops,
+    placements_from_files,
+)
 from edgepack.compilers.edgetpu_log import (
+    VERSION_PATTERN,
     Failure,
     failure_of,
     figures_of_each,
@@ -26,9 +34,10 @@ from edgepack.compilers.edgetpu_log import (
 from edgepack.errors import CompilerError, ModelFileError, UnfitModelError, UsageError
 from edgepack.findings import Placement
 from edgepack.graph import Model, read_model
+from edgepack.graph.custom_ops import EDGETPU_OP
 from edgepack.graph.segments import segments_fault
 
-ACCELERATOR_OP = "CUSTOM:edgetpu-custom-op"
+ACCELERATOR_OP = f"CUSTOM:{EDGETPU_OP}"
 
 _TOOL = tools.Tool(
     name="Edge TPU Compiler",
@@ -36,37 +45,31 @@ _TOOL = tools.Tool(
     variable="EDGEPACK_EDGETPU_COMPILER",
     install="install the Debian package edgetpu-compiler (x86-64 Linux; https://coral.ai/docs/edgetpu/compiler/), "
     "or set EDGEPACK_EDGETPU_COMPILER to the program",
-    version_pattern=r"Edge TPU Compiler version (\S+)",
+    version_pattern=VERSION_PATTERN,
 )
 
-#: Options of [compiler.options] and their types, with the compiler's flag.
-_OPTIONS: dict[str, type] = {
-    "runtime_version": int,
-    "search_delegate": bool,
-    "delegate_search_step": int,
-    "multiple_subgraphs": bool,
-}
-_FLAGS = {
-    "runtime_version": "-m",
-    "search_delegate": "-d",
-    "delegate_search_step": "-k",
-    "multiple_subgraphs": "-a",
+#: Options of [compiler.options]: type and the compiler's flag.
+_OPTIONS: dict[str, tuple[type, str]] = {
+    "runtime_version": (int, "-m"),
+    "search_delegate": (bool, "-d"),
+    "delegate_search_step": (int, "-k"),
+    "multiple_subgraphs": (bool, "-a"),
 }
 
-#: Some failures are recorded to pass on a second or third run.
+#: Some failures are known to disappear on a second or third run.
 _ATTEMPTS = 3
 
-#: The model's name inside the working folder: what the user called it never meets the compiler's command line.
+#: The model's name in the working folder; the user's name for it is never on the compiler's command line.
 _STEM = "model"
 _SUMMED = ("accelerator_ops", "host_ops", "total_ops", "off_chip_bytes", "output_bytes")
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A file that the compiler is expected to write.
+class _Expected:
+    """A file that the compiler should write.
 
     Attributes:
-        stem: Its name in the working folder, without ending.
+        stem: Stem of its name in the working folder.
         filename: Its name for the user.
     """
 
@@ -75,8 +78,8 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _File:
-    """A file that it wrote, read."""
+class _CompiledFile:
+    """A file that the compiler wrote, with its operation log."""
 
     data: bytes
     model: Model
@@ -84,31 +87,31 @@ class _File:
 
 
 @dataclass(frozen=True)
-class _Made:
-    """A run that passed every test: one file for each part."""
+class _Run:
+    """A verified run: one file for each expected one."""
 
-    files: tuple[_File, ...]
-    done: tools.Completed
+    files: tuple[_CompiledFile, ...]
+    completed: tools.Completed
 
 
 class EdgeTpuCompiler:
     """Wrapper around `edgetpu_compiler`, found by EDGEPACK_EDGETPU_COMPILER or on PATH."""
 
     id = "edgetpu"
-    divides = True
+    supports_segments = True
 
     def find(self) -> tools.ToolInfo:
-        """Return whether the compiler is there and its version."""
+        """Return whether the compiler is installed and its version."""
         return tools.find(_TOOL)
 
     def compile(self, request: CompileRequest, timeout: float = 600.0) -> CompileResult:
         """Compile an int8 or uint8 model.
 
-        Success needs exit code 0, readable output files and the success line, all three. Failures that are recorded as
-        passing later are tried up to three times within `timeout`.
+        Success requires exit code 0, readable output files and the success line. Failures that are known to disappear
+        are retried, with up to three attempts within `timeout`.
 
         Args:
-            request: The model; `socs` is ignored, there is one Edge TPU.
+            request: The model; `socs` is ignored, because there is only one Edge TPU.
             timeout: Seconds for all attempts together.
 
         Returns:
@@ -117,12 +120,12 @@ class EdgeTpuCompiler:
             counts. `skipped` when the compiler is not installed.
 
         Raises:
-            UsageError: Unknown option, or segments and companions that cannot be.
-            UnfitModelError: A companion is not a model that can be compiled.
-            ToolMissingError: EDGEPACK_EDGETPU_COMPILER is set to something that is not a program.
-            CompilerError: The compiler failed, or took too long.
+            UsageError: An option is unknown, or segments or companions are invalid.
+            UnfitModelError: A companion cannot be compiled.
+            ToolMissingError: EDGEPACK_EDGETPU_COMPILER is not the path of a program.
+            CompilerError: The compiler failed or exceeded `timeout`.
         """
-        check_options(request.options, _OPTIONS, self.id)
+        check_options(request.options, {name: kind for name, (kind, _) in _OPTIONS.items()}, self.id)
         _check_companions(request)
         if request.segments:
             _check_segments(request)
@@ -137,20 +140,20 @@ class EdgeTpuCompiler:
         deadline = time.monotonic() + timeout
         for attempt in range(1, _ATTEMPTS + 1):
             outcome = _attempt(program, request, max(0.1, deadline - time.monotonic()))
-            if isinstance(outcome, _Made):
+            if isinstance(outcome, _Run):
                 return _result(request, outcome)
-            failure, done = outcome
+            failure, completed = outcome
             if not failure.flaky or attempt == _ATTEMPTS or time.monotonic() >= deadline:
                 break
-        tried = f" (tried {attempt} times)" if attempt > 1 else ""
+        attempts = f" (in {attempt} attempts)" if attempt > 1 else ""
         raise CompilerError(
-            f"{failure.message}{_whose(request, done.output)}{tried}",
+            f"{failure.message}{_refused_companion(request, completed.output)}{attempts}",
             hint=failure.fix,
             details={
                 "cause": failure.cause,
-                "exit_code": done.exit_code,
+                "exit_code": completed.exit_code,
                 "attempts": attempt,
-                "log_tail": tools.tail(done.output),
+                "log_tail": tools.tail(completed.output),
             },
         )
 
@@ -160,20 +163,20 @@ class EdgeTpuCompiler:
 
 def _check_companions(request: CompileRequest) -> None:
     names = Counter([request.name, *(companion.name for companion in request.companions)])
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise UsageError(f"--co-compile: two models are called '{twice[0]}'", hint="rename a file, or give --name")
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise UsageError(f"--co-compile: two models have the name '{repeated[0]}'", hint="rename a file, or set --name")
     for companion in request.companions:
         model = read_model(companion.model)
         if any(op.label == ACCELERATOR_OP for op in model.main.ops):
             raise UnfitModelError(
-                f"--co-compile: '{companion.name}' was compiled already",
-                hint="give the file that it was compiled from: NAME.tflite in model/ of its bundle, or that bundle",
+                f"--co-compile: '{companion.name}' is already compiled",
+                hint="pass the file that it was compiled from (NAME.tflite in model/ of its bundle), or that bundle",
             )
         if not model.is_quantized:
             raise UnfitModelError(
-                f"--co-compile: '{companion.name}' is not quantized, and the Edge TPU takes 8-bit integers only",
-                hint="build it with -t edgetpu and samples first, and give that bundle",
+                f"--co-compile: '{companion.name}' is not quantized, and the Edge TPU supports only 8-bit integers",
+                hint="build it with -t edgetpu and samples first, and pass that bundle",
             )
 
 
@@ -182,30 +185,29 @@ def _check_segments(request: CompileRequest) -> None:
         raise UsageError(f"--segments: expected 2 or more, got {request.segments}")
     if request.companions:
         raise UsageError(
-            "--segments and --co-compile do not go together: segments have an Edge TPU each, co-compiled models share "
-            "one"
+            "--segments and --co-compile exclude each other: each segment has an Edge TPU of its own, co-compiled "
+            "models share one"
         )
     ops = len(read_model(request.model).main.ops)
     if request.segments > ops:
         raise UsageError(
-            f"--segments: the model has {ops} op{'' if ops == 1 else 's'}, which cannot be cut into {request.segments} "
-            "segments",
-            hint=f"give at most {ops}" if ops > 1 else "leave --segments out",
+            f"--segments: the model has {ops} op{'' if ops == 1 else 's'}, too few for {request.segments} segments",
+            hint=f"use at most {ops}" if ops > 1 else "omit --segments",
         )
 
 
-def _parts(request: CompileRequest) -> list[_Part]:
+def _expected(request: CompileRequest) -> list[_Expected]:
     if request.segments:
-        places = [f"segment_{i}_of_{request.segments}" for i in range(request.segments)]
-        return [_Part(f"{_STEM}_{place}", f"{request.name}_{place}_edgetpu.tflite") for place in places]
+        segments = [f"segment_{i}_of_{request.segments}" for i in range(request.segments)]
+        return [_Expected(f"{_STEM}_{name}", f"{request.name}_{name}_edgetpu.tflite") for name in segments]
     stems = {_STEM: request.name} | {f"with_{i}": other.name for i, other in enumerate(request.companions)}
-    return [_Part(stem, f"{name}_edgetpu.tflite") for stem, name in stems.items()]
+    return [_Expected(stem, f"{name}_edgetpu.tflite") for stem, name in stems.items()]
 
 
 def _arguments(request: CompileRequest, timeout: float) -> list[str]:
-    # The compiler's own timer (180 s by default) must not end before ours, whose message says what happened.
+    # The compiler's own timer (180 s by default) must not end before ours, which has the better message.
     arguments = ["-o", ".", "-t", str(int(timeout) + 5)]
-    for name, flag in _FLAGS.items():
+    for name, (_, flag) in _OPTIONS.items():
         value = request.options.get(name)
         if value is True:
             arguments.append(flag)
@@ -213,54 +215,55 @@ def _arguments(request: CompileRequest, timeout: float) -> list[str]:
             arguments += [flag, str(value)]
     if request.segments:
         arguments += ["-n", str(request.segments)]
-    # The first model's parameters are cached first.
+    # The compiler caches the parameters of the first model first.
     return [*arguments, f"{_STEM}.tflite", *(f"with_{i}.tflite" for i in range(len(request.companions)))]
 
 
 # -- a run -------------------------------------------------------------------------------------------------------------
 
 
-def _attempt(program: Path, request: CompileRequest, timeout: float) -> _Made | tuple[Failure, tools.Completed]:
+def _attempt(program: Path, request: CompileRequest, timeout: float) -> _Run | tuple[Failure, tools.Completed]:
     with tempfile.TemporaryDirectory(prefix="edgepack-edgetpu-") as name:
         folder = Path(name)
         (folder / f"{_STEM}.tflite").write_bytes(request.model)
         for number, companion in enumerate(request.companions):
             (folder / f"with_{number}.tflite").write_bytes(companion.model)
-        done = tools.run([str(program), *_arguments(request, timeout)], cwd=folder, timeout=timeout, name=_TOOL.name)
-        # Logs go to people and into error details; where this machine keeps temporary files is nobody's business.
-        done = replace(done, stdout=done.stdout.replace(name, "."), stderr=done.stderr.replace(name, "."))
-        if done.exit_code != 0 or not succeeded(done.output, max(1, request.segments)):
-            return failure_of(done.output, done.exit_code, done.signal_name), done
+        raw = tools.run([str(program), *_arguments(request, timeout)], cwd=folder, timeout=timeout, name=_TOOL.name)
+        # Logs are shown and go into error details, which must not contain paths of this machine.
+        completed = replace(raw, stdout=raw.stdout.replace(name, "."), stderr=raw.stderr.replace(name, "."))
+        if completed.exit_code != 0 or not succeeded(completed.output, max(1, request.segments)):
+            return failure_of(completed.output, completed.exit_code, completed.signal_name), completed
         files = []
-        for part in _parts(request):
-            read = _read(folder, part)
-            if isinstance(read, Failure):
-                return read, done
-            files.append(read)
+        for expected in _expected(request):
+            file = _read(folder, expected)
+            if isinstance(file, Failure):
+                return file, completed
+            files.append(file)
         if request.segments and (fault := segments_fault(read_model(request.model), [file.model for file in files])):
-            return Failure("broken-pipeline", f"the segments do not fit together: {fault}", "take fewer segments"), done
-        return _Made(tuple(files), done)
+            message = f"the segments do not form the model: {fault}"
+            return Failure("broken-pipeline", message, "use fewer segments"), completed
+        return _Run(tuple(files), completed)
 
 
-def _read(folder: Path, part: _Part) -> _File | Failure:
-    made = folder / f"{part.stem}_edgetpu.tflite"
-    if not made.is_file():
-        return _no_file(f"the Edge TPU compiler says it succeeded but wrote no {part.filename}")
-    data = made.read_bytes()
+def _read(folder: Path, expected: _Expected) -> _CompiledFile | Failure:
+    path = folder / f"{expected.stem}_edgetpu.tflite"
+    if not path.is_file():
+        return _no_file(f"the Edge TPU compiler reported success but wrote no {expected.filename}")
+    data = path.read_bytes()
     try:
         model = read_model(data)
     except ModelFileError as error:
-        return _no_file(f"the Edge TPU compiler says it succeeded but its file is not whole: {error.message}")
-    log = folder / f"{part.stem}_edgetpu.log"
-    return _File(data, model, log.read_text("utf-8", "replace") if log.is_file() else "")
+        return _no_file(f"the Edge TPU compiler reported success but its file is incomplete: {error.message}")
+    log = folder / f"{expected.stem}_edgetpu.log"
+    return _CompiledFile(data, model, log.read_text("utf-8", "replace") if log.is_file() else "")
 
 
 def _no_file(message: str) -> Failure:
-    return Failure("no-file", message, "check the free space of the temporary folder (TMPDIR) and build again")
+    return Failure("no-file", message, "check the free space of the temporary folder (TMPDIR), then build again")
 
 
-def _whose(request: CompileRequest, output: str) -> str:
-    """Return which of several models the compiler complains about, where it says so."""
+def _refused_companion(request: CompileRequest, output: str) -> str:
+    """Return " (the model ...)" when the compiler names a companion as invalid, else an empty string."""
     match = re.search(r"Invalid model: \S*?with_(\d+)\.tflite", output)
     if match and int(match.group(1)) < len(request.companions):
         return f" (the model '{request.companions[int(match.group(1))].name}' of --co-compile)"
@@ -270,78 +273,72 @@ def _whose(request: CompileRequest, output: str) -> str:
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
-def _result(request: CompileRequest, made: _Made) -> CompileResult:
-    parts = _parts(request)
+def _result(request: CompileRequest, run: _Run) -> CompileResult:
+    expected = _expected(request)
     count = request.segments or 1
-    mine, others = made.files[:count], made.files[count:]
-    from_file = placements_from_files(read_model(request.model), [file.model for file in mine], ACCELERATOR_OP)
-    from_log = _merged([row for file in mine for row in placements_in(file.log)])
+    own, companions = run.files[:count], run.files[count:]
+    from_file = placements_from_files(read_model(request.model), [file.model for file in own], ACCELERATOR_OP)
+    from_log = _merged([row for file in own for row in placements_in(file.log)])
     placements = from_log or from_file
-    figures = _figures(request, made, placements)
+    figures = _figures(request, run, placements)
     warnings = []
-    custom = sum(1 for file in mine for op in file.model.main.ops if op.label == ACCELERATOR_OP)
-    accelerated = _count(placements, Placement.ACCELERATOR)
+    custom = sum(1 for file in own for op in file.model.main.ops if op.label == ACCELERATOR_OP)
+    accelerated = count_ops(placements, Placement.ACCELERATOR)
     if figures["accelerator_ops"] == 0 or custom == 0:
         warnings.append(
             "the Edge TPU compiler succeeded but mapped no op to the Edge TPU: the whole model runs on the host's CPU"
         )
-    elif from_log and accelerated != _count(from_file, Placement.ACCELERATOR):
+    elif from_log and accelerated != (in_file := count_ops(from_file, Placement.ACCELERATOR)):
         warnings.append(
-            f"the compiler's log has {accelerated} ops on the Edge TPU, its file "
-            f"{_count(from_file, Placement.ACCELERATOR)}: the log is shown"
+            f"the compiler's log has {accelerated} ops on the Edge TPU, its file {in_file}: the log's numbers are shown"
         )
-    for number, file in enumerate(mine if request.segments else ()):
+    for number, file in enumerate(own if request.segments else ()):
         if custom and all(op.label != ACCELERATOR_OP for op in file.model.main.ops):
-            warnings.append(f"segment {number} has no op on the Edge TPU: fewer segments do as well")
-    if figures.get("off_chip_bytes"):
-        warnings.append(
-            f"{figures['off_chip_bytes']} bytes of parameters do not fit on the chip and are sent to it at every run"
-        )
+            warnings.append(f"segment {number} has no op on the Edge TPU: fewer segments are enough")
+    if streamed := figures.get("off_chip_bytes"):
+        warnings.append(f"{streamed} bytes of parameters do not fit on the chip and are streamed in every inference")
     return CompileResult(
         status="compiled",
         tool=_TOOL.name,
-        version=version_in(made.done.stdout),
-        files={part.filename: file.data for part, file in zip(parts, made.files, strict=True)},
-        segments=tuple(part.filename for part in parts) if request.segments else (),
-        companions=tuple(part.filename for part in parts[count:]) if others else (),
+        version=version_in(run.completed.stdout),
+        files={entry.filename: file.data for entry, file in zip(expected, run.files, strict=True)},
+        segments=tuple(entry.filename for entry in expected) if request.segments else (),
+        companions=tuple(entry.filename for entry in expected[count:]) if companions else (),
         placements=placements,
         figures=figures,
         warnings=tuple(warnings),
-        log_text="\n\n".join([made.done.output, *(file.log for file in made.files)]).strip() + "\n",
+        log_text="\n\n".join([run.completed.output, *(file.log for file in run.files)]).strip() + "\n",
     )
 
 
-def _figures(request: CompileRequest, made: _Made, placements: tuple[CompiledOp, ...]) -> dict[str, Any]:
-    """Return the figures of the model; those of segments and companions one by one as well."""
-    parts = _parts(request)
-    reported = figures_of_each(made.done.stdout)
+def _figures(request: CompileRequest, run: _Run, placements: tuple[CompiledOp, ...]) -> dict[str, Any]:
+    """Return the figures of the model, with those of each segment and companion."""
+    reported = figures_of_each(run.completed.stdout)
     each = []
-    for part, file in zip(parts, made.files, strict=True):
-        found = dict(reported.get(f"{part.stem}.tflite", {}))
+    for entry, file in zip(_expected(request), run.files, strict=True):
+        own = dict(reported.get(f"{entry.stem}.tflite", {}))
         rows = placements_in(file.log)
-        # The two counts are only printed when some op stays on the host.
+        # The compiler prints the two counts only when some op runs on the host.
         if rows:
-            found.setdefault("accelerator_ops", _count(rows, Placement.ACCELERATOR))
-            found.setdefault("host_ops", _count(rows, Placement.HOST))
-        found["output_bytes"] = len(file.data)
-        each.append(found)
+            _add_counts(own, rows)
+        own["output_bytes"] = len(file.data)
+        each.append(own)
     if request.segments:
-        figures = {key: sum(one[key] for one in each) for key in _SUMMED if all(key in one for one in each)}
-        figures["segments"] = [dict(sorted(one.items())) for one in each]
+        figures = {key: sum(own[key] for own in each) for key in _SUMMED if all(key in own for own in each)}
+        figures["segments"] = [dict(sorted(own.items())) for own in each]
     else:
         figures = dict(each[0])
-    figures.setdefault("accelerator_ops", _count(placements, Placement.ACCELERATOR))
-    figures.setdefault("host_ops", _count(placements, Placement.HOST))
+    _add_counts(figures, placements)
     if request.companions:
-        named = zip(request.companions, each[1:], strict=True)
-        figures["co_compiled"] = {companion.name: dict(sorted(one.items())) for companion, one in named}
+        pairs = zip(request.companions, each[1:], strict=True)
+        figures["co_compiled"] = {companion.name: dict(sorted(own.items())) for companion, own in pairs}
     if "runtime_version" in request.options:
         figures["runtime_version"] = request.options["runtime_version"]
     return dict(sorted(figures.items()))
 
 
 def _merged(rows: Sequence[CompiledOp]) -> tuple[CompiledOp, ...]:
-    """Return rows with those of the same op and status added up, sorted as one log's."""
+    """Return the rows with equal ops and statuses added up, sorted as in one log."""
     counts = Counter[tuple[str, Placement, str, str]]()
     for row in rows:
         counts[row.op, row.placement, row.status, row.code] += row.count
@@ -349,5 +346,6 @@ def _merged(rows: Sequence[CompiledOp]) -> tuple[CompiledOp, ...]:
     return tuple(sorted(merged, key=lambda row: (row.op, row.placement is Placement.HOST, row.status)))
 
 
-def _count(placements: Sequence[CompiledOp], placement: Placement) -> int:
-    return sum(row.count for row in placements if row.placement is placement)
+def _add_counts(figures: dict[str, Any], placements: Sequence[CompiledOp]) -> None:
+    figures.setdefault("accelerator_ops", count_ops(placements, Placement.ACCELERATOR))
+    figures.setdefault("host_ops", count_ops(placements, Placement.HOST))

@@ -1,6 +1,6 @@
-"""What `edgetpu_compiler` prints, as values: figures, placements and translated failures. Pure.
+"""Parses the output of `edgetpu_compiler`: figures, placements and failures. Pure.
 
-The formats are those of version 16.0.384591198; `tests/compilers/edgetpu_standin.py` prints the same.
+The formats are those of version 16.0.384591198, which `tests/compilers/edgetpu_standin.py` reproduces.
 """
 
 import re
@@ -10,9 +10,12 @@ from typing import Any
 from edgepack.compilers.base import CompiledOp
 from edgepack.findings import Placement
 
+#: Line with the compiler's version, the first one that it prints.
+VERSION_PATTERN = r"Edge TPU Compiler version (\S+)"
+
 _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
-#: Figure -> its line on standard output. Sizes become bytes; they are as coarse as the two decimals printed.
+#: Figure -> its line on standard output. Sizes become bytes, with the precision of the two decimals printed.
 _SIZES = {
     "on_chip_used_bytes": "On-chip memory used for caching model parameters",
     "on_chip_remaining_bytes": "On-chip memory remaining for caching model parameters",
@@ -25,7 +28,7 @@ _COUNTS = {
     "host_ops": "Number of operations that will run on CPU",
 }
 
-#: Status of a row in the operation log -> reason code, the check's own where it has one. Empty: on the accelerator.
+#: Status of a row in the operation log -> reason code, the check's where there is one; empty on the accelerator.
 STATUS_CODES = {
     "Mapped to Edge TPU": "",
     "More than one subgraph is not supported": "outside-partition",
@@ -40,13 +43,13 @@ STATUS_CODES = {
 
 @dataclass(frozen=True)
 class Failure:
-    """One way the compiler fails.
+    """A known failure of the compiler.
 
     Attributes:
         cause: Stable identifier, in the error's details.
-        message: What was wrong.
-        fix: What to do.
-        flaky: True for failures that have passed on a second or third run.
+        message: What happened.
+        fix: What to do about it.
+        flaky: True for failures that are known to disappear on a second or third run.
     """
 
     cause: str
@@ -55,13 +58,13 @@ class Failure:
     flaky: bool = False
 
 
-#: Ops whose newer version comes from one known layer: what to write instead.
+#: Ops whose newer version comes from one known layer, with the replacement.
 _NEWER_OPS = {
     "CONV_2D": "version 6 is a grouped convolution: use groups=1, or one convolution per group and a concatenation",
     "RESHAPE": "5-D tensors come from UpSampling2D with nearest interpolation: use interpolation='bilinear'",
-    "TILE": "UpSampling2D and tf.tile write it: use bilinear upsampling or a concatenation",
+    "TILE": "it comes from UpSampling2D and tf.tile: use bilinear upsampling or a concatenation",
     "EXP": "replace exponential activations by relu, relu6, tanh or sigmoid",
-    "SQRT": "leave the square root to the host program",
+    "SQRT": "compute the square root in the host program",
 }
 
 
@@ -69,19 +72,19 @@ def failure_of(output: str, exit_code: int, signal_name: str) -> Failure:
     """Translate a failed run.
 
     Args:
-        output: Everything the compiler printed.
+        output: Everything that the compiler printed.
         exit_code: Its exit code.
-        signal_name: `SIGSEGV` and so on when it crashed, empty otherwise.
+        signal_name: Name of the signal when it crashed (`SIGSEGV`), empty otherwise.
 
     Returns:
         The most specific failure that matches; cause `unknown` when none does.
     """
     if match := re.search(r"Didn't find op for builtin opcode '(\w+)' version '(\d+)'", output):
         op, version = match.groups()
-        more = _NEWER_OPS.get(op, "'edgepack check -t edgetpu' lists every op with the versions it reads")
+        more = _NEWER_OPS.get(op, "'edgepack check -t edgetpu' shows the supported versions of every op")
         return Failure(
             "parser-version",
-            f"the Edge TPU compiler does not read {op} version {version}: its TFLite is of July 2021",
+            f"the Edge TPU compiler does not support {op} version {version}: its TFLite is from July 2021",
             f"express the layer with older ops; {more}",
         )
     if match := re.search(r"Op builtin_code out of range: (\d+)", output):
@@ -89,7 +92,7 @@ def failure_of(output: str, exit_code: int, signal_name: str) -> Failure:
         return Failure(
             "builtin-code",
             f"the model has an op that is newer than the Edge TPU compiler: {name}",
-            "replace the layer (gelu by relu6, say); 'edgepack check -t edgetpu' names the op",
+            "replace the layer (for example gelu by relu6); 'edgepack check -t edgetpu' names the op",
         )
     for pattern, failure in _FAILURES:
         if re.search(pattern, output):
@@ -98,24 +101,25 @@ def failure_of(output: str, exit_code: int, signal_name: str) -> Failure:
         return Failure(
             "crash",
             f"the Edge TPU compiler crashed with {signal_name}",
-            "build again; when it keeps crashing, split the model or simplify its last layers to find the op behind it",
+            "build again; if it keeps crashing, split the model or simplify its last layers to find the cause",
             flaky=signal_name == "SIGSEGV",
         )
     return Failure(
         "unknown",
-        f"the Edge TPU compiler failed with exit code {exit_code} and no message that is known"
+        f"the Edge TPU compiler failed with exit code {exit_code} and no known message"
         if exit_code
-        else "the Edge TPU compiler ended with exit code 0 but did not say that the model was compiled",
-        "read the end of its log below; 'edgepack check -t edgetpu' shows what it may have stumbled over",
+        else "the Edge TPU compiler ended with exit code 0 but did not report that the model was compiled",
+        "see the end of its log below; 'edgepack check -t edgetpu' shows ops that may cause the failure",
     )
 
 
+_RETRY_SMALLER = "set the option search_delegate = true, which retries with fewer ops, or else simplify the last layers"
 _FAILURES = (
     (
         r"Model not quantized",
         Failure(
             "not-quantized",
-            "the Edge TPU compiler takes only models that are quantized throughout, and this one has float tensors",
+            "the Edge TPU compiler supports only fully quantized models, and this one has float tensors",
             "build with --scheme int8 and representative samples (--samples)",
         ),
     ),
@@ -123,7 +127,7 @@ _FAILURES = (
         r"Model could not be parsed|Invalid model:",
         Failure(
             "not-parsed",
-            "the Edge TPU compiler cannot parse the model: the file is damaged, or newer than TFLite of July 2021",
+            "the Edge TPU compiler cannot parse the model: the file is corrupt, or newer than TFLite of July 2021",
             "run 'edgepack inspect' on it: ops, types and min_runtime_version must not be newer than TensorFlow 2.6",
         ),
     ),
@@ -131,8 +135,8 @@ _FAILURES = (
         r"static-sized tensors with a graph that has dynamic-sized tensors",
         Failure(
             "dynamic-shape",
-            "the model has tensors whose size is only known at run time, the Edge TPU needs fixed sizes",
-            "fix the batch to 1 and give the other sizes with --input-shape NAME=1,224,224,3",
+            "the model has tensors whose shape is only known at run time; the Edge TPU needs static shapes",
+            "set the batch size to 1 and the other dimensions with --input-shape NAME=1,224,224,3",
         ),
     ),
     (
@@ -147,8 +151,8 @@ _FAILURES = (
         r"std::out_of_range: vector",
         Failure(
             "out-of-range",
-            "the Edge TPU compiler stopped on an index of its own (std::out_of_range)",
-            "try the option search_delegate = true, which retries with fewer ops; else simplify the last layers",
+            "the Edge TPU compiler failed with an internal index error (std::out_of_range)",
+            _RETRY_SMALLER,
         ),
     ),
     (
@@ -156,7 +160,7 @@ _FAILURES = (
         Failure(
             "internal-error",
             "the Edge TPU compiler reports an internal error",
-            "try the option search_delegate = true, which retries with fewer ops; else simplify the last layers",
+            _RETRY_SMALLER,
             flaky=True,
         ),
     ),
@@ -164,13 +168,14 @@ _FAILURES = (
 
 
 def succeeded(output: str, times: int = 1) -> bool:
-    """Return whether the compiler says that it succeeded.
+    """Return whether the compiler reports success.
 
-    From version 16 on it works in a child process under a timer and says so again at the end; then both lines count.
+    From version 16 on it works in a child process under a timer and reports success again at the end; then both lines
+    are required.
 
     Args:
-        output: What it printed.
-        times: How often it has to say so: segments are compiled one after the other, co-compiled models at once.
+        output: Its output.
+        times: Number of reports required: segments are compiled one after the other, co-compiled models at once.
     """
     if len(re.findall(r"^Models? compiled successfully\b", output, re.MULTILINE)) < times:
         return False
@@ -179,19 +184,19 @@ def succeeded(output: str, times: int = 1) -> bool:
 
 
 def version_in(output: str) -> str:
-    """Return the compiler's version from its first line, empty when it is not there."""
-    match = re.search(r"Edge TPU Compiler version (\S+)", output)
+    """Return the compiler's version, empty when the output does not contain it."""
+    match = re.search(VERSION_PATTERN, output)
     return match.group(1) if match else ""
 
 
 def figures_of_each(output: str) -> dict[str, dict[str, Any]]:
-    """Return `figures_in` of each model that the compiler reports, by the name of its input file."""
+    """Return the figures of each model in the output, by the name of its input file."""
     blocks = re.split(r"^Input model: ", output, flags=re.MULTILINE)[1:]
     return {block.partition("\n")[0].strip().rpartition("/")[2]: figures_in(block) for block in blocks}
 
 
 def figures_in(output: str) -> dict[str, Any]:
-    """Return the figures on standard output: bytes and counts, only those that are there."""
+    """Return the figures in the output: bytes and counts, only those that are present."""
     figures: dict[str, Any] = {}
     for name, line in _SIZES.items():
         if match := re.search(rf"^{line}: ([\d.]+)\s*(B|KiB|MiB|GiB)\s*$", output, re.MULTILINE):
@@ -203,9 +208,9 @@ def figures_in(output: str) -> dict[str, Any]:
 
 
 def placements_in(log: str) -> tuple[CompiledOp, ...]:
-    """Return the rows of an operation log, sorted: by op, the accelerator's first.
+    """Return the rows of an operation log, sorted by op, the accelerator's first.
 
-    A status that is not known keeps its words and has the code `unknown-status`.
+    An unknown status is kept as text and has the code `unknown-status`.
     """
     rows = []
     for line in log.splitlines():

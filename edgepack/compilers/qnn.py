@@ -1,15 +1,14 @@
-"""Qualcomm's Hexagon through LiteRT's ahead-of-time compiler: one compiled .tflite per chip.
+"""Qualcomm's Hexagon through LiteRT's ahead-of-time compiler: one compiled .tflite per SoC.
 
-`ai_edge_litert.aot` needs Qualcomm's QAIRT SDK, which comes as the package `ai_edge_litert_sdk_qualcomm`. Without it
-the compiler returns as if nothing were wrong and leaves an empty file, so nothing it says is believed: only files that
-can be read count. It runs as a program of its own (`edgepack.compilers.qnn_child`), because it starts native programs
-that a time limit has to end too, and leaves logs in the temporary folder.
+`ai_edge_litert.aot` needs Qualcomm's QAIRT SDK, the package `ai_edge_litert_sdk_qualcomm`. Without it the compiler
+returns normally and leaves an empty file, so its report alone does not count: only readable files do. It runs as a
+separate program (`edgepack.compilers.qnn_child`) and not in a `Worker`, because a time limit must also end the native
+programs that it starts, and because it leaves logs in the temporary folder.
 """
 
 import importlib.metadata
 import importlib.util
 import json
-import os
 import re
 import sys
 import tempfile
@@ -19,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import tools
-from edgepack.compilers.base import CompiledOp, CompileRequest, CompileResult, check_options, placements_from_files
+from edgepack.child import import_path
+from edgepack.compilers.base import (
+    CompiledOp,
+    CompileRequest,
+    CompileResult,
+    check_options,
+    count_ops,
+    placements_from_files,
+)
 from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import read_model
@@ -33,7 +40,7 @@ ACCELERATOR_OP = "CUSTOM:DISPATCH_OP"
 
 
 def known_socs() -> tuple[str, ...]:
-    """Return the chips that the installed LiteRT compiles for, sorted; empty when it has no compiler."""
+    """Return the SoCs that the installed LiteRT compiles for, sorted; empty when it has no compiler."""
     try:
         from ai_edge_litert.aot.vendors.qualcomm.target import SocModel
     except ImportError:
@@ -47,9 +54,10 @@ def has_sdk() -> bool:
 
 
 class QnnAotCompiler:
-    """Wrapper around `ai_edge_litert.aot.aot_compile` for Qualcomm's chips."""
+    """Wrapper around `ai_edge_litert.aot.aot_compile` for Qualcomm's SoCs."""
 
     id = "qnn"
+    supports_segments = False
 
     def find(self) -> tools.ToolInfo:
         """Return whether LiteRT's compiler and the QAIRT SDK are installed."""
@@ -63,21 +71,21 @@ class QnnAotCompiler:
         return tools.ToolInfo(_NAME, origin, version, True, "", _INSTALL)
 
     def compile(self, request: CompileRequest, timeout: float = 900.0) -> CompileResult:
-        """Compile a model for each chip of `request.socs`.
+        """Compile a model for each SoC of `request.socs`.
 
         Args:
-            request: The model and the chips. Without chips nothing can be compiled ahead of time. The option `socs`
-                is the profile's list of chips that the compiler takes.
-            timeout: Seconds for all chips together.
+            request: The model and the SoCs; without a SoC nothing is compiled ahead of time. The option `socs` is the
+                profile's list of SoCs that the compiler supports.
+            timeout: Seconds for all SoCs together.
 
         Returns:
-            `compiled` with one `NAME_Qualcomm_SOC.tflite` per chip; the placements are those of the first chip, and the
-            figures hold `ops_accelerated`, `ops_total`, `partitions` and `bytes` by chip. `skipped` without chips,
-            without the SDK, or when LiteRT compiles for none of the chips.
+            `compiled` with one `NAME_Qualcomm_SOC.tflite` per SoC; the placements are those of the first SoC, and the
+            figures contain `ops_accelerated`, `ops_total`, `partitions` and `bytes` by SoC. `skipped` without SoCs,
+            without the SDK, or when LiteRT compiles for none of the SoCs.
 
         Raises:
-            UsageError: An unknown option.
-            CompilerError: The SDK is there and a chip failed, or time ran out.
+            UsageError: An option is unknown.
+            CompilerError: The SDK is installed and the compilation for a SoC failed, or `timeout` was exceeded.
         """
         check_options(request.options, {"socs": list}, self.id)
         socs = tuple(dict.fromkeys(request.socs))
@@ -86,33 +94,33 @@ class QnnAotCompiler:
         known = tuple(soc for soc in known_socs() if listed is None or soc in listed)
         unknown = [soc for soc in socs if known and soc not in known]
         if unknown and len(unknown) == len(socs):
-            # The chip may be sound (the profile has its facts); only compiling ahead of time is not to be had for it.
+            # The profile may support the SoC all the same; only ahead-of-time compilation does not.
             return CompileResult(
                 status="skipped",
                 tool=_NAME,
                 version=version,
                 reason=f"LiteRT does not compile ahead of time for {', '.join(unknown)}",
-                hint=f"chips it compiles for: {', '.join(known)}",
+                hint=f"supported SoCs: {', '.join(known)}",
             )
         if not socs:
             return CompileResult(
                 status="skipped",
                 tool=_NAME,
                 version=version,
-                reason="no chip was chosen: the phone compiles the model itself when it first runs it",
-                hint=f"compile ahead of time with --soc SM8550 (known: {', '.join(known)})",
+                reason="no SoC was specified: the phone compiles the model when it first runs it",
+                hint=f"compile ahead of time with --soc SM8550 (supported: {', '.join(known)})",
             )
         if not known:
             return _skipped(version, "ai_edge_litert has no ahead-of-time compiler on this machine")
         with tempfile.TemporaryDirectory(prefix="edgepack-qnn-") as name:
-            able = replace(request, socs=tuple(soc for soc in socs if soc not in unknown))
-            report, log = _run(Path(name), able, able.socs, timeout)
+            supported = replace(request, socs=tuple(soc for soc in socs if soc not in unknown))
+            report, log = _run(Path(name), supported, supported.socs, timeout)
             log = log.replace(name, ".")
-            done = interpret(able, report, version=version, sdk=has_sdk(), log=log)
+            result = interpret(supported, report, version=version, sdk=has_sdk(), log=log)
         if not unknown:
-            return done
+            return result
         return replace(
-            done, warnings=(*done.warnings, f"LiteRT does not compile ahead of time for {', '.join(unknown)}")
+            result, warnings=(*result.warnings, f"LiteRT does not compile ahead of time for {', '.join(unknown)}")
         )
 
 
@@ -130,27 +138,28 @@ def _skipped(version: str, reason: str, log: str = "") -> CompileResult:
 def _run(
     folder: Path, request: CompileRequest, socs: tuple[str, ...], timeout: float
 ) -> tuple[dict[str, dict[str, Any]], str]:
-    """Run the compiler in `folder`; return soc -> {"data", "stats"} or {"error"}, and everything it printed."""
+    """Run the compiler in `folder`; return SoC -> {"data", "stats"} or {"error"}, and its output."""
     (folder / "model.tflite").write_bytes(request.model)
     (folder / "tmp").mkdir()
-    done = tools.run(
+    completed = tools.run(
         [sys.executable, "-m", "edgepack.compilers.qnn_child", *socs],
         cwd=folder,
         timeout=timeout,
-        env={"PYTHONPATH": os.pathsep.join(str(Path(p).resolve()) for p in sys.path), "TMPDIR": str(folder / "tmp")},
+        env={"PYTHONPATH": import_path(), "TMPDIR": str(folder / "tmp")},
         name=_NAME,
     )
-    # The native tool's own log is in a file that its Python wrapper leaves behind.
+    # The log of the native tool is in a file that its Python wrapper leaves in the temporary folder.
     logs = "\n".join(path.read_text("utf-8", "replace") for path in sorted((folder / "tmp").glob("*.error")))
-    log = f"{done.output}\n{logs}".strip()
+    log = f"{completed.output}\n{logs}".strip()
     try:
         report: dict[str, dict[str, Any]] = json.loads((folder / "report.json").read_text())
     except (OSError, ValueError):
-        how = f"was killed by {done.signal_name}" if done.signal_name else f"ended with exit code {done.exit_code}"
+        code, signal = completed.exit_code, completed.signal_name
+        end = f"was killed by {signal}" if signal else f"ended with exit code {code}"
         raise CompilerError(
-            f"{_NAME} {how} before it reported",
+            f"{_NAME} {end} before it reported",
             hint="build again; without --soc the phone compiles the model itself",
-            details={"exit_code": done.exit_code, "log_tail": tools.tail(log.replace(str(folder), "."))},
+            details={"exit_code": code, "log_tail": tools.tail(log.replace(str(folder), "."))},
         ) from None
     for entry in report.values():
         if file := entry.pop("file", ""):
@@ -161,20 +170,20 @@ def _run(
 def interpret(
     request: CompileRequest, report: Mapping[str, Mapping[str, Any]], *, version: str, sdk: bool, log: str
 ) -> CompileResult:
-    """Turn what the compiler left behind into a result.
+    """Turn the compiler's report into a result.
 
     Args:
-        request: What was asked for.
-        report: Chip -> {"data": bytes, "stats": list of {"offloaded", "total", "partitions"}} or {"error": text}.
+        request: The request.
+        report: SoC -> {"data": bytes, "stats": list of {"offloaded", "total", "partitions"}} or {"error": text}.
         version: LiteRT's version.
         sdk: Whether the SDK package is installed.
-        log: Everything that was printed.
+        log: The compiler's output.
 
     Returns:
-        `compiled` when every chip has a readable file, `skipped` when one failed and there is no SDK.
+        `compiled` when every SoC has a readable file, `skipped` when one failed and the SDK is not installed.
 
     Raises:
-        CompilerError: A chip failed although the SDK is there.
+        CompilerError: The compilation for a SoC failed although the SDK is installed.
     """
     files: dict[str, bytes] = {}
     figures: dict[str, Any] = {}
@@ -182,14 +191,14 @@ def interpret(
     failed: dict[str, str] = {}
     source = read_model(request.model)
     for soc in dict.fromkeys(request.socs):
-        entry = report.get(soc, {"error": "the compiler does not mention this chip"})
+        entry = report.get(soc, {"error": "the compiler's report does not mention this SoC"})
         if "error" in entry:
             failed[soc] = str(entry["error"])
             continue
         try:
             compiled = read_model(entry["data"])
         except ModelFileError as error:
-            failed[soc] = f"the file it wrote ({len(entry['data'])} bytes) is not a model: {error.message}"
+            failed[soc] = f"its output ({len(entry['data'])} bytes) is not a model: {error.message}"
             continue
         files[f"{request.name}_Qualcomm_{soc}.tflite"] = entry["data"]
         rows = placements_from_files(source, compiled, ACCELERATOR_OP)
@@ -197,9 +206,7 @@ def interpret(
         stats = entry.get("stats", [])
         figures[soc] = {
             "bytes": len(entry["data"]),
-            "ops_accelerated": sum(s["offloaded"] for s in stats)
-            if stats
-            else sum(row.count for row in rows if row.placement is Placement.ACCELERATOR),
+            "ops_accelerated": sum(s["offloaded"] for s in stats) if stats else count_ops(rows, Placement.ACCELERATOR),
             "ops_total": sum(s["total"] for s in stats) if stats else len(source.main.ops),
             "partitions": sum(s["partitions"] for s in stats)
             if stats
@@ -208,18 +215,18 @@ def interpret(
     if failed:
         missing = re.search(r"lib(Qnn\w+)\.so: cannot open shared object", log)
         if not sdk:
-            what = f" ({missing.group(0).split(':')[0]} is missing)" if missing else ""
-            return _skipped(version, f"Qualcomm's QAIRT SDK is not installed{what}: nothing was compiled", log)
+            library = f" ({missing.group(0).split(':')[0]} is missing)" if missing else ""
+            return _skipped(version, f"Qualcomm's QAIRT SDK is not installed{library}: nothing was compiled", log)
         text = "; ".join(f"{soc}: {error}" for soc, error in failed.items())
-        # The message must not carry the path of a log that is gone.
+        # The log at that path is already deleted.
         text = re.sub(r"\s*See \S+ for details\.?", "", text)
         raise CompilerError(
             f"{_NAME} failed for {text}",
-            hint="read the end of its log; leave the chip out, and the phone compiles the model itself",
+            hint="see the end of its log; without that SoC in --soc, the phone compiles the model itself",
             details={"socs": sorted(failed), "log_tail": tools.tail(log)},
         )
     warnings = tuple(
-        f"{soc}: no op was taken by the accelerator, the model runs on the CPU"
+        f"{soc}: no op was mapped to the accelerator, the model runs on the CPU"
         for soc, entry in figures.items()
         if entry["ops_accelerated"] == 0
     )

@@ -1,6 +1,6 @@
-"""The program that `edgepack.compilers.qnn` runs: model.tflite of the current folder, compiled for the chips given.
+"""The program that `edgepack.compilers.qnn` runs: compiles model.tflite in the current folder for the given SoCs.
 
-Writes report.json: chip -> {"file", "stats"} or {"error"}. Paths are relative to the folder.
+Writes report.json: SoC -> {"file", "stats"} or {"error"}. Paths are relative to the folder.
 """
 
 import json
@@ -10,13 +10,13 @@ from typing import Any
 
 
 def main(socs: list[str]) -> int:
-    """Compile for each chip and report; exit code 0 whatever the compiler's outcome."""
+    """Compile for each SoC and write the report; return 0 even when the compiler fails."""
     from ai_edge_litert.aot.aot_compile import aot_compile
     from ai_edge_litert.aot.vendors.qualcomm.target import SocModel, Target
 
     report: dict[str, dict[str, Any]] = {}
     for soc in socs:
-        # One chip at a time: one that fails in an unforeseen way must not take the others with it.
+        # One SoC at a time, so that an unexpected failure of one does not affect the others.
         folder = Path("out") / soc
         try:
             result = aot_compile("model.tflite", output_dir=folder, target=[Target(SocModel(soc))])
@@ -30,9 +30,7 @@ def main(socs: list[str]) -> int:
 
 def _outcome(result: Any, folder: Path) -> dict[str, Any]:
     if not result.models_with_backend:
-        return {
-            "error": "; ".join(text for _, text in result.failed_backends) or "it compiled nothing and says nothing"
-        }
+        return {"error": "; ".join(text for _, text in result.failed_backends) or "no output and no error message"}
     _, model = result.models_with_backend[0]
     file = folder / "compiled.tflite"
     model.save(file, export_only=True)

@@ -1,4 +1,4 @@
-"""Which compilers there are: entry points of the group `edgepack.compilers`, built-in or not, through the same door."""
+"""The installed compiler wrappers: entry points of the group `edgepack.compilers`, built-in or from other packages."""
 
 import warnings
 from importlib.metadata import EntryPoint, entry_points
@@ -8,7 +8,7 @@ from edgepack.errors import ToolMissingError, UsageError
 
 GROUP = "edgepack.compilers"
 
-#: What pyproject.toml declares, for a checkout on sys.path that was never installed and so has no metadata.
+#: The entry points of pyproject.toml, for a checkout that is not installed and therefore has no metadata.
 _BUILTIN = {
     "edgetpu": "edgepack.compilers.edgetpu:EdgeTpuCompiler",
     "qnn": "edgepack.compilers.qnn:QnnAotCompiler",
@@ -16,22 +16,23 @@ _BUILTIN = {
 
 
 def compiler_ids() -> tuple[str, ...]:
-    """Return the ids of all installed compilers, sorted; loads none of them."""
+    """Return the ids of all installed wrappers, sorted, without loading them."""
     return tuple(sorted(_entries()))
 
 
 def get_compiler(compiler_id: str) -> Compiler:
-    """Return the wrapper called `compiler_id`; no other wrapper is loaded.
+    """Return the wrapper with this id, without loading any other.
 
     Raises:
-        UsageError: No installed package offers one of that id.
-        ToolMissingError: The package that offers it is broken.
+        UsageError: No installed package provides a wrapper with this id.
+        ToolMissingError: The package that provides it is broken.
     """
     entries = _entries()
     if compiler_id not in entries:
         raise UsageError(
             f"unknown compiler '{compiler_id}'",
-            hint=f"installed compilers are: {', '.join(sorted(entries))}; a package adds one in the group '{GROUP}'",
+            hint=f"installed compilers are: {', '.join(sorted(entries))}; packages add more with entry points of the "
+            f"group '{GROUP}'",
         )
     try:
         return _load(entries[compiler_id])
@@ -43,16 +44,16 @@ def get_compiler(compiler_id: str) -> Compiler:
 
 
 def all_compilers() -> dict[str, Compiler]:
-    """Return every installed wrapper by id, sorted; a broken plugin is a warning and is left out."""
-    found: dict[str, Compiler] = {}
+    """Return all installed wrappers by id, sorted; a broken plugin is skipped with a warning."""
+    compilers: dict[str, Compiler] = {}
     for compiler_id, entry in sorted(_entries().items()):
         try:
-            found[compiler_id] = _load(entry)
+            compilers[compiler_id] = _load(entry)
         except Exception as error:
             warnings.warn(
-                f"the compiler '{compiler_id}' of {_package(entry)} is left out: {_cause(entry, error)}", stacklevel=2
+                f"the compiler '{compiler_id}' of {_package(entry)} is skipped: {_cause(entry, error)}", stacklevel=2
             )
-    return found
+    return compilers
 
 
 def _entries() -> dict[str, EntryPoint]:
@@ -60,12 +61,12 @@ def _entries() -> dict[str, EntryPoint]:
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
         known = entries.setdefault(entry.name, entry)
         if known.value == entry.value:
-            # The installed one knows its package's name, which messages show.
+            # The installed entry point has its package's name, for messages.
             entries[entry.name] = entry
         else:
             warnings.warn(
-                f"two packages offer the compiler '{entry.name}': {known.value} is used, {entry.value} of "
-                f"{_package(entry)} is not",
+                f"two packages provide the compiler '{entry.name}': {known.value} is used, {entry.value} of "
+                f"{_package(entry)} is ignored",
                 stacklevel=3,
             )
     return entries
@@ -78,7 +79,9 @@ def _load(entry: EntryPoint) -> Compiler:
         if not callable(getattr(compiler, method, None)):
             raise TypeError(f"it has no method '{method}' (see edgepack.compilers.Compiler)")
     if getattr(compiler, "id", None) != entry.name:
-        raise TypeError(f"its id is {getattr(compiler, 'id', None)!r}, expected '{entry.name}' as its entry point says")
+        raise TypeError(f"its id is {getattr(compiler, 'id', None)!r}, expected '{entry.name}', its entry point's name")
+    if not hasattr(compiler, "supports_segments"):
+        compiler.supports_segments = Compiler.supports_segments
     return compiler  # type: ignore[no-any-return]
 
 

@@ -125,7 +125,7 @@ def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
 
 def divides(profile: TargetProfile) -> bool:
     """Return whether the target's compiler can split a model into segments and compile several models together."""
-    return profile.compiler is not None and bool(getattr(get_compiler(profile.compiler.id), "divides", False))
+    return profile.compiler is not None and get_compiler(profile.compiler.id).supports_segments
 
 
 def require_file(option: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a target is: values read from TOML, validated, found through entry points."""
+"""Targets: profiles in TOML, validated, and registered by entry points."""
 
 from edgepack.profiles.load import load_profile
 from edgepack.profiles.model import (

@@ -1,4 +1,4 @@
-"""Collects everything wrong with a profile, so that its author sees all faults at once."""
+"""Collects the faults of a profile, so that its author sees all of them at once."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,32 +7,42 @@ from typing import Any
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ", did you mean 'x'?" for a word close to a known one, else an empty string."""
+    """Return ", did you mean 'x'?" for a word similar to a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), 1)
     return f", did you mean '{close[0]}'?" if close else ""
 
 
 def shown(value: Any) -> str:
-    """Return a TOML value as a message shows it: short, on one line."""
-    text = repr(value).replace("True", "true").replace("False", "false") if isinstance(value, bool) else repr(value)
+    """Return a TOML value for a message: short, on one line."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def is_integer(value: Any) -> bool:
+    """Return whether a TOML value is an integer; Python's bool is one, TOML's is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a TOML value is an integer or a float."""
+    return isinstance(value, float) or is_integer(value)
 
 
 @dataclass
 class Faults:
-    """Faults of one file, in the order they are found.
+    """The faults of one file, in the order in which they are found.
 
     Attributes:
-        file: How messages name the file.
-        found: Messages so far: file, key path, what is wrong.
+        file: Name of the file in messages.
+        messages: One message per fault: file, key path, what is wrong.
     """
 
     file: str
-    found: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     def add(self, path: str, message: str) -> None:
-        """Add a fault at a key path; an empty path means the whole file."""
-        self.found.append(f"{self.file}: {path}: {message}" if path else f"{self.file}: {message}")
+        """Add a fault at a key path; an empty path stands for the whole file."""
+        self.messages.append(f"{self.file}: {path}: {message}" if path else f"{self.file}: {message}")
 
     def expected(self, path: str, what: str, value: Any) -> None:
         """Add "expected ..., got ..."."""

@@ -1,6 +1,6 @@
-"""profile.toml and its op tables -> TargetProfile.
+"""Reads a target's profile (profile.toml and its op tables).
 
-Strict: unknown keys are faults, and all faults come in one error.
+Reading is strict: unknown keys are faults. One error reports all faults.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgepack.choices import Delegate, IoType
 from edgepack.errors import ProfileError
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import (
@@ -23,33 +24,33 @@ from edgepack.profiles.model import (
     TargetProfile,
     Variant,
 )
-from edgepack.profiles.optable import read_op_table
-from edgepack.profiles.table import Table
+from edgepack.profiles.op_tables import read_op_table
+from edgepack.profiles.toml_table import TomlTable
 from edgepack.profiles.variants import schemes_for
 from edgepack.schemes import SCHEMES
 
 #: Version of the profile format.
 SCHEMA = 1
 
-MIXED = ("float32", "int16")
-IO_TYPES = ("FLOAT32", "INT8", "UINT8")
-STRATEGIES = ("first", "largest", "every")
-LEVELS = ("measured", "source", "documentation", "recalled")
-DELEGATES = ("none", "gpu", "qnn", "edgetpu")
+_MIXED_TYPES = ("float32", "int16")
+_IO_TYPES = tuple(kind.upper() for kind in IoType)
+_STRATEGIES = ("first", "largest", "every")
+_SOURCE_LEVELS = ("measured", "source", "documentation", "recalled")
+_GRANULARITIES = ("per-channel", "per-tensor")
 
 
 def load_profile(path: Path | str) -> TargetProfile:
     """Read a target's profile and its op tables.
 
     Args:
-        path: `profile.toml`, or the folder that holds it.
+        path: `profile.toml`, or the folder that contains it.
 
     Returns:
-        The target as values.
+        The target.
 
     Raises:
-        ProfileError: A file is missing or not TOML, or breaks the schema; the message lists every fault found, each
-            with the file and the key path.
+        ProfileError: A file is missing, is not TOML or violates the schema; the message lists every fault with its
+            file and key path.
     """
     path = Path(path)
     if path.is_dir():
@@ -77,7 +78,7 @@ def parse_toml(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 class _Loader:
-    """Reads one profile; collects faults of all its files."""
+    """Reads one profile and collects the faults of all its files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -90,7 +91,7 @@ class _Loader:
     def load(self) -> TargetProfile:
         data, raw = parse_toml(self.path)
         self._add_to_hash(self.path.name, raw)
-        top = Table(data, "", self.faults)
+        top = TomlTable(data, "", self.faults)
         if top.integer("schema") not in (SCHEMA, None):
             self.faults.expected("schema", str(SCHEMA), data["schema"])
         target_id = top.identifier("id")
@@ -105,13 +106,13 @@ class _Loader:
         quantization = top.table("quantization")
         batch = quantization.integer("batch", 0, lowest=0)
         schemes = self._schemes(quantization, required=True)
-        quantization.done()
+        quantization.reject_unknown_keys()
 
         ops = top.table("ops")
         fallback = ops.choice("fallback", ("host", "deny"), "host")
         table_name = ops.text("table", "ops.toml")
         partition = self._partition(ops.table("partition", optional=True), PartitionRule())
-        ops.done()
+        ops.reject_unknown_keys()
         default_table = self._op_table(table_name, source_ids)
 
         socs = self._socs(top)
@@ -130,9 +131,9 @@ class _Loader:
             for table in top.tables("variants")
         ]
         self._unique("[[variants]]", "id", [variant.id for variant in variants])
-        top.done()
-        if self.faults.found or self.other_faults:
-            faults = [*self.faults.found, *self.other_faults]
+        top.reject_unknown_keys()
+        if self.faults.messages or self.other_faults:
+            faults = [*self.faults.messages, *self.other_faults]
             raise ProfileError(
                 "\n".join(faults),
                 hint="docs/profile.md describes the format; `edgepack targets lint FILE` checks one file",
@@ -161,19 +162,19 @@ class _Loader:
         )
 
     def _add_to_hash(self, name: str, raw: bytes) -> None:
-        # Names and lengths go in as well, so that moving text from one file to another changes the hash.
+        # Names and lengths are part of the hash, so that moving text from one file to another changes it.
         self.hash.update(f"{name}\0{len(raw)}\0".encode())
         self.hash.update(raw)
 
     def _unique(self, where: str, key: str, values: Iterable[str]) -> None:
-        seen: set[str] = set()
+        earlier: set[str] = set()
         for i, value in enumerate(values):
-            if value and value in seen:
-                self.faults.add(f"{where}[{i}].{key}", f"'{value}' stands here twice")
-            seen.add(value)
+            if value and value in earlier:
+                self.faults.add(f"{where}[{i}].{key}", f"'{value}' is used twice")
+            earlier.add(value)
 
     def _op_table(self, name: str, source_ids: frozenset[str]) -> OpTable:
-        """Return the table of a file, read once however many variants name it."""
+        """Return the op table of a file, which is read once even if several variants name it."""
         if name not in self.tables:
             path = self.folder / name
             self.tables[name] = None
@@ -188,27 +189,27 @@ class _Loader:
                     self._add_to_hash(name, raw)
                     faults = Faults(str(path))
                     self.tables[name] = read_op_table(data, source_ids, faults)
-                    self.other_faults.extend(faults.found)
+                    self.other_faults.extend(faults.messages)
         return self.tables[name] or OpTable({}, {})
 
-    def _source(self, table: Table) -> Source:
+    def _source(self, table: TomlTable) -> Source:
         source = Source(
-            table.identifier("id"), table.text("url", ""), table.text("fact"), table.choice("level", LEVELS)
+            table.identifier("id"), table.text("url", ""), table.text("fact"), table.choice("level", _SOURCE_LEVELS)
         )
         if source.level != "recalled" and not source.url and table.has("level"):
-            self.faults.add(f"{table.path}.url", f"a source of level '{source.level}' needs the address it was read at")
-        table.done()
+            self.faults.add(f"{table.path}.url", f"a source of level '{source.level}' needs its address")
+        table.reject_unknown_keys()
         return source
 
-    def _schemes(self, table: Table, *, required: bool) -> tuple[SchemeRule, ...]:
+    def _schemes(self, table: TomlTable, *, required: bool) -> tuple[SchemeRule, ...]:
         rules = []
         for entry in table.tables("schemes"):
             rules.append(
                 SchemeRule(
                     scheme=entry.choice("scheme", tuple(SCHEMES)),
-                    io=entry.choice("io", IO_TYPES, "FLOAT32"),
-                    fully_connected=entry.choice("fully_connected", ("per-channel", "per-tensor"), "per-channel"),
-                    weights=entry.choice("weights", ("per-channel", "per-tensor"), "per-channel"),
+                    io=entry.choice("io", _IO_TYPES, "FLOAT32"),
+                    fully_connected=entry.choice("fully_connected", _GRANULARITIES, "per-channel"),
+                    weights=entry.choice("weights", _GRANULARITIES, "per-channel"),
                     why=entry.text("why", ""),
                     chip=self._chip(entry.table("chip", optional=True)),
                     mixed=self._mixed(entry),
@@ -216,44 +217,44 @@ class _Loader:
                     wide_bias=entry.boolean("wide_bias") if entry.has("wide_bias") else True,
                 )
             )
-            entry.done()
-        if (required or rules) and not any(not rule.chip for rule in rules):
-            self.faults.add(f"{table.path}.schemes", "expected at least one scheme for every chip, best first")
+            entry.reject_unknown_keys()
+        if (required or rules) and all(rule.chip for rule in rules):
+            self.faults.add(f"{table.path}.schemes", "expected at least one scheme without `chip`, best first")
         self._unique(f"{table.path}.schemes", "scheme", [rule.scheme for rule in rules])
         return tuple(rules)
 
-    def _mixed(self, entry: Table) -> tuple[str, ...]:
-        found = entry.strings("mixed")
-        for unknown in sorted(set(found) - set(MIXED)):
-            self.faults.choice(f"{entry.path}.mixed", MIXED, unknown)
-        if entry.has("mixed_chip") and not found:
-            self.faults.add(f"{entry.path}.mixed_chip", f"says nothing without mixed = [{', '.join(MIXED)}]")
-        return tuple(dict.fromkeys(found))
+    def _mixed(self, entry: TomlTable) -> tuple[str, ...]:
+        types = entry.strings("mixed")
+        for unknown in sorted(set(types) - set(_MIXED_TYPES)):
+            self.faults.choice(f"{entry.path}.mixed", _MIXED_TYPES, unknown)
+        if entry.has("mixed_chip") and not types:
+            self.faults.add(f"{entry.path}.mixed_chip", "has no effect without `mixed`")
+        return tuple(dict.fromkeys(types))
 
-    def _chip(self, table: Table) -> dict[str, bool | int]:
-        found: dict[str, bool | int] = {}
+    def _chip(self, table: TomlTable) -> dict[str, bool | int]:
+        required: dict[str, bool | int] = {}
         if table.has("float16"):
-            found["float16"] = table.boolean("float16")
+            required["float16"] = table.boolean("float16")
         if table.has("min_arch"):
-            found["min_arch"] = table.integer("min_arch", lowest=1)
-        if table.present and not found:
+            required["min_arch"] = table.integer("min_arch", lowest=1)
+        if table.present and not required:
             self.faults.add(table.path, "expected float16 or min_arch")
-        table.done()
-        return found
+        table.reject_unknown_keys()
+        return required
 
-    def _partition(self, table: Table, default: PartitionRule) -> PartitionRule:
+    def _partition(self, table: TomlTable, default: PartitionRule) -> PartitionRule:
         rule = PartitionRule(
-            strategy=table.choice("strategy", STRATEGIES, default.strategy),
+            strategy=table.choice("strategy", _STRATEGIES, default.strategy),
             max_partitions=table.integer("max_partitions", default.max_partitions, lowest=0),
             min_ops=table.integer("min_ops", default.min_ops, lowest=1),
             cut=table.text("cut", default.cut),
         )
-        table.done()
+        table.reject_unknown_keys()
         return rule
 
     def _variant(
         self,
-        table: Table,
+        table: TomlTable,
         *,
         default_table: OpTable,
         partition: PartitionRule,
@@ -267,7 +268,7 @@ class _Loader:
         archs = set(table.strings("archs"))
         known = {str(facts.get("arch", "")) for facts in socs.values()}
         for arch in sorted(archs - known):
-            self.faults.add(f"{table.path}.archs", f"no chip under [socs] has arch '{arch}'")
+            self.faults.add(f"{table.path}.archs", f"no SoC under [socs] has arch '{arch}'")
         variant = Variant(
             id=identifier,
             title=title,
@@ -276,10 +277,10 @@ class _Loader:
             socs=tuple(sorted(soc for soc, facts in socs.items() if facts.get("arch") in archs)),
             schemes=self._schemes(table, required=False) or schemes,
         )
-        table.done()
+        table.reject_unknown_keys()
         return variant
 
-    def _compiler(self, table: Table) -> CompilerRule | None:
+    def _compiler(self, table: TomlTable) -> CompilerRule | None:
         if not table.present:
             return None
         schemes = table.strings("schemes", ("int8", "int8-qat"))
@@ -292,17 +293,17 @@ class _Loader:
             schemes=schemes,
             options=table.free("options"),
         )
-        table.done()
+        table.reject_unknown_keys()
         return rule
 
-    def _memory(self, table: Table) -> MemoryRule | None:
+    def _memory(self, table: TomlTable) -> MemoryRule | None:
         if not table.present:
             return None
         on_chip = table.integer("on_chip_bytes", lowest=1)
         growth = table.numbers("growth", 2, (1.0, 1.0))
         layout = self._layout(table.table("layout", optional=True))
         rule = MemoryRule(on_chip, table.integer("parameter_bytes", on_chip, lowest=1), (growth[0], growth[1]), layout)
-        table.done()
+        table.reject_unknown_keys()
         if growth[0] > growth[1]:
             self.faults.expected(f"{table.path}.growth", "[lowest, highest]", list(growth))
         if rule.parameter_bytes > on_chip:
@@ -311,7 +312,7 @@ class _Loader:
             )
         return rule
 
-    def _layout(self, table: Table) -> MemoryLayout | None:
+    def _layout(self, table: TomlTable) -> MemoryLayout | None:
         if not table.present:
             return None
         layout = MemoryLayout(
@@ -320,19 +321,21 @@ class _Loader:
             channels=table.integer("channels", 1, lowest=1),
             row_overhead=table.integer("row_overhead", 0, lowest=0),
         )
-        table.done()
+        table.reject_unknown_keys()
         return layout
 
-    def _bundle(self, table: Table) -> BundleRule:
-        rule = BundleRule(table.identifier("template"), table.text("delegate", "none"), table.free("options"))
-        if rule.delegate not in DELEGATES:
-            self.faults.choice(f"{table.path}.delegate", DELEGATES, rule.delegate)
-        table.done()
+    def _bundle(self, table: TomlTable) -> BundleRule:
+        rule = BundleRule(
+            template=table.identifier("template"),
+            delegate=table.choice("delegate", tuple(Delegate), Delegate.NONE),
+            options=table.free("options"),
+        )
+        table.reject_unknown_keys()
         return rule
 
-    def _socs(self, top: Table) -> dict[str, dict[str, Any]]:
+    def _socs(self, top: TomlTable) -> dict[str, dict[str, Any]]:
         table = top.table("socs", optional=True)
-        found: dict[str, dict[str, Any]] = {}
+        socs: dict[str, dict[str, Any]] = {}
         for soc in table.names():
             entry = table.table(soc)
             facts: dict[str, Any] = {"arch": entry.text("arch")}
@@ -340,6 +343,6 @@ class _Loader:
                 facts["float16"] = entry.boolean("float16")
             if entry.has("manufacturer"):
                 facts["manufacturer"] = entry.text("manufacturer")
-            entry.done()
-            found[soc] = facts
-        return found
+            entry.reject_unknown_keys()
+            socs[soc] = facts
+        return socs

@@ -1,4 +1,4 @@
-"""What a target is, as values. Made from profile.toml and ops.toml by `edgepack.profiles.load`; holds no behaviour."""
+"""A target as values, read from profile.toml and ops.toml by `edgepack.profiles.load`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,20 +8,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class SchemeRule:
-    """A scheme the target accepts, with what the file must look like.
+    """A scheme that the target supports, with requirements on the file.
 
     Attributes:
         scheme: Scheme id (`edgepack.schemes`).
-        io: TFLite type that the file's inputs and outputs must have: `FLOAT32`, `INT8` or `UINT8`.
+        io: TFLite type of the file's inputs and outputs: `FLOAT32`, `INT8` or `UINT8`.
         fully_connected: `per-channel` or `per-tensor`: granularity of FULLY_CONNECTED weights.
-        why: Half a sentence that completes "because", shown when --scheme auto takes it.
+        why: Reason for messages, a clause after "because", shown when --scheme auto selects the scheme.
         weights: `per-channel` or `per-tensor`: granularity of all other weights.
-        chip: What a chip must be like (`{"float16": True}`, `{"min_arch": 73}`); the scheme is offered only when a chip
-            was given that is like this. Empty for every chip.
-        mixed: Types that single ops may be kept in when the rest is int8, in order of preference: `float32`, `int16`.
-        mixed_chip: What a chip must be like for that, in the form of `chip`; empty for every chip.
-        wide_bias: False where the accelerator takes no bias of 64 bits: layers whose kernel for int16 activations needs
-            one get it added behind them.
+        chip: Requirements on the SoC (`{"float16": True}`, `{"min_arch": 73}`): the scheme is offered only when a SoC
+            is specified that meets them. Empty for none.
+        mixed: Types that single ops may have when the rest is int8, in order of preference: `float32`, `int16`.
+        mixed_chip: Requirements of `mixed` on the SoC, in the form of `chip`; empty for none.
+        wide_bias: False when the accelerator does not support 64-bit biases: layers whose int16 kernel needs one then
+            get a separate addition after them.
     """
 
     scheme: str
@@ -37,13 +37,13 @@ class SchemeRule:
 
 @dataclass(frozen=True)
 class CompilerRule:
-    """The vendor's compiler.
+    """How the vendor's compiler is used.
 
     Attributes:
         id: Key in the entry-point group `edgepack.compilers`.
-        policy: `optional` (the uncompiled file runs on the host) or `required` (it does not run without).
-        schemes: Schemes whose files the compiler takes.
-        options: Free options of the wrapper.
+        policy: `optional` (the uncompiled file runs on the host) or `required` (it does not run uncompiled).
+        schemes: Schemes whose files the compiler supports.
+        options: Options of the wrapper.
     """
 
     id: str
@@ -54,13 +54,13 @@ class CompilerRule:
 
 @dataclass(frozen=True)
 class MemoryLayout:
-    """How a compiler pads 8-bit weights; 1 and 0 stand for no padding.
+    """How a compiler pads 8-bit weights; 1 and 0 mean no padding.
 
     Attributes:
         rows: Output channels are padded to a multiple of this.
         columns: Input channels of every kernel tap are padded to a multiple of this.
         channels: Channels of depthwise kernels are padded to a multiple of this.
-        row_overhead: Bytes for each padded output channel: its bias and its scale.
+        row_overhead: Bytes per padded output channel for bias and scale.
     """
 
     rows: int = 1
@@ -71,14 +71,14 @@ class MemoryLayout:
 
 @dataclass(frozen=True)
 class MemoryRule:
-    """On-chip memory for parameters, as a range.
+    """On-chip memory for parameters.
 
     Attributes:
         on_chip_bytes: Size of the memory.
-        parameter_bytes: What is typically free for parameters.
-        growth: Lowest and highest factor by which the compiler's parameters grow over the file's, or over what the
-            layout gives when there is one.
-        layout: How the compiler pads weights, None when that is not known.
+        parameter_bytes: Bytes that are typically free for parameters.
+        growth: Lowest and highest ratio of the compiled parameters' size to their size in the file, or in `layout` when
+            there is one.
+        layout: How the compiler pads weights, None when unknown.
     """
 
     on_chip_bytes: int
@@ -89,12 +89,12 @@ class MemoryRule:
 
 @dataclass(frozen=True)
 class BundleRule:
-    """What the bundle is.
+    """Contents of the bundle.
 
     Attributes:
-        template: Folder under templates/ (or under the plugin's own folder `templates/`): `android` or `linux`.
-        delegate: Which delegate the loader asks for: `none`, `gpu`, `qnn`, `edgetpu`.
-        options: Free values for the templates.
+        template: Folder under templates/ (`android` or `linux`), or under `templates/` of a plugin.
+        delegate: Delegate that the loader uses (`edgepack.choices.Delegate`).
+        options: Values for the templates.
     """
 
     template: str
@@ -107,11 +107,11 @@ class PartitionRule:
     """How ops are grouped for the accelerator.
 
     Attributes:
-        strategy: `first` (only the first supported group goes to the accelerator), `largest` (the `max_partitions`
-            largest groups) or `every` (each supported op, kernel by kernel, as a CPU or a whole-graph compiler does).
-        max_partitions: How many groups may be delegated; 0 means no limit.
+        strategy: `first` (the accelerator runs only the first supported group), `largest` (the `max_partitions` largest
+            groups) or `every` (each supported op, as on a CPU or with a compiler for whole graphs).
+        max_partitions: Maximum number of delegated groups; 0 for no limit.
         min_ops: Smallest group that is delegated.
-        cut: What a cut graph costs, one sentence; shown when ops stay behind on the host.
+        cut: Cost of a partitioned graph, one or two sentences; shown when ops run on the host.
     """
 
     strategy: str = "first"
@@ -126,9 +126,9 @@ class OpRule:
 
     Attributes:
         op: TFLite builtin name, or `CUSTOM:name`.
-        constraints: Constraint id -> argument, defaults of the table included; each id stands in
-            `edgepack.profiles.vocabulary` and is a documented function of `edgepack.compat`.
-        source: Where the row comes from: id of a `[[sources]]` entry.
+        constraints: Constraint id -> argument, with the table's defaults; the ids are those of
+            `edgepack.profiles.vocabulary`, each implemented by a function of `edgepack.compat`.
+        source: Id of the `[[sources]]` entry that the row is based on.
     """
 
     op: str
@@ -138,14 +138,14 @@ class OpRule:
 
 @dataclass(frozen=True)
 class FileRule:
-    """What the vendor's compiler demands of the whole file; a file that breaks it is not compiled at all.
+    """Requirements of the vendor's compiler on the whole file, which it refuses to compile otherwise.
 
     Attributes:
-        source: Where the rule comes from: id of a `[[sources]]` entry.
+        source: Id of the `[[sources]]` entry that the rule is based on.
         max_versions: Highest version of each op that the compiler's parser knows, by op name.
         max_builtin_code: Highest builtin operator code that the parser knows, 0 for no limit.
-        static_shapes: True when one dynamic tensor makes the compiler refuse the file.
-        max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files made for that parser; only a hint.
+        static_shapes: True when the compiler refuses a file with a dynamic tensor.
+        max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files for that parser; only a warning.
     """
 
     source: str
@@ -157,13 +157,13 @@ class FileRule:
 
 @dataclass(frozen=True)
 class OpTable:
-    """Which ops the accelerator takes.
+    """The ops that the accelerator supports.
 
     Attributes:
-        defaults: Constraints that hold for every op of the table unless its row says otherwise.
+        defaults: Constraints of every op of the table unless its row overrides them.
         ops: Rows by op name.
-        refused: Ops known to be refused, with the reason's sentence.
-        file: What is demanded of the whole file, None when there is no such demand.
+        refused: Ops that are known to be unsupported, with the reason.
+        file: Requirements on the whole file, None when there are none.
     """
 
     defaults: Mapping[str, Any]
@@ -174,15 +174,15 @@ class OpTable:
 
 @dataclass(frozen=True)
 class Variant:
-    """One form of a target: another delegate or another generation of the chip.
+    """A variant of a target: another delegate or another generation of the SoC.
 
     Attributes:
         id: Key used by --variant and in reports.
         title: Name for people.
         ops: Its op table.
         partition: Its partition rule.
-        socs: SoC models (`SM8550`) that select it, sorted; empty for variants not chosen by chip.
-        schemes: Its schemes in order of preference, those that only some chips take included.
+        socs: SoC models (`SM8550`) that select it, sorted; empty for variants that no SoC selects.
+        schemes: Its schemes in order of preference, including those that only some SoCs support.
     """
 
     id: str
@@ -195,13 +195,13 @@ class Variant:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a fact comes from.
+    """The source of a fact.
 
     Attributes:
         id: Key that rows refer to.
-        url: Address of the page or file, without which the fact is only recalled.
-        fact: What it says.
-        level: `measured`, `source`, `documentation` or `recalled`.
+        url: Address of the page or file; empty only for recalled facts.
+        fact: The fact.
+        level: `measured`, `source` (source code), `documentation` or `recalled`.
     """
 
     id: str
@@ -218,18 +218,18 @@ class TargetProfile:
         id: Key everywhere: command line, folders, manifests.
         title: Name for people.
         summary: One sentence for people.
-        folder: Where profile.toml is; only for reading templates, never written out.
-        schemes: Schemes in order of preference (the default variant's), without those that only some chips take.
-        batch: Batch size that the file must have, 0 for any.
-        fallback: `host` or `deny`: whether ops may stay on the host.
+        folder: Folder of profile.toml; only for reading templates, never written to an output.
+        schemes: Schemes in order of preference (the default variant's), without those that only some SoCs support.
+        batch: Batch size of the file, 0 for any.
+        fallback: Whether ops may fall back to the host: `host` or `deny`.
         partition: The default variant's partition rule.
         ops: The default variant's op table.
-        compiler: None when there is nothing to compile.
-        memory: None when it is not a limit.
-        bundle: What the bundle is.
+        compiler: The vendor's compiler, None when the target has none.
+        memory: On-chip memory, None when it is not a limit.
+        bundle: Contents of the bundle.
         variants: All variants, the default first.
         socs: SoC model -> facts about it (`arch`, `float16`).
-        sources: Where the facts come from.
+        sources: Sources of the facts.
         sha256: Hash of profile.toml and its op tables.
     """
 
@@ -251,5 +251,5 @@ class TargetProfile:
     sha256: str
 
     def scheme_rule(self, scheme: str) -> SchemeRule | None:
-        """Return the rule for a scheme, None when the target does not accept it."""
+        """Return the rule for a scheme, None when the target does not support it."""
         return next((rule for rule in self.schemes if rule.scheme == scheme), None)

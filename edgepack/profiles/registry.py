@@ -1,7 +1,8 @@
-"""All installed targets, through one door: the entry-point group `edgepack.targets`.
+"""The installed targets: entry points of the group `edgepack.targets`.
 
-An entry point's name is the target's id. Its object is a package whose folder has `profile.toml`, or a function that
-takes the id and returns that folder. Built-in targets come the same way. A broken plugin is a warning, never a crash.
+The name of an entry point is the target's id. Its object is a package whose folder contains `profile.toml`, or a
+function from the id to that folder. Built-in targets are registered in the same way. A broken plugin is a warning,
+never a crash.
 """
 
 import inspect
@@ -28,33 +29,33 @@ class Registry:
     """Entry points by target id.
 
     Attributes:
-        doors: Entry points by name, sorted.
-        warnings: What is wrong with the installation (two packages that claim one id).
+        entry_points: Entry points by target id, sorted.
+        warnings: Problems of the installation (two packages that provide one id).
     """
 
-    doors: dict[str, metadata.EntryPoint]
+    entry_points: dict[str, metadata.EntryPoint]
     warnings: tuple[str, ...]
 
 
 def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
-    """Sort entry points by target id; of two that claim one id, the built-in or else the first by address is kept."""
-    doors: dict[str, metadata.EntryPoint] = {}
+    """Index entry points by target id; of two with one id, the built-in or else the first by value is used."""
+    by_id: dict[str, metadata.EntryPoint] = {}
     warnings = []
     for entry in sorted(set(entry_points), key=lambda e: (e.name, e.value != _BUILTIN, e.value)):
-        kept = doors.setdefault(entry.name, entry)
-        if kept.value != entry.value:
+        used = by_id.setdefault(entry.name, entry)
+        if used.value != entry.value:
             warnings.append(
-                f"two packages provide the target '{entry.name}': {kept.value} is used, "
-                f"{entry.value}{_origin(entry)} is left out"
+                f"two packages provide the target '{entry.name}': {used.value} is used, "
+                f"{entry.value}{_origin(entry)} is ignored"
             )
-    return Registry(doors, tuple(warnings))
+    return Registry(by_id, tuple(warnings))
 
 
-def load_door(entry: metadata.EntryPoint) -> TargetProfile:
-    """Load the target behind an entry point.
+def load_entry_point(entry: metadata.EntryPoint) -> TargetProfile:
+    """Load the target of an entry point.
 
     Raises:
-        ProfileError: The plugin cannot be imported, names no folder, or its profile has faults or another id.
+        ProfileError: The plugin cannot be imported or provides no folder, or its profile has faults or another id.
     """
     folder = _folder(entry)
     profile = load_profile(folder)
@@ -66,87 +67,82 @@ def load_door(entry: metadata.EntryPoint) -> TargetProfile:
 
 
 def all_targets() -> dict[str, TargetProfile]:
-    """Return every target that loads, by id, sorted; what does not load is in `warnings()`."""
-    found = {}
-    for target_id in sorted(_installed().doors):
-        loaded = _try(target_id)
-        if isinstance(loaded, TargetProfile):
-            found[target_id] = loaded
-    return found
+    """Return all targets that load, by id, sorted; the others are in `warnings()`."""
+    loaded = {target_id: _profile_or_fault(target_id) for target_id in known_ids()}
+    return {target_id: profile for target_id, profile in loaded.items() if isinstance(profile, TargetProfile)}
 
 
 def warnings() -> tuple[str, ...]:
-    """Return a sentence for every plugin that is broken or in the way of another."""
-    broken = [loaded for loaded in map(_try, sorted(_installed().doors)) if isinstance(loaded, str)]
-    return (*_installed().warnings, *broken)
+    """Return a sentence for every plugin that is broken or provides the id of another."""
+    faults = [loaded for loaded in map(_profile_or_fault, known_ids()) if isinstance(loaded, str)]
+    return (*_installed().warnings, *faults)
 
 
 def known_ids() -> tuple[str, ...]:
     """Return the ids of all installed targets, sorted, without loading them."""
-    return tuple(sorted(_installed().doors))
+    return tuple(sorted(_installed().entry_points))
 
 
 def get_target(target_id: str) -> TargetProfile:
     """Return one target.
 
     Raises:
-        UsageError: No installed target has that id.
+        UsageError: No installed target has this id.
         ProfileError: The target's plugin or profile is broken.
     """
-    entry = _installed().doors.get(target_id)
-    if entry is None:
-        known = known_ids()
+    known = known_ids()
+    if target_id not in known:
         raise UsageError(
             f"unknown target '{target_id}'{did_you_mean(target_id, known)}",
             hint=f"targets are: {', '.join(known)}; `all` means every one of them",
         )
-    loaded = _try(target_id)
+    loaded = _profile_or_fault(target_id)
     if isinstance(loaded, str):
-        raise ProfileError(loaded, hint="mend or uninstall the package that provides it")
+        raise ProfileError(loaded, hint="fix or uninstall the package that provides it")
     return loaded
 
 
 def resolve_targets(targets: Sequence[str]) -> list[TargetProfile]:
-    """Return the profiles of target ids in the order given, each once; `all` means every installed target.
+    """Return the profiles of target ids in their order, without duplicates; `all` means every installed target.
 
     Raises:
-        UsageError: An unknown target.
-        ProfileError: A target that is installed but broken was asked for by name.
+        UsageError: A target is unknown.
+        ProfileError: A target that is requested by its id is broken.
     """
-    found: dict[str, TargetProfile] = {}
+    profiles: dict[str, TargetProfile] = {}
     for target in targets:
         if target == "all":
             for profile in all_targets().values():
-                found.setdefault(profile.id, profile)
+                profiles.setdefault(profile.id, profile)
         else:
-            found.setdefault(target, get_target(target))
-    return list(found.values())
+            profiles.setdefault(target, get_target(target))
+    return list(profiles.values())
 
 
 def refresh() -> None:
-    """Forget what was found, so that the next call looks again; for tests and long-lived processes."""
+    """Clear the cached entry points and profiles; for tests and long-lived processes."""
     _installed.cache_clear()
-    _try.cache_clear()
+    _profile_or_fault.cache_clear()
 
 
 @cache
 def _installed() -> Registry:
     entries = tuple(metadata.entry_points(group=GROUP))
     if not any(entry.value == _BUILTIN for entry in entries):
-        # A checkout on PYTHONPATH has no metadata: its targets come through the same function all the same.
+        # A checkout on PYTHONPATH has no metadata: add the entry points of pyproject.toml.
         folders = sorted((data_root() / "targets").glob("*/profile.toml"))
         entries += tuple(metadata.EntryPoint(folder.parent.name, _BUILTIN, GROUP) for folder in folders)
     return collect(entries)
 
 
 @cache
-def _try(target_id: str) -> TargetProfile | str:
-    """Return the target, or a sentence that says why there is none."""
-    entry = _installed().doors[target_id]
+def _profile_or_fault(target_id: str) -> TargetProfile | str:
+    """Return the target, or a message that says why it does not load."""
+    entry = _installed().entry_points[target_id]
     try:
-        return load_door(entry)
+        return load_entry_point(entry)
     except ProfileError as error:
-        return f"target '{target_id}'{_origin(entry)} is left out:\n{error.message}"
+        return f"target '{target_id}'{_origin(entry)} is not available:\n{error.message}"
 
 
 def _origin(entry: metadata.EntryPoint) -> str:
@@ -155,18 +151,18 @@ def _origin(entry: metadata.EntryPoint) -> str:
 
 def _folder(entry: metadata.EntryPoint) -> Path:
     try:
-        found = entry.load()
-        if isinstance(found, ModuleType):
-            return _package_folder(found)
-        if callable(found):
-            return _called(found, entry)
+        loaded = entry.load()
+        if isinstance(loaded, ModuleType):
+            return _package_folder(loaded)
+        if callable(loaded):
+            return _function_folder(loaded, entry)
     except ProfileError:
         raise
     except (Exception, SystemExit) as error:
-        # Whatever a plugin raises is its own fault and must not take edgepack down.
+        # An exception in a plugin must not end edgepack.
         raise ProfileError(f"{entry.value}: {type(error).__name__}: {error}") from error
     raise ProfileError(
-        f"{entry.value}: expected a package or a function that returns a folder, got {type(found).__name__}"
+        f"{entry.value}: expected a package or a function that returns a folder, got {type(loaded).__name__}"
     )
 
 
@@ -176,11 +172,11 @@ def _package_folder(package: ModuleType) -> Path:
         if (Path(place) / "profile.toml").is_file():
             return Path(place)
     raise ProfileError(
-        f"{package.__name__}: expected a package whose folder holds profile.toml, found none in {places}"
+        f"{package.__name__}: expected a package whose folder contains profile.toml, found none in {places}"
     )
 
 
-def _called(function: Callable[[str], object], entry: metadata.EntryPoint) -> Path:
+def _function_folder(function: Callable[[str], object], entry: metadata.EntryPoint) -> Path:
     folder = function(entry.name)
     if not isinstance(folder, str | Path):
         name = getattr(function, "__qualname__", inspect.getmodulename(entry.value) or entry.value)

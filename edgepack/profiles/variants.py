@@ -1,4 +1,4 @@
-"""Which form of a target is meant: by its id, or by the chip."""
+"""Selects a variant of a target by its id or by the SoC."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -10,15 +10,15 @@ from edgepack.profiles.model import SchemeRule, TargetProfile, Variant
 
 
 def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") -> Variant:
-    """Return the variant asked for, with the schemes that the chip takes.
+    """Return the requested variant, with the schemes that the SoC supports.
 
     Args:
         profile: The target.
-        variant: Variant id; empty for the chip's, or else the default.
-        soc: SoC model such as `SM8550`, in any case; ignored by targets without chips.
+        variant: Variant id; empty selects the SoC's variant, or else the default.
+        soc: SoC model such as `SM8550`, case-insensitive; ignored by targets without SoCs.
 
     Raises:
-        UsageError: No such variant or chip, or the chip is not one of the variant's.
+        UsageError: The variant or SoC does not exist, or the SoC belongs to another variant.
     """
     soc = soc_model(profile, soc)
     chosen = _variant(profile, variant, soc)
@@ -27,31 +27,39 @@ def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") 
 
 
 def schemes_for(facts: Mapping[str, Any], rules: Iterable[SchemeRule]) -> tuple[SchemeRule, ...]:
-    """Return the schemes that a chip takes, each with what single ops may be kept in on that chip.
+    """Return the schemes that a SoC supports, each with the types that single ops may have on that SoC.
 
     Args:
-        facts: What is known of the chip (`arch`, `float16`), nothing where none was given.
+        facts: Facts about the SoC (`arch`, `float16`); empty when none is specified.
         rules: A variant's schemes.
     """
     return tuple(
-        rule if _is_like(facts, rule.mixed_chip) else replace(rule, mixed=()) for rule in rules if takes(facts, rule)
+        rule if _meets(facts, rule.mixed_chip) else replace(rule, mixed=()) for rule in rules if _supports(facts, rule)
     )
 
 
-def takes(facts: Mapping[str, Any], rule: SchemeRule) -> bool:
-    """Return whether a chip with these facts (`arch`, `float16`) takes a scheme; unknown facts do not."""
-    return _is_like(facts, rule.chip)
+def _supports(facts: Mapping[str, Any], rule: SchemeRule) -> bool:
+    return _meets(facts, rule.chip)
 
 
-def _is_like(facts: Mapping[str, Any], wanted: Mapping[str, bool | int]) -> bool:
-    if "float16" in wanted and facts.get("float16") != wanted["float16"]:
+def _meets(facts: Mapping[str, Any], required: Mapping[str, bool | int]) -> bool:
+    """Return whether a SoC with these facts meets requirements; an unknown fact does not."""
+    if "float16" in required and facts.get("float16") != required["float16"]:
         return False
+    if "min_arch" not in required:
+        return True
+    arch = hexagon_arch(facts)
+    return arch is not None and arch >= required["min_arch"]
+
+
+def hexagon_arch(facts: Mapping[str, Any]) -> int | None:
+    """Return the Hexagon architecture of a SoC (73 for `v73`), None when the facts do not contain it."""
     digits = str(facts.get("arch", "")).lstrip("v")
-    return "min_arch" not in wanted or (digits.isdigit() and int(digits) >= wanted["min_arch"])
+    return int(digits) if digits.isdigit() else None
 
 
 def chips_for(profile: TargetProfile, scheme: str) -> tuple[str, ...]:
-    """Return the chips of a target on which alone a scheme is offered, sorted; empty when it depends on no chip."""
+    """Return the SoCs that a scheme is limited to, sorted; empty when it is available on every SoC."""
     return tuple(
         sorted(
             soc
@@ -59,7 +67,7 @@ def chips_for(profile: TargetProfile, scheme: str) -> tuple[str, ...]:
             for rule in variant.schemes
             if rule.scheme == scheme and rule.chip
             for soc in variant.socs
-            if takes(profile.socs[soc], rule)
+            if _supports(profile.socs[soc], rule)
         )
     )
 
@@ -70,14 +78,14 @@ def _variant(profile: TargetProfile, variant: str, soc: str) -> Variant:
         if variant not in by_id:
             named = [name for name in by_id if name]
             hint = (
-                f"variants are: {', '.join(named)}" if named else f"{profile.id} has one form only: leave --variant out"
+                f"variants are: {', '.join(named)}" if named else f"{profile.id} has only one variant: omit --variant"
             )
             raise UsageError(f"target {profile.id} has no variant '{variant}'{did_you_mean(variant, named)}", hint=hint)
         chosen = by_id[variant]
         if soc and chosen.socs and soc not in chosen.socs:
             raise UsageError(
-                f"{soc} is not a chip of {profile.id}'s variant '{variant}'",
-                hint=f"leave --variant out, or give one of: {', '.join(chosen.socs)}",
+                f"{soc} is not a SoC of {profile.id}'s variant '{variant}'",
+                hint=f"omit --variant, or use one of: {', '.join(chosen.socs)}",
             )
         return chosen
     for candidate in profile.variants:
@@ -87,17 +95,17 @@ def _variant(profile: TargetProfile, variant: str, soc: str) -> Variant:
 
 
 def soc_model(profile: TargetProfile, soc: str) -> str:
-    """Return a SoC as the profile writes it; empty when none was given or the target has no chips.
+    """Return a SoC in the profile's spelling; empty when none is specified or the target has no SoCs.
 
     Raises:
-        UsageError: The target has chips, but not this one.
+        UsageError: The target has SoCs, but not this one.
     """
     if not soc or not profile.socs:
         return ""
     by_upper = {known.upper(): known for known in profile.socs}
     if soc.upper() not in by_upper:
         raise UsageError(
-            f"target {profile.id} does not know the chip '{soc}'{did_you_mean(soc.upper(), by_upper)}",
-            hint=f"chips are: {', '.join(sorted(profile.socs))}",
+            f"target {profile.id} has no SoC '{soc}'{did_you_mean(soc.upper(), by_upper)}",
+            hint=f"SoCs are: {', '.join(sorted(profile.socs))}",
         )
     return by_upper[soc.upper()]

@@ -1,7 +1,7 @@
-"""The words an op table is written in: constraint ids with their arguments, and quantities that can be measured.
+"""The vocabulary of op tables: constraint ids with their arguments, and the quantities that can be measured.
 
-`edgepack.profiles.load` validates op tables against this vocabulary; `edgepack.compat` implements exactly it (a test
-compares the two). A third-party target says what it needs in these words, so that it is data only.
+`edgepack.profiles.load` validates op tables with this vocabulary, and `edgepack.compat` implements it (a test compares
+the two). It lets a third-party target consist of data only.
 """
 
 import re
@@ -9,7 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack.profiles.faults import Faults, did_you_mean
+from edgepack.profiles.faults import Faults, did_you_mean, is_integer, is_number
+
+#: Called with (argument, key path, faults); adds a fault for everything that is wrong in the argument.
+Validator = Callable[[Any, str, Faults], None]
 
 #: Tensor types of the TFLite schema (schema.fbs, enum TensorType).
 TENSOR_TYPES = frozenset(
@@ -21,18 +24,18 @@ TENSOR_TYPES = frozenset(
 
 ACTIVATIONS = frozenset({"NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT", "SIGMOID"})
 
-#: Parts an op's tensors play. `data` is every input and output that carries activations; `input`, `output` and `inputN`
-#: (N counts from 0) are narrower and win over it.
+#: Roles of an op's tensors. `data` is every input and output that carries activations; `input`, `output` and `inputN`
+#: (N counts from 0) are narrower and override it.
 ROLES = frozenset({"data", "input", "output", "weights", "bias", "parameter", "state"})
 
 BROADCAST_FORMS = frozenset({"none", "numpy", "gpu-legacy"})
 
-#: What can be measured on an op, for `range`, `multiple-of` and `equal-quantities`. Sizes are in elements.
+#: Quantities that can be measured on an op, for `range`, `multiple-of` and `equal-quantities`. Sizes are in elements.
 QUANTITIES: Mapping[str, str] = {
     "aligned_resize_factor_h": "(output height - 1) divided by (input height - 1), the factor with aligned corners",
     "aligned_resize_factor_w": "(output width - 1) divided by (input width - 1), the factor with aligned corners",
     "alpha": "slope of a leaky activation",
-    "arch": "Hexagon architecture of the chip (73 for v73); unknown unless a SoC is given",
+    "arch": "Hexagon architecture of the SoC (73 for v73); unknown unless a SoC is specified",
     "axes": "number of axes the op works along",
     "batch": "first dimension of the first data input, 1 below rank 2",
     "beta": "beta of SOFTMAX",
@@ -54,8 +57,8 @@ QUANTITIES: Mapping[str, str] = {
     "input_h": "height (third dimension from the end) of the first data input",
     "input_rank": "rank of the first data input",
     "input_w": "width (second dimension from the end) of the first data input",
-    "inputs": "number of inputs, absent optional ones not counted",
-    "kept_before_squeezed": "dimensions above 1 that stand before one SQUEEZE removes",
+    "inputs": "number of inputs, without absent optional ones",
+    "kept_before_squeezed": "number of dimensions above 1 before the last one that SQUEEZE removes",
     "kernel_area": "kernel height times kernel width",
     "kernel_h": "kernel height of a convolution or pool",
     "kernel_w": "kernel width of a convolution or pool",
@@ -65,54 +68,54 @@ QUANTITIES: Mapping[str, str] = {
     "output_rank": "rank of the first output",
     "output_w": "width (second dimension from the end) of the first output",
     "outputs": "number of outputs",
-    "pad_h": "rows that padding SAME really adds to a convolution's or pool's input, 0 for VALID",
-    "pad_w": "columns that padding SAME really adds to a convolution's or pool's input, 0 for VALID",
+    "pad_h": "rows that padding SAME adds to the input of a convolution or pool, 0 for VALID",
+    "pad_w": "columns that padding SAME adds to the input of a convolution or pool, 0 for VALID",
     "padding_rows": "rows of the paddings tensor",
     "proj_clip": "projection clip of an LSTM",
-    "reduced_c": "channels reduced, 1 when the channel axis is not",
+    "reduced_c": "number of channels reduced, 1 when the channel axis is not reduced",
     "reduced_elements": "product of the reduced dimensions",
-    "reduced_h": "height reduced, 1 when the height axis is not",
-    "reduced_w": "width reduced, 1 when the width axis is not",
+    "reduced_h": "height reduced, 1 when the height axis is not reduced",
+    "reduced_w": "width reduced, 1 when the width axis is not reduced",
     "resize_factor_h": "output height divided by input height",
     "resize_factor_w": "output width divided by input width",
     "runtime_inputs": "number of inputs that are not constant",
-    "runtime_version": "runtime version the file is compiled for; the newest unless --runtime-version is given",
+    "runtime_version": "runtime version that the file is compiled for; the newest unless --runtime-version is set",
     "slice_stride": "largest absolute stride of STRIDED_SLICE",
     "slice_stride_c": "stride of STRIDED_SLICE along the channels (last dimension)",
     "slice_stride_min": "smallest stride of STRIDED_SLICE, sign included",
-    "soc_float16": "1 when the chip computes in float16, 0 when it does not; unknown unless a SoC is given",
+    "soc_float16": "1 when the SoC computes in float16, 0 when it does not; unknown unless a SoC is specified",
     "stride_h": "stride along the height",
     "stride_w": "stride along the width",
-    "weights_abs_sum": "largest sum of absolute weights of one output channel, zero point taken off",
+    "weights_abs_sum": "largest sum of absolute weights of one output channel, zero point subtracted",
     "weights_rank": "rank of the weights",
 }
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """One word of the vocabulary.
+    """A constraint of the vocabulary.
 
     Attributes:
         id: Key in op tables.
-        argument: What the argument is, for the documentation.
-        validate: Called with (argument, key path, faults); adds a fault for everything wrong in the argument.
-        merges: True when a row's table is laid over the default's key by key; otherwise the row's argument replaces it.
+        argument: Form of the argument, for the documentation.
+        validate: Validates an argument.
+        merges: True when a row's table overrides the default's key by key; otherwise the row's argument replaces it.
     """
 
     id: str
     argument: str
-    validate: Callable[[Any, str, Faults], None]
+    validate: Validator
     merges: bool = False
 
 
 def validate_constraints(table: Mapping[str, Any], path: str, faults: Faults, *, may_cancel: bool = True) -> None:
-    """Check a table of constraints.
+    """Validate a table of constraints.
 
     Args:
         table: Constraint id -> argument, as read from TOML.
         path: Key path for messages.
         faults: Where faults are added.
-        may_cancel: Whether `false` may stand for "the default does not hold here".
+        may_cancel: Whether `false` is allowed, which cancels the default for a row.
     """
     for key, argument in table.items():
         constraint = CONSTRAINTS.get(key)
@@ -124,175 +127,149 @@ def validate_constraints(table: Mapping[str, Any], path: str, faults: Faults, *,
             constraint.validate(argument, f"{path}.{key}", faults)
 
 
+def _list_of(check: Validator, what: str, *, lowest: int = 1) -> Validator:
+    """Return a validator for lists with at least `lowest` entries, each of which passes `check`."""
+
+    def validate(value: Any, path: str, faults: Faults) -> None:
+        if not isinstance(value, list) or len(value) < lowest:
+            faults.expected(path, what, value)
+            return
+        for i, entry in enumerate(value):
+            check(entry, f"{path}[{i}]", faults)
+
+    return validate
+
+
+def _table_of(check: Callable[[str, Any, str, Faults], None], what: str) -> Validator:
+    """Return a validator for tables that are not empty, each entry of which passes `check(key, value, ...)`."""
+
+    def validate(value: Any, path: str, faults: Faults) -> None:
+        if not isinstance(value, dict) or not value:
+            faults.expected(path, what, value)
+            return
+        for key, entry in value.items():
+            check(key, entry, f"{path}.{key}", faults)
+
+    return validate
+
+
+def _one_of(choices: frozenset[str]) -> Validator:
+    def validate(value: Any, path: str, faults: Faults) -> None:
+        if not isinstance(value, str) or value not in choices:
+            faults.choice(path, sorted(choices), value)
+
+    return validate
+
+
 def _flag(value: Any, path: str, faults: Faults) -> None:
     if value is not True:
         faults.expected(path, "true", value)
 
 
 def _count(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not is_integer(value) or value < 0:
         faults.expected(path, "an integer from 0", value)
 
 
-def _integers(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of integers", value)
-        return
-    for i, item in enumerate(value):
-        if not isinstance(item, int) or isinstance(item, bool):
-            faults.expected(f"{path}[{i}]", "an integer", item)
+def _integer(value: Any, path: str, faults: Faults) -> None:
+    if not is_integer(value):
+        faults.expected(path, "an integer", value)
 
 
-def _names(choices: frozenset[str], what: str) -> Callable[[Any, str, Faults], None]:
-    def validate(value: Any, path: str, faults: Faults) -> None:
-        if not isinstance(value, list) or not value:
-            faults.expected(path, f"a list of {what}", value)
-            return
-        for i, item in enumerate(value):
-            if not isinstance(item, str) or (choices and item not in choices):
-                faults.choice(f"{path}[{i}]", sorted(choices), item)
-
-    return validate
+def _op_name(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, str):
+        faults.expected(path, "an op name", value)
 
 
-_types = _names(TENSOR_TYPES, "tensor types")
-_ops = _names(frozenset(), "op names")
+def _role(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, str) or not (value in ROLES or re.fullmatch(r"input\d+", value)):
+        faults.choice(path, [*sorted(ROLES), "inputN"], value)
 
 
-def _is_role(role: str) -> bool:
-    return role in ROLES or re.fullmatch(r"input\d+", role) is not None
+def _types_of_role(role: str, types: Any, path: str, faults: Faults) -> None:
+    before = len(faults.messages)
+    _role(role, path, faults)
+    if len(faults.messages) == before:
+        _types(types, path, faults)
 
 
-def _types_by_role(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, dict) or not value:
-        faults.expected(path, "a table of roles and lists of tensor types", value)
-        return
-    for role, types in value.items():
-        if not _is_role(role):
-            faults.choice(f"{path}.{role}", [*sorted(ROLES), "inputN"], role)
-        else:
-            _types(types, f"{path}.{role}", faults)
+def _type_pair(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, list) or len(value) != 2:
+        faults.expected(path, "a pair [input type, output type]", value)
+    else:
+        _types(value, path, faults)
 
 
-def _roles(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of roles", value)
-        return
-    for i, role in enumerate(value):
-        if not isinstance(role, str) or not _is_role(role):
-            faults.choice(f"{path}[{i}]", [*sorted(ROLES), "inputN"], role)
-
-
-def _pairs(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of pairs [input type, output type]", value)
-        return
-    for i, pair in enumerate(value):
-        if not isinstance(pair, list) or len(pair) != 2:
-            faults.expected(f"{path}[{i}]", "a pair [input type, output type]", pair)
-        else:
-            _types(pair, f"{path}[{i}]", faults)
-
-
-def _quantity(name: str, path: str, faults: Faults) -> bool:
+def _is_quantity(name: str, path: str, faults: Faults) -> bool:
     if name in QUANTITIES:
         return True
     faults.add(path, f"unknown quantity '{name}'{did_you_mean(name, QUANTITIES)}")
     return False
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _quantity_range(name: str, bounds: Any, path: str, faults: Faults) -> None:
+    if not _is_quantity(name, path, faults):
+        return
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(map(is_number, bounds)):
+        faults.expected(path, "[lowest, highest]", bounds)
+    elif bounds[0] > bounds[1]:
+        faults.expected(path, "lowest <= highest", bounds)
 
 
-def _ranges(value: Any, path: str, faults: Faults) -> None:
+def _quantity_factor(name: str, factor: Any, path: str, faults: Faults) -> None:
+    if _is_quantity(name, path, faults) and (not is_integer(factor) or factor < 1):
+        faults.expected(path, "an integer from 1", factor)
+
+
+def _quantity_pair(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(name, str) for name in value):
+        faults.expected(path, "a pair of quantities", value)
+        return
+    for name in value:
+        _is_quantity(name, path, faults)
+
+
+def _option_values(name: str, allowed: Any, path: str, faults: Faults) -> None:
+    if not isinstance(allowed, list) or not allowed:
+        faults.expected(path, "a list of allowed values", allowed)
+
+
+def _permutation(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, list) or sorted(map(str, value)) != sorted(map(str, range(len(value)))):
+        faults.expected(path, "a permutation of 0..rank-1", value)
+
+
+def _nested(value: Any, path: str, faults: Faults) -> None:
     if not isinstance(value, dict) or not value:
-        faults.expected(path, "a table of quantities and [lowest, highest]", value)
+        faults.expected(path, "a table of constraints", value)
+    else:
+        validate_constraints(value, path, faults, may_cancel=False)
+
+
+def _branch(value: Any, path: str, faults: Faults) -> None:
+    if not isinstance(value, dict) or set(value) != {"if", "then"}:
+        faults.expected(path, "a table with 'if' and 'then'", value)
         return
-    for name, bounds in value.items():
-        if not _quantity(name, f"{path}.{name}", faults):
-            continue
-        if not isinstance(bounds, list) or len(bounds) != 2 or not all(_is_number(b) for b in bounds):
-            faults.expected(f"{path}.{name}", "[lowest, highest]", bounds)
-        elif bounds[0] > bounds[1]:
-            faults.expected(f"{path}.{name}", "lowest <= highest", bounds)
+    for part in ("if", "then"):
+        _nested(value[part], f"{path}.{part}", faults)
 
 
-def _multiples(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, dict) or not value:
-        faults.expected(path, "a table of quantities and integers", value)
-        return
-    for name, factor in value.items():
-        if _quantity(name, f"{path}.{name}", faults) and (
-            not isinstance(factor, int) or isinstance(factor, bool) or factor < 1
-        ):
-            faults.expected(f"{path}.{name}", "an integer from 1", factor)
+_types = _list_of(_one_of(TENSOR_TYPES), "a list of tensor types")
+_ops = _list_of(_op_name, "a list of op names")
+_integers = _list_of(_integer, "a list of integers")
+_roles = _list_of(_role, "a list of roles")
+_activations = _list_of(_one_of(ACTIVATIONS), "a list of activations")
+_types_by_role = _table_of(_types_of_role, "a table of roles and lists of tensor types")
+_type_pairs = _list_of(_type_pair, "a list of pairs [input type, output type]")
+_ranges = _table_of(_quantity_range, "a table of quantities and [lowest, highest]")
+_factors = _table_of(_quantity_factor, "a table of quantities and integers")
+_quantity_pairs = _list_of(_quantity_pair, "a list of pairs of quantities")
+_options = _table_of(_option_values, "a table of options and lists of allowed values")
+_permutations = _list_of(_permutation, "a list of permutations")
+_branches = _list_of(_branch, "a list of tables with 'if' and 'then'")
+_alternatives = _list_of(_nested, "a list of at least two tables of constraints", lowest=2)
 
-
-def _equals(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of pairs of quantities", value)
-        return
-    for i, pair in enumerate(value):
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
-            faults.expected(f"{path}[{i}]", "a pair of quantities", pair)
-            continue
-        for name in pair:
-            _quantity(name, f"{path}[{i}]", faults)
-
-
-def _options(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, dict) or not value:
-        faults.expected(path, "a table of options and lists of allowed values", value)
-        return
-    for name, allowed in value.items():
-        if not isinstance(allowed, list) or not allowed:
-            faults.expected(f"{path}.{name}", "a list of allowed values", allowed)
-
-
-def _broadcast(value: Any, path: str, faults: Faults) -> None:
-    if value not in BROADCAST_FORMS:
-        faults.choice(path, sorted(BROADCAST_FORMS), value)
-
-
-def _permutations(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of permutations", value)
-        return
-    for i, permutation in enumerate(value):
-        if not isinstance(permutation, list) or sorted(map(str, permutation)) != sorted(
-            map(str, range(len(permutation)))
-        ):
-            faults.expected(f"{path}[{i}]", "a permutation of 0..rank-1", permutation)
-
-
-def _branches(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or not value:
-        faults.expected(path, "a list of tables with 'if' and 'then'", value)
-        return
-    for i, branch in enumerate(value):
-        if not isinstance(branch, dict) or set(branch) != {"if", "then"}:
-            faults.expected(f"{path}[{i}]", "a table with 'if' and 'then'", branch)
-            continue
-        for part in ("if", "then"):
-            if not isinstance(branch[part], dict) or not branch[part]:
-                faults.expected(f"{path}[{i}].{part}", "a table of constraints", branch[part])
-            else:
-                validate_constraints(branch[part], f"{path}[{i}].{part}", faults, may_cancel=False)
-
-
-def _alternatives(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or len(value) < 2:
-        faults.expected(path, "a list of at least two tables of constraints", value)
-        return
-    for i, table in enumerate(value):
-        if not isinstance(table, dict) or not table:
-            faults.expected(f"{path}[{i}]", "a table of constraints", table)
-        else:
-            validate_constraints(table, f"{path}[{i}]", faults, may_cancel=False)
-
-
-_RANGE = "quantity = [lowest, highest], both included; `inf` for no limit"
+_RANGE = "quantity = [lowest, highest], both inclusive; `inf` for no limit"
 
 #: The vocabulary, sorted by id.
 CONSTRAINTS: Mapping[str, Constraint] = {
@@ -300,21 +277,21 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     for constraint in (
         Constraint("any-of", "list of tables of constraints", _alternatives),
         Constraint("axes-within", "list of axes, counted from 0", _integers),
-        Constraint("broadcast", "`none`, `numpy` or `gpu-legacy`", _broadcast),
+        Constraint("broadcast", "`none`, `numpy` or `gpu-legacy`", _one_of(BROADCAST_FORMS)),
         Constraint("constant-inputs", "list of input positions, counted from 0", _integers),
         Constraint("consumers", "list of op names", _ops),
         Constraint("dense-weights", "true", _flag),
-        Constraint("dtype-pairs", "list of [input type, output type]", _pairs),
+        Constraint("dtype-pairs", "list of [input type, output type]", _type_pairs),
         Constraint("dtypes", "role = list of tensor types", _types_by_role, merges=True),
-        Constraint("equal-quantities", "list of pairs of quantities", _equals),
+        Constraint("equal-quantities", "list of pairs of quantities", _quantity_pairs),
         Constraint("exact-version", "list of op versions", _integers),
         Constraint("forbidden-axes", "list of axes; negative ones count from the last", _integers),
-        Constraint("fused-activation", "list of activations", _names(ACTIVATIONS, "activations")),
+        Constraint("fused-activation", "list of activations", _activations),
         Constraint("max-effective-rank", "number of innermost dimensions", _count),
         Constraint("max-rank", "number of dimensions", _count),
         Constraint("max-version", "op version", _count),
         Constraint("min-runtime", "runtime version", _count),
-        Constraint("multiple-of", "quantity = factor", _multiples, merges=True),
+        Constraint("multiple-of", "quantity = factor", _factors, merges=True),
         Constraint("one-dimensional", "list of roles", _roles),
         Constraint("options", "option = list of allowed values", _options, merges=True),
         Constraint("per-tensor-data", "true", _flag),

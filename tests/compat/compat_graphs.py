@@ -1,4 +1,4 @@
-"""Small graphs as values, for rules and partitions."""
+"""Builds small graphs for the tests of rules and partitions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,28 +57,28 @@ def model(
     metadata: Mapping[str, bytes] | None = None,
 ) -> Model:
     """Return a model of one graph; an op is (label, inputs, outputs, options)."""
-    made_tensors = tuple(
+    graph_tensors = tuple(
         Tensor(index=i, name=f"t{i}", buffer=i + 1, **described) for i, described in enumerate(tensors)
     )
-    made_ops = tuple(
+    graph_ops = tuple(
         Op(
             index=i,
             name=label.partition(":")[0],
             custom_code=label.partition(":")[2],
             version=int(options.get("version", version)),
-            inputs=tuple(taken),
-            outputs=tuple(given),
+            inputs=tuple(read),
+            outputs=tuple(written),
             options={key: value for key, value in options.items() if key != "version"},
         )
-        for i, (label, taken, given, options) in enumerate(ops)
+        for i, (label, read, written, options) in enumerate(ops)
     )
-    return Model((Graph("main", made_tensors, made_ops, tuple(inputs), tuple(outputs)),), (), "", metadata or {}, 0)
+    return Model((Graph("main", graph_tensors, graph_ops, tuple(inputs), tuple(outputs)),), (), "", metadata or {}, 0)
 
 
 def one_op(
     label: str, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], **options: Any
 ) -> Model:
-    """Return a model of one op; `version=` is the op's version, everything else its options."""
+    """Return a model of one op; `version=` is the op's version, the other keywords are its options."""
     n = len(inputs)
     return model(
         [(label, range(n), range(n, n + len(outputs)), options)],

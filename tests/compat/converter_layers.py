@@ -1,7 +1,7 @@
-"""Write what TFLiteConverter makes of small layers, and what Google's analyzer says of each float file.
+"""Convert small layers with TFLiteConverter, and record the verdict of Google's analyzer on each float file.
 
-A layer is called by the TFLite op it becomes, and a word for its form. The files are `FOLDER/NAME.tflite` (float),
-`FOLDER/NAME int8.tflite`, `FOLDER/NAME int16.tflite` (16-bit activations; not of other forms) and, of the analyzer,
+A layer is named after the TFLite op it becomes and its form. The files are `FOLDER/NAME.tflite` (float),
+`FOLDER/NAME int8.tflite`, `FOLDER/NAME int16.tflite` (16-bit activations; not for other forms) and, from the analyzer,
 `FOLDER/analyzer.json` (name -> whether it calls the float file compatible with the GPU delegate).
 """
 
@@ -35,15 +35,16 @@ def _as_number(condition: Any) -> Any:
     return tf.cast(condition, tf.float32)
 
 
-def _conv(x: Any, *, kernel: Any = None, **given: Any) -> Any:
+def _conv(x: Any, *, kernel: Any = None, **settings: Any) -> Any:
     kernel = w(3, 3, 4, 6) if kernel is None else kernel
-    return tf.nn.conv2d(x, kernel, given.pop("strides", 1), given.pop("padding", "SAME"), **given) + w(kernel.shape[-1])
+    strides, padding = settings.pop("strides", 1), settings.pop("padding", "SAME")
+    return tf.nn.conv2d(x, kernel, strides, padding, **settings) + w(kernel.shape[-1])
 
 
 def _depthwise(x: Any, *, stride: int = 1, multiplier: int = 1, dilation: int = 1) -> Any:
     kernel = w(3, 3, x.shape[3], multiplier)
-    made = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2)
-    return made + w(x.shape[3] * multiplier)
+    result = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], "SAME", dilations=[dilation] * 2)
+    return result + w(x.shape[3] * multiplier)
 
 
 def _lstm(features: int) -> Layer:
@@ -82,10 +83,10 @@ _REDUCED: dict[str, Callable[..., Any]] = {
     "SUM": tf.reduce_sum,
 }  # fmt: skip
 _INTS = (((4,), tf.int32),)
-#: More dimensions than any GPU takes, in an order that no reshape makes fewer.
+#: More dimensions than any GPU supports, in an order that no reshape can reduce.
 _DEEP = (2, 1, 1, 2, 2, 2, 4)
 
-#: Layers whose op each target takes in any size, as long as it is a fixed one.
+#: Layers whose op every target supports in any size, as long as the size is static.
 _OPENED = (
     "ADD", "ADD_N", "BITCAST", "BITWISE_XOR", "CONCATENATION", "CUMSUM", "DEPTH_TO_SPACE", "HARD_SWISH", "LOGICAL_AND",
     "LOGICAL_NOT", "LOGICAL_OR", "PACK", "PAD", "PADV2", "PRELU", "REDUCE_ALL", "REDUCE_ANY", "RESHAPE", "REVERSE_V2",
@@ -94,14 +95,14 @@ _OPENED = (
 
 
 def _opened(shapes: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return shapes whose second size is not fixed; some stand with a type."""
-    found = []
+    """Return shapes whose second dimension is open; some come with a type."""
+    opened = []
     for entry in shapes:
         typed = isinstance(entry[0], tuple)
         shape = entry[0] if typed else entry
         shape = (shape[0], None, *shape[2:])
-        found.append((shape, entry[1]) if typed else shape)
-    return tuple(found)
+        opened.append((shape, entry[1]) if typed else shape)
+    return tuple(opened)
 
 
 LAYERS: dict[str, Layer] = {
@@ -171,7 +172,7 @@ LAYERS: dict[str, Layer] = {
     "TRANSPOSE_CONV": (lambda x: tf.nn.conv2d_transpose(x, w(3, 3, 6, 4), [1, 16, 16, 6], 2) + w(6), (IMAGE,)),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm(6),
     "UNPACK": (lambda x: tuple(tf.unstack(x, axis=1)), ((1, 2, 8),)),
-    # Forms that one target or another refuses.
+    # Forms that at least one target refuses.
     **{f"{name} deep": (function, (_DEEP,)) for name, function in _UNARY.items()},
     **{f"{name} deep": (function, (_DEEP, _DEEP)) for name, function in _BINARY.items()},
     **{
@@ -226,12 +227,12 @@ LAYERS |= {f"{name} open": (LAYERS[name][0], _opened(LAYERS[name][1])) for name 
 
 
 def _specs(shapes: tuple[Any, ...]) -> list[Any]:
-    found = []
+    specs = []
     for i, entry in enumerate(shapes):
         typed = len(entry) == 2 and isinstance(entry[0], tuple)
         shape, kind = entry if typed else (entry, tf.float32)
-        found.append(tf.TensorSpec(shape, kind, name=f"x{i}"))
-    return found
+        specs.append(tf.TensorSpec(shape, kind, name=f"x{i}"))
+    return specs
 
 
 def _samples(specs: list[Any]) -> Iterator[list[Any]]:
@@ -245,10 +246,10 @@ def _samples(specs: list[Any]) -> Iterator[list[Any]]:
 
 
 def _compatible(data: bytes) -> bool:
-    told = io.StringIO()
-    with contextlib.redirect_stdout(told):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
         tf.lite.experimental.Analyzer.analyze(model_content=data, gpu_compatibility=True)
-    return "Your model looks compatible with GPU delegate" in told.getvalue()
+    return "Your model looks compatible with GPU delegate" in printed.getvalue()
 
 
 def _converter(name: str, function: Any, concrete: Any) -> Any:
@@ -262,7 +263,7 @@ def _converter(name: str, function: Any, concrete: Any) -> Any:
 
 
 def write(folder_: str) -> None:
-    """Write all files; a layer that cannot be quantized has its float file only."""
+    """Write all files; a layer that cannot be quantized has only its float file."""
     folder = Path(folder_)
     verdicts = {}
     for name, (function, shapes) in LAYERS.items():
@@ -284,6 +285,6 @@ def write(folder_: str) -> None:
             if all(spec.dtype == tf.float32 for spec in specs) and "CAST" not in name:
                 converter.inference_input_type = converter.inference_output_type = kind
             with contextlib.suppress(Exception):
-                # Not every op can be quantized in every scheme; the float file is there in any case.
+                # Not every op can be quantized in every scheme; the float file exists in any case.
                 (folder / f"{name} {scheme}.tflite").write_bytes(converter.convert())
     (folder / "analyzer.json").write_text(json.dumps(verdicts, indent=1, sort_keys=True))

@@ -1,4 +1,4 @@
-"""Write what TFLiteConverter makes of models that are more than a chain of layers: control flow, state, custom ops."""
+"""Convert models that are more than a chain of layers with TFLiteConverter: control flow, state, custom ops."""
 
 import tempfile
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class _Counter(tf.Module):
 
     @tf.function
     def run(self, x: Any) -> Any:
-        """Add to what was given before."""
+        """Add to the sum of the earlier inputs."""
         self.sum.assign_add(x)
         return self.sum * 2.0
 
@@ -33,19 +33,19 @@ class _Words(tf.Module):
 
     @tf.function
     def run(self, x: Any) -> Any:
-        """Return the numbers of words."""
+        """Return the ids of words."""
         return self.table.lookup(x)
 
 
 class _Two(tf.Module):
     @tf.function(input_signature=[_VECTOR])
     def half(self, x: Any) -> Any:
-        """One signature."""
+        """First signature."""
         return {"y": tf.nn.relu(x) * 0.5}
 
     @tf.function(input_signature=[_VECTOR])
     def double(self, x: Any) -> Any:
-        """The other."""
+        """Second signature."""
         return {"y": tf.nn.relu(x) * 2.0}
 
 

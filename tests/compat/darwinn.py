@@ -1,15 +1,15 @@
-"""The parameters inside files that edgetpu_compiler made, read from their DarwiNN packages."""
+"""Reads the parameters of files compiled by edgetpu_compiler from their DarwiNN packages."""
 
 import struct
 
-#: Identifier of a package's flatbuffer, four bytes behind its root offset.
+#: Identifier of a package's flatbuffer, four bytes after its root offset.
 _MAGIC = b"DWN1"
 #: Fields by number: the package's serialized multi-executable, its executables, an executable's parameters.
 _MULTI, _EXECUTABLES, _PARAMETERS = 1, 0, 6
 
 
 def compiled_parameter_bytes(data: bytes) -> int:
-    """Return how many bytes of parameters the Edge TPU gets with a compiled file, all executables together."""
+    """Return the bytes of parameters in a compiled file, all executables together."""
     total = 0
     at = data.find(_MAGIC)
     while at >= 0:
@@ -17,9 +17,9 @@ def compiled_parameter_bytes(data: bytes) -> int:
         multi = _vector(package, _root(package), _MULTI)
         start, count = _place(multi, _root(multi), _EXECUTABLES)
         for i in range(count):
-            where = _follow(multi, start + 4 * i)
-            size = struct.unpack_from("<I", multi, where)[0]
-            executable = multi[where + 4 : where + 4 + size]
+            offset = _follow(multi, start + 4 * i)
+            size = struct.unpack_from("<I", multi, offset)[0]
+            executable = multi[offset + 4 : offset + 4 + size]
             total += _place(executable, _root(executable), _PARAMETERS)[1]
         at = data.find(_MAGIC, at + 4)
     return total
@@ -34,7 +34,7 @@ def _follow(buffer: bytes, at: int) -> int:
 
 
 def _place(buffer: bytes, table: int, field: int) -> tuple[int, int]:
-    """Return where a vector's elements begin and how many there are; (0, 0) for an absent one."""
+    """Return the offset and the number of a vector's elements; (0, 0) for an absent vector."""
     vtable = table - struct.unpack_from("<i", buffer, table)[0]
     size = struct.unpack_from("<H", buffer, vtable)[0]
     offset = struct.unpack_from("<H", buffer, vtable + 4 + 2 * field)[0] if 4 + 2 * field < size else 0

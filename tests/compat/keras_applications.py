@@ -1,4 +1,4 @@
-"""Write Keras's own architectures, untrained and on small images, as float .tflite files into a folder."""
+"""Write the architectures of keras.applications, untrained and with small inputs, as float .tflite files."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-#: Architecture: size of the image, further arguments.
+#: Architecture: image size in pixels, further arguments.
 ARCHITECTURES = {
     "ConvNeXtTiny": (32, {}),
     "EfficientNetB0": (32, {}),
@@ -25,13 +25,13 @@ ARCHITECTURES = {
 def main(folder: Path, names: list[str]) -> None:
     for name in names or ARCHITECTURES:
         size, arguments = ARCHITECTURES[name]
-        given = {"weights": None, "input_shape": (size, size, 3), **arguments}
+        settings = {"weights": None, "input_shape": (size, size, 3), **arguments}
         if arguments.get("include_top", True):
-            given["classes"] = 10
-        model = getattr(keras.applications, name)(**given)
+            settings["classes"] = 10
+        model = getattr(keras.applications, name)(**settings)
         spec = tf.TensorSpec((1, size, size, 3), tf.float32, name="image")
         function = tf.function(lambda image, model=model: model(image, training=False)).get_concrete_function(spec)
-        # Frozen, because Keras 3's variables would otherwise stay variables in the file.
+        # Freezing turns Keras 3's variables into constants of the file.
         frozen = convert_variables_to_constants_v2(function)
         converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         (folder / f"{name}.tflite").write_bytes(converter.convert())

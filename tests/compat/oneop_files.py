@@ -1,4 +1,4 @@
-"""Real .tflite files of one op, packed with the schema, for comparing op tables with the runtime."""
+"""Builds .tflite files of one op with the schema, for comparing op tables with the runtime."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,9 +42,9 @@ def one_op_file(
     code.version = version
     file = schema.ModelT()
     file.version, file.operatorCodes, file.buffers = 3, [code], [schema.BufferT()]
-    graph, made = schema.SubGraphT(), schema.OperatorT()
-    graph.tensors, graph.operators = [], [made]
-    made.opcodeIndex = 0
+    graph, operator = schema.SubGraphT(), schema.OperatorT()
+    graph.tensors, graph.operators = [], [operator]
+    operator.opcodeIndex = 0
     for described in (*inputs, *outputs):
         tensor = schema.TensorT()
         tensor.name = f"t{len(graph.tensors)}"
@@ -61,15 +61,15 @@ def one_op_file(
             tensor.quantization.scale = np.array([described["scale"]], np.float32)
             tensor.quantization.zeroPoint = np.array([zero], np.int64)
         graph.tensors.append(tensor)
-    made.inputs, made.outputs = list(range(len(inputs))), list(range(len(inputs), len(graph.tensors)))
-    graph.inputs = [i for i in made.inputs if inputs[i]["data"] is None]
-    graph.outputs = made.outputs
+    operator.inputs, operator.outputs = list(range(len(inputs))), list(range(len(inputs), len(graph.tensors)))
+    graph.inputs = [i for i in operator.inputs if inputs[i]["data"] is None]
+    graph.outputs = operator.outputs
     if table:
-        made.builtinOptionsType = getattr(schema.BuiltinOptions, table)
-        made.builtinOptions = getattr(schema, f"{table}T")()
+        operator.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+        operator.builtinOptions = getattr(schema, f"{table}T")()
         for name, value in (options or {}).items():
-            assert hasattr(made.builtinOptions, name), name
-            setattr(made.builtinOptions, name, value)
+            assert hasattr(operator.builtinOptions, name), name
+            setattr(operator.builtinOptions, name, value)
     file.subgraphs = [graph]
     builder = flatbuffers.Builder(1024)
     builder.Finish(file.Pack(builder), b"TFL3")

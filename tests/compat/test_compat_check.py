@@ -1,4 +1,4 @@
-"""check(): placements, reasons, partitions and notes, on values and on real files."""
+"""check(): placements, reasons, partitions and notes, on hand-network graphs and on real files."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def pairs(coral: Path) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def codes(report: object, index: int) -> list[str]:
-    return [found.code for found in report.ops[index].reasons]  # type: ignore[attr-defined]
+    return [reason.code for reason in report.ops[index].reasons]  # type: ignore[attr-defined]
 
 
 def chain(*labels: str, dtype: str = "INT8") -> Model:
@@ -49,11 +49,11 @@ def chain(*labels: str, dtype: str = "INT8") -> Model:
 
 
 def test_places_every_op_as_the_real_compiler_did(coral: Path, edgetpu: TargetProfile) -> None:
-    """On every pair of a model and its compiled file, our placement equals the compiler's, op for op."""
+    """On every pair of a model and its compiled file, the check's placement equals the compiler's, op for op."""
     wrong = {}
     for name, expected in pairs(coral):
         report = check(read_model(coral / name), edgetpu)
-        ours = [found.index for found in report.ops if found.placement is Placement.ACCELERATOR]
+        ours = [finding.index for finding in report.ops if finding.placement is Placement.ACCELERATOR]
         if ours != expected["mapped_indices"]:
             wrong[name] = ours
     assert wrong == {}
@@ -62,25 +62,25 @@ def test_places_every_op_as_the_real_compiler_did(coral: Path, edgetpu: TargetPr
 def test_every_op_off_the_accelerator_says_why(coral: Path) -> None:
     """On real models and all targets, an op has reasons exactly when it is not on the accelerator."""
     for name, _ in pairs(coral):
-        made = read_model(coral / name)
+        network = read_model(coral / name)
         for profile in all_targets().values():
             for variant in profile.variants:
-                for found in check(made, profile, variant=variant.id).ops:
-                    assert bool(found.reasons) == (found.placement is not Placement.ACCELERATOR), (name, found)
-                    assert all(reason.fix for reason in found.reasons)
+                for finding in check(network, profile, variant=variant.id).ops:
+                    assert bool(finding.reasons) == (finding.placement is not Placement.ACCELERATOR), (name, finding)
+                    assert all(reason.fix for reason in finding.reasons)
 
 
 def test_answers_fast(coral: Path) -> None:
     """A check of a 70-op model takes less than 0.3 s on every target."""
-    made = read_model(coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite")
+    network = read_model(coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite")
     for profile in all_targets().values():
         start = time.perf_counter()
-        check(made, profile)
+        check(network, profile)
         assert time.perf_counter() - start < 0.3
 
 
 def test_names_the_op_that_cuts_others_off(coral: Path, edgetpu: TargetProfile) -> None:
-    """An op that is fine in itself names the op above it that runs elsewhere."""
+    """The reason of a supported op that is cut off names the op upstream that runs elsewhere."""
     report = check(read_model(coral / "deeplabv3_mnv2_dm05_pascal_quant.tflite"), edgetpu)
     assert codes(report, 63) == ["limit-resize-factor-h", "limit-resize-factor-w"]
     assert codes(report, 66) == ["outside-partition"]
@@ -88,30 +88,30 @@ def test_names_the_op_that_cuts_others_off(coral: Path, edgetpu: TargetProfile) 
 
 
 def test_a_compiled_file_is_reported_as_such(coral: Path, edgetpu: TargetProfile) -> None:
-    """A file that edgetpu_compiler made runs on the Edge TPU and nowhere else."""
-    made = read_model(coral / "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
-    report = check(made, edgetpu)
+    """A file compiled by edgetpu_compiler runs on the Edge TPU and nowhere else."""
+    network = read_model(coral / "mobilenet_v1_0.25_128_quant_edgetpu.tflite")
+    report = check(network, edgetpu)
     assert report.ops[0].placement is Placement.ACCELERATOR
     assert report.compatible
-    assert any("compiled for the Edge TPU already" in note for note in report.notes)
-    elsewhere = check(made, get_target("cpu"))
+    assert any("already compiled for the Edge TPU" in note for note in report.notes)
+    elsewhere = check(network, get_target("cpu"))
     assert (elsewhere.compatible, codes(elsewhere, 0)) == (False, ["compiled-elsewhere"])
 
 
 def test_a_float_file_is_told_to_quantize(edgetpu: TargetProfile) -> None:
-    """On an integer-only target every op of a float file gets the dtype reason and the command that mends it."""
+    """On an integer-only target every op of a float file has the reason dtype-float, with the command to quantize."""
     report = check(chain("LOGISTIC", "ARG_MAX", "TANH", dtype="FLOAT32"), edgetpu)
-    for found in report.ops:
-        assert found.placement is Placement.HOST
-        assert "dtype-float" in codes(report, found.index)
-        assert any("edgepack build" in reason.fix for reason in found.reasons)
+    for finding in report.ops:
+        assert finding.placement is Placement.HOST
+        assert "dtype-float" in codes(report, finding.index)
+        assert any("edgepack build" in reason.fix for reason in finding.reasons)
 
 
 def test_an_open_batch_is_no_dynamic_shape(shared_models: Path, edgetpu: TargetProfile) -> None:
-    """MLPerf Tiny's int8 reference for keyword spotting leaves its batch open and runs on the Edge TPU all the same."""
+    """MLPerf Tiny's int8 reference for keyword spotting leaves its batch open and still runs on the Edge TPU."""
     report = check(read_model(shared_models / "mlperf-tiny" / "kws_reference_int8.tflite"), edgetpu)
     assert report.summary == {"total": 13, "accelerator": 13, "host": 0, "unsupported": 0, "partitions": 1}
-    assert any("batch is left open" in note for note in report.notes)
+    assert any("leaves the batch size open" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(
@@ -129,27 +129,27 @@ def test_an_open_batch_is_no_dynamic_shape(shared_models: Path, edgetpu: TargetP
 def test_ops_outside_the_table(
     edgetpu: TargetProfile, label: str, placement: Placement, code: str, compatible: bool
 ) -> None:
-    """An op without a row is on the host, or nowhere when no runtime has it; only the latter makes the model unfit."""
+    """An op without a row runs on the host, or nowhere if no runtime has it; only the latter makes the model unfit."""
     report = check(chain("LOGISTIC", label), edgetpu)
     assert report.ops[0].placement is Placement.ACCELERATOR
     assert (report.ops[1].placement, codes(report, 1), report.compatible) == (placement, [code], compatible)
 
 
 def test_int4_activations_run_nowhere() -> None:
-    """No kernel computes with 4-bit activations."""
+    """The runtime has no kernel for 4-bit activations."""
     report = check(chain("TILE", dtype="INT4"), get_target("cpu"))
     assert (report.ops[0].placement, codes(report, 0)) == (Placement.UNSUPPORTED, ["missing-kernel"])
 
 
 def test_denied_fallback_makes_a_host_op_incompatible(edgetpu: TargetProfile) -> None:
-    """A profile that denies the host refuses a model with one host op, and takes one without."""
+    """A profile that denies host fallback refuses a model with one host op and accepts one without."""
     strict = dataclasses.replace(edgetpu, fallback="deny")
     assert not check(chain("LOGISTIC", "ARG_MAX"), strict).compatible
     assert check(chain("LOGISTIC", "TANH"), strict).compatible
 
 
 def test_one_op_the_parser_does_not_know_stops_the_whole_file(edgetpu: TargetProfile) -> None:
-    """Nothing is compiled when the parser refuses one op, and every other op says so."""
+    """Nothing is compiled when the parser refuses one op, and the reason of every other op names it."""
     filters = weights((6, 3, 3, 2))
     grouped = model(
         [("LOGISTIC", [0], [1], {}), ("CONV_2D", [1, 2], [3], {"version": 6, "dilation_h": 1, "dilation_w": 1})],
@@ -164,7 +164,7 @@ def test_one_op_the_parser_does_not_know_stops_the_whole_file(edgetpu: TargetPro
 
 
 def test_dynamic_shapes_stop_the_edgetpu_compiler(edgetpu: TargetProfile) -> None:
-    """An image size left open is named at the model, and nothing is compiled."""
+    """An open image size is a reason of the model, and nothing is compiled."""
     dynamic = tensor(signature=(1, -1, 8, 4))
     report = check(model([("LOGISTIC", [0], [1], {})], [dynamic, dynamic], inputs=[0], outputs=[1]), edgetpu)
     assert report.count(Placement.ACCELERATOR) == 0
@@ -174,25 +174,25 @@ def test_dynamic_shapes_stop_the_edgetpu_compiler(edgetpu: TargetProfile) -> Non
 def test_model_reasons(edgetpu: TargetProfile) -> None:
     """Batch, several subgraphs and a newer min_runtime_version are reasons of the model."""
     image = tensor((4, 1, 1, 4))
-    made = model(
+    network = model(
         [("LOGISTIC", [0], [1], {})], [image, image], inputs=[0], metadata={"min_runtime_version": b"2.9.0\0\0"}
     )
-    made = dataclasses.replace(made, graphs=(made.main, Graph("body", (), (), (), ())))
-    found = {reason.code for reason in check(made, edgetpu).model_reasons}
-    assert found == {"batch", "several-subgraphs", "min-runtime-version"}
+    network = dataclasses.replace(network, graphs=(network.main, Graph("body", (), (), (), ())))
+    codes_found = {reason.code for reason in check(network, edgetpu).model_reasons}
+    assert codes_found == {"batch", "several-subgraphs", "min-runtime-version"}
 
 
 @pytest.mark.parametrize(("version", "placement"), [(None, "accelerator"), (14, "accelerator"), (12, "host")])
 def test_runtime_version_selects_rules(edgetpu: TargetProfile, version: int | None, placement: str) -> None:
-    """PACK came with runtime 13."""
+    """PACK needs runtime 13."""
     packed = one_op("PACK", [tensor((1, 4)), tensor((1, 4))], [tensor((1, 2, 4))], axis=1)
     assert check(packed, edgetpu, runtime_version=version).ops[0].placement == placement
 
 
 def test_gpu_takes_the_largest_group_and_says_what_the_cut_costs(gpu: TargetProfile) -> None:
-    """The GPU delegate takes one partition; the other stays on the host and names what separates it."""
+    """The GPU delegate gets one partition; the other runs on the host, and its reason names the op between."""
     report = check(chain("TANH", "TOPK_V2", "LOGISTIC", "TANH", "ABS", dtype="FLOAT32"), gpu)
-    assert [str(found.placement) for found in report.ops] == ["host", "host", *["accelerator"] * 3]
+    assert [str(finding.placement) for finding in report.ops] == ["host", "host", *["accelerator"] * 3]
     assert codes(report, 0) == ["outside-partition"]
     assert "op 1 (TOPK_V2)" in report.ops[0].reasons[0].message
     assert report.partitions == 1
@@ -211,28 +211,28 @@ def test_gpu_refuses_what_googles_analyzer_lets_through(gpu: TargetProfile) -> N
 
 
 def test_variants_by_id_and_by_chip() -> None:
-    """A chip selects its variant; an unknown one, or one of another variant, is refused with those that are known."""
+    """A SoC selects its variant; an unknown one, or one of another variant, is refused with the known ones."""
     hexagon = get_target("hexagon")
-    made = chain("EXP")
-    assert (check(made, hexagon).variant, check(made, hexagon).compatible) == ("htp", True)
-    assert check(made, hexagon, soc="sm8150").variant == "dsp-legacy"
-    assert check(made, hexagon, soc="SM8550").ops[0].placement is Placement.ACCELERATOR
-    assert check(made, hexagon, variant="dsp-legacy").ops[0].placement is Placement.HOST
+    network = chain("EXP")
+    assert (check(network, hexagon).variant, check(network, hexagon).compatible) == ("htp", True)
+    assert check(network, hexagon, soc="sm8150").variant == "dsp-legacy"
+    assert check(network, hexagon, soc="SM8550").ops[0].placement is Placement.ACCELERATOR
+    assert check(network, hexagon, variant="dsp-legacy").ops[0].placement is Placement.HOST
     for arguments in ({"variant": "dsp"}, {"soc": "SM9999"}, {"variant": "htp", "soc": "SM8150"}):
         with pytest.raises(UsageError):
-            check(made, hexagon, **arguments)
+            check(network, hexagon, **arguments)
 
 
 def test_float16_is_a_matter_of_the_chip() -> None:
-    """A float op runs on chips that compute in float, not on others, and not when the chip is not known."""
+    """A float op runs on SoCs that compute in float, not on others, and not when no SoC is specified."""
     hexagon = get_target("hexagon")
-    made = chain("EXP", dtype="FLOAT32")
-    placed = {soc: str(check(made, hexagon, soc=soc).ops[0].placement) for soc in ("SM8550", "SM8635", "SM8350", "")}
+    network = chain("EXP", dtype="FLOAT32")
+    placed = {soc: str(check(network, hexagon, soc=soc).ops[0].placement) for soc in ("SM8550", "SM8635", "SM8350", "")}
     assert placed == {"SM8550": "accelerator", "SM8635": "host", "SM8350": "host", "": "host"}
 
 
 def test_small_groups_are_left_behind() -> None:
-    """The legacy Hexagon delegate takes groups of at least two ops."""
+    """The legacy Hexagon delegate runs groups of at least two ops."""
     hexagon = get_target("hexagon")
     assert codes(check(chain("LOGISTIC"), hexagon, variant="dsp-legacy"), 0) == ["partition-too-small"]
     report = check(chain("LOGISTIC", "SUM", "TANH", "TANH"), hexagon, variant="dsp-legacy")
@@ -240,9 +240,9 @@ def test_small_groups_are_left_behind() -> None:
 
 
 def test_int16_activations_run_on_the_builtin_kernels() -> None:
-    """XNNPACK takes none of int16x8, and the model still runs."""
+    """XNNPACK has no int16 kernels, and the model still runs on the built-in ones."""
     report = check(chain("LOGISTIC", "TANH", dtype="INT16"), get_target("cpu"))
-    assert [str(found.placement) for found in report.ops] == ["host", "host"]
+    assert [str(finding.placement) for finding in report.ops] == ["host", "host"]
     assert report.compatible
 
 
@@ -251,11 +251,11 @@ def test_int16_activations_run_on_the_builtin_kernels() -> None:
     [
         # A host op in front does not block the block behind it.
         ([(0, 1), (1, 2)], [False, True, True], [(False, (0,)), (True, (1, 2))]),
-        # A parallel branch is gathered although a host op stands before it in the file.
+        # A parallel branch joins the group although a host op precedes it in the file.
         ([(0, 1), (0, 2), (2, 3)], [True, False, True, True], [(True, (0, 2, 3)), (False, (1,))]),
-        # What depends on a host op comes in a later group.
+        # An op that depends on a host op is in a later group.
         ([(0, 1), (1, 2), (0, 2)], [True, False, True], [(True, (0,)), (False, (1,)), (True, (2,))]),
-        # Two sources of different kinds: the first in the file begins.
+        # Two source ops of different kinds: the first in the file decides.
         ([(0, 2), (1, 2)], [False, True, True], [(False, (0,)), (True, (1, 2))]),
         # File order is not execution order.
         ([(1, 0)], [True, False], [(False, (1,)), (True, (0,))]),
@@ -264,7 +264,7 @@ def test_int16_activations_run_on_the_builtin_kernels() -> None:
 def test_partition_by_data_dependency(
     edges: list[tuple[int, int]], supported: list[bool], expected: list[tuple[bool, tuple[int, ...]]]
 ) -> None:
-    """Ready ops of one kind are gathered until none is left, then the other kind."""
+    """A group collects the ready ops of one kind until none is left; then the other kind follows."""
     ops = [("ADD", [a for a, b in edges if b == i], [i], {}) for i in range(len(supported))]
     graph = model(ops, [tensor() for _ in supported]).main
     assert partition(graph, supported) == [Group(*group) for group in expected]
@@ -282,22 +282,22 @@ def test_partition_by_data_dependency(
     ],
 )
 def test_strategies(rule: PartitionRule, expected: list[tuple[int, ...]]) -> None:
-    """`first`, `largest` and `every` choose among the supported groups."""
+    """`first`, `largest` and `every` select from the supported groups."""
     kinds = [True, False, True, True, True, False, True, True]
     groups = partition(chain(*["ADD"] * 8).main, kinds)
     assert [group.ops for group in choose(groups, rule)] == expected
 
 
 def test_a_cyclic_file_is_answered(edgetpu: TargetProfile) -> None:
-    """Ops that wait for each other are left on the host, with a reason, and nothing hangs."""
-    made = model([("TANH", [1], [0], {}), ("TANH", [0], [1], {})], [tensor(), tensor()])
-    report = check(made, edgetpu)
+    """Ops that wait for each other run on the host, with a reason, and the check ends."""
+    network = model([("TANH", [1], [0], {}), ("TANH", [0], [1], {})], [tensor(), tensor()])
+    report = check(network, edgetpu)
     assert report.count(Placement.ACCELERATOR) == 0
-    assert all(found.reasons for found in report.ops)
+    assert all(finding.reasons for finding in report.ops)
 
 
 def test_ten_thousand_ops(edgetpu: TargetProfile) -> None:
-    """A very long model is checked in seconds, whatever is cut off."""
+    """A very long model is checked in seconds, even when most of it is cut off."""
     labels = ["TANH", "ARG_MAX"] + ["TANH"] * 9_998
     start = time.perf_counter()
     report = check(chain(*labels), edgetpu)
@@ -306,7 +306,7 @@ def test_ten_thousand_ops(edgetpu: TargetProfile) -> None:
 
 
 def test_rows_of_a_third_party_are_enough(edgetpu: TargetProfile) -> None:
-    """A custom op is taken when a row names it, without any code."""
+    """A row for a custom op is enough to support it; no code is needed."""
     row = OpRule("CUSTOM:MyOp", {"dtypes": {"data": ["INT8"]}}, "x")
     ops = dataclasses.replace(edgetpu.ops, ops={**edgetpu.ops.ops, row.op: row})
     variant = dataclasses.replace(edgetpu.variants[0], ops=ops)
@@ -315,7 +315,7 @@ def test_rows_of_a_third_party_are_enough(edgetpu: TargetProfile) -> None:
 
 
 def test_an_op_only_the_accelerator_has_runs_nowhere_outside_it(gpu: TargetProfile) -> None:
-    """A custom op of the GPU delegate is on the GPU in its partition, and nowhere when another partition is taken."""
+    """A custom op of the GPU delegate runs on the GPU, and nowhere when another partition is delegated."""
     label = "CUSTOM:MyGpuOp"
     variant = gpu.variants[0]
     ops = dataclasses.replace(variant.ops, ops={**variant.ops.ops, label: OpRule(label, {}, "x")})
@@ -335,15 +335,15 @@ def test_reports_are_json(edgetpu: TargetProfile) -> None:
 
 def test_constants_of_the_model_are_not_changed(edgetpu: TargetProfile) -> None:
     """A check is pure: the same model gives the same report twice."""
-    made = one_op("ADD", [tensor(), weights((1, 1, 1, 4))], [tensor()])
-    before = np.array(made.main.tensors[1].raw)
-    assert check(made, edgetpu) == check(made, edgetpu)
-    assert np.array_equal(before, made.main.tensors[1].raw)
+    network = one_op("ADD", [tensor(), weights((1, 1, 1, 4))], [tensor()])
+    before = np.array(network.main.tensors[1].raw)
+    assert check(network, edgetpu) == check(network, edgetpu)
+    assert np.array_equal(before, network.main.tensors[1].raw)
 
 
 @pytest.mark.parametrize("target", ["android-gpu", "cpu", "edgetpu", "hexagon"])
 def test_malformed_ops_are_answered(target: str) -> None:
-    """Ops with too few inputs, scalars, absent tensors or odd options get an answer, never a crash."""
+    """Ops with too few inputs, scalars, absent tensors or odd options are placed; nothing crashes."""
     profile = get_target(target)
     odd = [
         tensor(()),
@@ -357,16 +357,16 @@ def test_malformed_ops_are_answered(target: str) -> None:
         for label in variant.ops.ops:
             for inputs in ((), (-1,), (0,), (1, 0), (2, 3, -1), (3, 3, 3, 3), (0, 4, 4, 4), (5, 5, 5), (2, 5)):
                 for options in ({}, {"axis": 99, "squeeze_dims": [7], "padding": None, "stride_w": "x"}):
-                    made = model([(label, inputs, [2], options)], odd, inputs=[0], outputs=[2])
-                    assert check(made, profile, variant=variant.id).summary["total"] == 1
+                    network = model([(label, inputs, [2], options)], odd, inputs=[0], outputs=[2])
+                    assert check(network, profile, variant=variant.id).summary["total"] == 1
 
 
 def test_on_the_cpu_nothing_has_to_be_done() -> None:
-    """An op without a fast kernel runs on the built-in ones: the fix says so and asks for no other layer or target."""
+    """An op without a fast kernel runs on the built-in ones: the fix says so and demands no other layer or target."""
     report = check(chain("LOGISTIC", "ARG_MAX", "TANH"), get_target("cpu"))
     assert (report.compatible, codes(report, 1)) == (True, ["built-in-kernel"])
-    assert report.ops[1].reasons[0].fix.startswith("nothing has to be done")
+    assert report.ops[1].reasons[0].fix.startswith("no action needed")
     typed = check(chain("LOGISTIC", dtype="INT16"), get_target("cpu")).ops[0].reasons[0]
-    assert (typed.code, typed.fix.startswith("nothing has to be done: the built-in kernels run it")) == ("dtype", True)
-    nowhere = check(chain("CUSTOM:FlexErf"), get_target("cpu")).ops[0].reasons[0]
-    assert "nothing has to be done" not in nowhere.fix
+    assert (typed.code, typed.fix.startswith("no action needed: the built-in kernels run it")) == ("dtype", True)
+    flex = check(chain("CUSTOM:FlexErf"), get_target("cpu")).ops[0].reasons[0]
+    assert "no action needed" not in flex.fix

@@ -1,6 +1,6 @@
-"""The op tables hold on what the real converter writes: one layer for each op and each rule, taken and refused.
+"""The op tables are correct for files of the real converter: each op and rule with a supported and a refused layer.
 
-`converter_layers.py` writes the files with TFLiteConverter, once for each version of it.
+`converter_layers.py` writes the files with TFLiteConverter, once for each version of that script.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from edgepack.profiles import TargetProfile, Variant, all_targets
 pytestmark = pytest.mark.slow
 
 VARIANTS = [(p.id, v.id) for p in all_targets().values() for v in p.variants]
-#: Reasons that are about the op's neighbours, not about itself.
+#: Reasons that concern the op's neighbours, not the op.
 NEIGHBOURS = ({"outside-partition"}, {"partition-too-small"})
 
 #: Ops of the tables that TFLiteConverter does not write, and what it writes instead.
@@ -43,17 +43,17 @@ NEVER_WRITTEN = {
     "STABLEHLO_SHIFT_LEFT": "from JAX and PyTorch",
 }
 
-#: Ops that the converter writes, but in no form that the target takes.
+#: Ops that the converter writes, but in no form that the target supports.
 NEVER_TAKEN = {
-    ("android-gpu", "ml-drift", "LOGICAL_NOT"): "of BOOL, which no producer on the GPU gives it here",
+    ("android-gpu", "ml-drift", "LOGICAL_NOT"): "of BOOL, which no op on the GPU produces here",
     ("edgetpu", "", "TILE"): "version 3, above the compiler's parser",
     ("hexagon", "dsp-legacy", "NEG"): "stays float in an int8 file",
 }
 
-#: Ops that no rule of a table can refuse in a file of the converter.
+#: Ops that no rule refuses in any file of the converter.
 NEVER_REFUSED = {"DENSIFY": "reads constants only"}
 
-#: Constraint, target, variant, file, op, the refusal's code.
+#: Constraint, target, variant, file, op, code of the reason.
 REFUSED = [
     ("any-of", "hexagon", "htp", "CAST int64", "CAST", "dtype-wide-integer"),
     ("broadcast", "android-gpu", "legacy", "ADD ranks", "ADD", "broadcast"),
@@ -92,13 +92,13 @@ REFUSED = [
 #: Constraints of the tables that no file of the converter breaks; hand-made graphs break them in test_compat_rules.py.
 NEVER_BROKEN = {
     "dense-weights": "the converter puts a DENSIFY before each op with sparse weights",
-    "min-runtime": "about the runtime compiled for, not about the file",
-    "per-tensor-data": "the converter quantizes activations by tensor only",
-    "runtime-inputs-only": "the converter does not keep a layer of constants only",
-    "same-dtype": "TensorFlow's ops have one type",
+    "min-runtime": "about the runtime version, not about the file",
+    "per-tensor-data": "the converter quantizes activations per tensor only",
+    "runtime-inputs-only": "the converter folds a layer of constants only",
+    "same-dtype": "the inputs of TensorFlow's ops share one type",
 }
 
-#: Files that Google's analyzer calls compatible with the GPU delegate, whose source refuses the op: op and code.
+#: Files that Google's analyzer calls compatible although the GPU delegate's source refuses an op: op and code.
 ANALYZER = {
     "ADD open": ("ADD", "dynamic-shape"),
     "ADD ranks": ("ADD", "broadcast"),
@@ -119,13 +119,13 @@ ANALYZER = {
 
 @pytest.fixture(scope="module")
 def folder(request: pytest.FixtureRequest) -> Path:
-    """The converter's files, kept in pytest's cache."""
+    """The converter's files, in pytest's cache."""
     script = Path(__file__).with_name("converter_layers.py")
-    kept: Path = request.config.cache.mkdir(f"layers-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}")
-    if not (kept / "analyzer.json").is_file():
+    cached: Path = request.config.cache.mkdir(f"layers-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}")
+    if not (cached / "analyzer.json").is_file():
         with Worker() as worker:
-            worker.call("converter_layers:write", str(kept), timeout=600)
-    return kept
+            worker.call("converter_layers:write", str(cached), timeout=600)
+    return cached
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def layers(folder: Path) -> dict[str, Model]:
 
 
 def _checks(layers: dict[str, Model], profile: TargetProfile, variant: Variant) -> Iterator[Report]:
-    # The first chip computes in half precision, the second does not: a float op is taken by one of them only.
+    # The first SoC computes in half precision, the second does not: only one of them supports a float op.
     chips = ("SM8550", "SM8635") if variant.id == "htp" else ("",)
     for model in layers.values():
         for chip in chips:
@@ -148,17 +148,17 @@ def _codes(finding: OpFinding) -> set[str]:
 
 @pytest.mark.parametrize(("target", "variant"), VARIANTS)
 def test_each_op_is_taken_and_refused_in_some_form(layers: dict[str, Model], target: str, variant: str) -> None:
-    """Each op of a table has a layer that the target takes and one that it refuses because of a rule of its row."""
+    """Each op of a table has a layer that the target supports and one that a rule of its row refuses."""
     profile = all_targets()[target]
-    chosen = next(found for found in profile.variants if found.id == variant)
-    taken, refused = set(), set()
+    chosen = next(entry for entry in profile.variants if entry.id == variant)
+    supported, refused = set(), set()
     for report in _checks(layers, profile, chosen):
         for finding in report.ops:
-            is_fine = finding.placement is Placement.ACCELERATOR or _codes(finding) in NEIGHBOURS
-            (taken if is_fine else refused).add(finding.op)
+            is_supported = finding.placement is Placement.ACCELERATOR or _codes(finding) in NEIGHBOURS
+            (supported if is_supported else refused).add(finding.op)
     table = {op for op in chosen.ops.ops if op not in NEVER_WRITTEN}
     never = {op for where, form, op in NEVER_TAKEN if (where, form) == (target, variant)}
-    assert table - taken == never
+    assert table - supported == never
     assert {op for op in table - refused if chosen.ops.ops[op].constraints and op not in NEVER_REFUSED} == set()
 
 
@@ -166,16 +166,16 @@ def test_each_op_is_taken_and_refused_in_some_form(layers: dict[str, Model], tar
 def test_each_rule_refuses_a_real_layer(
     layers: dict[str, Model], constraint: str, target: str, variant: str, name: str, op: str, code: str
 ) -> None:
-    """A rule gives its code to the converter's own form of a layer; the layer's other form is taken (see above)."""
+    """A rule reports its code for the converter's form of a layer; another form is supported (see above)."""
     profile = all_targets()[target]
-    table = next(found for found in profile.variants if found.id == variant).ops.ops
+    table = next(entry for entry in profile.variants if entry.id == variant).ops.ops
     assert constraint in table[op].constraints
     report = check(layers[name], profile, variant=variant, soc="SM8550" if variant == "htp" else "")
     assert any(finding.op == op and code in _codes(finding) for finding in report.ops), report.ops
 
 
 def test_each_rule_of_the_tables_has_a_real_layer() -> None:
-    """No constraint of a built-in table goes without a refused file, but for the ones that say why not."""
+    """Every constraint of a built-in table has a refused file, or an entry in NEVER_BROKEN that says why not."""
     used = {
         constraint
         for profile in all_targets().values()
@@ -188,15 +188,15 @@ def test_each_rule_of_the_tables_has_a_real_layer() -> None:
 
 @pytest.mark.parametrize("name", ANALYZER)
 def test_refuses_what_the_analyzer_lets_through(folder: Path, layers: dict[str, Model], name: str) -> None:
-    """Google's analyzer says compatible and the delegate refuses: the check says so, with the reason."""
+    """Where Google's analyzer says compatible and the delegate refuses an op, the check reports it with the reason."""
     assert json.loads((folder / "analyzer.json").read_text())[name] is True
     op, code = ANALYZER[name]
     report = check(layers[name], all_targets()["android-gpu"], variant="legacy")
-    assert code in {found for finding in report.ops if finding.op == op for found in _codes(finding)}
+    assert code in {entry for finding in report.ops if finding.op == op for entry in _codes(finding)}
 
 
 def test_never_refuses_what_the_analyzer_refuses_alone(folder: Path, layers: dict[str, Model]) -> None:
-    """Where the analyzer warns of a file, the check has a reason as well."""
+    """For every file that the analyzer warns about, the check has a reason as well."""
     verdicts = json.loads((folder / "analyzer.json").read_text())
     warned = [name for name, compatible in verdicts.items() if not compatible]
     for name in warned:

@@ -1,4 +1,4 @@
-"""What published logs of edgetpu_compiler 16 say of ops that Coral's own pairs do not show, and what we say of them."""
+"""The check agrees with published logs of edgetpu_compiler 16 on ops that Coral's own models do not contain."""
 
 import pytest
 from compat_graphs import ints, model, one_op, tensor, weights
@@ -15,7 +15,7 @@ def edgetpu() -> TargetProfile:
 
 
 def placed(report: Report) -> list[tuple[str, str, list[str]]]:
-    return [(found.op, str(found.placement), [reason.code for reason in found.reasons]) for found in report.ops]
+    return [(finding.op, str(finding.placement), [reason.code for reason in finding.reasons]) for finding in report.ops]
 
 
 def instance_norm(height: int, width: int) -> Model:
@@ -42,36 +42,36 @@ def test_a_mean_over_a_quarter_of_it_is_taken(edgetpu: TargetProfile) -> None:
 
 
 def test_squared_difference_came_with_runtime_14(edgetpu: TargetProfile) -> None:
-    """As Coral's table has it."""
-    found = check(instance_norm(8, 8), edgetpu, runtime_version=13).ops[1]
-    assert (found.placement, [reason.code for reason in found.reasons]) == (Placement.HOST, ["runtime-version"])
+    """Coral's table of operations says so."""
+    finding = check(instance_norm(8, 8), edgetpu, runtime_version=13).ops[1]
+    assert (finding.placement, [reason.code for reason in finding.reasons]) == (Placement.HOST, ["runtime-version"])
 
 
 @pytest.mark.parametrize(("cells", "placement"), [(49, "accelerator"), (196, "accelerator"), (784, "host")])
 def test_yolov5_transposes(edgetpu: TargetProfile, cells: int, placement: str) -> None:
     """YOLOv5s at 224 x 224: of the transposes of its three grids the compiler leaves the largest to the host."""
-    made = one_op("TRANSPOSE", [tensor((1, cells, 3, 85)), ints(0, 2, 1, 3)], [tensor((1, 3, cells, 85))], version=2)
-    assert check(made, edgetpu).ops[0].placement == placement
+    network = one_op("TRANSPOSE", [tensor((1, cells, 3, 85)), ints(0, 2, 1, 3)], [tensor((1, 3, cells, 85))], version=2)
+    assert check(network, edgetpu).ops[0].placement == placement
 
 
 @pytest.mark.parametrize(("features", "placement"), [(100, "accelerator"), (900, "accelerator"), (1280, "host")])
 def test_wide_lstm_steps(edgetpu: TargetProfile, features: int, placement: str) -> None:
-    """google-coral/edgetpu#598: about 900 features a step compile, 1,000 and more do not."""
+    """google-coral/edgetpu#598: about 900 features per time step compile, 1,000 and more do not."""
     units = 32
     gates = [weights((units, features))] * 4 + [weights((units, units))] * 4
     biases = [tensor((units,), "INT32", data=[0] * units)] * 4
     state = [tensor((1, units)), tensor((1, units), "INT16")]
-    made = model(
+    network = model(
         [("UNIDIRECTIONAL_SEQUENCE_LSTM", [0, *range(1, 9), -1, -1, -1, *range(9, 13), -1, -1, 13, 14], [15], {})],
         [tensor((1, 5, features)), *gates, *biases, *state, tensor((1, 5, units))],
         inputs=[0],
         outputs=[15],
     )
-    assert check(made, edgetpu).ops[0].placement == placement
+    assert check(network, edgetpu).ops[0].placement == placement
 
 
 def detector(classes: int) -> Model:
-    """Return the end of a detector: class and box heads of two levels, their joined logits, and the CPU's last op."""
+    """Return the end of a detector: class and box heads of two levels, concatenated logits, and the custom op."""
     level = [tensor((1, side, side, channels)) for channels in (9 * classes, 36) for side in (8, 4)]
     flat = [tensor((1, side * side * 9, n)) for n in (classes, 4) for side in (8, 4)]
     joined = [tensor((1, 720, classes)), tensor((1, 720, 4))]
@@ -103,9 +103,9 @@ def test_the_end_of_efficientdet_lite(edgetpu: TargetProfile) -> None:
 
 
 def test_float_edges_of_a_small_classifier(edgetpu: TargetProfile) -> None:
-    """Logs of MNIST classifiers with float inputs: QUANTIZE and DEQUANTIZE stay on the host, all between is mapped."""
+    """Logs of MNIST classifiers with float inputs: QUANTIZE and DEQUANTIZE run on the host, all between is mapped."""
     wide, row, logits = tensor((1, 8, 8, 4), "FLOAT32"), tensor((1, 256)), tensor((1, 10))
-    made = model(
+    network = model(
         [
             ("QUANTIZE", [0], [1], {}),
             ("MAX_POOL_2D", [1], [2], {"filter_height": 1, "filter_width": 1}),
@@ -119,12 +119,12 @@ def test_float_edges_of_a_small_classifier(edgetpu: TargetProfile) -> None:
         inputs=[0],
         outputs=[9],
     )  # fmt: skip
-    assert [entry[1] for entry in placed(check(made, edgetpu))] == ["host", *["accelerator"] * 4, "host"]
+    assert [entry[1] for entry in placed(check(network, edgetpu))] == ["host", *["accelerator"] * 4, "host"]
 
 
 def test_a_host_op_in_the_middle_strands_what_follows(edgetpu: TargetProfile) -> None:
-    """Of Dense, Dense, SIN, Dense the compiler takes the first two; the rest, with the type changes, stays behind."""
-    made = model(
+    """Of Dense, Dense, SIN, Dense the compiler maps the first two; the type conversions and the rest are not mapped."""
+    network = model(
         [
             ("FULLY_CONNECTED", [0, 1], [2], {}),
             ("FULLY_CONNECTED", [2, 1], [3], {}),
@@ -138,28 +138,28 @@ def test_a_host_op_in_the_middle_strands_what_follows(edgetpu: TargetProfile) ->
         inputs=[0],
         outputs=[7],
     )  # fmt: skip
-    assert [entry[1] for entry in placed(check(made, edgetpu))] == [*["accelerator"] * 2, *["host"] * 4]
+    assert [entry[1] for entry in placed(check(network, edgetpu))] == [*["accelerator"] * 2, *["host"] * 4]
 
 
 def test_the_first_group_is_taken_not_the_largest(edgetpu: TargetProfile) -> None:
-    """ultralytics/ultralytics#4719: the 13 ops before the first one left out are mapped, 244 behind it are not."""
+    """ultralytics/ultralytics#4719: the 13 ops before the first unsupported one are mapped, 244 after it are not."""
     labels = ["CONV_2D", "LEAKY_RELU", *["TANH"] * 5]
     ops = [(label, [i, 8] if label == "CONV_2D" else [i], [i + 1], {}) for i, label in enumerate(labels)]
-    made = model(ops, [*[tensor()] * 8, weights((4, 1, 1, 4))], inputs=[0], outputs=[7])
-    assert [entry[1] for entry in placed(check(made, edgetpu))] == ["accelerator", *["host"] * 6]
+    network = model(ops, [*[tensor()] * 8, weights((4, 1, 1, 4))], inputs=[0], outputs=[7])
+    assert [entry[1] for entry in placed(check(network, edgetpu))] == ["accelerator", *["host"] * 6]
 
 
 @pytest.mark.parametrize("classes", [1000, 98_000])
 def test_dense_layers_of_any_width_are_taken(edgetpu: TargetProfile, classes: int) -> None:
     """Logs: a dense layer with 98,000 outputs is mapped, its weights streamed."""
-    made = one_op("FULLY_CONNECTED", [tensor((1, 512)), weights((classes, 512))], [tensor((1, classes))])
-    report = check(made, edgetpu)
+    network = one_op("FULLY_CONNECTED", [tensor((1, 512)), weights((classes, 512))], [tensor((1, classes))])
+    report = check(network, edgetpu)
     assert report.ops[0].placement is Placement.ACCELERATOR
     assert (report.estimates["streamed_bytes"][0] > 0) == (classes > 1000)
 
 
 def test_upsampling_by_stacking_strands_an_fpn(edgetpu: TargetProfile) -> None:
-    """google-coral/edgetpu#537, SSD MobileNet FPN-Lite: 'unsupported rank' where a map doubles, the rest stranded."""
+    """google-coral/edgetpu#537, SSD FPN-Lite: 'unsupported rank' at the upsampling, which cuts off the rest."""
     small, wide, deep, large = (
         tensor(shape) for shape in ((1, 10, 10, 128), (1, 10, 10, 2, 128), (1, 10, 2, 10, 2, 128), (1, 20, 20, 128))
     )
@@ -171,8 +171,8 @@ def test_upsampling_by_stacking_strands_an_fpn(edgetpu: TargetProfile) -> None:
         ("RELU", [5], [6], {}),
     ]
     shape = ints(1, 20, 20, 128)
-    made = model(ops, [small, small, wide, deep, shape, large, large], inputs=[0], outputs=[6], version=2)
-    report = check(made, edgetpu)
+    network = model(ops, [small, small, wide, deep, shape, large, large], inputs=[0], outputs=[6], version=2)
+    report = check(network, edgetpu)
     assert [entry[1] for entry in placed(report)] == ["accelerator", "host", "host", "host", "host"]
     assert all("rank-above-3" in entry[2] for entry in placed(report)[1:4])
     assert placed(report)[4][2] == ["outside-partition"]

@@ -1,4 +1,4 @@
-"""Hexagon: which delegate, data types and schemes a chip gets."""
+"""Hexagon: the delegate, data types and schemes of each SoC."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,8 @@ def conv(data: str = "INT8", kernel: str = "INT8", bias: str = "INT32") -> Model
     return one_op("CONV_2D", tensors, [tensor((1, 8, 8, 6), data)], **steps)
 
 
-def found(made: Model, hexagon: TargetProfile, soc: str) -> OpFinding:
-    return check(made, hexagon, soc=soc).ops[0]
+def first_finding(network: Model, hexagon: TargetProfile, soc: str) -> OpFinding:
+    return check(network, hexagon, soc=soc).ops[0]
 
 
 @pytest.mark.parametrize(
@@ -55,13 +55,13 @@ def found(made: Model, hexagon: TargetProfile, soc: str) -> OpFinding:
 def test_a_chip_has_its_delegate_and_its_schemes(
     hexagon: TargetProfile, soc: str, variant: str, schemes: list[str]
 ) -> None:
-    """v65 and v66 have the legacy delegate; float16 comes on chips known to have it, int16x8 from v73 on."""
+    """v65 and v66 use the legacy delegate; float16 is offered on SoCs known to have it, int16x8 from v73 on."""
     chosen = choose_variant(hexagon, soc=soc)
     assert (chosen.id, [rule.scheme for rule in chosen.schemes]) == (variant, schemes)
 
 
 def test_a_scheme_of_some_chips_names_them(hexagon: TargetProfile) -> None:
-    """float16 without a chip, or on one that has none, is refused with the chips that have it."""
+    """float16 without a SoC, or on one without it, is refused with the SoCs that have it."""
     with pytest.raises(UsageError) as caught:
         select(hexagon, {Needs.NOTHING}, "float16")
     assert "on some chips only" in caught.value.message
@@ -75,20 +75,20 @@ def test_a_scheme_of_some_chips_names_them(hexagon: TargetProfile) -> None:
     [("SM8550", "accelerator", []), ("SM8350", "host", ["limit-arch"]), ("", "host", ["limit-arch"])],
 )
 def test_16_bit_weights_came_with_v73(hexagon: TargetProfile, soc: str, placement: str, codes: list[str]) -> None:
-    """16-bit weights are taken from v73 on, and 16-bit activations with 8-bit weights on every HTP."""
-    wide = found(conv("INT16", "INT16"), hexagon, soc)
+    """16-bit weights are supported from v73 on, 16-bit activations with 8-bit weights on every HTP."""
+    wide = first_finding(conv("INT16", "INT16"), hexagon, soc)
     assert (wide.placement, [reason.code for reason in wide.reasons]) == (placement, codes)
-    assert found(conv("INT16", "INT8"), hexagon, soc).placement == "accelerator"
+    assert first_finding(conv("INT16", "INT8"), hexagon, soc).placement == "accelerator"
 
 
 def test_a_bias_of_64_bits_is_refused(hexagon: TargetProfile) -> None:
-    """TFLite's int16x8 files have one, and the plugin's types do not."""
-    refused = found(conv("INT16", "INT8", "INT64"), hexagon, "SM8550")
+    """TFLite's int16x8 files have one, and the plugin does not support the type."""
+    refused = first_finding(conv("INT16", "INT8", "INT64"), hexagon, "SM8550")
     assert (refused.placement, [reason.code for reason in refused.reasons]) == ("host", ["bias-dtype"])
 
 
 def test_int16x8_with_depthwise_layers_is_whole(hexagon: TargetProfile) -> None:
-    """On v73 a model with depthwise layers is planned wholly for the HTP; with 64-bit biases these stay behind."""
+    """On v73 all of a model with depthwise layers runs on the HTP; with 64-bit biases these layers would not."""
     model = read_model(DIGITS)
     rule = next(rule for rule in choose_variant(hexagon, soc="SM8550").schemes if rule.scheme == "int16x8")
     whole = check(preview(model, rule), hexagon, soc="SM8550")
@@ -104,13 +104,13 @@ def test_int16x8_with_depthwise_layers_is_whole(hexagon: TargetProfile) -> None:
     [("SM8550", "accelerator"), ("SM8635", "host"), ("SM8350", "host"), ("SM8450", "host"), ("", "host")],
 )
 def test_float_layers_by_chip(hexagon: TargetProfile, soc: str, placement: str) -> None:
-    """A float convolution runs on chips that compute in float16, and on no other."""
-    assert found(conv("FLOAT32", "FLOAT32", "FLOAT32"), hexagon, soc).placement == placement
+    """A float convolution runs on SoCs that compute in float16, and on no others."""
+    assert first_finding(conv("FLOAT32", "FLOAT32", "FLOAT32"), hexagon, soc).placement == placement
 
 
 def test_the_legacy_delegate_takes_one_scale_for_dense_weights(hexagon: TargetProfile) -> None:
-    """Per-channel weights of FULLY_CONNECTED are refused on v65 and v66, and taken by QNN."""
-    made = one_op("FULLY_CONNECTED", [tensor((1, 16)), weights((4, 16), scales=4)], [tensor((1, 4))])
-    codes = [reason.code for reason in found(made, hexagon, "SM8150").reasons]
+    """Per-channel weights of FULLY_CONNECTED are refused on v65 and v66 and supported by QNN."""
+    network = one_op("FULLY_CONNECTED", [tensor((1, 16)), weights((4, 16), scales=4)], [tensor((1, 4))])
+    codes = [reason.code for reason in first_finding(network, hexagon, "SM8150").reasons]
     assert codes == ["per-channel-weights"]
-    assert found(made, hexagon, "SM8550").placement == "accelerator"
+    assert first_finding(network, hexagon, "SM8550").placement == "accelerator"

@@ -1,4 +1,4 @@
-"""The estimate of parameter memory: held against what real compiled files carry."""
+"""The estimate of parameter memory, compared with the parameters in real compiled files."""
 
 import dataclasses
 import json
@@ -19,14 +19,14 @@ def edgetpu() -> TargetProfile:
 
 
 def pointwise(inputs: int, outputs: int) -> Model:
-    data, made = tensor((1, 1, 1, inputs)), tensor((1, 1, 1, outputs))
-    return one_op("CONV_2D", [data, weights((outputs, 1, 1, inputs))], [made], dilation_h=1, dilation_w=1)
+    data, result = tensor((1, 1, 1, inputs)), tensor((1, 1, 1, outputs))
+    return one_op("CONV_2D", [data, weights((outputs, 1, 1, inputs))], [result], dilation_h=1, dilation_w=1)
 
 
 def test_the_range_holds_what_the_real_compiler_made(shared_models: Path, edgetpu: TargetProfile) -> None:
-    """For each of Coral's models with weights, the bytes in the compiled file lie within the estimate."""
+    """For each of Coral's models with weights, the bytes in the compiled file are within the estimate."""
     coral = shared_models / "coral"
-    held = 0
+    compared = 0
     for name, expected in json.loads((coral / "expected.json").read_text()).items():
         estimates = check(read_model(coral / name), edgetpu).estimates
         if estimates["parameter_bytes"] == 0:
@@ -34,12 +34,12 @@ def test_the_range_holds_what_the_real_compiler_made(shared_models: Path, edgetp
         low, high = estimates["compiled_parameter_bytes"]
         real = compiled_parameter_bytes((coral / expected["compiled"]).read_bytes())
         assert low <= real <= high, (name, low, real, high)
-        held += 1
-    assert held >= 6
+        compared += 1
+    assert compared >= 6
 
 
 def test_what_is_streamed_is_a_range(edgetpu: TargetProfile) -> None:
-    """Parameters beyond the chip's memory are said to be streamed, in text and in numbers."""
+    """Parameters beyond the on-chip memory are reported as streamed, in the note and in the estimates."""
     report = check(pointwise(3000, 3000), edgetpu)
     padded = 3008 * (3008 + 12)
     low, high = round(0.9 * padded), round(1.1 * padded)
@@ -50,24 +50,24 @@ def test_what_is_streamed_is_a_range(edgetpu: TargetProfile) -> None:
         "free_for_parameters": 7_340_032,
         "streamed_bytes": [low - 7_340_032, high - 7_340_032],
     }
-    assert "streamed in every run" in report.notes[0]
+    assert "streamed in every inference" in report.notes[0]
     assert report.to_json()["estimates"] == report.estimates
 
 
 def test_narrow_layers_are_padded(edgetpu: TargetProfile) -> None:
-    """8 output channels take the room of 64, and 3 input channels that of 16."""
+    """8 output channels need the space of 64, and 3 input channels that of 16."""
     assert check(pointwise(3, 8), edgetpu).estimates["compiled_parameter_bytes"] == [1613, 1971]
 
 
 def test_without_a_layout_the_bytes_of_the_file_grow(edgetpu: TargetProfile) -> None:
-    """A profile that gives growth only is taken by its word."""
+    """With a profile that has only `growth`, the estimate is the file's bytes times that."""
     assert edgetpu.memory is not None
     plain = dataclasses.replace(edgetpu, memory=dataclasses.replace(edgetpu.memory, layout=None, growth=(1.0, 2.0)))
     assert check(pointwise(100, 100), plain).estimates["compiled_parameter_bytes"] == [10_000, 20_000]
 
 
 def test_shared_weights_count_once(edgetpu: TargetProfile) -> None:
-    """Two layers that read one buffer need its room once."""
+    """A buffer that two layers read counts once."""
     shared = model(
         [("CONV_2D", [0, 1], [2], {"dilation_h": 1, "dilation_w": 1}),
          ("CONV_2D", [2, 1], [3], {"dilation_h": 1, "dilation_w": 1})],

@@ -1,7 +1,7 @@
-"""What is more than a chain of layers is placed, or refused with a reason, on every target and variant.
+"""Models that are more than a chain of layers are placed, or refused with a reason, on every target and variant.
 
-Custom and Select TF ops, control flow, variables, hash tables, several signatures, complex numbers and words come from
-the real converter; 4-bit and sparse weights are made by hand.
+Custom and Select TF ops, control flow, variables, hash tables, several signatures, complex numbers and strings come
+from the real converter; 4-bit and sparse weights are built by hand.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from edgepack.profiles import all_targets
 
 VARIANTS = [(p.id, v.id) for p in all_targets().values() for v in p.variants]
 
-#: File -> ops that are on no accelerator, with their code on accelerators and on the CPU.
+#: File -> ops that run on no accelerator, with their code on accelerators and on the CPU.
 ODD = {
     "branch": {"IF": ("op-not-supported", "built-in-kernel")},
     "complex": {
@@ -43,7 +43,7 @@ ODD = {
         "HASHTABLE_FIND": ("op-not-supported", "built-in-kernel"),
     },
 }
-#: What each target says of a convolution with weights of 4 bits; empty where it takes them.
+#: Each target's codes for a convolution with 4-bit weights; empty where it supports them.
 FOUR_BITS: dict[tuple[str, str], set[str]] = {
     ("android-gpu", "legacy"): {"weights-dtype"},
     ("android-gpu", "ml-drift"): set(),
@@ -58,15 +58,15 @@ SEVERAL = {"branch", "loop", "two signatures", "variable", "words"}
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    """What the converter makes of odd models, by name."""
+    """The converter's files of the models, by name."""
     folder: Path = tmp_path_factory.mktemp("odd")
     with Worker() as worker:
         worker.call("converter_oddities:write", str(folder), timeout=300)
     return {path.stem: read_model(path) for path in folder.glob("*.tflite")}
 
 
-def explained(report: Report) -> None:
-    """Hold that each op is on the accelerator or has reasons, each with a fix."""
+def assert_explained(report: Report) -> None:
+    """Assert that each op is on the accelerator or has reasons, each with a fix."""
     for finding in report.ops:
         assert bool(finding.reasons) == (finding.placement is not Placement.ACCELERATOR), finding
         assert all(reason.message and reason.fix for reason in finding.reasons), finding
@@ -84,13 +84,13 @@ def test_every_odd_model_has_expectations(odd: dict[str, Model]) -> None:
 def test_odd_models_are_placed_or_refused_with_a_reason(
     odd: dict[str, Model], name: str, target: str, variant: str
 ) -> None:
-    """Their odd ops stay on the host, or run nowhere, for a reason; only ops that run nowhere make the file unfit."""
+    """Their unusual ops run on the host, or nowhere, with a reason; only ops that run nowhere make the file unfit."""
     report = check(odd[name], all_targets()[target], variant=variant, soc="SM8550" if variant == "htp" else "")
-    explained(report)
+    assert_explained(report)
     for op, (accelerator, cpu) in ODD[name].items():
-        found = [finding for finding in report.ops if finding.op == op]
-        assert found
-        for finding in found:
+        findings = [finding for finding in report.ops if finding.op == op]
+        assert findings
+        for finding in findings:
             nowhere = op.startswith("CUSTOM:")
             assert finding.placement is (Placement.UNSUPPORTED if nowhere else Placement.HOST)
             assert (cpu if target == "cpu" else accelerator) in {reason.code for reason in finding.reasons}
@@ -100,7 +100,7 @@ def test_odd_models_are_placed_or_refused_with_a_reason(
 
 @pytest.mark.slow
 def test_variables_keep_the_order_of_the_file(odd: dict[str, Model]) -> None:
-    """An op that reads a variable after it was changed is not gathered with the ops that change it."""
+    """An op that reads a variable after a change is not grouped with the ops that change it."""
     report = check(odd["variable"], all_targets()["android-gpu"])
     placed = {finding.op: finding for finding in report.ops}
     assert placed["ADD"].placement is Placement.ACCELERATOR
@@ -108,21 +108,21 @@ def test_variables_keep_the_order_of_the_file(odd: dict[str, Model]) -> None:
 
 
 def convolution(filters: dict[str, Any]) -> Model:
-    """Return one convolution with weights of its own kind."""
+    """Return one convolution with these weights."""
     bias = tensor((8,), "INT32", np.zeros(8, np.int32), scales=0)
     options = {"stride_h": 1, "stride_w": 1, "dilation_h": 1, "dilation_w": 1, "padding": "SAME", "version": 3}
-    made = [("CONV_2D", [0, 1, 2], [3], options)]
-    return model(made, [tensor(), filters, bias, tensor((1, 8, 8, 8))], inputs=[0], outputs=[3])
+    ops = [("CONV_2D", [0, 1, 2], [3], options)]
+    return model(ops, [tensor(), filters, bias, tensor((1, 8, 8, 8))], inputs=[0], outputs=[3])
 
 
 @pytest.mark.parametrize(("target", "variant"), VARIANTS)
 def test_four_bit_and_sparse_weights_are_placed_or_refused_with_a_reason(target: str, variant: str) -> None:
-    """Every target says what it does with weights of 4 bits and with sparse ones."""
+    """Every target places or refuses a layer with 4-bit weights and one with sparse weights."""
     narrow = weights((8, 3, 3, 4)) | {"dtype": "INT4"}
     report = check(convolution(narrow), all_targets()[target], variant=variant)
-    explained(report)
+    assert_explained(report)
     codes = {reason.code for reason in report.ops[0].reasons}
     assert codes == FOUR_BITS[target, variant]
     sparse = check(convolution(weights((8, 3, 3, 4)) | {"has_sparsity": True}), all_targets()[target], variant=variant)
-    explained(sparse)
+    assert_explained(sparse)
     assert "sparse-weights" in {reason.code for reason in sparse.ops[0].reasons}

@@ -1,4 +1,4 @@
-"""What a person sees of a check: short, at most 80 columns wide, every op with `--all`."""
+"""The text output of `edgepack check`: short, at most 80 columns wide, every op with `--all`."""
 
 from pathlib import Path
 
@@ -18,14 +18,14 @@ KINDS = (("TANH", 2), ("ARG_MAX", 2), ("LEAKY_RELU", 2))
 
 @pytest.fixture(scope="module")
 def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A chain of 300 ops, of which every tenth is none of the Edge TPU's."""
-    made = schema.ModelT()
-    made.version, made.buffers, made.operatorCodes = 3, [schema.BufferT()], []
+    """A chain of 300 ops, every tenth of which the Edge TPU does not support."""
+    file = schema.ModelT()
+    file.version, file.buffers, file.operatorCodes = 3, [schema.BufferT()], []
     for name, version in KINDS:
         code = schema.OperatorCodeT()
         code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name)
         code.version = version
-        made.operatorCodes.append(code)
+        file.operatorCodes.append(code)
     graph = schema.SubGraphT()
     graph.tensors, graph.operators, graph.inputs, graph.outputs = [], [], [0], [OPS]
     for i in range(OPS + 1):
@@ -40,15 +40,15 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         op.opcodeIndex = 0 if i % 10 else (i // 10) % 3
         op.inputs, op.outputs = [i], [i + 1]
         graph.operators.append(op)
-    made.subgraphs = [graph]
+    file.subgraphs = [graph]
     builder = flatbuffers.Builder(1024)
-    builder.Finish(made.Pack(builder), b"TFL3")
+    builder.Finish(file.Pack(builder), b"TFL3")
     path = tmp_path_factory.mktemp("long") / "long.tflite"
     path.write_bytes(bytes(builder.Output()))
     return path
 
 
-def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+def check_lines(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the lines of `edgepack check` in a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.argv", ["edgepack", "check", *arguments])
@@ -62,8 +62,8 @@ def told(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_a_long_model_is_told_briefly(
     long_model: Path, target: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of 300 ops a screen is shown, no line wider than the terminal, with every refused kind of op in it."""
-    lines = told(["-t", target, str(long_model)], monkeypatch, capsys)
+    """300 ops are summarized on one screen, no line wider than the terminal, with every refused kind of op."""
+    lines = check_lines(["-t", target, str(long_model)], monkeypatch, capsys)
     assert len(lines) < 40
     assert max(map(len, lines)) <= 80
     report = check(read_model(long_model), get_target(target))
@@ -77,20 +77,21 @@ def test_a_long_model_is_told_briefly(
 def test_ops_that_were_cut_off_are_one_entry(
     long_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ops of one kind that cut others off are listed once, and not once for each."""
-    text = " ".join(" ".join(told(["-t", "edgetpu", str(long_model)], monkeypatch, capsys)).split())
+    """Ops of one kind that cut others off share one entry."""
+    text = " ".join(" ".join(check_lines(["-t", "edgetpu", str(long_model)], monkeypatch, capsys)).split())
     assert text.count("[outside-partition]") == 2
     assert "host: ARG_MAX (ops 10, 40, 70, 100 and 6 more)" in text
     assert (
-        "cut off from the accelerator's group by ops 10, 40, 70, 100 and 6 more (ARG_MAX), which run elsewhere" in text
+        "cut off from the accelerator's partition by ops 10, 40, 70, 100 and 6 more (ARG_MAX), which run elsewhere"
+        in text
     )
 
 
 def test_all_lists_every_op(
     long_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --all there is one entry for each op, in order, with its own reason; only a name may be wider."""
-    lines = told(["-t", "edgetpu", "--all", str(long_model)], monkeypatch, capsys)
+    """With --all each op has an entry, in order, with its own reason; only a name may exceed the width."""
+    lines = check_lines(["-t", "edgetpu", "--all", str(long_model)], monkeypatch, capsys)
     assert [line for line in lines if len(line) > 80 and len(line.split()) > 1] == []
     numbers = [line.split() for line in lines]
     entries = [words for words in numbers if len(words) > 3 and words[0].isdigit() and words[3].startswith("v")]
@@ -100,7 +101,7 @@ def test_all_lists_every_op(
 
 
 def test_sarif_names_every_op_that_is_refused(long_model: Path) -> None:
-    """The same findings for code hosts: one result for each op's own reason, none for what follows from another op."""
+    """SARIF has one result for each op's own reason and none for a consequence of another op."""
     report = check(read_model(long_model), get_target("edgetpu"))
     results = sarif([report], "long.tflite")["runs"][0]["results"]
     own = [reason.code for finding in report.ops for reason in finding.reasons if reason.code != "outside-partition"]

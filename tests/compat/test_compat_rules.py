@@ -1,4 +1,4 @@
-"""Each constraint accepts what it says and refuses what it says, with a code of the table and a fix."""
+"""Each constraint accepts and refuses as documented, with a reason code of the table and a fix."""
 
 import re
 from typing import Any
@@ -211,36 +211,36 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
 ]
 
 
-def reasons(made: Model, constraint: str, argument: Any, **context: Any) -> list[Any]:
-    return violations(Context(made.main, **context), made.main.ops[0], {constraint: argument})
+def reasons(network: Model, constraint: str, argument: Any, **context: Any) -> list[Any]:
+    return violations(Context(network.main, **context), network.main.ops[0], {constraint: argument})
 
 
 @pytest.mark.parametrize(("constraint", "argument", "accepted", "refused", "code"), CASES)
 def test_accepts_and_refuses(constraint: str, argument: Any, accepted: Model, refused: Model, code: str) -> None:
-    """A constraint lets its accepted example through and gives the refused one exactly its own code."""
+    """A constraint accepts its accepted example and reports exactly its own code for the refused one."""
     assert reasons(accepted, constraint, argument) == []
     versions = {"runtime_version": 12} if constraint == "min-runtime" else {}
-    assert [found.code for found in reasons(refused, constraint, argument, **versions)] == [code]
+    assert [reason.code for reason in reasons(refused, constraint, argument, **versions)] == [code]
 
 
 def test_every_constraint_has_both_examples() -> None:
-    """No rule goes without an accepted and a refused example."""
+    """Every rule has an accepted and a refused example."""
     assert {case[0] for case in CASES} == set(RULES)
 
 
 def test_rules_are_exactly_the_vocabulary() -> None:
-    """What profiles may say is what compat does, for constraints and for quantities."""
+    """The rules implement exactly the constraints and quantities that profiles may use."""
     assert set(RULES) == set(CONSTRAINTS)
     assert set(MEASURES) == set(QUANTITIES)
 
 
 def test_every_rule_is_documented() -> None:
-    """A rule's docstring is its page, so each has one."""
+    """Every rule has a docstring, which is its text in the documentation."""
     assert [name for name, rule in RULES.items() if not (rule.__doc__ or "").strip()] == []
 
 
 def test_every_reason_has_a_stable_code_and_a_fix() -> None:
-    """Codes are lower-case words, each with what it means and what to do."""
+    """Codes are lower-case words, each with a meaning and a fix."""
     for code, kind in REASONS.items():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9N]+)*", code)
         assert kind.meaning.endswith(".")
@@ -251,10 +251,10 @@ def test_every_reason_has_a_stable_code_and_a_fix() -> None:
 def test_refusals_say_what_was_expected_and_what_was_got(
     constraint: str, argument: Any, accepted: Model, refused: Model, code: str
 ) -> None:
-    """Every refusal has a fix and reads "expected ..., got ..."."""
-    for found in reasons(refused, constraint, argument, runtime_version=12):
-        assert found.fix
-        assert re.match(r"expected .*, got ", found.message), found.message
+    """Every reason has a fix and reads "expected ..., got ..."."""
+    for reason in reasons(refused, constraint, argument, runtime_version=12):
+        assert reason.fix
+        assert re.match(r"expected .*, got ", reason.message), reason.message
 
 
 @pytest.mark.parametrize(
@@ -299,13 +299,13 @@ def test_refusals_say_what_was_expected_and_what_was_got(
     ],
 )
 def test_quantities(quantity: str, made: Model, expected: float | None) -> None:
-    """Quantities are what the vocabulary says they are, in the file's own numbers."""
+    """Quantities are measured as the vocabulary defines them."""
     assert MEASURES[quantity](Context(made.main), made.main.ops[0]) == expected
 
 
 def test_float16_weights_count_as_constants() -> None:
-    """Delegates fold a DEQUANTIZE of a constant, so weights behind one are constant for rules."""
-    made = model(
+    """Delegates fold a DEQUANTIZE of a constant, so rules treat its output as constant."""
+    network = model(
         [("CONV_2D", [0, 2], [3], {}), ("DEQUANTIZE", [1], [2], {})],
         [
             FLOAT,
@@ -314,5 +314,5 @@ def test_float16_weights_count_as_constants() -> None:
             FLOAT,
         ],
     )
-    assert reasons(made, "constant-inputs", [1]) == []
-    assert reasons(made, "range", {"runtime_inputs": [1, 1]}) == []
+    assert reasons(network, "constant-inputs", [1]) == []
+    assert reasons(network, "range", {"runtime_inputs": [1, 1]}) == []

@@ -1,4 +1,4 @@
-"""The CPU target's op table against the runtime: XNNPACK takes what the table says, and leaves what it says."""
+"""The CPU target's op table agrees with the runtime about what XNNPACK runs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -155,9 +155,9 @@ CASES = [
 
 @pytest.mark.parametrize("data", CASES)
 def test_the_table_says_what_xnnpack_does(data: bytes) -> None:
-    """An op is on the accelerator exactly when the runtime gives it to its XNNPACK delegate."""
+    """The check places an op on the accelerator exactly when the runtime delegates it to XNNPACK."""
     interpreter = Interpreter(model_content=data, num_threads=1)
     interpreter.allocate_tensors()
-    taken = any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
-    found = check(read_model(data), get_target("cpu")).ops[0]
-    assert (found.placement is Placement.ACCELERATOR) == taken, found
+    delegated = any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details())
+    finding = check(read_model(data), get_target("cpu")).ops[0]
+    assert (finding.placement is Placement.ACCELERATOR) == delegated, finding

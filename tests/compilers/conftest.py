@@ -1,4 +1,4 @@
-"""The stand-in for the Edge TPU compiler, for the tests of this room."""
+"""The stand-in for the Edge TPU compiler."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in as EDGEPACK_EDGETPU_COMPILER; returns the file that holds one line per compilation."""
+    """Set EDGEPACK_EDGETPU_COMPILER to the stand-in; return the file with one line per compilation."""
     state = tmp_path / "runs"
     monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", str(edgetpu_standin.install(tmp_path)))
     monkeypatch.setenv("EDGETPU_STANDIN_STATE", str(state))
@@ -19,5 +19,5 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def small(shared_models: Path) -> bytes:
-    """A model that Coral did not publish: the keyword spotter, 13 ops."""
+    """A model that is not one of Coral's: the keyword spotter, 13 ops."""
     return (shared_models / "mlperf-tiny" / "kws_reference_int8.tflite").read_bytes()

@@ -1,21 +1,21 @@
 #!/usr/bin/env python3
-"""A stand-in for Google's `edgetpu_compiler`, which cannot be had on every build machine.
+"""A stand-in for Google's `edgetpu_compiler`, which is not available on every machine.
 
-It follows the recorded contract of version 16.0.384591198: command line, files, standard output, operation log and
-the failures that users have met. It compiles nothing. For an input that is one of Coral's published originals (found
-through EDGEPACK_TEST_MODELS or `../shared/models` beside the checkout) it writes the file that the real compiler made
-of it and logs the ops that the real compiler mapped. For any other quantized model it writes a file with one
-`edgetpu-custom-op` in place of the leading ops and the rest copied, so that file and log agree; such a file does not
-run on an Edge TPU. Segments (`-n`) are cut between ops, each reported as a compilation of its own; several models on
-one line are reported together, as issues 557, 411, 518 and 458 of google-coral/edgetpu show it.
+It reproduces the recorded behaviour of version 16.0.384591198: command line, files, standard output, operation log and
+the failures that users reported. It does not compile. For an input that is one of Coral's published originals (in
+EDGEPACK_TEST_MODELS or `../shared/models` beside the checkout) it writes the file that the real compiler produced from
+it and logs the ops that the real compiler mapped. For any other quantized model it writes a file with one
+`edgetpu-custom-op` in place of the leading ops and copies the rest, so that file and log agree; such a file does not
+run on an Edge TPU. Segments (`-n`) are split between ops and each is reported as a separate compilation; several models
+on one command line are reported together, as in issues 557, 411, 518 and 458 of google-coral/edgetpu.
 
-Run by itself it needs a `python3` that has edgepack's packages; `install(folder)` makes a program that always works:
+Run directly, it needs a `python3` with edgepack's dependencies; `install(folder)` writes a program that always works:
 
     EDGEPACK_EDGETPU_COMPILER=<that program> edgepack build ...
 
 Environment:
-    EDGETPU_STANDIN_SCENARIO  what happens, one of SCENARIOS (default `success`)
-    EDGETPU_STANDIN_EXIT      exit code of failures that print a message (default 1; the real ones are undocumented)
+    EDGETPU_STANDIN_SCENARIO  one of SCENARIOS (default `success`)
+    EDGETPU_STANDIN_EXIT      exit code of failures with a message (default 1; the real codes are undocumented)
     EDGETPU_STANDIN_STATE     file to which every compilation appends its arguments; `...-once` scenarios need it
 """
 
@@ -33,7 +33,7 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parents[2]
 VERSION = "16.0.384591198"
 
-#: What the real one printed for one model, figures and all.
+#: Output of the real compiler for one model.
 RECORDED = """\
 Edge TPU Compiler version 16.0.384591198
 Started a compilation timeout timer of 180 seconds.
@@ -58,7 +58,7 @@ Compilation child process completed within timeout period.
 Compilation succeeded!
 """
 
-#: Scenario -> text of a failure. `%` is the model's file name.
+#: Scenario -> message of a failure. `%` stands for the model's file name.
 FAILURES = {
     "not-quantized": "ERROR: Invalid model: %\nModel not quantized",
     "not-parsed": "ERROR: Invalid model: %\nModel could not be parsed",
@@ -72,7 +72,7 @@ FAILURES = {
     "internal-error": "Internal compiler error. Aborting!",
     "out-of-range": "terminate called after throwing an instance of 'std::out_of_range'\n"
     "  what():  std::out_of_range: vector",
-    "unheard-of": "something nobody has recorded",
+    "unheard-of": "a message that is not on record",
 }
 SCENARIOS = (
     "success",
@@ -133,7 +133,7 @@ def _coral() -> Path | None:
 
 
 def _published(data: bytes) -> tuple[bytes, list[dict]] | None:
-    """Return the real compiler's file and the ops it left to the host, None when the input is not one of Coral's."""
+    """Return the real compiler's file and its host ops, None when the input is not one of Coral's."""
     coral = _coral()
     if coral is None:
         return None
@@ -156,11 +156,11 @@ def _unpack(data: bytes) -> Any:
 
 
 def _pack(model: Any) -> bytes:
-    """Return a model's bytes, without the constants that no op reads."""
+    """Return a model's bytes without the constants that no op reads."""
     import flatbuffers
 
     graph = model.subgraphs[0]
-    # The real compiler keeps no weights of mapped ops outside its custom op.
+    # The real compiler stores the weights of mapped ops only inside its custom op.
     used = {graph.tensors[int(t)].buffer for op in graph.operators for t in op.inputs if t >= 0}
     for tensor in graph.tensors:
         if tensor.buffer not in used:
@@ -183,42 +183,42 @@ def cut(data: bytes, mapped: int) -> bytes:
         code.deprecatedBuiltinCode = 32
         code.customCode, code.version = "edgetpu-custom-op", 1
         model.operatorCodes.append(code)
-        made = {int(t) for op in front for t in op.outputs}
+        written = {int(t) for op in front for t in op.outputs}
         read = {int(t) for op in front for t in op.inputs if t >= 0}
-        wanted = {int(t) for op in rest for t in op.inputs} | {int(t) for t in graph.outputs}
+        used = {int(t) for op in rest for t in op.inputs} | {int(t) for t in graph.outputs}
         op = schema.OperatorT()
         op.opcodeIndex = len(model.operatorCodes) - 1
         op.inputs = [int(t) for t in graph.inputs if int(t) in read]
-        op.outputs = sorted(made & wanted)
+        op.outputs = sorted(written & used)
         op.customOptions = list(b"stand-in")
         graph.operators = [op, *rest]
     return _pack(model)
 
 
 def split(data: bytes, count: int) -> list[bytes]:
-    """Return a model cut between ops into `count` models that make it up when they are run one after the other."""
+    """Return the model split between ops into `count` pipelined models."""
     whole = _unpack(data).subgraphs[0]
     ends = [len(whole.operators) * (i + 1) // count for i in range(count)]
-    given = {int(t) for t in whole.inputs}
+    available = {int(t) for t in whole.inputs}
     parts = []
     for start, end in pairwise([0, *ends]):
         model = _unpack(data)
         graph = model.subgraphs[0]
-        mine, later = graph.operators[start:end], graph.operators[end:]
-        made = {int(t) for op in mine for t in op.outputs}
-        read = {int(t) for op in mine for t in op.inputs if t >= 0}
-        wanted = {int(t) for op in later for t in op.inputs} | {int(t) for t in graph.outputs}
-        graph.operators = mine
-        graph.inputs = sorted(read & given)
-        graph.outputs = sorted(made & wanted)
+        own, later = graph.operators[start:end], graph.operators[end:]
+        written = {int(t) for op in own for t in op.outputs}
+        read = {int(t) for op in own for t in op.inputs if t >= 0}
+        used = {int(t) for op in later for t in op.inputs} | {int(t) for t in graph.outputs}
+        graph.operators = own
+        graph.inputs = sorted(read & available)
+        graph.outputs = sorted(written & used)
         model.signatureDefs = None
-        given |= made
+        available |= written
         parts.append(_pack(model))
     return parts
 
 
 def _torn(data: bytes) -> bytes:
-    """Return a model whose first input nobody gives."""
+    """Return a model whose first input no other segment writes."""
     model = _unpack(data)
     graph = model.subgraphs[0]
     graph.tensors[int(graph.inputs[0])].name = b"nowhere"
@@ -257,7 +257,7 @@ def _size(count: int) -> str:
 
 
 def _wrong(data: bytes) -> str:
-    """Return the failure of a file that cannot be compiled, empty for one that can."""
+    """Return the failure of a file that cannot be compiled, empty when it can."""
     if data[4:8] != b"TFL3":
         return "not-parsed"
     sys.path.insert(0, str(_ROOT))
@@ -277,21 +277,21 @@ def _timer(seconds: int) -> None:
 
 
 def _write(folder: Path, stem: str, data: bytes, scenario: str) -> str:
-    """Compile one model, write its files and return what is said about it."""
+    """Compile one model, write its files and return its part of the output."""
     compiled, rows = _compile(data, scenario)
-    made, log = folder / f"{stem}_edgetpu.tflite", folder / f"{stem}_edgetpu.log"
+    output, log = folder / f"{stem}_edgetpu.tflite", folder / f"{stem}_edgetpu.log"
     if scenario == "torn-pipeline" and "_segment_1_" in stem:
         compiled = _torn(compiled)
     if scenario != "no-file":
-        made.write_bytes(b"" if scenario == "empty-file" else compiled)
-    head = f"Edge TPU Compiler version {VERSION}\nInput: {stem}.tflite\nOutput: {made.name}\n\n"
+        output.write_bytes(b"" if scenario == "empty-file" else compiled)
+    head = f"Edge TPU Compiler version {VERSION}\nInput: {stem}.tflite\nOutput: {output.name}\n\n"
     table = "".join(f"{op:<31}{count:<11}{status}\n" for op, count, status in reversed(rows))
     log.write_text(f"{head}{'Operator':<31}{'Count':<11}Status\n\n{table}")
     on_tpu = sum(count for _, count, status in rows if status == "Mapped to Edge TPU")
     total = sum(count for _, count, _ in rows)
     lines = [
         f"Input model: {stem}.tflite\nInput size: {_size(len(data))}",
-        f"Output model: {made.name}\nOutput size: {_size(len(compiled))}",
+        f"Output model: {output.name}\nOutput size: {_size(len(compiled))}",
         f"On-chip memory used for caching model parameters: {_size(len(compiled))}",
         "On-chip memory remaining for caching model parameters: 1.02MiB",
         "Off-chip memory used for streaming uncached model parameters: 0.00B",
@@ -320,8 +320,8 @@ def _segments(arguments: argparse.Namespace, data: bytes, scenario: str) -> int:
             return int(os.environ.get("EDGETPU_STANDIN_EXIT", "1"))
         if number:
             _timer(arguments.timeout_sec)
-        said = _write(Path(arguments.out_dir), f"{path.stem}_segment_{number}_of_{count}", part, scenario)
-        print(f"Model compiled successfully in 1857 ms.\n\n{said}\n{_END} ")
+        text = _write(Path(arguments.out_dir), f"{path.stem}_segment_{number}_of_{count}", part, scenario)
+        print(f"Model compiled successfully in 1857 ms.\n\n{text}\n{_END} ")
     return 0
 
 
@@ -353,16 +353,16 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGSEGV)
     models = {path: path.read_bytes() for path in arguments.models}
     for path, data in models.items():
-        found = "not-parsed" if data[4:8] != b"TFL3" else scenario if scenario != "success" else _wrong(data)
-        if found in FAILURES:
-            return _fail(FAILURES[found], path.name)
+        failure = "not-parsed" if data[4:8] != b"TFL3" else scenario if scenario != "success" else _wrong(data)
+        if failure in FAILURES:
+            return _fail(FAILURES[failure], path.name)
     if arguments.num_segments > 1:
         return _segments(arguments, *models.values(), scenario)
-    said = [_write(Path(arguments.out_dir), path.stem, data, scenario) for path, data in models.items()]
+    texts = [_write(Path(arguments.out_dir), path.stem, data, scenario) for path, data in models.items()]
     if scenario == "no-success-line":
         return 0
     print(f"Model{'s' if len(models) > 1 else ''} compiled successfully in 1857 ms.\n")
-    print("\n\n".join(said))
+    print("\n\n".join(texts))
     if scenario == "half-success":
         return 0
     print(_END)

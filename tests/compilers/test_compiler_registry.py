@@ -1,4 +1,4 @@
-"""Compilers come through one door, built-in or not, and a broken plugin harms nobody else."""
+"""Compilers come from entry points, built-in or not, and a broken plugin affects no other compiler."""
 
 from pathlib import Path
 
@@ -43,17 +43,18 @@ def test_builtin_compilers_are_there() -> None:
 
 
 def test_unknown_compiler_lists_those_there_are() -> None:
-    """A name that no package offers is a usage error with the choices."""
+    """A name that no package provides is a usage error that lists the installed compilers."""
     with pytest.raises(UsageError) as caught:
         get_compiler("edgetpuu")
     assert "edgetpu, qnn" in caught.value.hint
 
 
 def test_plugin_comes_through_the_same_door(site: Path) -> None:
-    """A third party's compiler is found by its entry point."""
+    """A third party's compiler is found by its entry point; attributes that it does not define have defaults."""
     plugin(site, "good-one", GOOD, {"good": "good_one:Good"})
     assert "good" in compiler_ids()
     assert type(get_compiler("good")).__name__ == "Good"
+    assert not get_compiler("good").supports_segments
     assert set(all_compilers()) >= {"edgetpu", "good", "qnn"}
 
 
@@ -67,13 +68,13 @@ def test_plugin_comes_through_the_same_door(site: Path) -> None:
     ],
 )
 def test_broken_plugin_is_a_warning_and_harms_nobody(site: Path, point: str, words: str) -> None:
-    """A plugin that cannot be loaded is left out with its cause; asked for by name it is a missing tool."""
+    """A plugin that cannot be loaded is skipped with its cause; requested by name it is a missing tool."""
     plugin(site, "broken-one", GOOD, {"mute": point})
-    with pytest.warns(UserWarning, match="'mute' of the package 'broken-one' is left out") as warned:
-        found = all_compilers()
+    with pytest.warns(UserWarning, match="'mute' of the package 'broken-one' is skipped") as warned:
+        compilers = all_compilers()
     assert words in str(warned[0].message)
-    assert "mute" not in found
-    assert {"edgetpu", "qnn"} <= set(found)
+    assert "mute" not in compilers
+    assert {"edgetpu", "qnn"} <= set(compilers)
     with pytest.raises(ToolMissingError) as caught:
         get_compiler("mute")
     assert words in caught.value.message
@@ -82,7 +83,7 @@ def test_broken_plugin_is_a_warning_and_harms_nobody(site: Path, point: str, wor
 
 
 def test_nobody_takes_a_name_that_is_taken(site: Path) -> None:
-    """A plugin cannot replace a built-in compiler unseen."""
+    """A plugin cannot silently replace a built-in compiler."""
     plugin(site, "thief-one", GOOD, {"edgetpu": "thief_one:Good"})
-    with pytest.warns(UserWarning, match="two packages offer the compiler 'edgetpu'"):
+    with pytest.warns(UserWarning, match="two packages provide the compiler 'edgetpu'"):
         assert isinstance(get_compiler("edgetpu"), EdgeTpuCompiler)

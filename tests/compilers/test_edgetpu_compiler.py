@@ -1,7 +1,7 @@
-"""The Edge TPU wrapper believes success only when all signs agree, and explains every failure on record.
+"""The Edge TPU wrapper verifies success and explains every recorded failure.
 
-The compiler is a stand-in made from the recorded contract (edgetpu_standin.py); the files it gives for Coral's
-originals are the ones that the real compiler made.
+The compiler is a stand-in that follows records of the real one (edgetpu_standin.py); for Coral's originals it writes
+the real compiler's files.
 """
 
 import json
@@ -59,7 +59,7 @@ def compile_(
 
 
 def test_recorded_output_is_read() -> None:
-    """Figures of the recorded output become bytes and counts; times are left out."""
+    """Figures of the recorded output become bytes and counts; times are omitted."""
     assert figures_in(RECORDED) == {
         "on_chip_used_bytes": round(6.02 * 2**20),
         "on_chip_remaining_bytes": round(1.02 * 2**20),
@@ -73,7 +73,7 @@ def test_recorded_output_is_read() -> None:
 
 
 def test_success_needs_every_line_the_version_prints() -> None:
-    """Version 16 confirms twice; older ones, without the timer, once."""
+    """Version 16 reports success twice; older ones, without the timer, once."""
     assert succeeded(RECORDED)
     assert not succeeded(RECORDED.replace("Compilation succeeded!", ""))
     assert not succeeded(RECORDED.replace("Model compiled successfully", "Model"))
@@ -82,7 +82,7 @@ def test_success_needs_every_line_the_version_prints() -> None:
 
 
 def test_codes_are_the_checks_own() -> None:
-    """A script that reads reason codes finds the same ones from the check and from the compiler."""
+    """The check and the compiler use the same reason codes."""
     from edgepack.compat.reasons import REASONS
 
     codes = {code.replace("above-3", "above-N") for code in STATUS_CODES.values() if code}
@@ -94,7 +94,7 @@ def test_codes_are_the_checks_own() -> None:
 
 @pytest.mark.parametrize("status", STATUS_CODES)
 def test_every_recorded_status_has_a_code(status: str) -> None:
-    """A row's words become a stable code; only mapped ops are on the accelerator."""
+    """A row's status becomes a stable code; only mapped ops are on the accelerator."""
     (row,) = placements_in(
         f"Operator                       Count      Status\n\nCONV_2D                        49         {status}\n"
     )
@@ -106,14 +106,14 @@ def test_every_recorded_status_has_a_code(status: str) -> None:
 
 
 def test_unknown_status_is_kept_as_host() -> None:
-    """A status that nobody has recorded does not count as mapped."""
+    """A status that is not on record does not count as mapped."""
     (row,) = placements_in("ADD                            1          Some new words\n")
     assert (row.placement, row.code, row.status) == (Placement.HOST, "unknown-status", "Some new words")
 
 
 @pytest.mark.parametrize("name", CORAL)
 def test_published_models_compile_to_the_published_files(shared_models: Path, standin: Path, name: str) -> None:
-    """File, counts and log of what the real compiler made come back whole, and the file agrees with the log."""
+    """The real compiler's file and counts are returned unchanged, and the file agrees with the log."""
     coral = shared_models / "coral"
     expected = json.loads((coral / "expected.json").read_text())[name]
     result = compile_((coral / name).read_bytes(), name="mine")
@@ -132,7 +132,7 @@ def test_published_models_compile_to_the_published_files(shared_models: Path, st
 
 @pytest.mark.parametrize("name", CORAL)
 def test_check_and_compiler_agree(name: str, shared_models: Path, standin: Path) -> None:
-    """On real pairs the check and the compiler's log name the same ops and give the same codes."""
+    """On real pairs the check and the compiler's log agree on ops and codes."""
     data = (shared_models / "coral" / name).read_bytes()
     result = compile_(data)
     assert result.placements is not None
@@ -140,7 +140,7 @@ def test_check_and_compiler_agree(name: str, shared_models: Path, standin: Path)
 
 
 def test_a_different_placement_or_reason_is_listed(shared_models: Path, standin: Path) -> None:
-    """An op that the check places elsewhere, or for another reason, is named with both views."""
+    """An op that the check places elsewhere, or for another reason, is listed with both placements."""
     data = (shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite").read_bytes()
     result = compile_(data)
     assert result.placements is not None
@@ -158,7 +158,7 @@ def test_a_different_placement_or_reason_is_listed(shared_models: Path, standin:
 
 
 def test_partial_mapping_of_another_model(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A partial mapping is a success whose placements name the host's ops and why."""
+    """A partial mapping is a success whose placements list the host ops with their reasons."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", "partial")
     result = compile_(small)
     assert result.status == "compiled"
@@ -172,7 +172,7 @@ def test_partial_mapping_of_another_model(small: bytes, standin: Path, monkeypat
 
 
 def test_no_op_mapped_is_a_warning(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compilation that succeeds with nothing on the Edge TPU says so."""
+    """A compilation that succeeds with no op on the Edge TPU has a warning."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", "zero-ops")
     result = compile_(small)
     assert result.status == "compiled"
@@ -181,7 +181,7 @@ def test_no_op_mapped_is_a_warning(small: bytes, standin: Path, monkeypatch: pyt
 
 
 def test_result_is_the_same_twice_and_names_no_folder(small: bytes, standin: Path, tmp_path: Path) -> None:
-    """What goes into manifests holds no time and no path, and does not change from run to run."""
+    """What goes into manifests contains no time and no path and does not change from run to run."""
     first, second = compile_(small), compile_(small)
     assert first == second
     text = json.dumps(first.to_json())
@@ -215,7 +215,7 @@ def test_every_recorded_failure_is_translated(
     fix: str,
     exit_code: str,
 ) -> None:
-    """Each failure on record becomes a cause and a fix, whatever the exit code, with the log's tail kept."""
+    """Each recorded failure becomes a cause and a fix, with the end of the log, for any exit code."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", scenario)
     monkeypatch.setenv("EDGETPU_STANDIN_EXIT", exit_code)
     with pytest.raises(CompilerError) as caught:
@@ -231,7 +231,7 @@ def test_every_recorded_failure_is_translated(
 
 
 def test_file_that_is_no_model_is_refused(standin: Path) -> None:
-    """A file that is not a model is a failure of parsing, not a traceback."""
+    """A file that is not a model is a parsing failure, not a traceback."""
     with pytest.raises(CompilerError) as caught:
         compile_(b"\0\0\0\0nope" + bytes(100))
     assert caught.value.details["cause"] == "not-parsed"
@@ -241,7 +241,7 @@ def test_file_that_is_no_model_is_refused(standin: Path) -> None:
 def test_flaky_failures_are_tried_again(
     small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch, scenario: str
 ) -> None:
-    """A failure that is known to pass on a second run does not reach the user."""
+    """A failure that disappears on a second run does not reach the user."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", scenario)
     assert compile_(small).status == "compiled"
     assert len(standin.read_text().splitlines()) == 2
@@ -249,7 +249,7 @@ def test_flaky_failures_are_tried_again(
 
 @pytest.mark.parametrize(("scenario", "runs"), [("internal-error", 3), ("segfault", 3), ("not-quantized", 1)])
 def test_retries_end(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, runs: int) -> None:
-    """A lasting failure ends after three runs, one that cannot pass after the first."""
+    """A persistent flaky failure is reported after three runs, other failures after the first."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", scenario)
     with pytest.raises(CompilerError) as caught:
         compile_(small)
@@ -272,7 +272,7 @@ def test_retries_end(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatc
 def test_success_needs_all_signs(
     small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, cause: str
 ) -> None:
-    """Exit code, file and success line: with one of them missing nothing was compiled."""
+    """Without exit code 0, the file or the success line, the compilation failed."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", scenario)
     with pytest.raises(CompilerError) as caught:
         compile_(small)
@@ -281,7 +281,7 @@ def test_success_needs_all_signs(
 
 
 def test_time_limit(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that hangs is stopped in time and not tried again."""
+    """A compiler that hangs is stopped at the time limit and not retried."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", "hang")
     started = time.monotonic()
     with pytest.raises(CompilerError, match="took longer than"):
@@ -291,7 +291,7 @@ def test_time_limit(small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_options_become_flags(small: bytes, standin: Path) -> None:
-    """Options of the profile reach the command line; what the user called the model does not."""
+    """Options of the profile are on the command line; the user's name of the model is not."""
     options = {
         "runtime_version": 13,
         "search_delegate": True,
@@ -304,7 +304,7 @@ def test_options_become_flags(small: bytes, standin: Path) -> None:
 
 
 def test_unknown_options_are_all_named(small: bytes, standin: Path) -> None:
-    """A mistyped option is a usage error that lists what there is, before anything runs."""
+    """A mistyped option is a usage error that lists the known ones, before anything runs."""
     with pytest.raises(UsageError) as caught:
         compile_(small, options={"min_runtime": 13, "search_delegate": "yes"})
     assert "min_runtime'" in caught.value.message
@@ -314,7 +314,7 @@ def test_unknown_options_are_all_named(small: bytes, standin: Path) -> None:
 
 
 def test_missing_compiler_is_skipped(small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the compiler the result says what that means and what to do; the caller decides."""
+    """Without the compiler the result is `skipped`, with the consequence and the installation; the caller decides."""
     monkeypatch.delenv("EDGEPACK_EDGETPU_COMPILER", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     result = compile_(small)
@@ -326,14 +326,14 @@ def test_missing_compiler_is_skipped(small: bytes, tmp_path: Path, monkeypatch: 
 
 
 def test_wrong_variable_is_an_error(small: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that points nowhere is not taken for a missing compiler."""
+    """A wrong value of the variable is an error, not a missing compiler."""
     monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", str(tmp_path / "gone"))
     with pytest.raises(ToolMissingError, match="EDGEPACK_EDGETPU_COMPILER"):
         compile_(small)
 
 
 def test_doctor_sees_the_version(standin: Path) -> None:
-    """The wrapper tells doctor which version it found."""
+    """Doctor gets the version from the wrapper."""
     info = EdgeTpuCompiler().find()
     assert info.found
     assert info.version == edgetpu_standin.VERSION

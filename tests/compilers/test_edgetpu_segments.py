@@ -1,6 +1,6 @@
-"""Segments for several Edge TPUs, and models compiled to share one: all of it or nothing, and each file told apart.
+"""Segments for several Edge TPUs and co-compiled models: all files or none, each one identified.
 
-The compiler is the stand-in; what it prints follows logs of the real one.
+The compiler is the stand-in, whose output follows logs of the real one.
 """
 
 from collections import Counter
@@ -30,16 +30,16 @@ SPLIT = "coral/split_concat.tflite"
 
 
 def test_recorded_output_of_segments_and_of_several_models() -> None:
-    """Segments say that they succeeded one by one, co-compiled models once; figures are told apart by input file."""
+    """Success is reported for each segment and once for co-compiled models; figures are keyed by input file."""
     segment = RECORDED.partition("\n")[2].replace("m.tflite", "m_segment_{}_of_2.tflite")
     both = f"Edge TPU Compiler version 16.0.384591198\n{segment.format(0)}{segment.format(1).replace('6.02', '3.50')}"
     assert succeeded(both, 2) and not succeeded(both, 3)
     assert not succeeded(RECORDED, 2)
-    # The second one was given up: its timer started, and nobody said that it succeeded.
+    # The second one failed: its timer started, and no success was reported.
     assert not succeeded(both.rpartition("Compilation succeeded!")[0], 2)
-    found = figures_of_each(both)
-    assert list(found) == ["m_segment_0_of_2.tflite", "m_segment_1_of_2.tflite"]
-    assert [one["on_chip_used_bytes"] for one in found.values()] == [round(6.02 * 2**20), round(3.5 * 2**20)]
+    figures = figures_of_each(both)
+    assert list(figures) == ["m_segment_0_of_2.tflite", "m_segment_1_of_2.tflite"]
+    assert [one["on_chip_used_bytes"] for one in figures.values()] == [round(6.02 * 2**20), round(3.5 * 2**20)]
     together = RECORDED.replace("Model compiled", "Models compiled")
     assert succeeded(together)
     assert list(figures_of_each(together.replace("Input model: m.tflite", "Input model: some/where/m.tflite"))) == [
@@ -49,7 +49,7 @@ def test_recorded_output_of_segments_and_of_several_models() -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_segments_make_up_the_model(shared_models: Path, standin: Path, count: int) -> None:
-    """N files in order, each whole and with an op on the Edge TPU; placements and figures are those of all together."""
+    """N complete files in order, each with an op on the Edge TPU; placements and figures are the totals."""
     data = (shared_models / MOBILENET).read_bytes()
     result = compile_(data, name="net", segments=count)
     assert result.segments == tuple(f"net_segment_{i}_of_{count}_edgetpu.tflite" for i in range(count))
@@ -72,13 +72,13 @@ def test_segments_make_up_the_model(shared_models: Path, standin: Path, count: i
 
 @pytest.mark.parametrize(
     ("segments", "message"),
-    [(1, "expected 2 or more, got 1"), (-3, "expected 2 or more"), (40, "cannot be cut into 40 segments")],
+    [(1, "expected 2 or more, got 1"), (-3, "expected 2 or more"), (40, "too few for 40 segments")],
 )
 def test_segments_that_cannot_be(shared_models: Path, standin: Path, segments: int, message: str) -> None:
-    """Fewer than two, or more than there are ops, is wrong use; the compiler is not started."""
+    """Fewer than two segments, or more than ops, are a usage error; the compiler is not started."""
     with pytest.raises(UsageError, match=message):
         compile_((shared_models / MOBILENET).read_bytes(), segments=segments)
-    with pytest.raises(UsageError, match="do not go together"):
+    with pytest.raises(UsageError, match="exclude each other"):
         compile_((shared_models / MOBILENET).read_bytes(), segments=2, companions=(_companion(shared_models),))
     assert not standin.exists()
 
@@ -87,19 +87,15 @@ def test_segments_that_cannot_be(shared_models: Path, standin: Path, segments: i
     ("scenario", "cause", "words"),
     [
         ("second-segment-fails", "large-activations", "too large"),
-        ("version-only", "unknown", "did not say that the model was compiled"),
-        (
-            "torn-pipeline",
-            "broken-pipeline",
-            "segment 1 reads 'nowhere', which is no input and no output of an earlier segment",
-        ),
+        ("version-only", "unknown", "did not report that the model was compiled"),
+        ("torn-pipeline", "broken-pipeline", "segment 1 reads 'nowhere', which no input and no earlier segment gives"),
         ("no-file", "no-file", "wrote no thing_segment_0_of_2_edgetpu.tflite"),
     ],
 )
 def test_segments_succeed_together_or_not_at_all(
     shared_models: Path, standin: Path, monkeypatch: pytest.MonkeyPatch, scenario: str, cause: str, words: str
 ) -> None:
-    """One segment that fails, is missing or does not fit is a failure of the whole, whatever the exit code."""
+    """One segment that fails, is missing or does not match is a failure of the compilation, for any exit code."""
     monkeypatch.setenv("EDGETPU_STANDIN_SCENARIO", scenario)
     monkeypatch.setenv("EDGETPU_STANDIN_EXIT", "0")
     with pytest.raises(CompilerError) as caught:
@@ -113,7 +109,7 @@ def _companion(models: Path, name: str = "other", file: str = SPLIT) -> Companio
 
 
 def test_co_compiled_models_come_back_together(shared_models: Path, standin: Path) -> None:
-    """One call with all models, the main one first; every file comes back, figures of the others stand apart."""
+    """One call compiles all models, the main one first; every file is returned, with separate figures."""
     data = (shared_models / MOBILENET).read_bytes()
     others = (_companion(shared_models), _companion(shared_models, "third", "coral/keras_lstm_mnist_ptq.tflite"))
     result = compile_(data, name="net", companions=others)
@@ -130,15 +126,15 @@ def test_co_compiled_models_come_back_together(shared_models: Path, standin: Pat
 
 
 def test_companions_that_cannot_be(shared_models: Path, small: bytes, standin: Path) -> None:
-    """A float model, a compiled one and two of one name are refused with what to give instead, before anything runs."""
+    """A float model, a compiled one and a repeated name are refused with a fix, before anything runs."""
     floats = (Path(__file__).resolve().parents[1] / "data" / "digits_float.tflite").read_bytes()
     with pytest.raises(UnfitModelError, match="'digits' is not quantized") as caught:
         compile_(small, companions=(Companion("digits", floats),))
     assert "build it with -t edgetpu" in caught.value.hint
     compiled = (shared_models / SPLIT.replace(".tflite", "_edgetpu.tflite")).read_bytes()
-    with pytest.raises(UnfitModelError, match="'done' was compiled already"):
+    with pytest.raises(UnfitModelError, match="'done' is already compiled"):
         compile_(small, companions=(Companion("done", compiled),))
-    with pytest.raises(UsageError, match="two models are called 'thing'"):
+    with pytest.raises(UsageError, match="two models have the name 'thing'"):
         compile_(small, companions=(_companion(shared_models, "thing"),))
     with pytest.raises(UnfitModelError):
         compile_(small, companions=(Companion("text", b"no model"),))
@@ -148,7 +144,7 @@ def test_companions_that_cannot_be(shared_models: Path, small: bytes, standin: P
 def test_a_companion_that_the_compiler_refuses_is_named(
     shared_models: Path, small: bytes, standin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the compiler names one of several models, the message has the user's name for it."""
+    """When the compiler refuses one of several models, the message has the user's name for it."""
     program = Path(edgetpu_standin.install(standin.parent))
     program.write_text(
         "#!/bin/sh\necho 'Edge TPU Compiler version 16.0.384591198'\n"

@@ -1,4 +1,4 @@
-"""LiteRT's compiler for Qualcomm is believed only where it left a readable file, and its absence is said plainly."""
+"""LiteRT's compiler for Qualcomm succeeds only with a readable file, and a missing SDK is reported as such."""
 
 import importlib.util
 from pathlib import Path
@@ -22,7 +22,7 @@ def model(shared_models: Path) -> bytes:
 
 @pytest.fixture
 def dispatched(model: bytes) -> bytes:
-    """The model as the compiler would leave it: all but the last op in one dispatch op."""
+    """The model as the compiler would write it: all but the last op in one dispatch op."""
     cut = edgetpu_standin.cut(model, 12)
     return cut.replace(b"\x11\0\0\0edgetpu-custom-op\0", b"\x0b\0\0\0DISPATCH_OP\0".ljust(22, b"\0"))
 
@@ -32,7 +32,7 @@ def request(model: bytes, *socs: str) -> CompileRequest:
 
 
 def test_known_chips_are_those_of_the_installed_litert() -> None:
-    """The list of chips is read from LiteRT, not kept here."""
+    """The list of SoCs comes from the installed LiteRT."""
     assert "SM8550" in known_socs()
     assert "ALL" not in known_socs()
     assert "qnn" in compiler_ids()
@@ -42,7 +42,7 @@ def test_known_chips_are_those_of_the_installed_litert() -> None:
 def test_without_the_sdk_it_is_skipped_and_leaves_nothing(
     model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The real compiler runs, fails without raising and leaves an empty file and a log: none of it reaches the user."""
+    """The real compiler fails without raising and leaves an empty file and a log, which do not reach the user."""
     work = tmp_path / "work"
     temporary = tmp_path / "temporary"
     work.mkdir()
@@ -62,7 +62,7 @@ def test_without_the_sdk_it_is_skipped_and_leaves_nothing(
 
 @no_sdk
 def test_doctor_says_what_is_missing() -> None:
-    """Doctor tells the compiler, which is there, from the SDK, which is not."""
+    """Doctor distinguishes the compiler, which is installed, from the SDK, which is not."""
     info = QnnAotCompiler().find()
     assert not info.found
     assert "SDK" in info.problem
@@ -70,15 +70,15 @@ def test_doctor_says_what_is_missing() -> None:
 
 
 def test_no_chip_is_skipped_with_the_choices(model: bytes) -> None:
-    """Ahead-of-time compilation is per chip; without one there is nothing to do, and the reason says what happens."""
+    """Without a SoC nothing is compiled ahead of time, and the reason says what happens instead."""
     result = QnnAotCompiler().compile(request(model))
     assert result.status == "skipped"
-    assert "no chip" in result.reason
+    assert "no SoC" in result.reason
     assert "SM8550" in result.hint
 
 
 def test_a_chip_without_ahead_of_time_compilation_is_skipped(model: bytes) -> None:
-    """A chip that LiteRT does not compile for is skipped with the chips it does, and nothing is written."""
+    """A SoC that LiteRT does not compile for is skipped with the supported ones, and nothing is written."""
     result = QnnAotCompiler().compile(CompileRequest(model=model, name="m", scheme="int8", socs=("SM7150",)))
     assert result.status == "skipped"
     assert "SM7150" in result.reason
@@ -87,13 +87,13 @@ def test_a_chip_without_ahead_of_time_compilation_is_skipped(model: bytes) -> No
 
 
 def test_unknown_option_is_a_usage_error(model: bytes) -> None:
-    """There are no options; one that is given is not ignored."""
+    """An unknown option is not ignored."""
     with pytest.raises(UsageError, match="unknown option 'fast'"):
         QnnAotCompiler().compile(CompileRequest(model, "kws", "int8", {"fast": True}, ("SM8550",)))
 
 
 def test_compiled_files_are_named_by_chip(model: bytes, dispatched: bytes) -> None:
-    """One file per chip, counted from the compiler's own figures where it gives them and from the file where not."""
+    """One file per SoC; counts come from the compiler's report, or else from the file."""
     stats = [{"offloaded": 12, "total": 13, "partitions": 1}]
     report = {"SM8550": {"data": dispatched, "stats": stats}, "SM8650": {"data": dispatched, "stats": []}}
     result = interpret(request(model, "SM8550", "SM8650"), report, version="2", sdk=True, log="")
@@ -107,7 +107,7 @@ def test_compiled_files_are_named_by_chip(model: bytes, dispatched: bytes) -> No
 
 
 def test_nothing_taken_is_a_warning(model: bytes) -> None:
-    """A file that came back unchanged is a success with a warning."""
+    """An unchanged file is a success with a warning."""
     result = interpret(request(model, "SM8550"), {"SM8550": {"data": model}}, version="2", sdk=True, log="")
     assert result.status == "compiled"
     assert "SM8550: no op" in result.warnings[0]
@@ -125,7 +125,7 @@ def test_nothing_taken_is_a_warning(model: bytes) -> None:
     ],
 )
 def test_failure_with_the_sdk_is_an_error(model: bytes, dispatched: bytes, entry: dict | None, words: str) -> None:
-    """With the SDK there, a chip that was asked for and not delivered is the compiler's failure, and names the chip."""
+    """With the SDK, a requested SoC without a file is the compiler's failure, and the error names the SoC."""
     report = {"SM8550": {"data": dispatched}} | ({"SM8650": entry} if entry is not None else {})
     with pytest.raises(CompilerError) as caught:
         interpret(request(model, "SM8550", "SM8650"), report, version="2", sdk=True, log="line 1\nline 2")
@@ -137,7 +137,7 @@ def test_failure_with_the_sdk_is_an_error(model: bytes, dispatched: bytes, entry
 
 
 def test_crash_before_the_report_is_an_error(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A compiler that dies is one clear error with the end of its log."""
+    """A compiler that dies gives one error with the end of its log."""
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(CompilerError, match="exit code 1 before it reported"):
         QnnAotCompiler().compile(request(model, "SM8550"))

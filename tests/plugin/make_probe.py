@@ -1,6 +1,6 @@
-"""Write two models: `probe.tflite`, int8 ops on both sides of Vela's limits, `float_op.tflite`, one op left in float.
+"""Write two models: `probe.tflite`, int8 ops on both sides of Vela's limits, `float_op.tflite`, with one float op.
 
-Run by tests/test_plugin.py in a process of its own, because TensorFlow stays loaded wherever it was imported.
+tests/test_plugin.py runs it in a separate process, because TensorFlow cannot be unloaded.
 """
 
 import os
@@ -24,7 +24,7 @@ def probe(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
     nearest = tf.compat.v1.image.resize_nearest_neighbor
     line = tf.reshape(x, (1, -1))
     return (
-        # taken
+        # supported
         tf.nn.conv2d(x, weights(3, 3, 8, 4), 2, "SAME"),
         tf.nn.conv2d(x, weights(3, 3, 8, 4), 4, "VALID"),
         tf.nn.conv2d(x, weights(3, 3, 8, 4), 1, "VALID", dilations=2),
@@ -46,7 +46,7 @@ def probe(x: tf.Tensor) -> tuple[tf.Tensor, ...]:
         tf.maximum(x, tf.zeros_like(x)) * tf.nn.leaky_relu(x),
         tf.tile(x, [1, 2, 2, 1]),
         x[:, 1:9:2, ::2, :],
-        # left to the CPU
+        # on the CPU
         tf.nn.conv2d(x, weights(5, 5, 8, 4), 4, "SAME"),
         tf.nn.depthwise_conv2d(x, weights(3, 3, 8, 1), [1, 4, 4, 1], "VALID"),
         tf.nn.avg_pool2d(x, 9, 1, "SAME"),
@@ -70,7 +70,7 @@ def write(path: Path, function: Callable[..., object]) -> None:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = lambda: ([RANDOM.normal(size=shape).astype(np.float32)] for _ in range(2))
     if path.stem == "float_op":
-        # 16-bit activations: the converter has no such hard swish and leaves it in float.
+        # The converter has no hard swish with 16-bit activations and keeps it in float.
         ops = tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
         converter.target_spec.supported_ops = [ops, tf.lite.OpsSet.TFLITE_BUILTINS]
     else:

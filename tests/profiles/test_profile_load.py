@@ -1,4 +1,4 @@
-"""load_profile: the four targets load; every kind of fault is found, named by file and key path, all at once."""
+"""load_profile: the four targets load, and one error reports all faults with their file and key path."""
 
 import re
 from pathlib import Path
@@ -97,7 +97,7 @@ def changed(text: str, old: str, new: str) -> str:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_built_in_targets_load(target: str) -> None:
-    """Every built-in target loads, has schemes that exist, an op table for each variant, and sources for its rows."""
+    """Every built-in target loads, with existing schemes, an op table for each variant, and sources for its rows."""
     profile = load_profile(REPOSITORY / "targets" / target)
     assert profile.id == target
     assert profile.batch == 1
@@ -120,12 +120,12 @@ def test_built_in_targets_load(target: str) -> None:
     ],
 )
 def test_scheme_table(target: str, expected: list[str]) -> None:
-    """Targets take the schemes of TensorFlow's table, in order of preference."""
+    """Targets have their schemes in order of preference."""
     assert [rule.scheme for rule in load_profile(REPOSITORY / "targets" / target).schemes] == expected
 
 
 def test_integer_only_targets_ask_for_their_details() -> None:
-    """The Edge TPU and the legacy Hexagon want dense layers per tensor; HTP takes them per channel; inputs are int8."""
+    """The Edge TPU and the legacy Hexagon need dense layers per tensor, the HTP per channel; inputs are int8."""
     edgetpu = load_profile(REPOSITORY / "targets" / "edgetpu").schemes[0]
     assert (edgetpu.io, edgetpu.fully_connected) == ("INT8", "per-tensor")
     htp, legacy = load_profile(REPOSITORY / "targets" / "hexagon").variants
@@ -136,7 +136,7 @@ def test_integer_only_targets_ask_for_their_details() -> None:
 
 
 def test_reads_what_the_file_says(tmp_path: Path) -> None:
-    """Values arrive; rows lie over the defaults; variants inherit what they leave out."""
+    """Values are read, rows override the defaults, and variants inherit what they omit."""
     profile = load_profile(write(tmp_path))
     one, two = profile.variants
     assert (profile.id, profile.fallback, profile.bundle.delegate, profile.folder) == ("npu", "host", "none", tmp_path)
@@ -158,7 +158,7 @@ def test_reads_what_the_file_says(tmp_path: Path) -> None:
 
 
 def test_hash_is_of_the_bytes(tmp_path: Path) -> None:
-    """The same bytes have the same hash wherever they lie; a byte in any of the files changes it."""
+    """The same bytes have the same hash in any folder; a byte in any of the files changes it."""
     hashes = set()
     texts_of = [
         (PROFILE, OPS, OPS),
@@ -176,7 +176,7 @@ def test_hash_is_of_the_bytes(tmp_path: Path) -> None:
     assert load_profile(write(again)).sha256 in hashes
 
 
-#: what is replaced, by what, and the fault: key path and message
+#: Replaced text, its replacement, and the fault: key path and message.
 PROFILE_FAULTS = [
     ("schema = 1", "schema = 2", "schema: expected 1, got 2"),
     ("schema = 1\n", "", "schema: missing: expected an integer"),
@@ -193,7 +193,7 @@ PROFILE_FAULTS = [
     (
         'io = "INT8"',
         '[[quantization.schemes]]\nscheme = "int8"',
-        "[quantization].schemes[1].scheme: 'int8' stands here twice",
+        "[quantization].schemes[1].scheme: 'int8' is used twice",
     ),
     (
         '[[quantization.schemes]]\nscheme = "int8"\nio = "INT8"',
@@ -217,14 +217,14 @@ PROFILE_FAULTS = [
     ('[compiler]\nid = "npu"', '[compiler]\nid = "npu"\nschemes = ["int9"]', "[compiler].schemes[0]: expected one of"),
     ('io = "INT8"', "chip = { arch = 73 }", "[quantization].schemes[0].chip.arch: unknown key"),
     ('io = "INT8"', 'mixed = ["int4"]', "[quantization].schemes[0].mixed: expected one of float32, int16, got 'int4'"),
-    ('io = "INT8"', "mixed_chip = { min_arch = 73 }", "[quantization].schemes[0].mixed_chip: says nothing without"),
+    ('io = "INT8"', "mixed_chip = { min_arch = 73 }", "[quantization].schemes[0].mixed_chip: has no effect without"),
     ('io = "INT8"', "wide_bias = 64", "[quantization].schemes[0].wide_bias: expected true or false, got 64"),
     (
         'io = "INT8"',
         'mixed = ["int16"]\nmixed_chip = { arch = 73 }',
         "[quantization].schemes[0].mixed_chip.arch: unknown key",
     ),
-    ('io = "INT8"', "chip = { min_arch = 73 }", "[quantization].schemes: expected at least one scheme for every chip"),
+    ('io = "INT8"', "chip = { min_arch = 73 }", "[quantization].schemes: expected at least one scheme without `chip`"),
     (
         "on_chip_bytes = 1000",
         "on_chip_bytes = 9\nlayout = { rows = 0 }",
@@ -243,10 +243,10 @@ PROFILE_FAULTS = [
     (
         'template = "linux"',
         'template = "linux"\ndelegate = "vpu"',
-        "[bundle].delegate: expected one of none, gpu, qnn,",
+        "[bundle].delegate: expected one of none, gpu, edgetpu,",
     ),
-    ('id = "two"', 'id = "one"', "[[variants]][1].id: 'one' stands here twice"),
-    ('archs = ["v2"]', 'archs = ["v3"]', "[[variants]][1].archs: no chip under [socs] has arch 'v3'"),
+    ('id = "two"', 'id = "one"', "[[variants]][1].id: 'one' is used twice"),
+    ('archs = ["v2"]', 'archs = ["v3"]', "[[variants]][1].archs: no SoC under [socs] has arch 'v3'"),
     ('archs = ["v2"]', "archs = [2]", "[[variants]][1].archs: expected a list of strings, got [2]"),
     ('arch = "v2"\n', 'arch = "v2"\nfloat16 = "yes"\n', "[socs].CHIP.float16: expected true or false, got 'yes'"),
     (
@@ -254,14 +254,14 @@ PROFILE_FAULTS = [
         'level = "sure"',
         "[[sources]][0].level: expected one of measured, source, documentation",
     ),
-    ('url = "https://example.com"\n', "", "[[sources]][0].url: a source of level 'documentation' needs the address"),
+    ('url = "https://example.com"\n', "", "[[sources]][0].url: a source of level 'documentation' needs its address"),
     ('table = "ops-two.toml"', 'table = "none.toml"', "none.toml: cannot be read"),
 ]
 
 
 @pytest.mark.parametrize(("old", "new", "fault"), PROFILE_FAULTS)
 def test_faults_of_a_profile(tmp_path: Path, old: str, new: str, fault: str) -> None:
-    """Each kind of fault in profile.toml is named by file, key path, expectation and what stands there."""
+    """Each kind of fault in profile.toml is reported with file, key path, expected and actual value."""
     path = write(tmp_path, changed(PROFILE, old, new))
     with pytest.raises(ProfileError) as caught:
         load_profile(path)
@@ -271,7 +271,7 @@ def test_faults_of_a_profile(tmp_path: Path, old: str, new: str, fault: str) -> 
 
 
 def test_a_profile_without_sources_is_refused(tmp_path: Path) -> None:
-    """Facts need a source."""
+    """A profile needs sources for its facts."""
     path = write(tmp_path, re.sub(r"\[\[sources\]\].*", "", PROFILE, flags=re.S))
     with pytest.raises(ProfileError, match="needs at least one source"):
         load_profile(path)
@@ -286,7 +286,7 @@ OPS_FAULTS = [
         "[[row]][0].ops: expected a TFLite builtin name or CUSTOM:name, got 'conv'",
     ),
     ('ops = ["CONV_2D"]', "ops = []", "[[row]][0].ops: expected at least one op name"),
-    ('ops = ["ADD"', 'ops = ["CONV_2D"', "[[row]][1].ops: CONV_2D stands in an earlier row"),
+    ('ops = ["ADD"', 'ops = ["CONV_2D"', "[[row]][1].ops: CONV_2D is in an earlier row"),
     (
         'source = "sheet"',
         'source = "book"',
@@ -334,9 +334,9 @@ OPS_FAULTS = [
     ),
     ("stride_w = [1, 3]", "stride_w = [3, 1]", "[defaults].range.stride_w: expected lowest <= highest, got [3, 1]"),
     ("stride_w = [1, 3]", "stride_w = 3", "[defaults].range.stride_w: expected [lowest, highest], got 3"),
-    ("CONV_2D = 3", "MUL = 3", "[max_version].MUL: no row names this op"),
+    ("CONV_2D = 3", "MUL = 3", "[max_version].MUL: no row has this op"),
     ("CONV_2D = 3", "CONV_2D = 0", "[max_version].CONV_2D: expected an integer from 1, got 0"),
-    ("DIV =", "ADD =", "[refused].ADD: a row takes this op"),
+    ("DIV =", "ADD =", "[refused].ADD: a row supports this op"),
     ('"it does not divide"', '""', "[refused].DIV: expected a sentence, got ''"),
     ("max_versions = { CONV_2D = 5 }", 'max_runtime_version = "new"', "[file].max_runtime_version: expected a version"),
     ("[refused]", "[refuse]", "refuse: unknown key, did you mean 'refused'?"),
@@ -345,7 +345,7 @@ OPS_FAULTS = [
 
 @pytest.mark.parametrize(("old", "new", "fault"), OPS_FAULTS)
 def test_faults_of_an_op_table(tmp_path: Path, old: str, new: str, fault: str) -> None:
-    """Each kind of fault in an op table is named by file and key path."""
+    """Each kind of fault in an op table is reported with file and key path."""
     with pytest.raises(ProfileError) as caught:
         load_profile(write(tmp_path, ops=changed(OPS, old, new)))
     assert f"{tmp_path / 'ops.toml'}: {fault}" in caught.value.message
@@ -369,7 +369,7 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"schema = ", b"\xff\xfe\x00", b""])
 def test_files_that_are_no_profile(tmp_path: Path, content: bytes) -> None:
-    """Broken TOML, other encodings and empty files are profile errors that name the file."""
+    """Invalid TOML, other encodings and empty files are profile errors that name the file."""
     path = tmp_path / "profile.toml"
     path.write_bytes(content)
     with pytest.raises(ProfileError, match=re.escape(str(path))):
@@ -392,15 +392,15 @@ def npu(tmp_path: Path) -> TargetProfile:
     ("variant", "soc", "expected"), [("", "", "one"), ("two", "", "two"), ("", "chip", "two"), ("one", "CHIP", "one")]
 )
 def test_variants_are_chosen(npu: TargetProfile, variant: str, soc: str, expected: str) -> None:
-    """By id, else by the chip in any case, else the first."""
+    """By id, else by the SoC (case-insensitive), else the first."""
     assert choose_variant(npu, variant=variant, soc=soc).id == expected
 
 
 @pytest.mark.parametrize(
-    ("variant", "soc", "hint"), [("tow", "", "variants are: one, two"), ("", "CHOP", "chips are: CHIP")]
+    ("variant", "soc", "hint"), [("tow", "", "variants are: one, two"), ("", "CHOP", "SoCs are: CHIP")]
 )
 def test_unknown_variants_are_refused(npu: TargetProfile, variant: str, soc: str, hint: str) -> None:
-    """An unknown variant or chip is an error that lists those known."""
+    """An unknown variant or SoC is an error that lists the known ones."""
     with pytest.raises(UsageError, match="did you mean") as caught:
         choose_variant(npu, variant=variant, soc=soc)
     assert caught.value.hint == hint
@@ -408,7 +408,7 @@ def test_unknown_variants_are_refused(npu: TargetProfile, variant: str, soc: str
 
 @pytest.mark.parametrize(("arch", "soc", "kinds"), [("v2", "CHIP", ()), ("v3", "CHIP", ("int16",)), ("v3", "", ())])
 def test_mixing_is_a_matter_of_the_chip(tmp_path: Path, arch: str, soc: str, kinds: tuple[str, ...]) -> None:
-    """Single ops get more than int8 only on a chip that was given and is like `mixed_chip`; int8 itself is for all."""
+    """Single ops get wider types only on a specified SoC that meets `mixed_chip`; int8 is available on all."""
     text = changed(PROFILE, 'io = "INT8"', 'mixed = ["int16"]\nmixed_chip = { min_arch = 3 }\nwide_bias = false')
     profile = load_profile(write(tmp_path, text.replace('"v2"', f'"{arch}"')))
     (rule,) = choose_variant(profile, soc=soc).schemes

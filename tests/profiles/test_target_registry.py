@@ -1,4 +1,4 @@
-"""The registry: one door for all targets, through entry points; a broken plugin is a warning."""
+"""The registry: all targets come from entry points; a broken plugin is a warning."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import pytest
 
 from edgepack.errors import ProfileError, UsageError
 from edgepack.profiles import registry
-from edgepack.profiles.registry import GROUP, all_targets, collect, get_target, known_ids, load_door, warnings
+from edgepack.profiles.registry import GROUP, all_targets, collect, get_target, known_ids, load_entry_point, warnings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILTIN = "edgepack.resources:builtin_target_dir"
@@ -25,16 +25,16 @@ def _fresh() -> Iterator[None]:
 
 @pytest.fixture
 def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on the import path for packages of plugins."""
+    """A folder on the import path for plugin packages."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
 
 
 def install(plugins: Path, monkeypatch: pytest.MonkeyPatch, *entries: tuple[str, str]) -> None:
-    """Let the interpreter see entry points besides the built-in ones."""
+    """Add entry points to the built-in ones."""
     builtin = [EntryPoint(target, BUILTIN, GROUP) for target in ("android-gpu", "cpu", "edgetpu", "hexagon")]
-    mine = [EntryPoint(name, value, GROUP) for name, value in entries]
-    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [*builtin, *mine])
+    added = [EntryPoint(name, value, GROUP) for name, value in entries]
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [*builtin, *added])
 
 
 def package(plugins: Path, name: str, target_id: str, code: str = "") -> None:
@@ -48,7 +48,7 @@ def package(plugins: Path, name: str, target_id: str, code: str = "") -> None:
 
 
 def test_the_four_targets() -> None:
-    """The built-in targets are found, sorted, without a warning."""
+    """The built-in targets are found, sorted, without warnings."""
     assert [name for name in all_targets() if name in {"android-gpu", "cpu", "edgetpu", "hexagon"}] == [
         "android-gpu",
         "cpu",
@@ -59,14 +59,14 @@ def test_the_four_targets() -> None:
 
 
 def test_built_in_targets_come_through_the_door_of_plugins() -> None:
-    """The entry points of pyproject.toml name exactly the folders under targets/."""
+    """The entry points of pyproject.toml are exactly the folders under targets/."""
     import tomllib
 
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
     assert set(declared) == {path.parent.name for path in (REPOSITORY / "targets").glob("*/profile.toml")}
     assert set(declared.values()) == {BUILTIN}
     for name, value in declared.items():
-        assert load_door(EntryPoint(name, value, GROUP)).id == name
+        assert load_entry_point(EntryPoint(name, value, GROUP)).id == name
 
 
 def test_a_package_is_a_target(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +79,7 @@ def test_a_package_is_a_target(plugins: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_function_is_a_door(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A function from id to folder serves several targets."""
+    """One function from id to folder can provide several targets."""
     package(plugins, "their_data", "their-npu")
     (plugins / "their_code.py").write_text(
         "from pathlib import Path\ndef folder(target_id):\n    return Path(__file__).parent / 'their_data'\n"
@@ -92,7 +92,7 @@ BROKEN = [
     ("broken_raises", "raise RuntimeError('no licence')", "RuntimeError: no licence"),
     ("broken_exits", "raise SystemExit(3)", "SystemExit"),
     ("broken_import", "import package_that_is_not_there", "ModuleNotFoundError"),
-    ("broken_folder", "", "expected a package whose folder holds profile.toml"),
+    ("broken_folder", "", "expected a package whose folder contains profile.toml"),
     ("broken_value:answer", "answer = 42", "expected a package or a function that returns a folder, got int"),
     ("broken_return:folder", "def folder(target_id):\n    return 42", "to return a folder, got int"),
     ("broken_call:folder", "def folder():\n    return 42", "TypeError"),
@@ -103,7 +103,7 @@ BROKEN = [
 def test_a_broken_plugin_is_a_warning(
     plugins: Path, monkeypatch: pytest.MonkeyPatch, value: str, code: str, message: str
 ) -> None:
-    """Whatever a plugin does when it is loaded, the other targets stand and a warning says what is wrong."""
+    """When loading a plugin fails in any way, the other targets are available and a warning has the reason."""
     folder = plugins / value.partition(":")[0]
     folder.mkdir()
     (folder / "__init__.py").write_text(code)
@@ -117,7 +117,7 @@ def test_a_broken_plugin_is_a_warning(
 
 
 def test_faults_of_a_plugins_profile_are_its_warning(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plugin whose profile has faults is left out, and its faults are said."""
+    """A plugin whose profile has faults is not available, and a warning lists the faults."""
     package(plugins, "faulty_npu", "faulty")
     (plugins / "faulty_npu" / "ops.toml").write_text("x = 1")
     install(plugins, monkeypatch, ("faulty", "faulty_npu"))
@@ -126,7 +126,7 @@ def test_faults_of_a_plugins_profile_are_its_warning(plugins: Path, monkeypatch:
 
 
 def test_the_id_is_the_entry_points_name(plugins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A profile under another name than its entry point is refused."""
+    """A profile whose id differs from the name of its entry point is refused."""
     package(plugins, "misnamed_npu", "npu-a")
     install(plugins, monkeypatch, ("npu-b", "misnamed_npu"))
     with pytest.raises(ProfileError, match="id: expected 'npu-b', the name of its entry point, got 'npu-a'"):
@@ -134,8 +134,8 @@ def test_the_id_is_the_entry_points_name(plugins: Path, monkeypatch: pytest.Monk
 
 
 def test_two_packages_for_one_id() -> None:
-    """A built-in target cannot be displaced; of two plugins the first by address is kept; both are said."""
-    found = collect(
+    """A built-in target cannot be replaced; of two plugins the first by value is used; both cases are warnings."""
+    registered = collect(
         [
             EntryPoint("cpu", "their_cpu", GROUP),
             EntryPoint("cpu", BUILTIN, GROUP),
@@ -143,26 +143,29 @@ def test_two_packages_for_one_id() -> None:
             EntryPoint("npu", "a_package", GROUP),
         ]
     )
-    assert {name: entry.value for name, entry in found.doors.items()} == {"cpu": BUILTIN, "npu": "a_package"}
-    assert len(found.warnings) == 2
-    assert "'cpu'" in found.warnings[0]
-    assert "their_cpu" in found.warnings[0]
+    assert {name: entry.value for name, entry in registered.entry_points.items()} == {
+        "cpu": BUILTIN,
+        "npu": "a_package",
+    }
+    assert len(registered.warnings) == 2
+    assert "'cpu'" in registered.warnings[0]
+    assert "their_cpu" in registered.warnings[0]
 
 
 def test_a_distribution_seen_twice_is_no_conflict() -> None:
-    """The same entry point found twice on the path (an editable install and PYTHONPATH) is one."""
+    """An entry point that is on the path twice (an editable install and PYTHONPATH) counts once."""
     assert collect([EntryPoint("cpu", BUILTIN, GROUP)] * 2).warnings == ()
 
 
 def test_without_metadata_the_checkouts_targets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a bare checkout, with nothing installed, the built-in targets are there."""
+    """In a checkout that is not installed, the built-in targets are available."""
     monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: [])
     assert known_ids() == ("android-gpu", "cpu", "edgetpu", "hexagon")
     assert list(all_targets()) == list(known_ids())
 
 
 def test_an_unknown_target_lists_those_known() -> None:
-    """A typing error gets the nearest target and the list."""
+    """The error for an unknown target suggests the most similar one and lists all."""
     with pytest.raises(UsageError, match="unknown target 'edgtpu', did you mean 'edgetpu'") as caught:
         get_target("edgtpu")
     assert "cpu" in caught.value.hint

@@ -1,1 +1,1 @@
-"""Arm Ethos-U55 as an edgepack target: profile.toml and ops.toml beside this file, Vela in compiler.py."""
+"""Arm Ethos-U55 as an edgepack target: profile.toml and ops.toml in this folder, Vela in compiler.py."""

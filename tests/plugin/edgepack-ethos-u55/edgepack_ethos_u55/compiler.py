@@ -1,11 +1,11 @@
-"""Arm's Vela: int8 .tflite in; out a .tflite with `ethos-u` custom ops, and a report of the ops left to the CPU."""
+"""Arm's Vela: compiles an int8 .tflite to one with `ethos-u` custom ops, and reports the ops that run on the CPU."""
 
 import re
 import tempfile
 from pathlib import Path
 
 from edgepack import tools
-from edgepack.compilers import CompiledOp, CompileRequest, CompileResult, check_options
+from edgepack.compilers import CompiledOp, Compiler, CompileRequest, CompileResult, check_options
 from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import Model, read_model
@@ -28,7 +28,7 @@ _OPTIONS: dict[str, type] = {
     "arena_cache_size": int,
 }
 
-#: What Vela says of an operator that it leaves to the CPU.
+#: Vela's message about an operator that runs on the CPU.
 _HOST = re.compile(r"^Warning \(supported operators\) operator: (\S+), ofm: '(.*)'\nReason: (.*)$", re.MULTILINE)
 _FIGURES = {
     "sram_kib": r"^Total SRAM used\s+([\d.]+) KiB",
@@ -39,13 +39,13 @@ _FIGURES = {
 }
 
 
-class VelaCompiler:
-    """Wrapper around `vela` of the package ethos-u-vela."""
+class VelaCompiler(Compiler):
+    """Wrapper around the program `vela` of the package ethos-u-vela."""
 
     id = "vela"
 
     def find(self) -> tools.ToolInfo:
-        """Return whether Vela is there and its version."""
+        """Return whether Vela is installed and its version."""
         return tools.find(_TOOL)
 
     def compile(self, request: CompileRequest, timeout: float = 600.0) -> CompileResult:
@@ -59,8 +59,8 @@ class VelaCompiler:
             `compiled` with `NAME_vela.tflite`, and a placement for every op; or `skipped` without Vela.
 
         Raises:
-            UsageError: Unknown option.
-            ToolMissingError: EDGEPACK_VELA is set to something that is not a program.
+            UsageError: An option is unknown.
+            ToolMissingError: EDGEPACK_VELA is not the path of a program.
             CompilerError: Vela failed.
         """
         check_options(request.options, _OPTIONS, self.id)
@@ -75,35 +75,35 @@ class VelaCompiler:
         with tempfile.TemporaryDirectory(prefix="edgepack-vela-") as name:
             folder = Path(name)
             (folder / "model.tflite").write_bytes(request.model)
-            done = tools.run(
+            completed = tools.run(
                 [str(program), "model.tflite", "--output-dir", ".", *arguments],
                 cwd=folder,
                 timeout=timeout,
                 name=_TOOL.name,
             )
-            made = folder / "model_vela.tflite"
-            if done.exit_code != 0 or not made.is_file():
-                raise _failure(done)
-            data = made.read_bytes()
+            output = folder / "model_vela.tflite"
+            if completed.exit_code != 0 or not output.is_file():
+                raise _failure(completed)
+            data = output.read_bytes()
         try:
             compiled = read_model(data)
         except ModelFileError as error:
-            raise CompilerError(f"Vela wrote a file that is not whole: {error.message}", hint="build again") from error
-        placements, warnings = placements_of(read_model(request.model), compiled, done.output)
+            raise CompilerError(f"Vela wrote an incomplete file: {error.message}", hint="build again") from error
+        placements, warnings = placements_of(read_model(request.model), compiled, completed.output)
         return CompileResult(
             status="compiled",
             tool=_TOOL.name,
             version=tools.version_of(_TOOL, program),
             files={f"{request.name}_vela.tflite": data},
             placements=placements,
-            figures=_figures(done.output),
+            figures=_figures(completed.output),
             warnings=warnings,
-            log_text=done.output,
+            log_text=completed.output,
         )
 
 
 def host_operators(log: str) -> dict[str, tuple[str, str]]:
-    """Return the operators that Vela reports for the CPU: name of the output -> (operator, reason)."""
+    """Return the operators that Vela places on the CPU: name of the output -> (operator, reason)."""
     return {output: (operator, reason.strip()) for operator, output, reason in _HOST.findall(log)}
 
 
@@ -126,28 +126,31 @@ def placements_of(source: Model, compiled: Model, log: str) -> tuple[tuple[Compi
 
 
 def _figures(log: str) -> dict[str, float]:
-    found = {name: re.search(pattern, log, re.MULTILINE) for name, pattern in _FIGURES.items()}
+    matches = {name: re.search(pattern, log, re.MULTILINE) for name, pattern in _FIGURES.items()}
     return {
         name: float(match.group(1)) if "." in match.group(1) else int(match.group(1))
-        for name, match in found.items()
+        for name, match in matches.items()
         if match
     }
 
 
-def _failure(done: tools.Completed) -> CompilerError:
-    if match := re.search(r"Error: (\w+) '(.*)' Does not have valid TFLite Semantics\.\n((?: .*\n?)*)", done.output):
+def _failure(completed: tools.Completed) -> CompilerError:
+    if match := re.search(
+        r"Error: (\w+) '(.*)' Does not have valid TFLite Semantics\.\n((?: .*\n?)*)", completed.output
+    ):
         operator, output, lines = match.groups()
         cause = ", ".join(line.strip(" -,") for line in lines.splitlines())
         return CompilerError(
             f"Vela refuses the whole file because of {operator} '{output}': {cause}",
-            hint="quantize the model throughout: this op was left in a type that Vela does not read",
-            details={"exit_code": done.exit_code, "log_tail": tools.tail(done.output)},
+            hint="quantize the whole model: this op has a data type that Vela does not support",
+            details={"exit_code": completed.exit_code, "log_tail": tools.tail(completed.output)},
         )
-    lines = [line for line in done.output.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it printed nothing"
-    how = f"crashed with {done.signal_name}" if done.signal_name else f"ended with exit code {done.exit_code}"
+    lines = [line for line in completed.output.splitlines() if line.strip()]
+    last = lines[-1] if lines else "no output"
+    signal = completed.signal_name
+    end = f"crashed with {signal}" if signal else f"ended with exit code {completed.exit_code}"
     return CompilerError(
-        f"Vela {how}: {last}",
-        hint="'edgepack inspect' shows what is in the file; Vela takes quantized files that were not compiled before",
-        details={"exit_code": done.exit_code, "log_tail": tools.tail(done.output)},
+        f"Vela {end}: {last}",
+        hint="'edgepack inspect' shows the file's contents; Vela supports quantized files that are not compiled yet",
+        details={"exit_code": completed.exit_code, "log_tail": tools.tail(completed.output)},
     )

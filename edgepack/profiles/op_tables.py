@@ -1,4 +1,4 @@
-"""ops.toml -> OpTable. A row is `[[row]]` with `ops`, `source` and constraints of `edgepack.profiles.vocabulary`."""
+"""Reads op tables (ops.toml): `[[row]]` entries with `ops`, `source` and constraints of the vocabulary."""
 
 import re
 from collections.abc import Mapping
@@ -6,22 +6,22 @@ from typing import Any
 
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import FileRule, OpRule, OpTable
-from edgepack.profiles.table import Table
+from edgepack.profiles.toml_table import TomlTable
 from edgepack.profiles.vocabulary import CONSTRAINTS, validate_constraints
 
 
 def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: Faults) -> OpTable:
-    """Turn the contents of an op table file into values.
+    """Convert the contents of an op table file to values.
 
     Args:
         data: The file's contents.
-        source_ids: Ids of the profile's sources; every row has to name one.
+        source_ids: Ids of the profile's sources; every row must name one of them.
         faults: Where faults are added.
 
     Returns:
         The table; incomplete when faults were added.
     """
-    top = Table(data, "", faults)
+    top = TomlTable(data, "", faults)
     defaults = top.free("defaults")
     validate_constraints(defaults, "[defaults]", faults, may_cancel=False)
     max_versions = top.integers_by_name("max_version")
@@ -38,33 +38,33 @@ def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: F
             if not re.fullmatch(r"[A-Z][A-Z0-9_]*|CUSTOM:.+", op):
                 faults.expected(f"{row.path}.ops", "a TFLite builtin name or CUSTOM:name", op)
             if op in rules:
-                faults.add(f"{row.path}.ops", f"{op} stands in an earlier row")
+                faults.add(f"{row.path}.ops", f"{op} is in an earlier row as well")
             own: dict[str, Any] = dict(constraints)
             if op in max_versions:
                 own.setdefault("max-version", max_versions[op])
             if op in min_runtimes:
                 own.setdefault("min-runtime", min_runtimes[op])
-            rules[op] = OpRule(op, overlay(defaults, own), source)
+            rules[op] = OpRule(op, override(defaults, own), source)
     for name, table in (("max_version", max_versions), ("min_runtime", min_runtimes)):
         for op in table:
             if op not in rules:
-                faults.add(f"[{name}].{op}", "no row names this op")
+                faults.add(f"[{name}].{op}", "no row has this op")
     refused = top.texts_by_name("refused")
     for op in refused:
         if op in rules:
-            faults.add(f"[refused].{op}", "a row takes this op")
+            faults.add(f"[refused].{op}", "a row supports this op")
     file_rule = _file_rule(top.table("file", optional=True), source_ids, faults)
-    top.done()
+    top.reject_unknown_keys()
     if not rules:
         faults.add("[[row]]", "an op table needs at least one row")
     return OpTable(defaults=defaults, ops=dict(sorted(rules.items())), refused=refused, file=file_rule)
 
 
-def overlay(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row's constraints laid over the table's defaults.
+def override(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table's defaults, overridden by a row's constraints.
 
-    A row's argument replaces the default's; tables of the constraints that merge are laid over key by key; `false`
-    cancels.
+    A row's argument replaces the default. Tables of constraints that merge are overridden key by key, and `false`
+    cancels a default.
     """
     merged: dict[str, Any] = dict(defaults)
     for key, argument in own.items():
@@ -77,14 +77,14 @@ def overlay(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, An
     return dict(sorted(merged.items()))
 
 
-def _source(table: Table, source_ids: frozenset[str], faults: Faults) -> str:
+def _source(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> str:
     source = table.text("source")
     if source and source not in source_ids:
         faults.add(f"{table.path}.source", f"no [[sources]] entry of profile.toml has the id '{source}'")
     return source
 
 
-def _file_rule(table: Table, source_ids: frozenset[str], faults: Faults) -> FileRule | None:
+def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> FileRule | None:
     if not table.present:
         return None
     rule = FileRule(
@@ -96,5 +96,5 @@ def _file_rule(table: Table, source_ids: frozenset[str], faults: Faults) -> File
     )
     if rule.max_runtime_version and not re.fullmatch(r"\d+(\.\d+)*", rule.max_runtime_version):
         faults.expected(f"{table.path}.max_runtime_version", "a version such as '2.6'", rule.max_runtime_version)
-    table.done()
+    table.reject_unknown_keys()
     return rule

@@ -1,28 +1,28 @@
-"""A TOML table that is read key by key, with a fault for every key that is missing, unknown or of the wrong kind."""
+"""A TOML table that is read key by key, with a fault for every missing or unknown key and every wrong type."""
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgepack.profiles.faults import Faults, did_you_mean
+from edgepack.profiles.faults import Faults, did_you_mean, is_integer, is_number
 
 
 class _Required:
-    """Marks a key without default."""
+    """Marks a key without a default."""
 
 
 REQUIRED: Final = _Required()
 
 
-class Table:
+class TomlTable:
     """One table of a TOML file.
 
-    Every getter returns a value of the promised type even when it adds a fault, so that reading goes on and finds the
-    next.
+    Every getter returns a value of its type even when it adds a fault, so that reading continues and finds further
+    faults.
 
     Attributes:
         path: Key path for messages: "" for the whole file, `[quantization]`, `[quantization].schemes[1]`.
-        present: False for an optional table that the file leaves out.
+        present: False for an optional table that the file does not have.
     """
 
     def __init__(self, data: Any, path: str, faults: Faults, *, present: bool = True) -> None:
@@ -58,11 +58,11 @@ class Table:
         return value
 
     def has(self, key: str) -> bool:
-        """True when the file has the key."""
+        """Return whether the table has the key."""
         return key in self._data
 
     def names(self) -> list[str]:
-        """Return the file's keys, sorted, and count them as known."""
+        """Return the table's keys, sorted, and mark them as known."""
         self._known.update(self._data)
         return sorted(self._data)
 
@@ -110,7 +110,7 @@ class Table:
     def numbers(self, key: str, count: int, default: tuple[float, ...]) -> tuple[float, ...]:
         """Return a list of `count` numbers."""
         value = self._value(key, default, (list, tuple), f"a list of {count} numbers", default)
-        if len(value) != count or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in value):
+        if len(value) != count or not all(map(is_number, value)):
             self._faults.expected(self._key(key), f"a list of {count} numbers", value)
             return default
         return tuple(float(n) for n in value)
@@ -119,7 +119,7 @@ class Table:
         """Return a table of names and integers from 1."""
         table = self._value(key, {}, dict, "a table", {})
         for name, value in table.items():
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_integer(value) or value < 1:
                 self._faults.expected(f"{self._table_key(key)}.{name}", "an integer from 1", value)
         return {name: value for name, value in sorted(table.items()) if isinstance(value, int)}
 
@@ -135,30 +135,30 @@ class Table:
         """Return a table whose keys are not checked here."""
         return dict(self._value(key, {}, dict, "a table", {}))
 
-    def table(self, key: str, *, optional: bool = False) -> "Table":
+    def table(self, key: str, *, optional: bool = False) -> "TomlTable":
         """Return a sub-table."""
         self._known.add(key)
         path = self._table_key(key)
         if key not in self._data:
             if not optional and self.present:
                 self._faults.add(path, "missing: expected a table")
-            return Table({}, path, self._faults, present=False)
-        return Table(self._data[key], path, self._faults)
+            return TomlTable({}, path, self._faults, present=False)
+        return TomlTable(self._data[key], path, self._faults)
 
-    def tables(self, key: str) -> list["Table"]:
-        """Return an array of tables, empty when the file leaves it out."""
+    def tables(self, key: str) -> list["TomlTable"]:
+        """Return an array of tables, empty when the key is absent."""
         value = self._value(key, [], list, "an array of tables", [])
         path = self._key(key) if self.path else f"[[{key}]]"
-        return [Table(entry, f"{path}[{i}]", self._faults) for i, entry in enumerate(value)]
+        return [TomlTable(entry, f"{path}[{i}]", self._faults) for i, entry in enumerate(value)]
 
     def rest(self) -> dict[str, Any]:
-        """Return the keys no getter has asked for, and count them as known."""
+        """Return the entries that no getter has read, and mark them as known."""
         rest = {key: value for key, value in self._data.items() if key not in self._known}
         self._known.update(rest)
         return rest
 
-    def done(self) -> None:
-        """Add a fault for every key that no getter asked for."""
+    def reject_unknown_keys(self) -> None:
+        """Add a fault for every key that no getter has read."""
         for key in self._data:
             if key not in self._known:
                 self._faults.add(self._key(key), f"unknown key{did_you_mean(key, self._known)}")
