@@ -1,4 +1,4 @@
-"""Every reason code with what it means and what to do about it: the one table behind messages and docs/reasons.md."""
+"""Every reason code, its meaning and its fix: the table behind messages and docs/reference/reasons.md."""
 
 import re
 from collections.abc import Mapping

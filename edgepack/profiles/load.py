@@ -135,7 +135,7 @@ class _Loader:
             faults = [*self.faults.found, *self.other_faults]
             raise ProfileError(
                 "\n".join(faults),
-                hint="docs/profile.md describes the format; `edgepack targets lint FILE` checks one file",
+                hint="docs/reference/profile.md describes the format; `edgepack targets lint FILE` checks one file",
                 details={"faults": faults},
             )
         if not variants:
