@@ -124,6 +124,29 @@ def test_pages_use_the_words_of_the_field(page: Path) -> None:
     assert [match[0] for match in UNWANTED.finditer(text)] == []
 
 
+def test_python_names_in_the_text_exist() -> None:
+    """Every dotted name of edgepack in a code span is a module, an attribute of one, or an entry-point group."""
+    groups = {"edgepack.targets", "edgepack.compilers", "edgepack.importers", "edgepack.languages"}
+    unknown = set()
+    for page in PAGES:
+        for name in re.findall(r"`(edgepack(?:\.[A-Za-z_]\w*)+)", FENCE.sub("", page.read_text())):
+            module, _, attribute = name.rpartition(".")
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                if not hasattr(importlib.import_module(module), attribute):
+                    unknown.add(name)
+    assert unknown - groups - {"edgepack.toml", "edgepack.sarif"} == set()
+
+
+def test_modules_in_the_architecture_exist() -> None:
+    """Every module that the architecture page names with its package is a file or a folder."""
+    text = FENCE.sub("", (REPOSITORY / "docs" / "architecture.md").read_text())
+    packages = "|".join(name for name in FLOORS if not name.startswith("_"))
+    named = set(re.findall(rf"`((?:{packages})/[a-z_/0-9]*(?:\.py)?)`", text))
+    assert [name for name in sorted(named) if not (REPOSITORY / "edgepack" / name).exists()] == []
+
+
 def test_contributing_lists_the_floors() -> None:
     """The table in CONTRIBUTING.md has the floors that tests/test_house.py enforces."""
     listed = {}

@@ -88,7 +88,11 @@ def test_segments_that_cannot_be(shared_models: Path, standin: Path, segments: i
     [
         ("second-segment-fails", "large-activations", "too large"),
         ("version-only", "unknown", "did not say that the model was compiled"),
-        ("torn-pipeline", "broken-pipeline", "segment 1 reads 'nowhere', which is no input and no output of an earlier segment"),
+        (
+            "torn-pipeline",
+            "broken-pipeline",
+            "segment 1 reads 'nowhere', which is no input and no output of an earlier segment",
+        ),
         ("no-file", "no-file", "wrote no thing_segment_0_of_2_edgetpu.tflite"),
     ],
 )
