@@ -112,8 +112,8 @@ def test_every_exit_code_has_one_owner() -> None:
 
 
 def test_exit_codes_are_the_documented_ones() -> None:
-    """docs/exit-codes.md lists exactly the codes that the error tree has."""
-    text = (REPOSITORY / "docs" / "exit-codes.md").read_text()
+    """docs/reference/exit-codes.md lists exactly the codes that the error tree has."""
+    text = (REPOSITORY / "docs" / "reference" / "exit-codes.md").read_text()
     rows = [
         line.split("|") for line in text.splitlines() if line.startswith("| ") and line.split("|")[1].strip().isdigit()
     ]

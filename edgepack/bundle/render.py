@@ -154,5 +154,5 @@ def _template_fault(spec: BundleSpec, path: PurePosixPath, error: Any) -> Bundle
     line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
     return BundleError(
         f"template '{spec.rule.template}/{path}' of '{spec.profile.id}' does not render{line}: {error}",
-        hint="correct the template; it may use the variables and filters of docs/bundles.md only",
+        hint="correct the template; it may use the variables and filters of docs/reference/templates.md only",
     )

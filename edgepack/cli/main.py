@@ -63,7 +63,7 @@ def run(arguments: list[str]) -> int:
         arguments: Command line without the program's name.
 
     Returns:
-        The exit code of docs/exit-codes.md; 1 for a bug, whose traceback is printed on stderr.
+        The exit code of docs/reference/exit-codes.md; 1 for a bug, whose traceback is printed on stderr.
     """
     as_json = "--json" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")

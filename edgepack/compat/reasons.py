@@ -1,4 +1,4 @@
-"""Every reason code with its meaning and its fix: the source of messages and of the generated page of reasons."""
+"""Every reason code, its meaning and its fix: the table behind messages and docs/reference/reasons.md."""
 
 import re
 from collections.abc import Mapping

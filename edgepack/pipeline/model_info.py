@@ -235,7 +235,9 @@ def _numbers(table: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...
 
 
 def _fault(path: Path, what: str) -> UsageError:
-    return UsageError(f"--metadata: '{path.name}': {what}", hint="docs/commands/build.md shows a whole model.toml")
+    return UsageError(
+        f"--metadata: '{path.name}': {what}", hint="docs/reference/commands/build.md shows a complete model.toml"
+    )
 
 
 def _is_image(shape: Sequence[int]) -> bool:

@@ -136,7 +136,7 @@ class _Loader:
             faults = [*self.faults.messages, *self.other_faults]
             raise ProfileError(
                 "\n".join(faults),
-                hint="docs/profile.md describes the format; `edgepack targets lint FILE` checks one file",
+                hint="docs/reference/profile.md describes the format; `edgepack targets lint FILE` checks one file",
                 details={"faults": faults},
             )
         if not variants:

@@ -19,7 +19,7 @@ from edgepack.graph.versions import file_versions
 
 _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 
-#: Every code that a rewrite can carry: stable names, documented in docs/repairs.md.
+#: Every code that a rewrite can carry: stable names, documented in docs/concepts/repairs.md.
 CODES = frozenset(
     {
         "batch-1", "block-shuffle", "constant-division", "constant-product", "elu", "flat-reshape", "flat-transpose",

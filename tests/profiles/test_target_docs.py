@@ -24,5 +24,5 @@ def test_pages_are_up_to_date() -> None:
 )
 def test_every_word_has_its_place(page: str, words: dict[str, object]) -> None:
     """Every reason code, constraint and quantity is on its page."""
-    text = (REPOSITORY / "docs" / page).read_text()
+    text = (REPOSITORY / "docs" / "reference" / page).read_text()
     assert [word for word in words if f"`{word}`" not in text and f"## {word}\n" not in text] == []

@@ -223,7 +223,7 @@ def test_runs_as_rewritten() -> None:
 
 
 def test_every_rewrite_is_documented() -> None:
-    """docs/repairs.md has a row for each code that a rewrite can carry, and no other."""
-    page = (Path(__file__).parents[2] / "docs" / "repairs.md").read_text()
+    """docs/concepts/repairs.md has a row for each code that a rewrite can carry, and no other."""
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "repairs.md").read_text()
     rows = page.partition("## Exact")[2].splitlines()
     assert sorted(line.split("`")[1] for line in rows if line.startswith("| `")) == sorted(CODES)
