@@ -15,14 +15,54 @@ from edgepack.errors import UsageError
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 
 
-def choice(
-    default: Choice | None,
-    option: str,
-    choices: type[Choice],
-    *,
+def option(
+    panel: str,
+    names: str,
     metavar: str,
     help: str,
+    *,
+    default: Any = None,
+    show_default: bool | str = True,
+    min: float | None = None,
+    max: float | None = None,
+) -> Any:
+    """Return an option with a value.
+
+    Args:
+        panel: Panel of the help page.
+        names: `-o, --out`.
+        metavar: What the value is: `DIR`.
+        help: Description.
+        default: Default; None, an empty text and an empty list are not shown.
+        show_default: Whether the default is shown, or the text shown for it.
+        min: Smallest number.
+        max: Largest number.
+    """
+    return typer.Option(
+        default,
+        *names.split(", "),
+        metavar=metavar,
+        help=help,
+        rich_help_panel=panel,
+        show_default=show_default,
+        min=min,
+        max=max,
+    )
+
+
+def flag(panel: str, name: str, help: str) -> Any:
+    """Return an option without a value."""
+    return typer.Option(False, name, help=help, rich_help_panel=panel)
+
+
+def choice(
     panel: str,
+    name: str,
+    choices: type[Choice],
+    metavar: str,
+    help: str,
+    *,
+    default: Choice | None = None,
     show_default: bool | str = True,
 ) -> Any:
     """Return an option with a fixed set of values.
@@ -31,8 +71,8 @@ def choice(
     """
     return typer.Option(
         default,
-        option,
-        parser=partial(parse_choice, option, choices),
+        name,
+        parser=partial(parse_choice, name, choices),
         metavar=metavar,
         help=help,
         rich_help_panel=panel,
@@ -43,119 +83,65 @@ def choice(
 MODEL = typer.Argument(
     ..., metavar="MODEL", help="A .keras, .h5 or .tflite file, or a SavedModel folder.", show_default=False
 )
-TARGETS = typer.Option(
-    [],
-    "-t",
-    "--target",
-    metavar="ID",
-    help="Target to build for, or `all`; repeatable.",
-    rich_help_panel=panels.TARGET,
-    show_default=False,
-)
-JSON = typer.Option(False, "--json", help="Print one JSON document on stdout.", rich_help_panel=panels.RUN)
-REQUIRE_FULL = typer.Option(
-    False, "--require-full", help="Fail (exit 3) when an op stays on the host.", rich_help_panel=panels.TARGET
-)
-INPUT_SHAPE = typer.Option(
-    [],
+TARGETS = option(panels.TARGET, "-t, --target", "ID", "Target to build for, or `all`; repeatable.", default=[])
+JSON = flag(panels.RUN, "--json", "Print one JSON document on stdout.")
+REQUIRE_FULL = flag(panels.TARGET, "--require-full", "Fail (exit 3) when an op stays on the host.")
+INPUT_SHAPE = option(
+    panels.MODEL,
     "--input-shape",
-    metavar="NAME=DIMS",
-    help="Shape of an input with unknown dimensions, such as image=1,224,224,3; repeatable.",
-    rich_help_panel=panels.MODEL,
-    show_default=False,
+    "NAME=DIMS",
+    "Shape of an input with unknown dimensions, such as image=1,224,224,3; repeatable.",
+    default=[],
 )
-ALLOW_CODE = typer.Option(
-    False, "--allow-code", help="Run Lambda layers and custom code of the model.", rich_help_panel=panels.MODEL
+ALLOW_CODE = flag(panels.MODEL, "--allow-code", "Run Lambda layers and custom code of the model.")
+SIGNATURE = option(
+    panels.MODEL, "--signature", "NAME", "Signature of a SavedModel.", default="", show_default="serving_default"
 )
-SIGNATURE = typer.Option(
-    "",
-    "--signature",
-    metavar="NAME",
-    help="Signature of a SavedModel.",
-    rich_help_panel=panels.MODEL,
-    show_default="serving_default",
-)
-TIMEOUT = typer.Option(
-    900.0,
-    "--timeout",
-    metavar="SECONDS",
-    help="Time limit of the conversion.",
-    min=1.0,
-    rich_help_panel=panels.MODEL,
-)
-SAMPLES = typer.Option(
-    "",
+TIMEOUT = option(panels.MODEL, "--timeout", "SECONDS", "Time limit of the conversion.", default=900.0, min=1.0)
+SAMPLES = option(
+    panels.DATA,
     "--samples",
-    metavar="SRC",
-    help="Representative samples: an .npz, an .npy, a folder of images or module:function.",
-    rich_help_panel=panels.DATA,
-    show_default=False,
+    "SRC",
+    "Representative samples: an .npz, an .npy, a folder of images or module:function.",
+    default="",
 )
-EVALUATION = typer.Option(
-    "",
-    "--eval",
-    metavar="SRC",
-    help="Samples to measure accuracy on; with labels, top-1 is measured.",
-    rich_help_panel=panels.DATA,
-    show_default=False,
+EVALUATION = option(
+    panels.DATA, "--eval", "SRC", "Samples to measure accuracy on; with labels, top-1 is measured.", default=""
 )
-PREPROCESS = typer.Option(
-    "",
+PREPROCESS = option(
+    panels.DATA,
     "--preprocess",
-    metavar="MEAN,STD",
-    help="Normalization of pixels: input = (pixel - MEAN) / STD.",
-    rich_help_panel=panels.DATA,
+    "MEAN,STD",
+    "Normalization of pixels: input = (pixel - MEAN) / STD.",
+    default="",
     show_default="the model's metadata, else 0,255",
 )
-SCHEME = choice(
-    SchemeChoice.AUTO,
-    "--scheme",
-    SchemeChoice,
-    metavar="SCHEME",
-    help="Quantization scheme.",
-    panel=panels.ACCURACY,
+SCHEME = choice(panels.ACCURACY, "--scheme", SchemeChoice, "SCHEME", "Quantization scheme.", default=SchemeChoice.AUTO)
+VARIANT = option(
+    panels.TARGET, "--variant", "ID", "Variant of the target; `edgepack targets show ID` lists them.", default=""
 )
-VARIANT = typer.Option(
-    "",
-    "--variant",
-    metavar="ID",
-    help="Variant of the target; `edgepack targets show ID` lists them.",
-    rich_help_panel=panels.TARGET,
-    show_default=False,
-)
-SOC = typer.Option(
-    [],
+SOC = option(
+    panels.TARGET,
     "--soc",
-    metavar="CHIP",
-    help="Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
-    rich_help_panel=panels.TARGET,
-    show_default=False,
+    "CHIP",
+    "Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
+    default=[],
 )
-RUNTIME_VERSION = typer.Option(
-    0,
+RUNTIME_VERSION = option(
+    panels.TARGET,
     "--runtime-version",
-    metavar="VERSION",
-    help="Runtime version whose op versions are checked.",
-    rich_help_panel=panels.TARGET,
+    "VERSION",
+    "Runtime version whose op versions are checked.",
+    default=0,
     show_default="the newest",
 )
 REPAIR = choice(
-    Repair.EXACT,
-    "--repair",
-    Repair,
-    metavar="MODE",
-    help="Which rewrites of unsupported ops are applied.",
-    panel=panels.TARGET,
+    panels.TARGET, "--repair", Repair, "MODE", "Which rewrites of unsupported ops are applied.", default=Repair.EXACT
 )
-CUT_TAIL = typer.Option(
-    False,
-    "--cut-tail",
-    help="Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing.",
-    rich_help_panel=panels.TARGET,
+CUT_TAIL = flag(
+    panels.TARGET, "--cut-tail", "Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing."
 )
-NO_CACHE = typer.Option(
-    False, "--no-cache", help="Recompute every step and store nothing in the cache.", rich_help_panel=panels.RUN
-)
+NO_CACHE = flag(panels.RUN, "--no-cache", "Recompute every step and store nothing in the cache.")
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
 _UNITS = {

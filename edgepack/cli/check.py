@@ -37,16 +37,9 @@ def check(
     require_full: bool = arguments.REQUIRE_FULL,
     repair: Repair = arguments.REPAIR,
     cut_tail: bool = arguments.CUT_TAIL,
-    every: bool = typer.Option(
-        False, "--all", help="List every op instead of grouping ops by reason.", rich_help_panel=panels.OUTPUT
-    ),
-    sarif: Path | None = typer.Option(
-        None,
-        "--sarif",
-        metavar="FILE",
-        help="Also write the findings as SARIF 2.1.0, for code scanning.",
-        rich_help_panel=panels.OUTPUT,
-        show_default=False,
+    every: bool = arguments.flag(panels.OUTPUT, "--all", "List every op instead of grouping ops by reason."),
+    sarif: Path | None = arguments.option(
+        panels.OUTPUT, "--sarif", "FILE", "Also write the findings as SARIF 2.1.0, for code scanning."
     ),
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,

@@ -24,7 +24,7 @@ def inspect(
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
     timeout: float = arguments.TIMEOUT,
-    every: bool = typer.Option(False, "--all", help="List every op and every tensor.", rich_help_panel=panels.OUTPUT),
+    every: bool = arguments.flag(panels.OUTPUT, "--all", "List every op and every tensor."),
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:

@@ -22,44 +22,29 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     bundle: Path = typer.Argument(..., metavar="BUNDLE", help="Folder of a bundle.", show_default=False),
-    device: bool = typer.Option(
-        False,
-        "--device",
-        help="Also run an Android bundle's self-test on a device, over adb.",
-        rich_help_panel=panels.DEVICE,
+    device: bool = arguments.flag(
+        panels.DEVICE, "--device", "Also run an Android bundle's self-test on a device, over adb."
     ),
-    serial: str = typer.Option(
-        "",
+    serial: str = arguments.option(
+        panels.DEVICE,
         "--serial",
-        metavar="SERIAL",
-        help="Serial number of the device, as `adb devices` lists it.",
-        rich_help_panel=panels.DEVICE,
+        "SERIAL",
+        "Serial number of the device, as `adb devices` lists it.",
+        default="",
         show_default="the only device",
     ),
-    apk: Path | None = typer.Option(
-        None,
+    apk: Path | None = arguments.option(
+        panels.DEVICE,
         "--apk",
-        metavar="FILE",
-        help="The bundle's self-test, built with Gradle, to install first.",
-        rich_help_panel=panels.DEVICE,
+        "FILE",
+        "The bundle's self-test, built with Gradle, to install first.",
         show_default="already installed",
     ),
-    runs: int = typer.Option(
-        50,
-        "--runs",
-        metavar="N",
-        help="Number of timed runs on the device.",
-        min=1,
-        max=100_000,
-        rich_help_panel=panels.DEVICE,
+    runs: int = arguments.option(
+        panels.DEVICE, "--runs", "N", "Number of timed runs on the device.", default=50, min=1, max=100_000
     ),
-    timeout: float = typer.Option(
-        300.0,
-        "--timeout",
-        metavar="SECONDS",
-        help="Time limit of the self-test on the device.",
-        min=1.0,
-        rich_help_panel=panels.DEVICE,
+    timeout: float = arguments.option(
+        panels.DEVICE, "--timeout", "SECONDS", "Time limit of the self-test on the device.", default=300.0, min=1.0
     ),
     json_: bool = arguments.JSON,
 ) -> int:
