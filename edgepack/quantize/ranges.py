@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.choices import RangeMethod
-from edgepack.errors import QuantizationError, UsageError
+from edgepack.choices import RangeMethod, parse_choice
+from edgepack.errors import QuantizationError
 from edgepack.graph import Model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.calibrate import Calibration
@@ -158,9 +158,8 @@ def choose_ranges(
         UsageError: The method does not exist.
         QuantizationError: The calibration belongs to another model.
     """
-    if method not in METHODS:
-        raise UsageError(f"unknown range method '{method}'", hint=f"methods are: {', '.join(METHODS)}")
-    choose = METHODS[method] if activation_bits == 8 else minmax
+    chosen = METHODS[parse_choice("--ranges", RangeMethod, method)]
+    choose = chosen if activation_bits == 8 else minmax
     graph = model.main
     keys = tensor_keys(graph)
     index_of = {key: index for index, key in enumerate(keys)}

@@ -95,5 +95,5 @@ def test_another_models_calibration_is_refused():
     calibration = calibrate(builders.one_op("RELU"), builders.samples(builders.one_op("RELU"), 1))
     with pytest.raises(QuantizationError, match="belongs to another model"):
         choose_ranges(calibration, read_model(builders.classifier()))
-    with pytest.raises(UsageError, match="unknown range method 'guess'"):
+    with pytest.raises(UsageError, match="--ranges: expected minmax, percentile, mse or entropy, got 'guess'"):
         choose_ranges(calibration, read_model(builders.one_op("RELU")), "guess")
