@@ -9,6 +9,7 @@ from edgepack.compat.context import Context, data_input, first_output, input_lab
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import FLOAT_DTYPES, Op, Tensor
+from edgepack.graph.op_layout import TYPE_CONVERSIONS
 
 #: Integer types of indices and counts that are wider than what accelerators support.
 _WIDE = frozenset({"INT64", "UINT64", "UINT32"})
@@ -40,7 +41,7 @@ def dtypes(context: Context, op: Op, argument: dict[str, list[str]]) -> list[Rea
 def _code(op: Op, tensor: Tensor, allowed: list[str], usual: str) -> str:
     """Return the reason code for a data type: the most specific one that applies, else `usual`."""
     if tensor.dtype in FLOAT_DTYPES and not FLOAT_DTYPES.intersection(allowed):
-        return "float-io" if op.name in {"QUANTIZE", "DEQUANTIZE"} else "dtype-float"
+        return "float-io" if op.name in TYPE_CONVERSIONS else "dtype-float"
     if usual == "dtype" and tensor.dtype in _WIDE and "INT32" in allowed:
         return "dtype-wide-integer"
     if usual == "dtype" and tensor.quantization is not None and FLOAT_DTYPES.issuperset(allowed):

@@ -252,7 +252,7 @@ def _set_versions(model: Any, versions: Mapping[tuple[int, int], int]) -> None:
     for number, graph in enumerate(model.subgraphs):
         for index, op in enumerate(graph.operators or []):
             source = old[op.opcodeIndex]
-            builtin = max(source.builtinCode, source.deprecatedBuiltinCode)
+            builtin = code_number(source)
             custom = source.customCode or b""
             version = versions.get((number, index), source.version)
             place = places.setdefault((builtin, custom, version), len(codes))
@@ -287,12 +287,17 @@ def op_code(model: Any, name: str, version: int = 1) -> int:
     number = builtin_code(name)
     codes = model.operatorCodes
     for place, code in enumerate(codes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == number:
+        if code_number(code) == number:
             return place
     code = schema().OperatorCodeT()
     code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
     codes.append(code)
     return len(codes) - 1
+
+
+def code_number(code: Any) -> int:
+    """Return the builtin operator number of an operator code, which old files store in another field."""
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def add_buffer(model: Any, values: Any) -> int:

@@ -96,7 +96,7 @@ class Tensor:
 
     @property
     def is_constant(self) -> bool:
-        """True when the file holds the tensor's values."""
+        """True when the file contains the values of the tensor."""
         return self.raw is not None
 
     @property

@@ -17,7 +17,7 @@ def segments_fault(source: Model, segments: Sequence[Model]) -> str:
         for tensor in _tensors(segment, segment.main.inputs):
             producer = known.get(tensor.name)
             if producer is None:
-                return f"segment {number} reads '{tensor.name}', which is no input and no output of an earlier segment"
+                return f"segment {number} reads '{tensor.name}', which no input and no earlier segment gives"
             if (producer.dtype, producer.shape) != (tensor.dtype, tensor.shape):
                 return (
                     f"segment {number} reads '{tensor.name}' as {tensor.dtype} {list(tensor.shape)}, but it is "

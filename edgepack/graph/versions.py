@@ -6,10 +6,9 @@ version determines which runtime a file needs: some producers write 1 everywhere
 misread the file.
 
 One deliberate difference: TFLiteConverter 2.21 leaves the versions of int8 and the `min_runtime_version` of float in
-int16x8 files, and op_version.cc returns 1 for some of their convolutions. The kernels with int16 activations came with
-TensorFlow 2.3 as CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7, which are the versions used here; kernels with
-32-bit biases came with 2.15, also as TRANSPOSE_CONV 5, for which op_version.cc reads the output shape in place of the
-activation.
+int16x8 files, and op_version.cc returns 1 for some of their convolutions. Here they get those of the kernels with
+int16 activations: CONV_2D 4, DEPTHWISE_CONV_2D 5 and FULLY_CONNECTED 7 (TensorFlow 2.3), with 32-bit biases those of
+2.15, also TRANSPOSE_CONV 5, for which op_version.cc reads the output shape in place of the activation.
 """
 
 from collections.abc import Callable

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import QuantizationError
-from edgepack.graph.edit import builtin_code, op_code, pack, unpack
+from edgepack.graph.edit import builtin_code, code_number, op_code, pack, unpack
 from edgepack.graph.op_layout import TYPE_CONVERSIONS
 from edgepack.graph.read import schema
 
@@ -109,8 +109,7 @@ class _Editor:
         return [op for op in self.graph.operators if index in op.inputs and id(op) not in self.dropped]
 
     def name(self, op: Any) -> str:
-        code = self.model.operatorCodes[op.opcodeIndex]
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
+        number = code_number(self.model.operatorCodes[op.opcodeIndex])
         return next((name for name in TYPE_CONVERSIONS if builtin_code(name) == number), "")
 
     def tensor(self, like: int) -> int:

@@ -85,7 +85,7 @@ def same_scale_tensors(op: Op) -> tuple[int, ...]:
         return ()
     positions = _SAME_SCALE[op.name]
     inputs = op.inputs if positions is None else tuple(op.inputs[i] for i in positions if i < len(op.inputs))
-    # TOPK_V2's second output holds indices; `_is_activation` excludes it by its type.
+    # The second output of TOPK_V2 contains indices; `_is_activation` excludes it by its type.
     return tuple(index for index in (*inputs, *op.outputs) if index >= 0)
 
 

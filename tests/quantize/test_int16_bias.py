@@ -111,8 +111,8 @@ def test_a_bias_behind_the_layer(make, monkeypatch):
     before, after = wide(tflite, monkeypatch), quantize(tflite, rule, ranges).tflite
     model = read_model(after)
     assert "INT64" not in {tensor.dtype for tensor in model.main.tensors}
-    kept = {op.name for op in read_model(tflite).main.ops if op.name in ("CONV_2D", "TRANSPOSE_CONV")}
-    assert {name for name, dtype in biases(model.main) if dtype == "INT32"} >= kept
+    narrowed = {op.name for op in read_model(tflite).main.ops if op.name in ("CONV_2D", "TRANSPOSE_CONV")}
+    assert {name for name, dtype in biases(model.main) if dtype == "INT32"} >= narrowed
     assert sum(op.name == "ADD" for op in model.main.ops) == (0 if make is transposed else 1)
     reference = [one for sample in builders.samples(tflite, 8, seed=3) for one in builders.run(tflite, sample)]
     snr = [

@@ -112,14 +112,14 @@ def test_biases_give_back_the_mean():
     spoilt = set_constants(tflite, {layer.weights: values_of(graph, layer.weights) + 0.05})
     ranges = choose_ranges(calibrate(spoilt, samples), read_model(spoilt), "minmax")
 
-    def quantize(model: bytes) -> bytes:
+    def quantized(model: bytes) -> bytes:
         return quantize(model, RULE, ranges).tflite
 
     def shift(model: bytes) -> float:
-        want, got = (np.mean([out[0] for out in logits(m, samples)], axis=0) for m in (tflite, quantize(model)))
+        want, got = (np.mean([out[0] for out in logits(m, samples)], axis=0) for m in (tflite, quantized(model)))
         return float(np.abs(want - got).max())
 
-    assert shift(correct_biases(tflite, spoilt, quantize, samples)) < 0.3 * shift(spoilt)
+    assert shift(correct_biases(tflite, spoilt, quantized, samples)) < 0.3 * shift(spoilt)
 
 
 def test_sensitivity_finds_the_costly_place():
