@@ -34,7 +34,7 @@ class Mixed:
     """An int8 file some of whose ops are float or int16.
 
     Attributes:
-        made: The file.
+        quantized: The file.
         kept_as: Type of the kept ops: `float32` or `int16`.
         kept: The kept ops, by the `tensor_keys` of their outputs, in file order; empty when int8 alone meets the limit.
         ops: Number of ops of the model.
@@ -44,7 +44,7 @@ class Mixed:
         tries: Number of files that were measured.
     """
 
-    made: Quantized
+    quantized: Quantized
     kept_as: str
     kept: tuple[str, ...]
     ops: int

@@ -44,11 +44,11 @@ def test_the_fewest_ops_stay_float(hard):
     assert plain.drop > 3.0
     result = mixed(tflite, RULE, ranges, samples, judge, 3.0)
     assert result.before.drop == plain.drop
-    assert judge(result.made.tflite).drop == result.quality.drop <= 3.0
+    assert judge(result.quantized.tflite).drop == result.quality.drop <= 3.0
     assert 0 < len(result.kept) < result.ops
-    graph = read_model(result.made.tflite).main
+    graph = read_model(result.quantized.tflite).main
     assert {graph.tensors[op.outputs[0]].name for op in float_ops(graph)} == set(result.kept)
-    (note,) = result.made.notes
+    (note,) = result.quantized.notes
     assert note.startswith(f"{len(result.kept)} of {result.ops} ops in float: ")
     for name in result.kept:
         fewer = [other for other in result.kept if other != name]
@@ -62,7 +62,7 @@ def test_a_limit_that_int8_holds_keeps_nothing(hard):
     tflite, ranges, samples, judge = hard
     result = mixed(tflite, RULE, ranges, samples, judge, 100.0)
     assert (result.kept, result.tries) == ((), 1)
-    assert result.made == quantize(tflite, RULE, ranges)
+    assert result.quantized == quantize(tflite, RULE, ranges)
 
 
 def test_integer_accelerators_refuse_with_a_reason(hard):
@@ -80,7 +80,7 @@ def test_integer_ends_stay_integer(hard):
     tflite, ranges, samples, judge = hard
     rule = SchemeRule("int8", "INT8", mixed=("float32",))
     result = mixed(tflite, rule, ranges, samples, judge, 5.0)
-    graph = read_model(result.made.tflite).main
+    graph = read_model(result.quantized.tflite).main
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {"INT8"}
     assert "probabilities" not in result.kept
 
@@ -132,10 +132,10 @@ def test_the_fewest_ops_go_to_int16(hard, io):
     result = mixed(tflite, rule, ranges, samples, judge, 5.0, kept_as="int16")
     assert result.before.drop is not None
     assert result.before.drop > 5.0
-    assert judge(result.made.tflite).drop == result.quality.drop <= 5.0
+    assert judge(result.quantized.tflite).drop == result.quality.drop <= 5.0
     assert 0 < len(result.kept) < result.ops
     assert "probabilities" not in result.kept
-    graph = read_model(result.made.tflite).main
+    graph = read_model(result.quantized.tflite).main
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {io}
     assert result.to_json()["kept_as"] == "int16"
     assert list(float_ops(graph)) == []
