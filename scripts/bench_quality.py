@@ -23,9 +23,9 @@ from edgepack.graph import read_model
 from edgepack.graph.edit import unique_names
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.ptq.equalize import channel_ranges, find_streams
-from edgepack.quantize.ptq.layers import find_layers, set_constants, values_of
-from edgepack.quantize.ptq.observe import logits, snr_db
+from edgepack.quantize.ptq.activations import logits, snr_db
+from edgepack.quantize.ptq.cross_layer_equalization import channel_ranges, find_equalization_groups
+from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.steps import EFFORTS, improve
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
@@ -140,18 +140,19 @@ def spread(case: Case, factor: float) -> bytes:
     """
     graph = read_model(case.tflite).main
     random = np.random.default_rng(5)
-    streams = [stream for stream in find_streams(graph, find_layers(graph)) if stream.free]
-    ranges = channel_ranges(case.tflite, streams, [*case.calibration, *case.evaluation])
+    groups = [group for group in find_equalization_groups(graph, find_layers(graph)) if group.only_depthwise]
+    ranges = channel_ranges(case.tflite, groups, [*case.calibration, *case.evaluation])
     values: dict[int, np.ndarray] = {}
-    for stream in streams:
-        t = (factor ** -random.random(stream.before[0].width)).astype(np.float32)
-        for index in stream.clipped:
+    for group in groups:
+        t = (factor ** -random.random(group.before[0].output_channels)).astype(np.float32)
+        for index in group.relu6:
             t[ranges[index] >= 5.999] = 1.0
-        for layer in stream.before:
-            values[layer.weights] = values.get(layer.weights, values_of(graph, layer.weights)) * layer.along_output(t)
-            values[layer.bias] = values.get(layer.bias, values_of(graph, layer.bias)) * t
-        for layer in stream.after:
-            values[layer.weights] = values.get(layer.weights, values_of(graph, layer.weights)) / layer.along_input(t)
+        for layer in group.before:
+            weights, bias = (values.get(i, constant_values(graph, i)) for i in (layer.weights, layer.bias))
+            values[layer.weights], values[layer.bias] = weights * layer.per_output_channel(t), bias * t
+        for layer in group.after:
+            weights = values.get(layer.weights, constant_values(graph, layer.weights))
+            values[layer.weights] = weights / layer.per_input_channel(t)
     return set_constants(case.tflite, values)
 
 

@@ -1,6 +1,6 @@
-"""Models whose last steps an Edge TPU does not take, made by the real converter in a child: TensorFlow stays there.
+"""Models whose last ops an Edge TPU does not support, made by the real converter in a child process.
 
-Every model takes `image` (1, 8, 8, 3) in [0, 1].
+The input of every model is `image` (1, 8, 8, 3) in [0, 1].
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from builders import Net
 
 from edgepack.bundle.spec import BundleSpec, tensor_spec
 from edgepack.child import Worker
+from edgepack.choices import Repair
 from edgepack.graph import Model, read_model
 from edgepack.repair import Repaired, repair
 from edgepack.runtime.runner import model_outputs
@@ -21,7 +22,7 @@ STEPS = ("ARG_MAX", "SOFTMAX", "DEQUANTIZE")
 
 
 def images(count: int, seed: int = 5) -> np.ndarray:
-    """Return images that are mostly one colour, so that classes differ."""
+    """Return images with one dominant colour, so that classes differ."""
     generator = np.random.default_rng(seed)
     colours = generator.uniform(0, 1, (count, 1, 1, 3))
     return np.clip(colours + generator.normal(0, 0.15, (count, *SHAPE[1:])), 0, 1).astype(np.float32)
@@ -30,8 +31,9 @@ def images(count: int, seed: int = 5) -> np.ndarray:
 def make(folder: str) -> None:
     """Write the models into a folder.
 
-    `classes` is a SavedModel with two class choices, classes.tflite and classes_int8.tflite the same as files;
-    probabilities.tflite is int8 with float SOFTMAX and float ends, numbers.tflite int8 with float ends.
+    `classes` is a SavedModel with two ARG_MAX, classes.tflite and classes_int8.tflite are conversions of it;
+    probabilities.tflite is int8 with float SOFTMAX, inputs and outputs, numbers.tflite int8 with float inputs and
+    outputs.
     """
     import tensorflow as tf
 
@@ -66,7 +68,7 @@ def make(folder: str) -> None:
         converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([value[None]] for value in values)
-        # The debugger leaves an op in float, as users do who lose too much in it.
+        # The debugger keeps an op in float, as users do when it loses too much accuracy in int8.
         options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["SOFTMAX"])
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
@@ -75,7 +77,7 @@ def make(folder: str) -> None:
 
 
 def scaled() -> bytes:
-    """Return a float model without signature: three rows of SOFTMAX with a beta."""
+    """Return a float model without signature that ends in SOFTMAX with a beta."""
     net = Net()
     image, brighter = net.tensor("image", SHAPE), net.tensor("brighter", SHAPE)
     net.op("RELU", [image], [brighter])
@@ -85,27 +87,27 @@ def scaled() -> bytes:
 
 
 def cut(tflite: bytes) -> Repaired:
-    """Cut all last steps that a loader can do."""
+    """Cut all last ops that a loader can do."""
 
     def score(model: Model) -> frozenset[int]:
         return frozenset(op.outputs[0] for op in model.main.ops if op.name in STEPS)
 
-    return repair(tflite, score, mode="none", cut_tail=True)
+    return repair(tflite, score, mode=Repair.NONE, cut_tail=True)
 
 
 def with_tail(make_spec: Callable[..., BundleSpec], tflite: bytes, *arguments: object, **changes: object) -> BundleSpec:
-    """Return the spec of a cut file with what was cut."""
-    done = cut(tflite)
-    spec = make_spec(done.tflite, *arguments, **changes)
+    """Return the spec of a cut file with the steps that were cut."""
+    repaired = cut(tflite)
+    spec = make_spec(repaired.tflite, *arguments, **changes)
     outputs = (
-        tensor_spec(info, tail=[step for step in done.tail if step.output == position])
-        for position, info in enumerate(model_outputs(read_model(done.tflite)))
+        tensor_spec(info, tail=[step for step in repaired.tail if step.output == position])
+        for position, info in enumerate(model_outputs(read_model(repaired.tflite)))
     )
     return replace(spec, outputs=tuple(outputs))
 
 
 def make_folder(folder: Path) -> Path:
-    """Fill a folder with the models and samples.npz."""
+    """Write the models and samples.npz to a folder."""
     with Worker() as worker:
         worker.call("postprocessing_models:make", str(folder), timeout=300)
     (folder / "scaled.tflite").write_bytes(scaled())

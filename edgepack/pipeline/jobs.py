@@ -198,7 +198,7 @@ def quantize_mixed(
         kept_as=kept_as,
         progress=lambda tries: emit(("mixed", tries, tries + 1)),
     )
-    return MixedResult(result.made, result.to_json())
+    return MixedResult(result.quantized, result.to_json())
 
 
 def _pairs(ranges: Mapping[str, Sequence[float]]) -> dict[str, Range]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.child import Worker
-from edgepack.errors import SamplesError, TransformError
+from edgepack.errors import TransformError
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import Preprocess, SampleSet, load_samples
 from edgepack.samples.specs import input_specs
-from edgepack.train import FileReport, Trained, TrainOptions, train
+from edgepack.train import FileReport, Trained, TrainOptions, require_labels, train
 
 #: Called with `{"step": text}` or the figures of an epoch: stage, epoch, epochs, loss, accuracy, seconds_left.
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -129,12 +129,7 @@ def read_labelled(source: str, reference: bytes, preprocess: Preprocess | None) 
         SamplesError: They cannot be read, do not match, or have no labels.
     """
     samples = load_samples(source, input_specs(reference), preprocess=preprocess)
-    if samples.labels is None:
-        raise SamplesError(
-            f"samples '{samples.source}' have no labels, and training needs one per sample",
-            hint="put them into the .npz as y, one class index per sample; or give a folder with one sub-folder of"
-            " images per class",
-        )
+    require_labels(samples)
     return samples
 
 

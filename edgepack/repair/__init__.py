@@ -1,4 +1,4 @@
-"""Rewrite ops that a target refuses by ops that it takes, in the float model, and prove that both compute the same."""
+"""Rewrite ops that a target does not support as ops that it supports, and verify that both compute the same."""
 
 from edgepack.repair.equivalence import TOLERANCE, prove
 from edgepack.repair.graph_edits import CODES

@@ -1,7 +1,7 @@
 """Rewrites that compute the same values with other ops; only rounding differs.
 
-Each function takes a graph and an op and returns alternative edits, the preferred one first; none when the op is not
-one it knows.
+Each function takes a graph and an op and returns alternative edits, the preferred one first; an empty list when the
+rewrite does not apply to the op.
 """
 
 import math
@@ -14,21 +14,21 @@ import numpy.typing as npt
 from edgepack.graph import Graph, Op, Tensor
 from edgepack.repair.graph_edits import Draft, Edit
 
-#: Most parts that one op is cut into; more would make a file of ops.
-_MOST_PARTS = 64
+#: Limit of the parts that one op is split into; more would cost too many ops.
+_MAX_PARTS = 64
 
-#: More channels than any real layer has: a broken file may claim billions, and a slope for each would fill the memory.
-_MOST_CHANNELS = 1 << 16
+#: More channels than any real layer has: a broken file may claim billions, and a slope for each would exhaust memory.
+_MAX_CHANNELS = 1 << 16
 
 
 def rewrite_grouped_convolution(graph: Graph, op: Op) -> list[Edit]:
-    """CONV_2D whose filter sees only a part of the channels: SPLIT, one CONV_2D per part, CONCATENATION.
+    """Grouped CONV_2D: SPLIT, one CONV_2D per group, CONCATENATION.
 
-    With one channel per group it is a DEPTHWISE_CONV_2D, which comes first.
+    With one channel per group it is a DEPTHWISE_CONV_2D, which is preferred.
     """
     if op.name != "CONV_2D" or len(op.inputs) < 2 or len(op.outputs) != 1:
         return []
-    x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     weights = _constant(graph, op.inputs[1])
     bias = _constant(graph, op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] >= 0 else None
     if x is None or out is None or weights is None or weights.ndim != 4 or (x.rank, out.rank) != (4, 4):
@@ -40,7 +40,7 @@ def rewrite_grouped_convolution(graph: Graph, op: Op) -> list[Edit]:
     groups, rest = divmod(x.shape[3], weights.shape[3])
     if groups < 2 or rest or weights.shape[0] % groups:
         return []
-    found = []
+    edits = []
     if weights.shape[3] == 1:
         draft = Draft(graph, out.name)
         inputs = [x.index, draft.constant(weights.transpose(3, 1, 2, 0))]
@@ -48,51 +48,51 @@ def rewrite_grouped_convolution(graph: Graph, op: Op) -> list[Edit]:
         options = {**_convolution(op), "depth_multiplier": weights.shape[0] // groups}
         draft.op("DEPTHWISE_CONV_2D", inputs, [out.index], **options)
         message = f"CONV_2D with {groups} groups of one channel written as DEPTHWISE_CONV_2D"
-        found.append(draft.edit("grouped-convolution", [op.index], message))
-    if groups <= _MOST_PARTS:
+        edits.append(draft.edit("grouped-convolution", [op.index], message))
+    if groups <= _MAX_PARTS:
         draft = Draft(graph, out.name)
-        depth, given = weights.shape[0] // groups, weights.shape[3]
-        parts = [draft.activation((*x.shape[:3], given)) for _ in range(groups)]
+        filters, channels = weights.shape[0] // groups, weights.shape[3]
+        parts = [draft.activation((*x.shape[:3], channels)) for _ in range(groups)]
         draft.op("SPLIT", [draft.constant(3, "INT32"), x.index], parts, num_splits=groups)
-        made = []
+        results = []
         for group, part in enumerate(parts):
-            mine = slice(group * depth, (group + 1) * depth)
-            inputs = [part, draft.constant(weights[mine])]
+            of_group = slice(group * filters, (group + 1) * filters)
+            inputs = [part, draft.constant(weights[of_group])]
             if bias is not None:
-                inputs.append(draft.constant(bias.ravel()[mine]))
-            made.append(draft.then("CONV_2D", inputs, (*out.shape[:3], depth), **_convolution(op)))
-        draft.op("CONCATENATION", made, [out.index], axis=3)
+                inputs.append(draft.constant(bias.ravel()[of_group]))
+            results.append(draft.then("CONV_2D", inputs, (*out.shape[:3], filters), **_convolution(op)))
+        draft.op("CONCATENATION", results, [out.index], axis=3)
         message = f"CONV_2D with {groups} groups written as SPLIT, {groups} CONV_2D and CONCATENATION"
-        found.append(draft.edit("grouped-convolution", [op.index], message))
-    return found
+        edits.append(draft.edit("grouped-convolution", [op.index], message))
+    return edits
 
 
 def rewrite_leaky_relu(graph: Graph, op: Op) -> list[Edit]:
     """LEAKY_RELU: PRELU with a constant slope, or MAXIMUM(x, slope * x) for slopes from 0 to 1."""
-    x, out = _one_to_one(graph, op, "LEAKY_RELU")
+    x, out = _unary_tensors(graph, op, "LEAKY_RELU")
     if x is None or out is None:
         return []
     alpha = float(op.options.get("alpha", 0.0))
-    found = []
-    if x.rank > 1 and x.shape[-1] <= _MOST_CHANNELS:
+    edits = []
+    if x.rank > 1 and x.shape[-1] <= _MAX_CHANNELS:
         draft = Draft(graph, out.name)
         slopes = draft.constant(np.full((*(1,) * (x.rank - 2), x.shape[-1]), alpha))
         draft.op("PRELU", [x.index, slopes], [out.index])
-        found.append(draft.edit("leaky-relu", [op.index], f"LEAKY_RELU written as PRELU with the slope {alpha:g}"))
+        edits.append(draft.edit("leaky-relu", [op.index], f"LEAKY_RELU written as PRELU with the slope {alpha:g}"))
     if 0.0 <= alpha <= 1.0:
         draft = Draft(graph, out.name)
         scaled = draft.then("MUL", [x.index, draft.constant(alpha)], x.shape)
         draft.op("MAXIMUM", [x.index, scaled], [out.index])
         message = f"LEAKY_RELU written as MAXIMUM of x and {alpha:g} x"
-        found.append(draft.edit("leaky-relu", [op.index], message))
-    return found
+        edits.append(draft.edit("leaky-relu", [op.index], message))
+    return edits
 
 
 def rewrite_padv2(graph: Graph, op: Op) -> list[Edit]:
     """PADV2 that pads with a constant zero: PAD; with another constant: ADD of its negative, PAD, ADD of it."""
     if op.name != "PADV2" or len(op.inputs) != 3 or len(op.outputs) != 1:
         return []
-    x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     constant = _constant(graph, op.inputs[2])
     if x is None or out is None or constant is None or constant.size != 1:
         return []
@@ -101,7 +101,7 @@ def rewrite_padv2(graph: Graph, op: Op) -> list[Edit]:
     if value == 0.0:
         draft.op("PAD", op.inputs[:2], op.outputs)
         return [draft.edit("padv2-zero", [op.index], "PADV2 with the constant 0 written as PAD")]
-    # Beyond this, float32 loses the data in the sum.
+    # With larger constants the sum in float32 loses the precision of the data.
     if not abs(value) <= 1e3:
         return []
     shifted = draft.then("ADD", [x.index, draft.constant(-value)], x.shape)
@@ -111,8 +111,10 @@ def rewrite_padv2(graph: Graph, op: Op) -> list[Edit]:
 
 
 def rewrite_tile(graph: Graph, op: Op) -> list[Edit]:
-    """TILE: one CONCATENATION of the tensor with itself for each axis that is repeated."""
-    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if _takes_two(op, "TILE") else (None, None)
+    """TILE: one CONCATENATION of the tensor with itself per repeated axis."""
+    if not _is_binary(op, "TILE"):
+        return []
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     times = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or times is None or times.size != x.rank:
         return []
@@ -120,11 +122,11 @@ def rewrite_tile(graph: Graph, op: Op) -> list[Edit]:
     if tuple(size * count for size, count in zip(x.shape, counts, strict=True)) != out.shape:
         return []
     repeats = [(axis, count) for axis, count in enumerate(counts) if count > 1]
-    if not repeats or max(counts) > _MOST_PARTS:
+    if not repeats or max(counts) > _MAX_PARTS:
         return []
     draft = Draft(graph, out.name)
     source, shape = x.index, list(x.shape)
-    # The innermost axis first: its copies are the smallest.
+    # Start with the innermost axis, whose copies are the smallest.
     for number, (axis, count) in enumerate(reversed(repeats)):
         shape[axis] *= count
         last = number == len(repeats) - 1
@@ -141,14 +143,14 @@ def rewrite_shrinking_slice(graph: Graph, op: Op) -> list[Edit]:
         return []
     if any(op.options.get(name) for name in ("ellipsis_mask", "new_axis_mask", "offset")):
         return []
-    x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     parameters = [graph.tensors[i].data if i >= 0 else None for i in op.inputs[1:]]
     if x is None or out is None or any(values is None or values.size != x.rank for values in parameters):
         return []
     begin, end, stride = ([int(v) for v in values.ravel()] for values in parameters if values is not None)
     if 0 in stride:
         return []
-    kept = []
+    slice_shape = []
     for axis in range(x.rank):
         if mask >> axis & 1:
             begin[axis] %= x.shape[axis]
@@ -156,14 +158,14 @@ def rewrite_shrinking_slice(graph: Graph, op: Op) -> list[Edit]:
     begin_mask, end_mask = (int(op.options.get(name, 0)) & ~mask for name in ("begin_mask", "end_mask"))
     for axis in range(x.rank):
         step = stride[axis]
-        first = None if begin_mask >> axis & 1 else begin[axis]
-        beyond = None if end_mask >> axis & 1 else end[axis]
-        kept.append(len(range(x.shape[axis])[slice(first, beyond, step)]))
-    if math.prod(kept) != out.elements:
+        start = None if begin_mask >> axis & 1 else begin[axis]
+        stop = None if end_mask >> axis & 1 else end[axis]
+        slice_shape.append(len(range(x.shape[axis])[slice(start, stop, step)]))
+    if math.prod(slice_shape) != out.elements:
         return []
     draft = Draft(graph, out.name)
     constants = [draft.constant(values, "INT32") for values in (begin, end, stride)]
-    whole = draft.then("STRIDED_SLICE", [x.index, *constants], kept, begin_mask=begin_mask, end_mask=end_mask)
+    whole = draft.then("STRIDED_SLICE", [x.index, *constants], slice_shape, begin_mask=begin_mask, end_mask=end_mask)
     draft.op("RESHAPE", [whole, draft.constant(out.shape, "INT32")], [out.index], new_shape=list(out.shape))
     message = "STRIDED_SLICE that drops axes written as STRIDED_SLICE and RESHAPE"
     return [draft.edit("shrinking-slice", [op.index], message)]
@@ -179,9 +181,9 @@ def rewrite_split(graph: Graph, op: Op) -> list[Edit]:
 
 
 def _split_v(graph: Graph, op: Op) -> list[Edit]:
-    x, outputs = _float(graph, op.inputs[0]), [_float(graph, i) for i in op.outputs]
+    x, outputs = _float_activation(graph, op.inputs[0]), [_float_activation(graph, i) for i in op.outputs]
     axis_value = graph.tensors[op.inputs[2]].data if op.inputs[2] >= 0 else None
-    if x is None or axis_value is None or axis_value.size != 1 or len(outputs) > _MOST_PARTS:
+    if x is None or axis_value is None or axis_value.size != 1 or len(outputs) > _MAX_PARTS:
         return []
     parts = [out for out in outputs if out is not None]
     axis = int(axis_value.ravel()[0]) % max(1, x.rank)
@@ -190,12 +192,12 @@ def _split_v(graph: Graph, op: Op) -> list[Edit]:
     sizes = [part.shape[axis] for part in parts]
     if sum(sizes) != x.shape[axis]:
         return []
-    found = []
+    edits = []
     if len(set(sizes)) == 1:
         draft = Draft(graph, parts[0].name)
         draft.op("SPLIT", [draft.constant(axis, "INT32"), x.index], op.outputs, num_splits=len(parts))
         message = f"SPLIT_V into {len(parts)} equal parts written as SPLIT"
-        found.append(draft.edit("split-v-equal", [op.index], message))
+        edits.append(draft.edit("split-v-equal", [op.index], message))
     draft = Draft(graph, parts[0].name)
     start = 0
     for part in parts:
@@ -203,13 +205,13 @@ def _split_v(graph: Graph, op: Op) -> list[Edit]:
         draft.op("SLICE", [x.index, draft.constant(begin, "INT32"), draft.constant(part.shape, "INT32")], [part.index])
         start += part.shape[axis]
     message = f"SPLIT_V into {len(parts)} parts written as {len(parts)} SLICE"
-    found.append(draft.edit("split-v-slices", [op.index], message))
-    return found
+    edits.append(draft.edit("split-v-slices", [op.index], message))
+    return edits
 
 
 def _unpack(graph: Graph, op: Op) -> list[Edit]:
-    x, outputs = _float(graph, op.inputs[0]), [_float(graph, i) for i in op.outputs]
-    if x is None or not 2 <= len(outputs) <= _MOST_PARTS or any(out is None for out in outputs):
+    x, outputs = _float_activation(graph, op.inputs[0]), [_float_activation(graph, i) for i in op.outputs]
+    if x is None or not 2 <= len(outputs) <= _MAX_PARTS or any(out is None for out in outputs):
         return []
     axis = int(op.options.get("axis", 0)) % max(1, x.rank)
     draft = Draft(graph, graph.output_name(op))
@@ -218,15 +220,15 @@ def _unpack(graph: Graph, op: Op) -> list[Edit]:
     draft.op("SPLIT", [draft.constant(axis, "INT32"), x.index], parts, num_splits=len(parts))
     for part, out in zip(parts, outputs, strict=True):
         assert out is not None
-        wanted = draft.constant(out.shape, "INT32")
-        draft.op("RESHAPE", [part, wanted], [out.index], new_shape=list(out.shape))
+        shape_constant = draft.constant(out.shape, "INT32")
+        draft.op("RESHAPE", [part, shape_constant], [out.index], new_shape=list(out.shape))
     message = f"UNPACK into {len(parts)} parts written as SPLIT and RESHAPE"
     return [draft.edit("unpack", [op.index], message)]
 
 
 def rewrite_division(graph: Graph, op: Op) -> list[Edit]:
     """DIV by a constant: MUL by its reciprocal."""
-    if not _takes_two(op, "DIV") or _float(graph, op.inputs[0]) is None:
+    if not _is_binary(op, "DIV") or _float_activation(graph, op.inputs[0]) is None:
         return []
     divisor = _constant(graph, op.inputs[1])
     if divisor is None or _constant(graph, op.inputs[0]) is not None:
@@ -243,7 +245,9 @@ def rewrite_division(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_mean(graph: Graph, op: Op) -> list[Edit]:
     """MEAN over height and width: a mean of means, first along the width, then along the height."""
-    x, out = (_float(graph, op.inputs[0]), _float(graph, op.outputs[0])) if _takes_two(op, "MEAN") else (None, None)
+    if not _is_binary(op, "MEAN"):
+        return []
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     axes_value = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or axes_value is None:
         return []
@@ -264,11 +268,11 @@ def rewrite_mean(graph: Graph, op: Op) -> list[Edit]:
 
 def rewrite_arithmetic(graph: Graph, op: Op) -> list[Edit]:
     """SQUARE: MUL; SQUARED_DIFFERENCE: SUB and MUL; NEG: MUL by -1; ABS: MAXIMUM of x and -x."""
-    out = _float(graph, op.outputs[0]) if len(op.outputs) == 1 else None
+    out = _float_activation(graph, op.outputs[0]) if len(op.outputs) == 1 else None
     if out is None or op.name not in {"ABS", "NEG", "SQUARE", "SQUARED_DIFFERENCE"}:
         return []
     sources = [index for index in op.inputs if _constant(graph, index) is None]
-    if not sources or any(_float(graph, index) is None for index in sources):
+    if not sources or any(_float_activation(graph, index) is None for index in sources):
         return []
     draft = Draft(graph, out.name)
     x = op.inputs[0]
@@ -281,15 +285,15 @@ def rewrite_arithmetic(graph: Graph, op: Op) -> list[Edit]:
         draft.op("MUL", [x, draft.constant(-1.0)], [out.index])
     else:
         draft.op("MAXIMUM", [x, draft.then("MUL", [x, draft.constant(-1.0)], out.shape)], [out.index])
-    made = ", ".join(new.name for new in draft.ops)
-    return [draft.edit("plain-arithmetic", [op.index], f"{op.name} written as {made}")]
+    names = ", ".join(new.name for new in draft.ops)
+    return [draft.edit("plain-arithmetic", [op.index], f"{op.name} written as {names}")]
 
 
 def rewrite_constant_product(graph: Graph, op: Op) -> list[Edit]:
-    """BATCH_MATMUL of an activation with a constant matrix: FULLY_CONNECTED, with RESHAPE around it where needed."""
-    if not _takes_two(op, "BATCH_MATMUL") or op.options.get("adj_x"):
+    """BATCH_MATMUL of an activation with a constant matrix: FULLY_CONNECTED, with RESHAPE where needed."""
+    if not _is_binary(op, "BATCH_MATMUL") or op.options.get("adj_x"):
         return []
-    x, out = _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
+    x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
     matrix = _constant(graph, op.inputs[1])
     if x is None or out is None or matrix is None or x.rank < 2 or matrix.ndim < 2:
         return []
@@ -302,17 +306,17 @@ def rewrite_constant_product(graph: Graph, op: Op) -> list[Edit]:
         return []
     rows = math.prod(x.shape[:-1])
     draft = Draft(graph, out.name)
-    flat, made = (rows, x.shape[-1]), (rows, out.shape[-1])
+    flat, product_shape = (rows, x.shape[-1]), (rows, out.shape[-1])
     source = x.index
     if x.shape != flat:
         source = draft.then("RESHAPE", [source, draft.constant(flat, "INT32")], flat, new_shape=list(flat))
     inputs = [source, draft.constant(weights), draft.constant(np.zeros(out.shape[-1]))]
-    if out.shape == made:
+    if out.shape == product_shape:
         draft.op("FULLY_CONNECTED", inputs, [out.index])
     else:
-        product = draft.then("FULLY_CONNECTED", inputs, made)
-        wanted = draft.constant(out.shape, "INT32")
-        draft.op("RESHAPE", [product, wanted], [out.index], new_shape=list(out.shape))
+        product = draft.then("FULLY_CONNECTED", inputs, product_shape)
+        shape_constant = draft.constant(out.shape, "INT32")
+        draft.op("RESHAPE", [product, shape_constant], [out.index], new_shape=list(out.shape))
     message = "BATCH_MATMUL with a constant matrix written as FULLY_CONNECTED"
     return [draft.edit("constant-product", [op.index], message)]
 
@@ -323,13 +327,13 @@ def _convolution(op: Op) -> dict[str, Any]:
     return {name: op.options[name] for name in names if name in op.options}
 
 
-def _float(graph: Graph, index: int) -> Tensor | None:
+def _float_activation(graph: Graph, index: int) -> Tensor | None:
     """Return a float32 activation of known shape with at least one value, None for anything else."""
     if index < 0:
         return None
     tensor = graph.tensors[index]
-    known = not tensor.is_dynamic and tensor.rank > 0 and tensor.elements > 0
-    return tensor if known and tensor.dtype == "FLOAT32" and not tensor.is_constant else None
+    is_static = not tensor.is_dynamic and tensor.rank > 0 and tensor.elements > 0
+    return tensor if is_static and tensor.dtype == "FLOAT32" and not tensor.is_constant else None
 
 
 def _constant(graph: Graph, index: int) -> npt.NDArray[np.float32] | None:
@@ -338,19 +342,19 @@ def _constant(graph: Graph, index: int) -> npt.NDArray[np.float32] | None:
     return tensor.data if tensor is not None and tensor.dtype == "FLOAT32" else None
 
 
-def _takes_two(op: Op, name: str) -> bool:
+def _is_binary(op: Op, name: str) -> bool:
     return op.name == name and len(op.inputs) == 2 and len(op.outputs) == 1
 
 
-def _one_to_one(graph: Graph, op: Op, name: str) -> tuple[Tensor | None, Tensor | None]:
+def _unary_tensors(graph: Graph, op: Op, name: str) -> tuple[Tensor | None, Tensor | None]:
     if op.name != name or len(op.inputs) != 1 or len(op.outputs) != 1:
         return None, None
-    return _float(graph, op.inputs[0]), _float(graph, op.outputs[0])
+    return _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
 
 
 def activation(graph: Graph, op: Op, names: Sequence[str]) -> tuple[Tensor, Tensor] | None:
     """Return (input, output) of an op with one float input and one float output, None for any other op."""
     if op.name not in names:
         return None
-    x, out = _one_to_one(graph, op, op.name)
+    x, out = _unary_tensors(graph, op, op.name)
     return None if x is None or out is None else (x, out)

@@ -1,6 +1,6 @@
-"""A rewrite as a value: which ops go and which come instead; and how values and files are edited by it.
+"""Edits: which ops of a graph are removed and which replace them, and how edits are applied to models and to files.
 
-What a rewrite makes ends in the same tensors as what it replaces, so that nothing around it changes.
+The new ops write the same tensors as the removed ones, so that the rest of the graph does not change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from edgepack.graph.versions import file_versions
 
 _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 
-#: Every code that a rewrite can carry: stable names, documented in docs/concepts/repairs.md.
+#: Codes of all rewrites: stable names, documented in docs/concepts/repairs.md.
 CODES = frozenset(
     {
         "batch-1", "block-shuffle", "constant-division", "constant-product", "elu", "flat-reshape", "flat-transpose",
@@ -48,7 +48,7 @@ class NewTensor:
 
 @dataclass(frozen=True)
 class NewOp:
-    """An op that an edit adds; tensor indices beyond the graph's own name the edit's new tensors in order."""
+    """An op that an edit adds; tensor indices beyond the graph's own refer to the edit's new tensors in order."""
 
     name: str
     inputs: tuple[int, ...]
@@ -58,15 +58,15 @@ class NewOp:
 
 @dataclass(frozen=True)
 class Edit:
-    """One place of a graph, rewritten.
+    """The replacement of some ops of a graph by others.
 
     Attributes:
         code: Stable name of the rewrite, such as `grouped-convolution`.
-        graph_size: Tensors of the graph the edit was made for.
-        removed: Indices of the ops that go.
-        tensors: What is added.
-        ops: What stands where the last removed op stood.
-        message: What was rewritten to what, one sentence.
+        graph_size: Number of tensors of the graph that the edit applies to.
+        removed: Indices of the ops that are removed.
+        tensors: The tensors that are added.
+        ops: The ops that are added at the position of the last removed op.
+        message: Description of the rewrite, one sentence.
         exact: Whether both compute the same up to rounding.
     """
 
@@ -81,7 +81,7 @@ class Edit:
 
 @dataclass
 class Draft:
-    """An edit being written; methods return tensor indices."""
+    """An edit under construction; methods return tensor indices."""
 
     graph: Graph
     name: str
@@ -91,26 +91,26 @@ class Draft:
     def constant(self, values: Any, dtype: str = "FLOAT32") -> int:
         """Add a constant."""
         array = np.ascontiguousarray(np.asarray(values, NUMPY_DTYPES[dtype]))
-        return self._add(NewTensor(self._fresh(), tuple(np.shape(values)), dtype, array))
+        return self._add(NewTensor(self._new_name(), tuple(np.shape(values)), dtype, array))
 
     def activation(self, shape: Sequence[int], dtype: str = "FLOAT32") -> int:
-        """Add a tensor that holds values at run time."""
-        return self._add(NewTensor(self._fresh(), tuple(int(n) for n in shape), dtype))
+        """Add an activation."""
+        return self._add(NewTensor(self._new_name(), tuple(int(n) for n in shape), dtype))
 
     def op(self, name: str, inputs: Iterable[int], outputs: Iterable[int], **options: Any) -> None:
-        """Add an op; options by the names of `Op.options`, the rest gets the schema's defaults."""
+        """Add an op; options have the names of `Op.options`, missing ones the schema's defaults."""
         self.ops.append(NewOp(name, tuple(inputs), tuple(outputs), full_options(name, options)))
 
     def then(
         self, name: str, inputs: Iterable[int], shape: Sequence[int], dtype: str = "FLOAT32", **options: Any
     ) -> int:
-        """Add an op with one new output of the shape, and return it."""
+        """Add an op with one new output of a shape, and return the output."""
         output = self.activation(shape, dtype)
         self.op(name, inputs, [output], **options)
         return output
 
     def edit(self, code: str, removed: Iterable[int], message: str, *, exact: bool = True) -> Edit:
-        """Return what was drafted; `code` is one of `CODES`."""
+        """Return the edit; `code` is one of `CODES`."""
         assert code in CODES, code
         return Edit(
             code,
@@ -122,7 +122,7 @@ class Draft:
             exact,
         )
 
-    def _fresh(self) -> str:
+    def _new_name(self) -> str:
         return f"{self.name}/repair_{len(self.tensors)}"
 
     def _add(self, tensor: NewTensor) -> int:
@@ -131,7 +131,7 @@ class Draft:
 
 
 def edited(model: Model, edits: Sequence[Edit]) -> Model:
-    """Return the model with edits of its main graph done, as values: what the file would be, without writing it.
+    """Return the model with edits applied to its main graph, in memory, without writing a file.
 
     Args:
         model: The model.
@@ -148,7 +148,7 @@ def edited(model: Model, edits: Sequence[Edit]) -> Model:
             )
         )
     ops: list[Op] = []
-    for old in _order(graph, edits):
+    for old in _edited_ops(graph, edits):
         if isinstance(old, Op):
             ops.append(replace(old, index=len(ops)))
         else:
@@ -165,11 +165,11 @@ def edited(model: Model, edits: Sequence[Edit]) -> Model:
 
 
 def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
-    """Return the file with edits of its main graph done, true op versions, and without tensors that nothing uses.
+    """Return the file with edits applied to its main graph, correct op versions, and without unused tensors.
 
     Args:
         tflite: The file.
-        model: The same file as values.
+        model: The same file, parsed.
         edits: Edits that share no op.
     """
     file = unpack(tflite)
@@ -178,61 +178,61 @@ def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
         graph.tensors.append(_packed_tensor(file, new))
     graph.operators = [
         graph.operators[old.index] if isinstance(old, Op) else _packed_op(file, old)
-        for old in _order(model.main, edits)
+        for old in _edited_ops(model.main, edits)
     ]
     drop_unused(file)
     return write_true_versions(pack(file))
 
 
 def drop_unused(file: Any) -> None:
-    """Remove tensors of a `ModelT`'s main graph that no op, input or output names, and empty the buffers left over."""
+    """Remove tensors of a `ModelT`'s main graph that no op, input or output refers to, and empty unused buffers."""
     graph = file.subgraphs[0]
     used = {int(i) for op in graph.operators for i in (*_list(op.inputs), *_list(op.outputs), *_list(op.intermediates))}
     used |= {int(i) for i in (*_list(graph.inputs), *_list(graph.outputs))} - {-1}
     signatures = [s for s in file.signatureDefs or [] if s.subgraphIndex == 0]
     entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
     used |= {int(entry.tensorIndex) for entry in entries}
-    places = {old: new for new, old in enumerate(sorted(used - {-1}))}
-    places[-1] = -1
-    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in places]
+    new_indices = {old: new for new, old in enumerate(sorted(used - {-1}))}
+    new_indices[-1] = -1
+    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in new_indices]
     for op in graph.operators:
         for name in ("inputs", "outputs", "intermediates"):
             if getattr(op, name) is not None:
-                setattr(op, name, _moved(getattr(op, name), places))
-    graph.inputs, graph.outputs = _moved(graph.inputs, places), _moved(graph.outputs, places)
+                setattr(op, name, _renumbered(getattr(op, name), new_indices))
+    graph.inputs, graph.outputs = _renumbered(graph.inputs, new_indices), _renumbered(graph.outputs, new_indices)
     for entry in entries:
-        entry.tensorIndex = places[int(entry.tensorIndex)]
+        entry.tensorIndex = new_indices[int(entry.tensorIndex)]
     empty_unused(file)
 
 
 def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:
-    """Return the tensors that edits take away: results of removed ops that nothing writes any more."""
-    gone: set[int] = set()
+    """Return the tensors that edits remove: results of removed ops that no new op writes."""
+    results: set[int] = set()
     written: set[int] = set()
     for edit in edits:
-        gone.update(i for index in edit.removed for i in graph.ops[index].outputs)
+        results.update(i for index in edit.removed for i in graph.ops[index].outputs)
         written.update(i for op in edit.ops for i in op.outputs)
-    return frozenset(gone - written)
+    return frozenset(results - written)
 
 
-def _order(graph: Graph, edits: Sequence[Edit]) -> list[Op | NewOp]:
-    """Return the ops of the edited graph in order, new ones with the tensor indices they will have."""
+def _edited_ops(graph: Graph, edits: Sequence[Edit]) -> list[Op | NewOp]:
+    """Return the ops of the edited graph in order, new ones with their final tensor indices."""
     removed = {index for edit in edits for index in edit.removed}
-    placed: dict[int, list[NewOp]] = {}
+    replacements: dict[int, list[NewOp]] = {}
     count = 0
     for edit in edits:
         shift = count
         count += len(edit.tensors)
-        placed[edit.removed[-1]] = [
+        replacements[edit.removed[-1]] = [
             replace(op, inputs=_shifted(op.inputs, edit, shift), outputs=_shifted(op.outputs, edit, shift))
             for op in edit.ops
         ]
-    found: list[Op | NewOp] = []
+    ops: list[Op | NewOp] = []
     for op in graph.ops:
         if op.index not in removed:
-            found.append(op)
-        found.extend(placed.get(op.index, ()))
-    return found
+            ops.append(op)
+        ops.extend(replacements.get(op.index, ()))
+    return ops
 
 
 def _shifted(indices: tuple[int, ...], edit: Edit, shift: int) -> tuple[int, ...]:
@@ -243,8 +243,8 @@ def _list(values: Any) -> list[int]:
     return [] if values is None else [int(value) for value in values]
 
 
-def _moved(values: Any, places: Mapping[int, int]) -> npt.NDArray[np.int32]:
-    return np.array([places[int(value)] for value in _list(values)], np.int32)
+def _renumbered(values: Any, new_indices: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    return np.array([new_indices[int(value)] for value in _list(values)], np.int32)
 
 
 def _packed_tensor(file: Any, new: NewTensor) -> Any:

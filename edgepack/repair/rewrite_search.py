@@ -1,8 +1,9 @@
-"""Choose the rewrites that move ops onto an accelerator, and do them."""
+"""Search for the rewrites that move ops onto an accelerator, and apply them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edgepack.choices import Repair
 from edgepack.graph import Graph, Model, Op, read_model
 from edgepack.graph.edit import set_batch
 from edgepack.repair.approximate import rewrite_elu, rewrite_gelu, rewrite_hard_swish
@@ -23,10 +24,10 @@ from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
 from edgepack.runtime.postprocessing import PostprocessStep
 
-#: What a rewrite function looks like: alternatives for the place that the op is the (last) part of, best first.
+#: A rewrite function: returns alternative edits for the op, or for the chain of ops that ends in it, best first.
 Rewriter = Callable[[Graph, Op], list[Edit]]
 
-#: Tells which ops of a float model a target leaves off its accelerator, as the first output tensors of those ops;
+#: Returns the ops of a float model that do not run on a target's accelerator, as the first output tensors of those ops;
 #: ops that quantization adds have tensors beyond the model's own.
 Score = Callable[[Model], frozenset[int]]
 
@@ -45,26 +46,26 @@ EXACT: tuple[Rewriter, ...] = (
 )
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
-MODES = ("exact", "none", "approximate")
+MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
 
-#: A rewrite can make place for another; more rounds than this have not been seen to help.
+#: A rewrite can make another one possible; more rounds than this helped no model that was tried.
 _ROUNDS = 3
-#: Above this many places they are judged by kind instead of one by one, to stay within seconds.
-_MOST_SINGLE = 48
+#: With more sites, sites of one kind are only evaluated together and not one by one, to stay within seconds.
+_MAX_SINGLE_SITES = 48
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One rewrite that was done.
+    """One rewrite that was applied.
 
     Attributes:
         code: Stable name, such as `grouped-convolution`.
         op: TFLite name of the (last) op it replaced.
-        index: That op's index in the file that was given (in the file of the round before, for later rounds).
-        output: Name of the tensor it makes.
-        message: What was rewritten to what.
+        index: Index of that op in the original file (for later rounds, in the result of the previous round).
+        output: Name of the output tensor of that op.
+        message: Description of the rewrite.
         exact: False for an approximation.
-        moved_ops: How many more ops would be off the accelerator without it.
+        moved_ops: Number of ops that would not run on the accelerator without it.
     """
 
     code: str
@@ -89,9 +90,9 @@ class Repaired:
 
     Attributes:
         tflite: The file; the same bytes when nothing was rewritten.
-        rewrites: What was done, in file order.
-        tail: What the loader has to do after the model, in order.
-        moved_ops: Ops fewer off the accelerator, all rewrites together.
+        rewrites: The rewrites that were applied, in file order.
+        tail: Postprocessing steps that were cut and that the loader has to do, in order.
+        moved_ops: Number of ops that all rewrites together move onto the accelerator.
     """
 
     tflite: bytes
@@ -101,138 +102,155 @@ class Repaired:
 
 
 def repair(
-    tflite: bytes, score: Score, *, mode: str = "exact", cut_tail: bool = False, skip: frozenset[str] = frozenset()
+    tflite: bytes,
+    score: Score,
+    *,
+    mode: str = Repair.EXACT,
+    cut_tail: bool = False,
+    skip: frozenset[str] = frozenset(),
 ) -> Repaired:
-    """Rewrite the ops of a float model that a target refuses by ops that it takes.
+    """Rewrite the ops of a float model that a target does not support as ops that it supports.
 
-    A rewrite is done only when it moves ops onto the accelerator. The same file and score give the same bytes.
+    A rewrite is applied only when it moves ops onto the accelerator. The same file and score give the same bytes.
 
     Args:
-        tflite: A float .tflite; a quantized one only has its tail cut.
-        score: What the target leaves off its accelerator.
-        mode: `exact`, `approximate` (exact ones as well) or `none`.
-        cut_tail: Leave last steps that the target refuses to the loader.
-        skip: Codes of rewrites that are not to be done.
+        tflite: A float .tflite; of a quantized one, only the last ops can be cut.
+        score: Returns the ops that do not run on the target's accelerator.
+        mode: Rewrites to apply, a value of `Repair`; `approximate` includes exact ones.
+        cut_tail: Cut last ops that the target does not support, for the loader to do.
+        skip: Codes of rewrites that are not applied.
     """
     model = read_model(tflite)
     rewrites: list[Rewrite] = []
     tail: list[PostprocessStep] = []
-    moved = 0
+    moved_ops = 0
     rewriters: tuple[Rewriter, ...] = ()
-    if model.is_float and mode != "none":
-        rewriters = EXACT if mode == "exact" else (*EXACT, *APPROXIMATE)
-    fixed = set_batch(tflite) if rewriters and _open_batch(model.main) else tflite
-    current = read_model(fixed) if fixed is not tflite else model
+    if model.is_float and mode != Repair.NONE:
+        rewriters = EXACT if mode == Repair.EXACT else (*EXACT, *APPROXIMATE)
+    rewritten_file = set_batch(tflite) if rewriters and _has_dynamic_batch(model.main) else tflite
+    current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
-        chosen = _choose(current, score, _places(current.main, rewriters, skip))
+        chosen = _choose(current, score, _find_sites(current.main, rewriters, skip))
         if not chosen.edits:
-            # A chain that stays as it is leaves its ops to the rewrites of single ops.
+            # The ops of a chain that is not rewritten may be rewritten one by one.
             singles = tuple(rewriter for rewriter in rewriters if rewriter is not rewrite_movement)
-            chosen = _choose(current, score, _places(current.main, singles, skip))
+            chosen = _choose(current, score, _find_sites(current.main, singles, skip))
         if not chosen.edits:
             break
-        if not rewrites and fixed is not tflite:
+        if not rewrites and rewritten_file is not tflite:
             rewrites.append(_batch_rewrite(model))
-        rewrites.extend(_described(current.main, edit, gain) for edit, gain in chosen.edits)
-        moved += chosen.gain
-        fixed = rewritten(fixed, current, [edit for edit, _ in chosen.edits])
-        current = read_model(fixed)
+        rewrites.extend(_describe(current.main, edit, gain) for edit, gain in chosen.edits)
+        moved_ops += chosen.gain
+        rewritten_file = rewritten(rewritten_file, current, [edit for edit, _ in chosen.edits])
+        current = read_model(rewritten_file)
     if not rewrites:
-        fixed, current = tflite, model
+        rewritten_file, current = tflite, model
     if cut_tail:
-        fixed, tail, saved = _without_tail(fixed, current, score)
-        moved += saved
-    return Repaired(fixed, tuple(rewrites), tuple(tail), moved)
+        rewritten_file, tail, saved = _cut_tail(rewritten_file, current, score)
+        moved_ops += saved
+    return Repaired(rewritten_file, tuple(rewrites), tuple(tail), moved_ops)
 
 
-#: More values than the runtime counts in a tensor (int32): only a broken file claims that many.
-_MOST_ELEMENTS = 2**31 - 1
+#: Limit of the values in a tensor that the runtime can count (int32): only a broken file claims more.
+_MAX_ELEMENTS = 2**31 - 1
 
 
 @dataclass(frozen=True)
-class _Chosen:
+class _Choice:
+    """Edits with the ops that each moves onto the accelerator, and the total.
+
+    Attributes:
+        edits: (edit, ops that would not run on the accelerator without it), in file order.
+        gain: Ops that all edits together move onto the accelerator.
+    """
+
     edits: tuple[tuple[Edit, int], ...]
     gain: int
 
 
-def _places(graph: Graph, rewriters: Sequence[Rewriter], skip: frozenset[str]) -> list[list[Edit]]:
-    """Return alternatives for each place, in file order; no two places share an op, and chains come first."""
-    found: dict[int, list[Edit]] = {}
-    taken: set[int] = set()
+def _find_sites(graph: Graph, rewriters: Sequence[Rewriter], skip: frozenset[str]) -> list[list[Edit]]:
+    """Return the alternative edits of each site, in file order; no two sites share an op, chains go first."""
+    sites: dict[int, list[Edit]] = {}
+    occupied: set[int] = set()
     chains = [rewriter for rewriter in rewriters if rewriter is rewrite_movement]
     singles = [rewriter for rewriter in rewriters if rewriter is not rewrite_movement]
-    for kind in (chains, singles):
+    for group in (chains, singles):
         for op in graph.ops:
-            if any(
-                t is not None and t.elements > _MOST_ELEMENTS for t in (*graph.op_inputs(op), *graph.op_outputs(op))
-            ):
+            tensors = (*graph.op_inputs(op), *graph.op_outputs(op))
+            if any(tensor is not None and tensor.elements > _MAX_ELEMENTS for tensor in tensors):
                 continue
-            wanted = [edit for rewriter in kind for edit in rewriter(graph, op) if edit.code not in skip]
-            mine = {index for edit in wanted for index in edit.removed}
-            if wanted and not mine & taken:
-                taken |= mine
-                found[op.index] = wanted
-    return [found[index] for index in sorted(found)]
+            edits = [edit for rewriter in group for edit in rewriter(graph, op) if edit.code not in skip]
+            removed = {index for edit in edits for index in edit.removed}
+            if edits and not removed & occupied:
+                occupied |= removed
+                sites[op.index] = edits
+    return [sites[index] for index in sorted(sites)]
 
 
-def _choose(model: Model, score: Score, places: list[list[Edit]]) -> _Chosen:
-    """Find the edits that together leave the fewest ops off the accelerator, none of them idle."""
-    if not places:
-        return _Chosen((), 0)
+def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
+    """Find the edits that together leave the fewest ops off the accelerator, without edits that have no effect.
+
+    A selection maps the number of a site to the number of the alternative that is applied there.
+    """
+    if not sites:
+        return _Choice((), 0)
     before = score(model)
     results = frozenset(op.outputs[0] for op in model.main.ops if op.outputs)
-    cache: dict[tuple[tuple[int, int], ...], int] = {(): 0}
+    gains: dict[tuple[tuple[int, int], ...], int] = {(): 0}
 
-    def gain(choice: dict[int, int]) -> int:
-        """Count the model's own results that move onto the accelerator, less new ones that do not get there.
+    def gain(selection: dict[int, int]) -> int:
+        """Count the model's own results that move onto the accelerator, minus new ones that do not run there.
 
-        Steps between types that come and go with quantization do not count: fewer of them move nothing.
+        Conversions between types that come and go with quantization do not count, because removing them moves no op.
         """
-        key = tuple(sorted(choice.items()))
-        if key not in cache:
-            edits = [places[place][number] for place, number in key]
-            trial = edited(model, edits)
-            after, kept = score(trial), results - removed_results(model.main, edits)
-            moved = len((before - after) & kept) - len((after - before) & kept)
-            known = kept | before
-            cache[key] = moved - sum(1 for index in after if index < len(trial.main.tensors) and index not in known)
-        return cache[key]
+        key = tuple(sorted(selection.items()))
+        if key not in gains:
+            edits = [sites[site][alternative] for site, alternative in key]
+            candidate = edited(model, edits)
+            after, remaining = score(candidate), results - removed_results(model.main, edits)
+            moved = len((before - after) & remaining) - len((after - before) & remaining)
+            known = remaining | before
+            new = sum(1 for index in after if index < len(candidate.main.tensors) and index not in known)
+            gains[key] = moved - new
+        return gains[key]
 
-    # An op that the target takes already cannot be helped by itself; leaving it alone keeps the search small.
+    # Sites without an unsupported op cannot gain by themselves; leaving them out keeps the search small.
     useful = [
-        i for i, edits in enumerate(places) if any(model.main.ops[r].outputs[0] in before for r in edits[0].removed)
+        i for i, edits in enumerate(sites) if any(model.main.ops[r].outputs[0] in before for r in edits[0].removed)
     ]
-    choice = dict.fromkeys(useful, 0)
-    kinds = sorted({tuple(edit.code for edit in places[i]) for i in choice})
+    selection = dict.fromkeys(useful, 0)
+    kinds = sorted({tuple(edit.code for edit in sites[i]) for i in selection})
     for kind in kinds:
-        mine = [i for i in choice if tuple(edit.code for edit in places[i]) == kind]
-        options = [{**choice, **dict.fromkeys(mine, number)} for number in range(len(kind))]
-        options.append({i: n for i, n in choice.items() if i not in mine})
-        choice = max(options, key=gain)
-    if len(choice) <= _MOST_SINGLE:
-        for place in sorted(choice, reverse=True):
-            rest = {i: n for i, n in choice.items() if i != place}
-            others = [{**choice, place: number} for number in range(len(places[place]))]
-            choice = max([rest, choice, *others], key=gain)
-    if gain(choice) <= 0:
-        return _Chosen((), 0)
+        of_kind = [i for i in selection if tuple(edit.code for edit in sites[i]) == kind]
+        options = [{**selection, **dict.fromkeys(of_kind, alternative)} for alternative in range(len(kind))]
+        options.append({i: n for i, n in selection.items() if i not in of_kind})
+        selection = max(options, key=gain)
+    if len(selection) <= _MAX_SINGLE_SITES:
+        for site in sorted(selection, reverse=True):
+            without = {i: n for i, n in selection.items() if i != site}
+            others = [{**selection, site: alternative} for alternative in range(len(sites[site]))]
+            selection = max([without, selection, *others], key=gain)
+    if gain(selection) <= 0:
+        return _Choice((), 0)
 
-    def off(these: dict[int, int]) -> int:
-        return len(score(edited(model, [places[place][number] for place, number in sorted(these.items())])))
+    def unsupported(selected: dict[int, int]) -> int:
+        edits = [sites[site][alternative] for site, alternative in sorted(selected.items())]
+        return len(score(edited(model, edits)))
 
-    left = off(choice)
-    done = []
-    for place, number in sorted(choice.items(), key=lambda item: places[item[0]][0].removed[-1]):
-        done.append((places[place][number], off({i: n for i, n in choice.items() if i != place}) - left))
-    return _Chosen(tuple(done), len(before) - left)
+    left = unsupported(selection)
+    edits = []
+    for site, alternative in sorted(selection.items(), key=lambda item: sites[item[0]][0].removed[-1]):
+        without = {i: n for i, n in selection.items() if i != site}
+        edits.append((sites[site][alternative], unsupported(without) - left))
+    return _Choice(tuple(edits), len(before) - left)
 
 
-def _described(graph: Graph, edit: Edit, gain: int) -> Rewrite:
+def _describe(graph: Graph, edit: Edit, gain: int) -> Rewrite:
     op = graph.ops[edit.removed[-1]]
     return Rewrite(edit.code, op.label, op.index, graph.output_name(op), edit.message, edit.exact, gain)
 
 
-def _open_batch(graph: Graph) -> bool:
+def _has_dynamic_batch(graph: Graph) -> bool:
     return any(tensor.shape_signature[:1] == (-1,) for tensor in graph.tensors)
 
 
@@ -241,14 +259,14 @@ def _batch_rewrite(model: Model) -> Rewrite:
     return Rewrite("batch-1", "", -1, names, "the open batch size fixed to 1, which the other rewrites need", True, 0)
 
 
-def _without_tail(tflite: bytes, model: Model, score: Score) -> tuple[bytes, list[PostprocessStep], int]:
-    """Cut last steps as long as the target refuses them."""
+def _cut_tail(tflite: bytes, model: Model, score: Score) -> tuple[bytes, list[PostprocessStep], int]:
+    """Cut last ops while the target does not support them; return (file, steps, ops moved onto the accelerator)."""
     steps: list[PostprocessStep] = []
     saved = 0
     for output in range(len(model.main.outputs)):
-        mine: list[PostprocessStep] = []
-        while (found := cut(model, output)) is not None:
-            shorter, step = found
+        of_output: list[PostprocessStep] = []
+        while (result := cut(model, output)) is not None:
+            shorter, step = result
             tensor = model.main.outputs[output]
             before, after = score(model), score(shorter)
             gain = len(before - {tensor}) - len(after)
@@ -257,6 +275,6 @@ def _without_tail(tflite: bytes, model: Model, score: Score) -> tuple[bytes, lis
             tflite = cut_file(tflite, output, model.main.producers[tensor])
             model = read_model(tflite)
             saved += len(before) - len(after)
-            mine.insert(0, step)
-        steps.extend(mine)
+            of_output.insert(0, step)
+        steps.extend(of_output)
     return tflite, steps, saved

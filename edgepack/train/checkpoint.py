@@ -1,9 +1,8 @@
-"""Where a training stands after each epoch, as one file that is there whole or not at all."""
+"""State of a training after each epoch, in one file that is written atomically."""
 
 import contextlib
 import io
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from edgepack.errors import TransformError, UsageError
+from edgepack.files import write_atomically
 
 _NAME = "training.npz"
 
@@ -20,14 +22,14 @@ class Checkpoint:
     """The state after an epoch.
 
     Attributes:
-        identity: What is trained on what and how; a state of another training is not taken up.
+        identity: Digest of model, data, recipe and options; the state of another training is not resumed.
         stage: Index of the stage.
-        epoch: Epochs of it that are done.
-        base: Weights by layer that the stage started from.
-        variables: The wrapped model's variables, in its own order; empty before the first epoch.
-        optimizer: The optimizer's variables, in its own order.
-        history: One entry per epoch so far.
-        notes: Sentences for the user so far.
+        epoch: Finished epochs of the stage.
+        base: Weights by layer at the start of the stage.
+        variables: Variables of the wrapped model, in the model's order; empty before the first epoch.
+        optimizer: Variables of the optimizer, in the optimizer's order.
+        history: One entry per finished epoch.
+        notes: Notes for the user so far.
         before_qat: The float .tflite that quantization-aware training started from, empty before that.
     """
 
@@ -42,7 +44,11 @@ class Checkpoint:
     before_qat: bytes = b""
 
     def save(self, folder: Path) -> None:
-        """Write the state in one step; a kill while writing leaves the state before."""
+        """Write the state atomically: a process killed while writing leaves the previous state.
+
+        Raises:
+            TransformError: The file cannot be written.
+        """
         arrays: dict[str, Any] = {"before_qat": np.frombuffer(self.before_qat, np.uint8)}
         names = sorted(self.base)
         for position, name in enumerate(names):
@@ -62,14 +68,14 @@ class Checkpoint:
         arrays["meta"] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
         stream = io.BytesIO()
         np.savez(stream, **arrays)
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{_NAME}.{os.getpid()}"
-        temporary.write_bytes(stream.getvalue())
-        temporary.replace(folder / _NAME)
+        try:
+            write_atomically(folder / _NAME, stream.getvalue())
+        except UsageError as error:
+            raise TransformError(f"the state of the training cannot be saved: {error.message}") from error
 
     @classmethod
     def load(cls, folder: Path, identity: str) -> "Checkpoint | None":
-        """Return the state in a folder, None when there is none that can be read or it is of another training."""
+        """Return the state in a folder, None when there is no readable one or it belongs to another training."""
         try:
             with (folder / _NAME).open("rb") as stream:
                 stored = np.load(stream, allow_pickle=False)
@@ -94,8 +100,8 @@ class Checkpoint:
             return None
 
 
-def forget(folder: Path) -> None:
-    """Remove the state of a training that is done."""
+def remove(folder: Path) -> None:
+    """Remove the state of a finished training."""
     with contextlib.suppress(OSError):
         (folder / _NAME).unlink()
         folder.rmdir()

@@ -1,4 +1,4 @@
-"""A trained tf-keras model as a .tflite with the interface of the float model that the user's file converts to."""
+"""Convert a trained tf-keras model to .tflite, with the interface of the converted untrained model."""
 
 import re
 from collections.abc import Sequence
@@ -8,11 +8,12 @@ from edgepack.errors import ConversionError
 from edgepack.graph import read_model
 from edgepack.graph.edit import restore_interface, set_tensor_names
 from edgepack.runtime.runner import model_inputs
+from edgepack.text import first_line
 
-#: Wrappers that tracing puts around the author's names.
+#: Prefixes that tracing adds to layer names.
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+(?=.)")
 
-#: What TFMOT puts in front of a layer's name.
+#: Prefixes that TFMOT adds to layer names.
 _WRAPPED = re.compile(r"(^|/)(?:quant|prune_low_magnitude|cluster)_")
 
 
@@ -23,7 +24,7 @@ def to_tflite(model: Any, order: Sequence[int], reference: bytes, *, quantized: 
         model: tf-keras model; with TFMOT's quantization wrappers when `quantized`.
         order: For each input of the model, its position among the reference's inputs.
         reference: Float .tflite whose shapes, names and signature the result gets.
-        quantized: Make int8 of it with the ranges that were learned.
+        quantized: Convert to int8 with the learned ranges.
         io: Type of inputs and outputs of an int8 file: `FLOAT32`, `INT8` or `UINT8`.
 
     Raises:
@@ -37,8 +38,8 @@ def to_tflite(model: Any, order: Sequence[int], reference: bytes, *, quantized: 
     specs = [tf.TensorSpec(info.shape, info.dtype, name=f"input_{i}") for i, info in enumerate(infos)]
 
     def call(*tensors: Any) -> Any:
-        mine = [tensors[position] for position in order]
-        return model(mine[0] if len(mine) == 1 else mine, training=False)
+        ordered = [tensors[position] for position in order]
+        return model(ordered[0] if len(ordered) == 1 else ordered, training=False)
 
     try:
         function = tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
@@ -51,29 +52,28 @@ def to_tflite(model: Any, order: Sequence[int], reference: bytes, *, quantized: 
             if all(info.tflite_dtype == "FLOAT32" for info in infos):
                 converter.inference_input_type = types[io]
             converter.inference_output_type = types[io]
-        made = bytes(converter.convert())
+        tflite = bytes(converter.convert())
     except Exception as error:
-        lines = str(error).strip().splitlines()
         raise ConversionError(
-            f"the trained model cannot be converted: {type(error).__name__}: {lines[0][:300] if lines else ''}",
-            hint="convert the untrained model with `edgepack build` first: what fails there fails here too",
+            f"the trained model cannot be converted: {type(error).__name__}: {first_line(error, 300, default='')}",
+            hint="convert the untrained model with `edgepack build` to see whether it can be converted at all",
         ) from error
-    return restore_interface(_plain_names(made), source)
+    return restore_interface(_with_layer_names(tflite), source)
 
 
-def _plain_names(tflite: bytes) -> bytes:
-    """Name inner tensors after the last layer that was fused into them, without TFMOT's and TensorFlow's additions."""
+def _with_layer_names(tflite: bytes) -> bytes:
+    """Name activations after the last layer that was fused into them, without the prefixes of TFMOT and TensorFlow."""
     graph = read_model(tflite).main
-    taken: set[str] = set()
+    used: set[str] = set()
     names = {}
-    # Weights carry the name of the op they were folded into; the activation has the better claim to it.
-    for tensor in sorted(graph.tensors, key=lambda one: one.is_constant):
+    # Weights have the name of the op they were folded into; activations come first, so that they get that name.
+    for tensor in sorted(graph.tensors, key=lambda tensor: tensor.is_constant):
         base = next((part for part in tensor.name.split(";") if part and not part.isdigit()), f"tensor_{tensor.index}")
         base = _WRAPPED.sub(r"\1", _CALLS.sub("", base))
         name, number = base, 0
-        while name in taken:
+        while name in used:
             number += 1
             name = f"{base}_{number}"
-        taken.add(name)
+        used.add(name)
         names[tensor.index] = name
     return set_tensor_names(tflite, names)

@@ -1,14 +1,15 @@
-"""One Keras 3 layer or operation as its tf-keras counterpart."""
+"""Convert a single Keras 3 layer or operation to its tf-keras counterpart."""
 
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgepack.errors import ConversionError
+from edgepack.text import first_line
 
 #: Configuration that does not change what a trained layer computes, or that tf-keras writes in another form.
-_LEFT_OUT = ("dtype", "name", "build_config", "quantization_config")
-_LEFT_OUT_ENDS = ("_initializer", "_regularizer", "_constraint")
+_IGNORED = ("dtype", "name", "build_config", "quantization_config")
+_IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 
 #: Keras 3 operations on two tensors -> tf-keras merge layer.
 _MERGES = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
@@ -23,18 +24,18 @@ _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def place(operation: Any) -> str:
+def describe(operation: Any) -> str:
     """Return `layer 'stem' (Conv2D)` for messages."""
     return f"layer '{operation.name}' ({type(operation).__name__})"
 
 
-def cross_layer(layer: Any, name: str, allow_code: bool) -> tuple[Any, list[str]]:
-    """Return the tf-keras layer for a layer of either Keras, not yet built, and what of it was left behind.
+def convert_layer(layer: Any, name: str, allow_code: bool) -> tuple[Any, list[str]]:
+    """Return the tf-keras layer for a layer of either Keras, not yet built, and the settings that it does not support.
 
     Args:
         layer: The original.
         name: The new layer's name.
-        allow_code: Take a Lambda layer's function over.
+        allow_code: Copy the function of a Lambda layer.
 
     Raises:
         ConversionError: tf-keras has no such layer.
@@ -47,43 +48,43 @@ def cross_layer(layer: Any, name: str, allow_code: bool) -> tuple[Any, list[str]
         return _lambda(layer, name, allow_code), []
     if not type(layer).__module__.startswith("keras."):
         raise ConversionError(
-            f"{place(layer)} is a class of your own, and training has to rebuild it in tf-keras",
+            f"{describe(layer)} is a custom class, but training has to rebuild it in tf-keras",
             hint="replace it with layers of Keras, or train the model in your own code and build the result",
         )
     counterpart = getattr(tf_keras.layers, type(layer).__name__, None)
     if counterpart is None:
         raise ConversionError(
-            f"{place(layer)} exists in Keras 3 only; quantization-aware training, pruning and clustering need tf-keras",
-            hint="replace it with a layer that both have: https://www.tensorflow.org/api_docs/python/tf/keras/layers",
+            f"{describe(layer)} exists in Keras 3 only, but training for TFLite needs tf-keras",
+            hint="replace it with a layer that both support: https://www.tensorflow.org/api_docs/python/tf/keras/layers",
         )
-    known = _parameters(counterpart)
-    kept: dict[str, Any] = {}
+    parameters = _parameters(counterpart)
+    arguments: dict[str, Any] = {}
     dropped = []
     for key, value in layer.get_config().items():
-        if key in _LEFT_OUT or key.endswith(_LEFT_OUT_ENDS):
+        if key in _IGNORED or key.endswith(_IGNORED_ENDS):
             continue
-        if key not in known and key != "trainable":
+        if key not in parameters and key != "trainable":
             if value not in (None, False, 1):
-                dropped.append(f"'{key}' of {place(layer)}")
+                dropped.append(f"'{key}' of {describe(layer)}")
             continue
-        kept[key] = _plain(layer, key, value)
-    if "layer" in kept:
-        kept["layer"] = cross_layer(layer.layer, str(layer.layer.name), allow_code)[0]
+        arguments[key] = _tf_keras_value(layer, key, value)
+    if "layer" in arguments:
+        arguments["layer"] = convert_layer(layer.layer, str(layer.layer.name), allow_code)[0]
     try:
-        return counterpart(**kept, name=name), dropped
+        return counterpart(**arguments, name=name), dropped
     except Exception as error:
-        text = str(error).strip().splitlines()
         raise ConversionError(
-            f"{place(layer)} cannot be made in tf-keras, which training needs: {text[0] if text else type(error)}",
-            hint="replace it with a layer that both Keras versions have",
+            f"{describe(layer)} cannot be created in tf-keras, which training needs: "
+            f"{first_line(error, default=type(error).__name__)}",
+            hint="replace it with a layer that both Keras versions support",
         ) from error
 
 
-def cross_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
-    """Return a Keras 3 operation (`x + y`, `keras.ops.relu(x)`) done on tf-keras tensors.
+def convert_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Return the result of a Keras 3 operation (`x + y`, `keras.ops.relu(x)`) on tf-keras tensors.
 
     Raises:
-        ConversionError: The operation has no counterpart here.
+        ConversionError: The operation has no counterpart in tf-keras.
     """
     import tf_keras
 
@@ -93,8 +94,8 @@ def cross_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str, A
     if kind in _MERGES and len(tensors) == 2:
         return getattr(tf_keras.layers, _MERGES[kind])(name=name)(tensors)
     if kind in _ACTIVATIONS and len(tensors) == 1 and len(values) == 1:
-        made, config = _ACTIVATIONS[kind]
-        return getattr(tf_keras.layers, made)(**config, name=name)(tensors[0])
+        layer_class, config = _ACTIVATIONS[kind]
+        return getattr(tf_keras.layers, layer_class)(**config, name=name)(tensors[0])
     scalars: dict[str, Callable[[Any, Any], Any]] = {
         "Add": lambda a, b: a + b,
         "Subtract": lambda a, b: a - b,
@@ -105,7 +106,7 @@ def cross_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str, A
     if kind in scalars and len(values) == 2:
         return scalars[kind](*values)
     raise ConversionError(
-        f"the operation '{operation.name}' (keras.ops, {kind}) exists in Keras 3 only, and training needs tf-keras",
+        f"the operation '{operation.name}' (keras.ops, {kind}) exists in Keras 3 only, but training needs tf-keras",
         hint="use a layer for it: keras.layers.Add, ReLU, Reshape, GlobalAveragePooling2D and the like",
     )
 
@@ -115,14 +116,14 @@ def _lambda(layer: Any, name: str, allow_code: bool) -> Any:
 
     if not allow_code:
         raise ConversionError(
-            f"{place(layer)} carries Python code",
-            hint="if you trust where the model comes from, allow it with --allow-code; or use layers of Keras",
+            f"{describe(layer)} contains Python code",
+            hint="if you trust the source of the model, allow it with --allow-code; or use layers of Keras",
         )
     return tf_keras.layers.Lambda(layer.function, arguments=dict(layer.arguments or {}), name=name)
 
 
-def _plain(layer: Any, key: str, value: Any) -> Any:
-    """Return a configuration value as tf-keras reads it: functions of Keras by name."""
+def _tf_keras_value(layer: Any, key: str, value: Any) -> Any:
+    """Return a configuration value in the form of tf-keras: functions of Keras by name."""
     if isinstance(value, dict) and value.get("class_name") == "function":
         return _function(layer, key, value.get("config"), value.get("module"))
     if (
@@ -139,19 +140,19 @@ def _plain(layer: Any, key: str, value: Any) -> Any:
 def _function(layer: Any, key: str, name: Any, module: Any) -> str:
     import tf_keras
 
-    ours = module in (None, "builtins") or str(module).startswith("keras.")
-    if not ours or not isinstance(name, str) or getattr(tf_keras.activations, name, None) is None:
+    is_keras = module in (None, "builtins") or str(module).startswith("keras.")
+    if not is_keras or not isinstance(name, str) or getattr(tf_keras.activations, name, None) is None:
         raise ConversionError(
-            f"{place(layer)} has the {key} '{name}', which tf-keras does not have",
-            hint="use relu, ReLU(6), sigmoid, tanh, softmax, gelu, swish or another that both Keras versions have",
+            f"{describe(layer)} has the {key} '{name}', which tf-keras does not support",
+            hint="use relu, ReLU(6), sigmoid, tanh, softmax, gelu, swish or another that both Keras versions support",
         )
     return name
 
 
 def _parameters(layer: Any) -> set[str]:
     """Return the names of all constructor arguments of a class and its bases."""
-    found: set[str] = set()
+    names: set[str] = set()
     for kind in layer.__mro__[:-1]:
         if "__init__" in kind.__dict__:
-            found.update(inspect.signature(kind.__init__).parameters)
-    return found - {"self", "args", "kwargs"}
+            names.update(inspect.signature(kind.__init__).parameters)
+    return names - {"self", "args", "kwargs"}

@@ -1,41 +1,68 @@
-"""Load the model to train, in the child, and read what loss it was compiled with."""
+"""Read the Keras model to train and its compile configuration; loading runs in the child process."""
 
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgepack.errors import ConversionError, ModelFileError
+from edgepack.errors import ConversionError, ModelFileError, TransformError
+from edgepack.text import first_line
 
 _HINT = "give the .keras or .h5 that the model was saved as after training: model.save('model.keras')"
 
 
-def load(path: Path, *, allow_code: bool) -> tuple[Any, dict[str, Any]]:
-    """Return the model (Keras 3's or tf-keras's) and its compile configuration, empty when it was not compiled.
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model of Keras 3 or tf-keras.
+
+    Attributes:
+        model: The model.
+        compile_config: Its compile configuration, empty when it was not compiled.
+    """
+
+    model: Any
+    compile_config: Mapping[str, Any]
+
+
+def require_keras_file(path: Path) -> None:
+    """Refuse anything but a Keras file.
+
+    Raises:
+        TransformError: The path is not a file, or it is a .tflite.
+    """
+    if not path.is_file() or path.suffix == ".tflite":
+        raise TransformError(
+            f"'{path}' cannot be trained: only a Keras model contains the layers that training needs",
+            hint="give the .keras or .h5 that the model was saved as",
+        )
+
+
+def load(path: Path, *, allow_code: bool) -> LoadedModel:
+    """Load a model with the Keras version that wrote it, else with the other one.
 
     Args:
         path: .keras archive or .h5.
         allow_code: Load Lambda layers and custom classes.
 
     Raises:
-        ModelFileError: The file is not a Keras model, or broken.
-        ConversionError: It carries code, or Keras does not load it.
+        ModelFileError: The file is not a Keras model, or it is broken.
+        ConversionError: It contains code, or neither Keras version loads it.
     """
-    config, compiled, version = _read(path)
+    config, compile_config, version = _read(path)
     if not allow_code:
         _refuse_code(path, config)
     failures = []
-    # The file says which Keras wrote it; legacy .h5 of tf-keras has layers that Keras 3 refuses.
+    # Legacy .h5 files of tf-keras contain layers that Keras 3 does not load.
     for read in (_with_tf_keras, _with_keras) if version.startswith("2") else (_with_keras, _with_tf_keras):
         try:
-            return read(path, not allow_code), compiled
+            return LoadedModel(read(path, not allow_code), compile_config)
         except Exception as error:
-            text = str(error).strip().splitlines()
-            failures.append(f"{type(error).__name__}: {text[0][:300] if text else ''}")
+            failures.append(f"{type(error).__name__}: {first_line(error, 300, default='')}")
     raise ConversionError(
         f"'{path}' cannot be loaded for training: {failures[0]}",
-        hint="save it again with the Keras that made it, of layers that Keras itself has",
+        hint="save it again with the Keras version that created it, with built-in layers of Keras only",
     )
 
 
@@ -65,25 +92,25 @@ def _read(path: Path) -> tuple[Any, dict[str, Any], str]:
             stored, training = file.attrs.get("model_config"), file.attrs.get("training_config")
             version = file.attrs.get("keras_version", "2")
         if stored is None:
-            raise ModelFileError(f"'{path}' holds weights without a model", hint=_HINT)
+            raise ModelFileError(f"'{path}' contains weights without a model", hint=_HINT)
         return json.loads(stored), json.loads(training) if training else {}, str(version)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ModelFileError(f"'{path}' cannot be read as a Keras model: {error}", hint=_HINT) from error
 
 
 def _refuse_code(path: Path, config: Any) -> None:
-    found = sorted(set(_code(config, "")))
-    if found:
+    locations = sorted(set(_find_code(config, "")))
+    if locations:
         raise ConversionError(
-            f"'{path}' carries code that would run on this machine: {'; '.join(found[:5])}",
-            hint="if you trust where the model comes from, allow it with --allow-code; or build it of Keras layers",
+            f"'{path}' contains code that would run on this machine: {'; '.join(locations[:5])}",
+            hint="if you trust the source of the model, allow it with --allow-code; or build it of Keras layers",
         )
 
 
-def _code(config: Any, layer: str) -> Iterator[str]:
+def _find_code(config: Any, layer: str) -> Iterator[str]:
     if isinstance(config, list):
         for part in config:
-            yield from _code(part, layer)
+            yield from _find_code(part, layer)
     if not isinstance(config, dict):
         return
     inner, name = config.get("config"), config.get("class_name")
@@ -91,8 +118,8 @@ def _code(config: Any, layer: str) -> Iterator[str]:
         layer = inner["name"]
     package = str(config.get("module") or "keras").split(".")[0]
     if name in {"Lambda", "__lambda__", "TFSMLayer"}:
-        yield f"layer '{layer}' ({name}) holds code"
+        yield f"layer '{layer}' ({name}) contains code"
     elif package not in {"keras", "tf_keras", "builtins"} or ">" in str(config.get("registered_name") or ""):
         yield f"layer '{layer}' ({config.get('registered_name') or name}) is not part of Keras"
     for part in config.values():
-        yield from _code(part, layer)
+        yield from _find_code(part, layer)

@@ -1,4 +1,4 @@
-"""One stage of training: fit, tell, remember."""
+"""The training loop of one stage: batches, compilation, and events and a saved state after each epoch."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +11,13 @@ import numpy.typing as npt
 from edgepack.child import emit
 from edgepack.samples import SampleSet
 from edgepack.train.losses import Loss
-from edgepack.train.model import TrainOptions
+from edgepack.train.model import EPOCHS, LEARNING_RATES, TrainOptions
 
-#: Batches that the activation ranges start from.
+#: Number of batches for the initial activation ranges.
 RANGE_BATCHES = 8
 
-#: The learning rate falls along a cosine to this share of where it began.
-_LAST_RATE = 0.02
+#: Final learning rate of the cosine decay, as a share of the initial one.
+_FINAL_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Data:
     """Labelled samples as batches.
 
     Attributes:
-        samples: Where they come from, read batch by batch.
+        samples: The samples, read batch by batch.
         names: Input names in the model's order.
-        targets: What the output is held against, by sample.
+        targets: Target of the output for each sample.
         batch: Samples per step; the last, smaller batch of an epoch is left out when there is a full one.
-        shapes: Shape of each input of one sample, without the batch.
-        seed: Of the order.
+        shapes: Shape of each input of one sample, without the batch dimension.
+        seed: Random seed of the order.
     """
 
     samples: SampleSet
@@ -42,18 +42,18 @@ class Data:
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         return max(1, len(self.samples) // self.batch)
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the order of the samples in an epoch: the same for the same seed, another in each epoch."""
+        """Return the order of the samples in an epoch: determined by the seed, and different in each epoch."""
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.samples))
 
     def inputs(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Any:
-        """Return one batch as the model takes it: an array, or a list of arrays."""
+        """Return the inputs of the model for one batch: an array, or a list of arrays."""
         if self.samples.images:
-            read = [self.samples.sample(int(i)) for i in positions]
-            stacked = [np.concatenate([one[name] for one in read]) for name in self.names]
+            samples = [self.samples.sample(int(i)) for i in positions]
+            stacked = [np.concatenate([sample[name] for sample in samples]) for name in self.names]
         else:
             stacked = [
                 np.ascontiguousarray(self.samples.arrays[name][positions], dtype=self.samples.dtypes[name])
@@ -70,11 +70,11 @@ class Data:
 
 
 def compile_model(model: Any, loss: Loss, rate: float, steps: int) -> None:
-    """Compile with Adam, a cosine from `rate` over `steps`, and accuracy."""
+    """Compile with Adam, a cosine decay from `rate` over `steps`, and accuracy as the metric."""
     import tf_keras
 
     losses = tf_keras.losses
-    made = {
+    loss_function = {
         "sparse_categorical_crossentropy": lambda: losses.SparseCategoricalCrossentropy(from_logits=loss.from_logits),
         "categorical_crossentropy": lambda: losses.CategoricalCrossentropy(from_logits=loss.from_logits),
         "binary_crossentropy": lambda: losses.BinaryCrossentropy(from_logits=loss.from_logits),
@@ -87,15 +87,15 @@ def compile_model(model: Any, loss: Loss, rate: float, steps: int) -> None:
         accuracy = tf_keras.metrics.BinaryAccuracy("accuracy", threshold=0.0 if loss.from_logits else 0.5)
     elif loss.name != "sparse_categorical_crossentropy":
         accuracy = tf_keras.metrics.CategoricalAccuracy("accuracy")
-    schedule = tf_keras.optimizers.schedules.CosineDecay(rate, max(1, steps), alpha=_LAST_RATE)
-    model.compile(optimizer=tf_keras.optimizers.Adam(schedule), loss=made, metrics=[accuracy])
+    schedule = tf_keras.optimizers.schedules.CosineDecay(rate, max(1, steps), alpha=_FINAL_RATE)
+    model.compile(optimizer=tf_keras.optimizers.Adam(schedule), loss=loss_function, metrics=[accuracy])
 
 
 def optimizer_variables(model: Any) -> list[Any]:
-    """Return the optimizer's variables, in an order that does not change."""
+    """Return the optimizer's variables, in a fixed order."""
     model.optimizer.build(model.trainable_variables)
-    found = model.optimizer.variables
-    return list(found() if callable(found) else found)
+    variables = model.optimizer.variables
+    return list(variables() if callable(variables) else variables)
 
 
 def fit(
@@ -105,82 +105,78 @@ def fit(
     *,
     callbacks: Sequence[Any],
     stage: str,
-    first: int,
+    first_epoch: int,
     epochs: int,
     later_epochs: int,
-    done: Callable[[int, dict[str, Any]], None],
+    on_epoch_end: Callable[[int, dict[str, Any]], None],
 ) -> None:
-    """Train from epoch `first` to `epochs`, and call `done(epochs so far, figures)` after each.
+    """Train from epoch `first_epoch` to `epochs`.
 
     Args:
-        model: Compiled.
+        model: Compiled model.
         data: Training samples.
         validation: Samples to measure on after each epoch, None for none.
-        callbacks: TFMOT's.
-        stage: Name, for events.
-        first: Epochs that were done before.
+        callbacks: Callbacks of TFMOT.
+        stage: Name of the stage, for events.
+        first_epoch: Number of epochs that are already finished.
         epochs: Epochs of the stage.
-        later_epochs: Epochs of the stages after this one, for the time left.
-        done: Remembers the state.
+        later_epochs: Epochs of the later stages, for the estimate of the remaining time.
+        on_epoch_end: Called with the finished epochs and the figures after each epoch.
     """
     import tf_keras
 
     class _Batches(tf_keras.utils.Sequence):  # type: ignore[misc]
-        """Batches of one data set; reads what Keras asks for."""
+        """Batches of one data set, read when Keras requests them."""
 
         def __init__(self, source: Data, epoch: int, fixed: bool) -> None:
             self._source, self._epoch, self._fixed = source, epoch, fixed
-            self._plan = list(source.batches(epoch))
+            self._batches = list(source.batches(epoch))
             if fixed:
-                every = np.arange(len(source.samples))
-                self._plan = [every[i : i + source.batch] for i in range(0, len(every), source.batch)]
+                positions = np.arange(len(source.samples))
+                self._batches = [positions[i : i + source.batch] for i in range(0, len(positions), source.batch)]
 
         def __len__(self) -> int:
-            return len(self._plan)
+            return len(self._batches)
 
         def __getitem__(self, step: int) -> tuple[Any, Any]:
-            positions = self._plan[step]
+            positions = self._batches[step]
             return self._source.inputs(positions), self._source.targets[positions]
 
         def on_epoch_end(self) -> None:
             self._epoch += 1
             if not self._fixed:
-                self._plan = list(self._source.batches(self._epoch))
+                self._batches = list(self._source.batches(self._epoch))
 
-    class _Tell(tf_keras.callbacks.Callback):  # type: ignore[misc]
-        """Hands each epoch's figures to the parent and to `done`."""
+    class _Report(tf_keras.callbacks.Callback):  # type: ignore[misc]
+        """Emits the figures of each epoch to the parent process and saves the state."""
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.started = time.monotonic()
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             figures = {key: round(float(value), 6) for key, value in (logs or {}).items()}
-            took = time.monotonic() - self.started
-            told = {"stage": stage, "epoch": epoch + 1, "epochs": epochs, **figures}
-            done(epoch + 1, told)
-            emit({**told, "seconds_left": round(took * (epochs - epoch - 1 + later_epochs), 1)})
+            seconds = time.monotonic() - self.started
+            event = {"stage": stage, "epoch": epoch + 1, "epochs": epochs, **figures}
+            on_epoch_end(epoch + 1, event)
+            emit({**event, "seconds_left": round(seconds * (epochs - epoch - 1 + later_epochs), 1)})
 
     model.fit(
-        _Batches(data, first, False),
+        _Batches(data, first_epoch, False),
         validation_data=None if validation is None else _Batches(validation, 0, True),
-        initial_epoch=first,
+        initial_epoch=first_epoch,
         epochs=epochs,
-        # UpdatePruningStep puts the zeros back at the end of an epoch, so it has to come before the state is kept.
-        callbacks=[*callbacks, _Tell()],
+        # UpdatePruningStep applies the masks again at the end of an epoch, so it has to run before the state is saved.
+        callbacks=[*callbacks, _Report()],
         shuffle=False,
         verbose=0,
     )
 
 
 def rate_of(stage: str, options: TrainOptions) -> float:
-    """Return the learning rate that a stage starts with."""
-    from edgepack.train.model import LEARNING_RATES
-
+    """Return the initial learning rate of a stage."""
     return options.learning_rate or LEARNING_RATES[stage]
 
 
 def epochs_of(stage: str, options: TrainOptions) -> int:
-    """Return the epochs of a stage."""
-    from edgepack.train.model import EPOCHS
-
+    """Return the number of epochs of a stage."""
     return options.epochs or EPOCHS[stage]

@@ -1,4 +1,4 @@
-"""Which loss a model is trained with: the flag's, else the compiled model's, else the one its output asks for. Pure."""
+"""Choose the loss: the requested one, else that of the compiled model, else one that fits the output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgepack.errors import SamplesError, UsageError
 from edgepack.train.model import LOSSES
 
-#: Class names in a compile configuration -> names of `LOSSES`.
+#: Class name in a compile configuration -> name in `LOSSES`.
 _CLASSES = {"".join(part.title() for part in name.split("_")): name for name in LOSSES}
 _SHORT = {"mse": "mean_squared_error", "mae": "mean_absolute_error"}
 
@@ -21,16 +21,16 @@ class Loss:
 
     Attributes:
         name: One of `LOSSES`.
-        from_logits: True when the model's output has not been through softmax or sigmoid.
-        why: Where it comes from, for people.
+        from_logits: True when the model does not end in softmax or sigmoid.
+        origin: Why this loss was chosen, for people.
     """
 
     name: str
     from_logits: bool
-    why: str
+    origin: str
 
     def targets(self, labels: npt.NDArray[np.int64], classes: int) -> npt.NDArray[Any]:
-        """Return what the model's output is held against.
+        """Return the targets of the model's output.
 
         Args:
             labels: Class indices, shape (samples,).
@@ -43,56 +43,56 @@ class Loss:
         return np.eye(classes, dtype=np.float32)[labels]
 
 
-def choose_loss(asked: str, compiled: Mapping[str, Any], classes: int, activation: str) -> Loss:
+def choose_loss(requested: str, compile_config: Mapping[str, Any], classes: int, activation: str) -> Loss:
     """Return the loss to train with.
 
     Args:
-        asked: Name from the command line, empty for none.
-        compiled: The model's compile configuration, empty for none.
+        requested: Name from the command line, empty for none.
+        compile_config: The model's compile configuration, empty for none.
         classes: Size of the output.
         activation: Activation of the last layer, `linear` for none.
 
     Raises:
-        UsageError: The compiled loss is none of `LOSSES`.
+        UsageError: The loss of the compiled model is not one of `LOSSES`.
     """
-    by_output = activation not in {"softmax", "sigmoid"}
-    if asked:
-        return Loss(asked, by_output and "crossentropy" in asked, "asked for")
-    told = compiled.get("loss")
-    if told:
-        name, config = _named(told)
+    output_is_logits = activation not in {"softmax", "sigmoid"}
+    if requested:
+        return Loss(requested, output_is_logits and "crossentropy" in requested, "requested")
+    compiled_loss = compile_config.get("loss")
+    if compiled_loss:
+        name, config = _parse_loss(compiled_loss)
         if name not in LOSSES:
             raise UsageError(
                 f"the model was compiled with the loss '{name}', which does not fit class labels",
-                hint=f"give one with --loss: {', '.join(LOSSES)}",
+                hint=f"choose one with --loss: {', '.join(LOSSES)}",
             )
-        # A name alone means Keras's default, from_logits=False; an output without activation says otherwise.
-        logits = bool(config.get("from_logits", by_output)) and "crossentropy" in name
+        # With a name alone Keras assumes from_logits=False, which is wrong for an output without activation function.
+        logits = bool(config.get("from_logits", output_is_logits)) and "crossentropy" in name
         return Loss(name, logits, "the compiled model's")
     if classes == 1:
-        return Loss("binary_crossentropy", by_output, "fits the output of one value")
+        return Loss("binary_crossentropy", output_is_logits, "fits the output of one value")
     if activation == "sigmoid":
         return Loss("binary_crossentropy", False, "fits the sigmoid output")
-    return Loss("sparse_categorical_crossentropy", by_output, f"fits the output of {classes} classes")
+    return Loss("sparse_categorical_crossentropy", output_is_logits, f"fits the output of {classes} classes")
 
 
-def _named(told: Any) -> tuple[str, Mapping[str, Any]]:
+def _parse_loss(loss: Any) -> tuple[str, Mapping[str, Any]]:
     """Return (name, configuration) of a loss as compile configurations store it."""
-    if isinstance(told, dict) and "class_name" in told:
-        config = told.get("config")
-        if told["class_name"] == "function" and isinstance(config, str):
+    if isinstance(loss, dict) and "class_name" in loss:
+        config = loss.get("config")
+        if loss["class_name"] == "function" and isinstance(config, str):
             return _SHORT.get(config, config), {}
-        name = str(told["class_name"])
+        name = str(loss["class_name"])
         return _CLASSES.get(name, name), config if isinstance(config, dict) else {}
-    if isinstance(told, list | dict) and len(told) == 1:
-        return _named(told[0] if isinstance(told, list) else next(iter(told.values())))
-    if isinstance(told, str):
-        return _SHORT.get(told, _CLASSES.get(told, told)), {}
-    return str(told), {}
+    if isinstance(loss, list | dict) and len(loss) == 1:
+        return _parse_loss(loss[0] if isinstance(loss, list) else next(iter(loss.values())))
+    if isinstance(loss, str):
+        return _SHORT.get(loss, _CLASSES.get(loss, loss)), {}
+    return str(loss), {}
 
 
 def check_labels(labels: npt.NDArray[np.int64], classes: int, source: str) -> None:
-    """Hold labels against the output.
+    """Check that every label is a class of the output.
 
     Raises:
         SamplesError: A label is not a class of the output.

@@ -1,30 +1,25 @@
-"""What training takes and gives, as values."""
+"""Recipes, options and the result of training."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgepack.choices import LossName, Recipe, SparsityPattern, SparsitySchedule, parse_choice, parse_optional
 from edgepack.errors import UsageError
+from edgepack.profiles.model import SchemeRule
+from edgepack.samples import SampleSet
 from edgepack.train.report import FileReport
 
-#: Recipe -> its stages in order. A later stage keeps what the earlier ones made: zeros stay zeros, clusters clusters.
-RECIPES: dict[str, tuple[str, ...]] = {
-    "qat": ("qat",),
-    "prune": ("prune",),
-    "cluster": ("cluster",),
-    "prune+qat": ("prune", "qat"),
-    "cluster+qat": ("cluster", "qat"),
-    "prune+cluster": ("prune", "cluster"),
-    "prune+cluster+qat": ("prune", "cluster", "qat"),
-}
+#: Recipe -> its stages in order. A later stage preserves the zeros and clusters of the earlier ones.
+RECIPES: dict[str, tuple[str, ...]] = {recipe.value: tuple(recipe.split("+")) for recipe in Recipe}
 
 #: Losses that fit class labels.
 LOSSES = tuple(LossName)
 
-#: Learning rate of each stage without `--learning-rate`: all of them start from a trained model.
+#: Default learning rate of each stage, which starts from a trained model.
 LEARNING_RATES = {"prune": 1e-3, "cluster": 2e-4, "qat": 2e-4}
 
-#: Epochs of each stage without `--epochs`.
+#: Default number of epochs of each stage.
 EPOCHS = {"prune": 6, "cluster": 4, "qat": 4}
 
 
@@ -35,15 +30,16 @@ class TrainOptions:
     Attributes:
         epochs: Epochs of each stage; 0 for the stage's own default.
         batch: Samples per step.
-        learning_rate: Of each stage; 0.0 for the stage's own default.
-        loss: Loss; None for the compiled model's, else the one that fits the output.
-        sparsity: Share of zeros that pruning aims at, in (0, 1).
-        pattern: Where zeros are: `2:4` (two of every four values), `block` (1 by 4 blocks, Dense layers only), None for
-            anywhere.
-        schedule: `constant` (all zeros at once) or `polynomial` (growing over the first two thirds of the stage).
-        clusters: Different weights per layer.
-        seed: Of every random choice.
-        allow_code: Let Lambda layers of the model run.
+        learning_rate: Initial learning rate of each stage; 0.0 for the stage's own default.
+        loss: Loss, None for that of the compiled model, else one that fits the output.
+        sparsity: Target share of zeros of pruning, in (0, 1).
+        pattern: Where zeros are placed: `2:4` (two in every four values), `block` (1 by 4 blocks, Dense layers only),
+            None for anywhere.
+        schedule: Sparsity schedule: `constant` (all zeros at once) or `polynomial` (growing over the first two thirds
+            of the stage).
+        clusters: Number of distinct weights per layer.
+        seed: Random seed.
+        allow_code: Allow Lambda layers of the model to run.
     """
 
     epochs: int = 0
@@ -70,20 +66,45 @@ class TrainOptions:
         """Check recipe and options.
 
         Raises:
-            UsageError: Names the option and what it takes.
+            UsageError: The recipe or an option is not valid.
         """
         parse_choice("--recipe", Recipe, recipe)
         if not 0.0 < self.sparsity < 1.0:
             raise UsageError(f"--sparsity: expected a share between 0 and 1, got {self.sparsity:g}")
         if self.pattern == SparsityPattern.TWO_IN_FOUR and self.sparsity != 0.5:
             raise UsageError(
-                f"--pattern 2:4 makes half of the weights zero, --sparsity asks for {self.sparsity:g}",
-                hint="leave --sparsity out, or leave --pattern out",
+                f"--pattern 2:4 makes half of the weights zero, but --sparsity is {self.sparsity:g}",
+                hint="remove --sparsity, or remove --pattern",
             )
         if not 3 <= self.clusters <= 256:
             raise UsageError(f"--clusters: expected 3 to 256, got {self.clusters}")
         if self.epochs < 0 or self.batch < 1 or self.learning_rate < 0:
-            raise UsageError("--epochs, --batch and --learning-rate have to be positive")
+            raise UsageError("--epochs, --batch and --learning-rate must be positive")
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """Everything that a training depends on.
+
+    Attributes:
+        path: .keras or .h5.
+        reference: Float .tflite of the same model, for names, shapes and order of inputs and outputs.
+        data: Labelled training samples, matched to the reference's inputs.
+        validation: Labelled samples to measure on after each epoch, None for none.
+        recipe: One of `RECIPES`.
+        options: Epochs, sparsity, clusters and the like.
+        rule: Constraints on an int8 file; None for float inputs and outputs.
+        checkpoint_dir: Folder in which the state is saved, and from which it is resumed.
+    """
+
+    path: Path
+    reference: bytes
+    data: SampleSet
+    validation: SampleSet | None
+    recipe: str
+    options: TrainOptions
+    rule: SchemeRule | None
+    checkpoint_dir: Path
 
 
 @dataclass(frozen=True)
@@ -92,12 +113,12 @@ class Trained:
 
     Attributes:
         tflite: int8 for recipes that end in `qat`, else float.
-        float_tflite: The float model that quantization-aware training started from; for the other recipes `tflite`.
+        float_tflite: The float model before quantization-aware training; equal to `tflite` for other recipes.
         quantized: True when `tflite` is int8.
         history: One entry per epoch: stage, epoch, loss, accuracy, and val_accuracy with validation data.
         left_float: Layers that TFMOT cannot annotate, which stay float in an int8 file: `name (Class)`.
-        report: What is in `tflite`: sizes, and zeros and unique weights per layer.
-        notes: Sentences for the user.
+        report: Sizes of `tflite`, and zeros and unique weights per layer.
+        notes: Notes for the user.
     """
 
     tflite: bytes

@@ -1,7 +1,8 @@
 """Start quantization-aware training from measured activation ranges.
 
-TFMOT starts every activation at [-6, 6] and lets the range follow the data by one thousandth per step: in a short
-training it never arrives. Here each range is first set to what a few batches of the training data reach.
+TFMOT initializes every activation range with [-6, 6] and updates it with a moving average that moves by one thousandth
+per step, so that it does not converge in a short training. Here each range is initialized from a few batches of the
+training data.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,18 +11,18 @@ from typing import Any
 
 
 def measure_ranges(model: Any, batches: Iterable[Any]) -> None:
-    """Set the activation ranges of a model made by `quantize_apply`; nothing else of it changes.
+    """Set the activation ranges of a model wrapped by `quantize_apply`; other variables do not change.
 
     Args:
         model: The wrapped model.
-        batches: Inputs of a few steps, as the model takes them.
+        batches: Inputs of the model for a few steps.
     """
-    kept = [(variable, variable.numpy()) for variable in model.variables if not _is_range(variable)]
+    others = [(variable, variable.numpy()) for variable in model.variables if not _is_range(variable)]
     for position, batch in enumerate(batches):
-        # The first batch sets the range, the following ones average into it.
+        # The first batch sets the range, the following ones are averaged with it.
         with _decay(position / (position + 1)):
             model(batch, training=True)
-    for variable, value in kept:
+    for variable, value in others:
         variable.assign(value)
 
 
@@ -32,15 +33,15 @@ def _is_range(variable: Any) -> bool:
 
 @contextmanager
 def _decay(share: float) -> Iterator[None]:
-    """Let TFMOT's moving averages keep `share` of what they were, instead of 0.999."""
+    """Set the decay of TFMOT's moving averages to `share` instead of 0.999."""
     from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 
     original = quant_ops.MovingAvgQuantize
 
-    def quick(*args: Any, **kwargs: Any) -> Any:
+    def with_decay(*args: Any, **kwargs: Any) -> Any:
         return original(*args, **{**kwargs, "ema_decay": share})
 
-    quant_ops.MovingAvgQuantize = quick
+    quant_ops.MovingAvgQuantize = with_decay
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""Rebuild a Keras 3 model (or a nested tf-keras one) as one flat tf-keras model, which is all that TFMOT takes.
+"""Rebuild a Keras 3 model (or a nested tf-keras one) as one flat tf-keras model, the only kind that TFMOT supports.
 
-The graph is followed node by node, so that branches, layers that are called twice and models inside models come out as
-they are; each layer is made again from its configuration and gets its weights. Whether that is the same model is not
-argued but measured: outputs are compared before anything is trained.
+The graph is followed node by node, so that branches, layers that are called twice and nested models are preserved; each
+layer is created again from its configuration and gets its weights. The outputs of both models are compared before
+anything is trained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,21 +13,21 @@ import numpy as np
 
 from edgepack.errors import ConversionError
 from edgepack.text import first_line
-from edgepack.train.keras3_to_tf_keras import cross_layer, cross_operation, place
+from edgepack.train.keras3_to_tf_keras import convert_layer, convert_operation, describe
 
 #: Largest difference of an output, relative to its largest absolute value, that counts as equal.
 TOLERANCE = 1e-5
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rebuilt:
     """A model in tf-keras.
 
     Attributes:
         model: Flat Functional tf-keras model; inputs are a list in the original's order.
         inputs: Names of its inputs, in order.
-        difference: Largest relative difference of any output to the original's.
-        dropped: What does not exist in tf-keras and made no difference to the outputs.
+        difference: Largest relative difference of any output from the original's.
+        dropped: Settings that tf-keras does not support and that do not affect the outputs.
     """
 
     model: Any
@@ -41,10 +41,10 @@ def rebuild(model: Any, *, allow_code: bool) -> Rebuilt:
 
     Args:
         model: Functional or Sequential model of either Keras, built.
-        allow_code: Take Lambda layers over as they are.
+        allow_code: Copy the functions of Lambda layers.
 
     Raises:
-        ConversionError: Names the layer that cannot cross and what to change.
+        ConversionError: A layer cannot be rebuilt; the message names it.
     """
     import tf_keras
 
@@ -62,25 +62,25 @@ def rebuild(model: Any, *, allow_code: bool) -> Rebuilt:
     difference = _difference(model, rebuilt)
     if not difference <= TOLERANCE:
         raise ConversionError(
-            f"the model gives other outputs in tf-keras, which training needs (relative difference {difference:.1e})"
+            f"the model has different outputs in tf-keras, which training needs (relative difference {difference:.1e})"
             f"{builder.first_difference(model)}",
-            hint="replace that layer or activation with one that both Keras versions compute alike",
+            hint="replace that layer or activation with one that both Keras versions compute in the same way",
         )
     return Rebuilt(rebuilt, tuple(names), difference, tuple(dict.fromkeys(builder.dropped)))
 
 
 class _Builder:
-    """Follows a model's graph and calls each layer's counterpart."""
+    """Follows a model's graph and calls the counterpart of each layer."""
 
     def __init__(self, allow_code: bool) -> None:
         self.allow_code = allow_code
         self.names: set[str] = set()
         self.dropped: list[str] = []
-        self._made: dict[int, Any] = {}
-        self._trail: list[tuple[Any, Any, str]] = []
+        self._layers: dict[int, Any] = {}
+        self._tensors: list[tuple[Any, Any, str]] = []
 
     def run(self, model: Any, inputs: Sequence[Any], prefix: str) -> list[Any]:
-        """Return the outputs of `model` on tf-keras tensors, with every layer made again."""
+        """Return the outputs of `model` on tf-keras tensors, with every layer created again."""
         import tensorflow as tf
 
         def apply(operation: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -94,17 +94,17 @@ class _Builder:
 
     def _apply(self, operation: Any, args: Any, kwargs: Mapping[str, Any], prefix: str) -> Any:
         if not hasattr(operation, "get_weights"):
-            return cross_operation(operation, self._free(str(operation.name), prefix), args, kwargs)
-        layer = self._made.get(id(operation))
-        kept = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
+            return convert_operation(operation, self._unique_name(str(operation.name), prefix), args, kwargs)
+        layer = self._layers.get(id(operation))
+        arguments = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
         if layer is None:
-            layer, dropped = cross_layer(operation, self._free(str(operation.name), prefix), self.allow_code)
+            layer, dropped = convert_layer(operation, self._unique_name(str(operation.name), prefix), self.allow_code)
             self.dropped += dropped
-            self._made[id(operation)] = layer
-            outputs = self._call(operation, layer, args, kept)
-            self._copy(operation, layer)
+            self._layers[id(operation)] = layer
+            outputs = self._call(operation, layer, args, arguments)
+            self._copy_weights(operation, layer)
             return outputs
-        return self._call(operation, layer, args, kept)
+        return self._call(operation, layer, args, arguments)
 
     @staticmethod
     def _call(operation: Any, layer: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -112,52 +112,50 @@ class _Builder:
             return layer(*args, **kwargs)
         except Exception as error:
             raise ConversionError(
-                f"{place(operation)} does not run in tf-keras, which training needs: "
-                f"{type(error).__name__}: {first_line(error, default='')}",
+                f"{describe(operation)} does not run in tf-keras, which training needs: {_summary(error)}",
                 hint="replace it with a layer that both Keras versions have",
             ) from error
 
     @staticmethod
-    def _copy(operation: Any, layer: Any) -> None:
+    def _copy_weights(operation: Any, layer: Any) -> None:
         weights = operation.get_weights()
         try:
             layer.set_weights(weights)
         except ValueError as error:
             raise ConversionError(
-                f"the weights of {place(operation)} do not fit tf-keras's layer: "
-                f"{type(error).__name__}: {first_line(error, default='')}",
+                f"the weights of {describe(operation)} do not fit tf-keras's layer: {_summary(error)}",
                 hint="replace it with a layer that both Keras versions have",
             ) from error
 
-    def _free(self, name: str, prefix: str) -> str:
-        """Return the layer's own name where that is free, else with the names of the models around it."""
-        wanted, number = name if name not in self.names else prefix + name, 0
-        free = wanted
-        while free in self.names:
+    def _unique_name(self, name: str, prefix: str) -> str:
+        """Return the layer's name if it is not used yet, else with the names of the enclosing models as a prefix."""
+        base, number = name if name not in self.names else prefix + name, 0
+        unique = base
+        while unique in self.names:
             number += 1
-            free = f"{wanted}_{number}"
-        self.names.add(free)
-        return free
+            unique = f"{base}_{number}"
+        self.names.add(unique)
+        return unique
 
     def _remember(self, reference: Any, tensor: Any, name: str) -> None:
-        self._trail.append((reference, tensor, name))
+        self._tensors.append((reference, tensor, name))
 
     def first_difference(self, model: Any) -> str:
-        """Return where the two models part, as half a sentence; empty when that cannot be told."""
+        """Return the first layer with different outputs as the end of a sentence, empty when it is not known."""
         import tf_keras
 
         arrays = _probe(model)
-        known = set(map(id, model.inputs))
-        for reference, tensor, name in self._trail:
-            if id(reference) in known:
+        inputs = set(map(id, model.inputs))
+        for reference, tensor, name in self._tensors:
+            if id(reference) in inputs:
                 continue
             try:
-                before = [np.asarray(type_of(model)(model.inputs, reference)(_packed(arrays)))]
-                after = [np.asarray(tf_keras.Model(self._inputs_of(tensor), tensor)(_packed(arrays)))]
+                before = [np.asarray(type_of(model)(model.inputs, reference)(_as_input(arrays)))]
+                after = [np.asarray(tf_keras.Model(self._inputs_of(tensor), tensor)(_as_input(arrays)))]
             except Exception:  # a tensor inside a nested model is not reachable from the outer inputs
                 continue
             if not relative_difference(before, after) <= TOLERANCE:
-                return f"; they part at layer '{name}'"
+                return f"; the first difference is at layer '{name}'"
         return ""
 
     def _inputs_of(self, tensor: Any) -> list[Any]:
@@ -195,7 +193,7 @@ def follow(
                 args, kwargs = node.arguments.fill_in(known)
             else:
                 operation, references = node.layer, tf.nest.flatten(node.outputs)
-                args, kwargs = node.map_arguments({str(key): _Again(value) for key, value in known.items()})
+                args, kwargs = node.map_arguments({str(key): _Reusable(value) for key, value in known.items()})
             outputs = tf.nest.flatten(apply(operation, args, kwargs))
             for reference, tensor in zip(references, outputs, strict=True):
                 known[id(reference)] = tensor
@@ -203,8 +201,8 @@ def follow(
     return [known[id(reference)] for reference in tf.nest.flatten(graph.outputs)]
 
 
-class _Again:
-    """A tensor that may be taken as often as one likes; tf-keras counts how often each is."""
+class _Reusable:
+    """A tensor that can be popped any number of times; tf-keras pops each argument once per use."""
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
@@ -214,7 +212,7 @@ class _Again:
 
 
 def is_model(operation: Any) -> bool:
-    """True for a model of either Keras inside a model."""
+    """True for a model of either Keras."""
     import keras
     import tf_keras
 
@@ -222,7 +220,7 @@ def is_model(operation: Any) -> bool:
 
 
 def is_nested(model: Any) -> bool:
-    """True when a model holds another one."""
+    """True when a model contains another one."""
     return any(is_model(layer) for layer in model.layers)
 
 
@@ -235,7 +233,7 @@ def type_of(model: Any) -> Any:
 
 
 def _require_graph(model: Any) -> None:
-    """Refuse a subclassed model, whose layers cannot be followed."""
+    """Refuse a subclassed model, which has no graph of layers."""
     graph = getattr(model, "_functional", None) or model
     known = bool(getattr(graph, "_nodes_by_depth", None)) or (
         type(model).__name__ == "Sequential" and bool(getattr(model, "inputs", None))
@@ -243,7 +241,7 @@ def _require_graph(model: Any) -> None:
     plain = type(model).__name__ in {"Functional", "Sequential", "Model"}
     if not known or not plain:
         raise ConversionError(
-            f"the model '{model.name}' ({type(model).__name__}) is a Python class, and training has to follow layers",
+            f"the model '{model.name}' ({type(model).__name__}) is subclassed, but training needs a graph of layers",
             hint="build it with the Functional API: keras.Model(inputs, outputs); for a Sequential model, put"
             " keras.Input first",
         )
@@ -262,12 +260,14 @@ def _dtype(tensor: Any) -> str:
     return str(getattr(tensor.dtype, "name", tensor.dtype))
 
 
-def _probe(model: Any, *, batch: int = 2, open_size: int = 32) -> list[Any]:
-    """Return pseudo-random inputs: floats in [0, 1), integers 0 or 1; open dimensions become `open_size`."""
+def _probe(model: Any, *, batch: int = 2, dynamic_size: int = 32) -> list[Any]:
+    """Return pseudo-random inputs: floats in [0, 1), integers 0 or 1; dynamic dimensions become `dynamic_size`."""
     random = np.random.default_rng(7)
     arrays = []
     for tensor in model.inputs:
-        shape = [batch if i == 0 else open_size if size is None else int(size) for i, size in enumerate(tensor.shape)]
+        shape = [
+            batch if i == 0 else dynamic_size if size is None else int(size) for i, size in enumerate(tensor.shape)
+        ]
         if tensor.shape[0] is not None:
             shape[0] = int(tensor.shape[0])
         dtype = np.dtype(_dtype(tensor))
@@ -281,16 +281,16 @@ def _difference(model: Any, rebuilt: Any) -> float:
 
     arrays = _probe(model)
     structure = getattr(model, "_inputs_struct", None)
-    packed: Any = _packed(arrays)
+    inputs: Any = _as_input(arrays)
     if isinstance(structure, dict):
-        packed = dict(zip(_input_names(model), arrays, strict=True))
-    before = [np.asarray(t) for t in tf.nest.flatten(_ordered(model(packed, training=False), model))]
-    after = [np.asarray(t) for t in tf.nest.flatten(rebuilt(_packed(arrays), training=False))]
+        inputs = dict(zip(_input_names(model), arrays, strict=True))
+    before = [np.asarray(t) for t in tf.nest.flatten(_ordered(model(inputs, training=False), model))]
+    after = [np.asarray(t) for t in tf.nest.flatten(rebuilt(_as_input(arrays), training=False))]
     return relative_difference(before, after)
 
 
 def _ordered(outputs: Any, model: Any) -> Any:
-    """Return the outputs of a dict in the model's own order; tf.nest would sort its keys."""
+    """Return the outputs of a dict in the model's order; tf.nest would sort its keys."""
     if isinstance(outputs, dict):
         import keras
 
@@ -298,7 +298,7 @@ def _ordered(outputs: Any, model: Any) -> Any:
     return outputs
 
 
-def _packed(arrays: list[Any]) -> Any:
+def _as_input(arrays: list[Any]) -> Any:
     return arrays[0] if len(arrays) == 1 else arrays
 
 
@@ -313,3 +313,7 @@ def relative_difference(before: Sequence[Any], after: Sequence[Any]) -> float:
         scale = float(np.abs(one).max()) or 1.0
         worst = max(worst, float(np.abs(one.astype(np.float64) - other).max()) / scale)
     return worst
+
+
+def _summary(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error, 300, default='')}"

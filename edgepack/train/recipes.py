@@ -1,31 +1,34 @@
-"""The stages of a recipe through TFMOT: wrap a plain tf-keras model for training, and unwrap what came out."""
+"""The stages of a recipe with TFMOT: wrap a plain tf-keras model for training, and unwrap the trained one."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack.choices import SparsityPattern, SparsitySchedule
 from edgepack.errors import TransformError
+from edgepack.text import first_line
 from edgepack.train.model import TrainOptions
 
-#: Kernels with fewer values are neither pruned nor clustered: they save nothing and cost most, first layers above all.
-LEAST_WEIGHTS = 1024
+#: Kernels with fewer values are neither pruned nor clustered: that saves little and costs most accuracy, in first
+#: layers above all.
+MIN_WEIGHTS = 1024
 
-#: Of a stage's steps, the share after which the polynomial schedule has reached its sparsity; the rest recovers.
-_GROWING = 2 / 3
+#: Share of a stage's steps after which the polynomial schedule reaches its sparsity; accuracy recovers in the others.
+_RAMP_SHARE = 2 / 3
 
-#: Height and width of a block in a (inputs, outputs) kernel: four outputs of one input, as sparse kernels on ARM take.
+#: Height and width of a block in an (inputs, outputs) kernel: four outputs of one input, as sparse Arm kernels need.
 _BLOCK = (1, 4)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Wrapped:
     """A model ready to train.
 
     Attributes:
-        model: With TFMOT's wrappers.
-        callbacks: What TFMOT wants to be told of each step.
-        left_out: Layers the stage does not touch though they have weights: `name (Class)`.
+        model: Model with TFMOT's wrappers.
+        callbacks: TFMOT's callbacks for training.
+        left_out: Layers with weights that the stage does not modify: `name (Class)`.
     """
 
     model: Any
@@ -38,13 +41,13 @@ def wrap(stage: str, before: Sequence[str], plain: Any, options: TrainOptions, s
 
     Args:
         stage: `prune`, `cluster` or `qat`.
-        before: Stages already done, whose result has to last.
+        before: Earlier stages, whose zeros and clusters are preserved.
         plain: tf-keras model; it is not changed.
-        options: The user's.
-        steps: Steps of the whole stage.
+        options: Options of the training.
+        steps: Number of steps of the whole stage.
 
     Raises:
-        TransformError: TFMOT cannot take the model.
+        TransformError: TFMOT does not support the model.
     """
     fresh = copy_model(plain)
     if stage == "prune":
@@ -64,7 +67,7 @@ def unwrap(stage: str, wrapped: Any) -> Any:
 
 
 def copy_model(plain: Any) -> Any:
-    """Return a model with layers and weights of its own."""
+    """Return a copy of a model with its own layers and weights."""
     import tf_keras
 
     fresh = tf_keras.models.clone_model(plain)
@@ -89,7 +92,7 @@ def describe(layer: Any) -> str:
 
 
 def _kernel(layer: Any) -> Any:
-    """Return the weights that TFMOT prunes and clusters; None for a layer whose weights it leaves alone."""
+    """Return the weights that TFMOT prunes and clusters, None for a layer without such weights."""
     import tf_keras
 
     if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
@@ -100,18 +103,17 @@ def _kernel(layer: Any) -> Any:
     return layer.kernel if isinstance(layer, kinds) else None
 
 
-def _chosen(model: Any) -> tuple[set[str], tuple[str, ...]]:
-    """Return the names of the layers worth pruning or clustering, and the others that have weights."""
+def _compressible_layers(model: Any) -> set[str]:
+    """Return the names of the layers to prune or cluster."""
     sizes = {
         layer.name: int(kernel.shape.num_elements()) for layer in model.layers if (kernel := _kernel(layer)) is not None
     }
-    chosen = {name for name, size in sizes.items() if size >= LEAST_WEIGHTS}
-    # A tiny model is one in which every layer counts.
-    chosen = chosen or set(sizes)
-    return chosen, _others(model, chosen)
+    # In a model without large kernels, the small ones are worth compressing.
+    return {name for name, size in sizes.items() if size >= MIN_WEIGHTS} or set(sizes)
 
 
-def _others(model: Any, chosen: set[str]) -> tuple[str, ...]:
+def _left_out(model: Any, chosen: set[str]) -> tuple[str, ...]:
+    """Describe the layers with weights that are not chosen."""
     return tuple(
         describe(layer)
         for layer in model.layers
@@ -123,29 +125,29 @@ def _prune(model: Any, options: TrainOptions, steps: int) -> Wrapped:
     import tensorflow_model_optimization as tfmot
     import tf_keras
 
-    chosen, _ = _chosen(model)
+    chosen = _compressible_layers(model)
     extra: dict[str, Any] = {}
-    if options.pattern == "2:4":
-        # Zeros are counted along the input channels; fewer than four of these cannot be grouped.
+    if options.pattern == SparsityPattern.TWO_IN_FOUR:
+        # Groups of four are taken along the input channels, whose number has to be a multiple of four.
         extra = {"sparsity_m_by_n": (2, 4)}
         chosen = {name for name in chosen if int(_kernel(model.get_layer(name)).shape[-2]) % 4 == 0}
-    elif options.pattern == "block":
+    elif options.pattern == SparsityPattern.BLOCK:
         extra = {"block_size": _BLOCK, "block_pooling_type": "AVG"}
         chosen = {name for name in chosen if isinstance(model.get_layer(name), tf_keras.layers.Dense)}
     if not chosen:
-        what = f" in the pattern {options.pattern}" if options.pattern else ""
+        pattern = f" in the pattern {options.pattern}" if options.pattern else ""
         raise TransformError(
-            f"the model has no layer that can be pruned{what}",
-            hint="convolutions (not depthwise) and Dense layers are; the pattern block takes Dense layers only, 2:4"
-            " layers whose input channels are a multiple of 4",
+            f"the model has no layer that can be pruned{pattern}",
+            hint="convolutions (not depthwise) and Dense layers can be pruned; the pattern block supports Dense layers"
+            " only, 2:4 layers whose input channels are a multiple of 4",
         )
     schedules = tfmot.sparsity.keras
-    # Masks follow the weights to the end of the stage; a mask that is never renewed keeps early mistakes.
+    # Masks are updated until the end of the stage: a mask that is never updated keeps early wrong choices.
     every = max(1, min(100, steps // 20))
-    if options.schedule == "constant":
+    if options.schedule == SparsitySchedule.CONSTANT:
         schedule = schedules.ConstantSparsity(options.sparsity, begin_step=0, frequency=every)
     else:
-        end = max(2, int(steps * _GROWING))
+        end = max(2, int(steps * _RAMP_SHARE))
         schedule = schedules.PolynomialDecay(0.0, options.sparsity, begin_step=0, end_step=end, frequency=every)
 
     def add(layer: Any) -> Any:
@@ -154,7 +156,7 @@ def _prune(model: Any, options: TrainOptions, steps: int) -> Wrapped:
         return schedules.prune_low_magnitude(layer, pruning_schedule=schedule, **extra)
 
     wrapped = tf_keras.models.clone_model(model, clone_function=add)
-    return Wrapped(wrapped, [schedules.UpdatePruningStep()], _others(model, chosen))
+    return Wrapped(wrapped, [schedules.UpdatePruningStep()], _left_out(model, chosen))
 
 
 def _cluster(model: Any, options: TrainOptions, *, keep_zeros: bool) -> Wrapped:
@@ -162,12 +164,12 @@ def _cluster(model: Any, options: TrainOptions, *, keep_zeros: bool) -> Wrapped:
     import tf_keras
     from tensorflow_model_optimization.python.core.clustering.keras.experimental import cluster
 
-    chosen, _ = _chosen(model)
+    chosen = _compressible_layers(model)
     chosen = {name for name in chosen if int(_kernel(model.get_layer(name)).shape.num_elements()) > options.clusters}
     if not chosen:
         raise TransformError(
             "the model has no layer that can be clustered",
-            hint="convolutions (not depthwise) and Dense layers are, with more weights than clusters",
+            hint="convolutions (not depthwise) and Dense layers with more weights than clusters can be clustered",
         )
     starts = tfmot.clustering.keras.CentroidInitialization
 
@@ -181,7 +183,7 @@ def _cluster(model: Any, options: TrainOptions, *, keep_zeros: bool) -> Wrapped:
             preserve_sparsity=keep_zeros,
         )
 
-    return Wrapped(tf_keras.models.clone_model(model, clone_function=add), [], _others(model, chosen))
+    return Wrapped(tf_keras.models.clone_model(model, clone_function=add), [], _left_out(model, chosen))
 
 
 def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
@@ -189,34 +191,39 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
     from tensorflow_model_optimization.python.core.quantization.keras import quantize
 
     scheme = _scheme(model, keep_zeros=keep_zeros, keep_clusters=keep_clusters)
-    left = {layer.name for layer in model.layers if not _may_annotate(layer, scheme)}
+    unsupported = {layer.name for layer in model.layers if not _may_annotate(layer, scheme)}
     while True:
         source = copy_model(model)
 
         def annotate(layer: Any) -> Any:
-            if layer.name in left:
+            if layer.name in unsupported:
                 return layer
             return quantize.quantize_annotate_layer(layer, quantize_config=_configuration(layer))
 
         annotated = tf_keras.models.clone_model(source, clone_function=annotate)
         try:
             with quantize.quantize_scope():
-                made = quantize.quantize_apply(annotated, scheme=scheme)
+                wrapped = quantize.quantize_apply(annotated, scheme=scheme)
             break
         except RuntimeError as error:
-            # TFMOT finds out late that a layer has no configuration: a batch normalization that follows no convolution.
-            found = re.match(r"Layer ([^:\s]+):<class", str(error).strip())
-            if found is None or found.group(1) in left:
+            # TFMOT only finds here that a layer has no configuration, such as a batch normalization that follows no
+            # convolution.
+            match = re.match(r"Layer ([^:\s]+):<class", str(error).strip())
+            if match is None or match.group(1) in unsupported:
                 raise _not_quantizable(error) from error
-            left.add(found.group(1))
+            unsupported.add(match.group(1))
         except (ValueError, KeyError, TypeError) as error:
             raise _not_quantizable(error) from error
-    told = [layer for layer in model.layers if layer.name in left and not isinstance(layer, tf_keras.layers.InputLayer)]
-    return Wrapped(made, [], tuple(describe(layer) for layer in told))
+    left_out = [
+        layer
+        for layer in model.layers
+        if layer.name in unsupported and not isinstance(layer, tf_keras.layers.InputLayer)
+    ]
+    return Wrapped(wrapped, [], tuple(describe(layer) for layer in left_out))
 
 
 def _scheme(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Any:
-    """Return TFMOT's 8-bit scheme, which keeps what earlier stages made where they made it."""
+    """Return TFMOT's 8-bit scheme, extended to preserve the zeros and clusters of earlier stages."""
     from tensorflow_model_optimization.python.core.quantization.keras.collab_opts.cluster_preserve import (
         cluster_preserve_quantize_registry as clustered,
     )
@@ -228,23 +235,23 @@ def _scheme(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Any:
         default_8bit_quantize_scheme,
     )
 
-    chosen = _chosen(model)[0] if keep_zeros or keep_clusters else set()
+    chosen = _compressible_layers(model) if keep_zeros or keep_clusters else set()
 
     class _Registry(default_8bit_quantize_registry.Default8BitQuantizeRegistry):  # type: ignore[misc]
-        """Keeps zeros and clusters where there are some, with quantizers of its own for each layer.
+        """Preserves zeros and clusters where there are any, with separate quantizers for each layer.
 
-        TFMOT's registries share one quantizer among all layers, and the first layer without zeros switches sparsity off
-        for the others; they also claim to support every layer without weights.
+        TFMOT's registries share one quantizer among all layers, and the first layer without zeros disables sparsity for
+        the others; they also claim to support every layer without weights.
         """
 
         def get_quantize_config(self, layer: Any) -> Any:
             if layer.name not in chosen:
                 return super().get_quantize_config(layer)
             if keep_clusters:
-                keeping = clustered.Default8bitClusterPreserveQuantizeRegistry(keep_zeros)
+                registry = clustered.Default8bitClusterPreserveQuantizeRegistry(keep_zeros)
             else:
-                keeping = pruned.Default8bitPrunePreserveQuantizeRegistry()
-            return keeping.get_quantize_config(layer)
+                registry = pruned.Default8bitPrunePreserveQuantizeRegistry()
+            return registry.get_quantize_config(layer)
 
     class _Scheme(default_8bit_quantize_scheme.Default8BitQuantizeScheme):  # type: ignore[misc]
         def get_quantize_registry(self) -> Any:
@@ -254,7 +261,7 @@ def _scheme(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Any:
 
 
 def _configuration(layer: Any) -> Any:
-    """Return the configuration for a layer that TFMOT leaves out though TFLite has an int8 kernel for it, else None."""
+    """Return the configuration of a layer with an int8 kernel in TFLite that TFMOT has none for, else None."""
     import tf_keras
     from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
 
@@ -264,21 +271,20 @@ def _configuration(layer: Any) -> Any:
 
 
 def _may_annotate(layer: Any, scheme: Any) -> bool:
-    """True when TFMOT may know the layer; what it turns out not to know is found by trying."""
+    """Return whether TFMOT may support the layer; some unsupported layers are only found by wrapping the model."""
     import tf_keras
 
     if isinstance(layer, tf_keras.layers.InputLayer) or len(layer._inbound_nodes) != 1:
         return False
     layers = tf_keras.layers
-    # These are replaced or merged into their neighbours before TFMOT looks for a configuration.
+    # TFMOT replaces these layers or merges them into others before it looks for a configuration.
     if type(layer) in {layers.BatchNormalization, layers.SeparableConv1D, layers.SeparableConv2D}:
         return True
     return bool(scheme.get_quantize_registry().supports(layer)) or _configuration(layer) is not None
 
 
 def _not_quantizable(error: Exception) -> TransformError:
-    lines = str(error).strip().splitlines()
     return TransformError(
-        f"TFMOT cannot prepare the model for quantization-aware training: {lines[0][:300] if lines else error}",
-        hint="a layer that is called more than once is the usual reason: make two layers of it",
+        f"TFMOT cannot prepare the model for quantization-aware training: {first_line(error, 300)}",
+        hint="the usual reason is a layer that is called more than once: use two layers instead",
     )

@@ -1,4 +1,4 @@
-"""What is in a trained file: its size, and zeros and unique weights per layer. Needs no TensorFlow."""
+"""Report on a trained file: its size, and zeros and unique weights per layer. Needs no TensorFlow."""
 
 import gzip
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import Graph, Op, Tensor, read_model
-from edgepack.graph.op_layout import OP_LAYOUTS, weights_index
+from edgepack.graph.op_layout import OP_LAYOUTS, float_ops, weights_index
 
 #: Ops whose weights are reported.
 _REPORTED = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
@@ -21,11 +21,11 @@ class LayerReport:
         layer: Name of the op's output tensor.
         op: TFLite operator name.
         dtype: Type of the weights.
-        weights: How many there are.
-        sparsity: Share of them that stands for exactly zero, 0 to 1.
-        unique: Different values in the whole tensor.
-        unique_per_channel: Most different values in one output channel; a per-channel scale makes the same cluster
-            another number in each channel, so this one counts clusters in an int8 file.
+        weights: Number of weights.
+        sparsity: Share of weights that are exactly zero, 0 to 1.
+        unique: Number of distinct values in the whole tensor.
+        unique_per_channel: Largest number of distinct values in one output channel; with per-channel scales the same
+            cluster has a different integer in each channel, so this is the number of clusters in an int8 file.
     """
 
     layer: str
@@ -43,7 +43,7 @@ class FileReport:
 
     Attributes:
         bytes: Size of the file.
-        gzip_bytes: Size compressed with gzip, level 9, as an app store or a download would.
+        gzip_bytes: Size compressed with gzip, level 9, as for a download.
         layers: Ops with weights, in file order.
     """
 
@@ -79,33 +79,38 @@ def gzip_size(data: bytes) -> int:
 
 
 def read_report(tflite: bytes) -> FileReport:
-    """Read what is in a file.
+    """Return the report on a file.
 
     Raises:
-        ModelFileError: The bytes are no .tflite.
+        ModelFileError: The bytes are not a .tflite.
     """
     graph = read_model(tflite).main
     layers = []
     for op in graph.ops:
-        weights = _weights(graph, op)
+        weights = _constant_weights(graph, op)
         if weights is None:
             continue
-        layers.append(_layer(graph.output_name(op), op, weights))
+        layers.append(_layer_report(graph.output_name(op), op, weights))
     return FileReport(len(tflite), gzip_size(tflite), tuple(layers))
 
 
-def _weights(graph: Graph, op: Op) -> Tensor | None:
+def float_op_names(tflite: bytes) -> tuple[str, ...]:
+    """Return the names of the ops that compute in float in a file, QUANTIZE and DEQUANTIZE left out."""
+    return tuple(sorted({op.label for op in float_ops(read_model(tflite).main)}))
+
+
+def _constant_weights(graph: Graph, op: Op) -> Tensor | None:
     if op.name not in _REPORTED or weights_index(op) < 0:
         return None
     weights = graph.tensors[weights_index(op)]
     return weights if weights.data is not None and weights.elements else None
 
 
-def _layer(name: str, op: Op, weights: Tensor) -> LayerReport:
+def _layer_report(name: str, op: Op, weights: Tensor) -> LayerReport:
     values = weights.data
     assert values is not None
     axis = OP_LAYOUTS[op.name].channel_axis
-    assert axis is not None  # every op of `_REPORTED` has channels
+    assert axis is not None  # all ops of `_REPORTED` have channels
     channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
     zero = 0
     if weights.quantization is not None and weights.quantization.zero_point.size == 1:

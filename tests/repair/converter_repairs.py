@@ -1,4 +1,4 @@
-"""Write what TFLiteConverter makes of small models with layers that accelerators refuse, into a folder."""
+"""Convert small models with layers that accelerators do not support with TFLiteConverter, into a folder."""
 
 import sys
 from pathlib import Path
@@ -30,7 +30,7 @@ def _pixels(x: Any) -> Any:
     return tf.reshape(tf.transpose(tf.reshape(x, (1, 8, 8, 2, 2, 2)), (0, 1, 3, 2, 4, 5)), (1, 16, 16, 2))
 
 
-#: Each stands between two convolutions, so that its input has both signs and what follows it is cut off.
+#: Each is placed between two convolutions, so that its input has both signs and ops after it leave the accelerator.
 LAYERS = {
     "grouped": lambda x: tf.nn.conv2d(x, _w(3, 3, 2, 8), 1, "SAME") + _w(8),
     "upsampling": _repeat,

@@ -1,4 +1,4 @@
-"""Small float models with one place to repair each, and scores that refuse what they are told to refuse."""
+"""Small float models with one site to rewrite each, and scores that leave chosen ops off the accelerator."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +27,7 @@ def refusing(*names: str, rank: int = 99) -> Callable[[Model], frozenset[int]]:
 
 
 def refusing_groups(model: Model) -> frozenset[int]:
-    """Refuse the whole file as long as a grouped convolution is in it, as a compiler's parser does."""
+    """Refuse the whole file while it contains a grouped convolution, as a compiler's parser does."""
     graph = model.main
     grouped = [
         op
@@ -38,19 +38,19 @@ def refusing_groups(model: Model) -> frozenset[int]:
 
 
 def net(write: Callable[[Net, int], Iterable[int]], shape: tuple[int, ...] = SHAPE) -> bytes:
-    """Return a model of one input that `write` continues; it returns the outputs."""
-    made = Net(7)
-    x = made.tensor("x", shape)
-    outputs = list(write(made, x))
-    return made.build([x], outputs, (["image"], [f"result{i}" for i in range(len(outputs))]))
+    """Return a model with one input; `write` adds the ops and returns the outputs."""
+    builder = Net(7)
+    x = builder.tensor("x", shape)
+    outputs = list(write(builder, x))
+    return builder.build([x], outputs, (["image"], [f"result{i}" for i in range(len(outputs))]))
 
 
 def unary(name: str, shape: tuple[int, ...] = SHAPE, **options: Any) -> bytes:
-    """Return a model of one op that keeps the shape."""
+    """Return a model of one op whose output has the shape of its input."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", shape)
-        made.op(name, [x], [y], **options)
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", shape)
+        builder.op(name, [x], [y], **options)
         return [y]
 
     return net(write, shape)
@@ -59,9 +59,9 @@ def unary(name: str, shape: tuple[int, ...] = SHAPE, **options: Any) -> bytes:
 def with_constant(name: str, values: Any, out: tuple[int, ...] = SHAPE, **options: Any) -> bytes:
     """Return a model of one op with a constant second input."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", out)
-        made.op(name, [x, made.constant("c", values)], [y], **options)
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", out)
+        builder.op(name, [x, builder.constant("c", values)], [y], **options)
         return [y]
 
     return net(write)
@@ -70,12 +70,12 @@ def with_constant(name: str, values: Any, out: tuple[int, ...] = SHAPE, **option
 def grouped(groups: int, *, filters: int = 8, times: int = 1) -> bytes:
     """Return grouped 3x3 convolutions with bias and RELU6, one after the other."""
 
-    def write(made: Net, x: int) -> list[int]:
+    def write(builder: Net, x: int) -> list[int]:
         for number in range(times):
-            y = made.tensor(f"y{number}", (1, 6, 6, filters))
-            weights = made.weights(f"w{number}", filters, 3, 3, SHAPE[3] // groups)
-            bias = made.weights(f"b{number}", filters)
-            made.op("CONV_2D", [x, weights, bias], [y], strideW=1, strideH=1, fusedActivationFunction=3)
+            y = builder.tensor(f"y{number}", (1, 6, 6, filters))
+            weights = builder.weights(f"w{number}", filters, 3, 3, SHAPE[3] // groups)
+            bias = builder.weights(f"b{number}", filters)
+            builder.op("CONV_2D", [x, weights, bias], [y], strideW=1, strideH=1, fusedActivationFunction=3)
             x = y
         return [x]
 
@@ -85,11 +85,11 @@ def grouped(groups: int, *, filters: int = 8, times: int = 1) -> bytes:
 def moves(steps: list[tuple[str, list[int], tuple[int, ...]]], shape: tuple[int, ...] = SHAPE) -> bytes:
     """Return a chain of ops with one integer parameter each: (name, parameter, result's shape)."""
 
-    def write(made: Net, x: int) -> list[int]:
+    def write(builder: Net, x: int) -> list[int]:
         for number, (name, parameter, result) in enumerate(steps):
-            y = made.tensor(f"step{number}", result)
+            y = builder.tensor(f"step{number}", result)
             options = {"halfPixelCenters": False} if name == "RESIZE_NEAREST_NEIGHBOR" else {}
-            made.op(name, [x, made.constant(f"p{number}", parameter, "INT32")], [y], **options)
+            builder.op(name, [x, builder.constant(f"p{number}", parameter, "INT32")], [y], **options)
             x = y
         return [x]
 
@@ -120,26 +120,28 @@ def shuffled(axes: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ..
 def split_v(sizes: list[int]) -> bytes:
     """Return SPLIT_V along the channels."""
 
-    def write(made: Net, x: int) -> list[int]:
-        parts = [made.tensor(f"part{i}", (*SHAPE[:3], size)) for i, size in enumerate(sizes)]
-        inputs = [x, made.constant("sizes", sizes, "INT32"), made.constant("axis", 3, "INT32")]
-        made.op("SPLIT_V", inputs, parts, numSplits=len(sizes))
+    def write(builder: Net, x: int) -> list[int]:
+        parts = [builder.tensor(f"part{i}", (*SHAPE[:3], size)) for i, size in enumerate(sizes)]
+        inputs = [x, builder.constant("sizes", sizes, "INT32"), builder.constant("axis", 3, "INT32")]
+        builder.op("SPLIT_V", inputs, parts, numSplits=len(sizes))
         return parts
 
     return net(write)
 
 
 def padv2(value: float, *, inner_only: bool = False) -> bytes:
-    """Return PADV2 by one pixel, and with `inner_only` a SLICE that takes the padding off again."""
+    """Return PADV2 by one pixel, and with `inner_only` a SLICE that removes the padding."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", (1, 8, 8, 8))
-        paddings = made.constant("paddings", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
-        made.op("PADV2", [x, paddings, made.constant("value", value)], [y])
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", (1, 8, 8, 8))
+        paddings = builder.constant("paddings", [[0, 0], [1, 1], [1, 1], [0, 0]], "INT32")
+        builder.op("PADV2", [x, paddings, builder.constant("value", value)], [y])
         if not inner_only:
             return [y]
-        z = made.tensor("z", SHAPE)
-        made.op("SLICE", [y, made.constant("b", [0, 1, 1, 0], "INT32"), made.constant("s", SHAPE, "INT32")], [z])
+        z = builder.tensor("z", SHAPE)
+        builder.op(
+            "SLICE", [y, builder.constant("b", [0, 1, 1, 0], "INT32"), builder.constant("s", SHAPE, "INT32")], [z]
+        )
         return [z]
 
     return net(write)
@@ -148,10 +150,10 @@ def padv2(value: float, *, inner_only: bool = False) -> bytes:
 def unpack(axis: int) -> bytes:
     """Return UNPACK along an axis."""
 
-    def write(made: Net, x: int) -> list[int]:
+    def write(builder: Net, x: int) -> list[int]:
         shape = tuple(size for i, size in enumerate(SHAPE) if i != axis)
-        parts = [made.tensor(f"part{i}", shape) for i in range(SHAPE[axis])]
-        made.op("UNPACK", [x], parts, num=len(parts), axis=axis)
+        parts = [builder.tensor(f"part{i}", shape) for i in range(SHAPE[axis])]
+        builder.op("UNPACK", [x], parts, num=len(parts), axis=axis)
         return parts
 
     return net(write)
@@ -160,13 +162,13 @@ def unpack(axis: int) -> bytes:
 def shrinking_slice() -> bytes:
     """Return x[:, -2, 1::2]: STRIDED_SLICE that drops an axis."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", (1, 3, 8))
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", (1, 3, 8))
         parameters = [
-            made.constant(name, values, "INT32")
+            builder.constant(name, values, "INT32")
             for name, values in (("begin", [0, -2, 1, 0]), ("end", [0, -1, 0, 0]), ("strides", [1, 1, 2, 1]))
         ]
-        made.op("STRIDED_SLICE", [x, *parameters], [y], beginMask=9, endMask=13, shrinkAxisMask=2)
+        builder.op("STRIDED_SLICE", [x, *parameters], [y], beginMask=9, endMask=13, shrinkAxisMask=2)
         return [y]
 
     return net(write)
@@ -175,9 +177,9 @@ def shrinking_slice() -> bytes:
 def mean(*, keep: bool) -> bytes:
     """Return MEAN over height and width."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", (1, 1, 1, 8) if keep else (1, 8))
-        made.op("MEAN", [x, made.constant("axes", [1, 2], "INT32")], [y], keepDims=keep)
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", (1, 1, 1, 8) if keep else (1, 8))
+        builder.op("MEAN", [x, builder.constant("axes", [1, 2], "INT32")], [y], keepDims=keep)
         return [y]
 
     return net(write)
@@ -186,9 +188,9 @@ def mean(*, keep: bool) -> bytes:
 def constant_product() -> bytes:
     """Return BATCH_MATMUL of (1, 6, 6, 8) with a constant (8, 5)."""
 
-    def write(made: Net, x: int) -> list[int]:
-        y = made.tensor("y", (1, 6, 6, 5))
-        made.op("BATCH_MATMUL", [x, made.weights("m", 1, 1, 8, 5)], [y])
+    def write(builder: Net, x: int) -> list[int]:
+        y = builder.tensor("y", (1, 6, 6, 5))
+        builder.op("BATCH_MATMUL", [x, builder.weights("m", 1, 1, 8, 5)], [y])
         return [y]
 
     return net(write)
@@ -199,8 +201,8 @@ def squared_difference() -> bytes:
     return with_constant("SQUARED_DIFFERENCE", np.linspace(-1, 1, 8))
 
 
-#: name: (file, score, codes of the rewrites expected, ops that stand in the result)
-PLACES: dict[str, tuple[Callable[[], bytes], Callable[[Model], frozenset[int]] | None, list[str], set[str]]] = {
+#: name: (file, score, codes of the expected rewrites, ops in the result)
+SITES: dict[str, tuple[Callable[[], bytes], Callable[[Model], frozenset[int]] | None, list[str], set[str]]] = {
     "grouped": (
         lambda: grouped(2), refusing_groups, ["grouped-convolution"], {"SPLIT", "CONV_2D", "CONCATENATION"},
     ),

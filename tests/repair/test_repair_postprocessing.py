@@ -1,4 +1,4 @@
-"""Last steps go to the loader when the target refuses them, and the loader's result is the model's."""
+"""Last ops that the target does not support move to the loader, which computes the same results."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from edgepack.repair import TOLERANCE, prove, repair
 
 
 def classes(*, probabilities: bool = True) -> bytes:
-    """Dense, SOFTMAX with a beta, ARG_MAX: (1, 6) to a class."""
+    """Return dense, SOFTMAX with a beta, ARG_MAX: (1, 6) to a class."""
     net = Net(3)
     x, logits = net.tensor("x", (1, 6)), net.tensor("logits", (1, 5))
     net.op("FULLY_CONNECTED", [x, net.weights("w", 5, 6), net.weights("b", 5)], [logits])
@@ -22,9 +22,9 @@ def classes(*, probabilities: bool = True) -> bytes:
     if probabilities:
         last = net.tensor("probabilities", (1, 5))
         net.op("SOFTMAX", [logits], [last], beta=0.7)
-    found = net.tensor("class", (1,), dtype="INT64")
-    net.op("ARG_MAX", [last, net.constant("axis", -1, "INT32")], [found])
-    file = unpack(net.build([x], [found], (["image"], ["class"])))
+    index = net.tensor("class", (1,), dtype="INT64")
+    net.op("ARG_MAX", [last, net.constant("axis", -1, "INT32")], [index])
+    file = unpack(net.build([x], [index], (["image"], ["class"])))
     options = schema().ArgMaxOptionsT()
     options.outputType = schema().TensorType.INT64
     last_op = file.subgraphs[0].operators[-1]
@@ -38,44 +38,44 @@ def classes(*, probabilities: bool = True) -> bytes:
     ids=str,
 )
 def test_cuts_what_is_refused_at_the_end(refused: tuple[str, ...], steps: list[str]) -> None:
-    """Refused last steps are cut and described in the order the loader does them; what is taken stays."""
+    """Unsupported last ops are cut and listed in the order in which the loader does them; supported ones stay."""
     before = classes()
-    done = repair(before, refusing(*refused), cut_tail=True)
-    assert [step.op for step in done.tail] == steps
-    assert done.moved_ops == len(steps)
+    result = repair(before, refusing(*refused), cut_tail=True)
+    assert [step.op for step in result.tail] == steps
+    assert result.moved_ops == len(steps)
     if not steps:
-        assert done.tflite == before
+        assert result.tflite == before
         return
-    assert not {op.name for op in read_model(done.tflite).main.ops} & set(steps)
-    assert prove(before, done.tflite, samples(before, 8), done.tail) == 0.0
+    assert not {op.name for op in read_model(result.tflite).main.ops} & set(steps)
+    assert prove(before, result.tflite, samples(before, 8), result.tail) == 0.0
 
 
 def test_is_only_done_when_asked_for() -> None:
-    """Without `cut_tail` the model keeps its last step."""
+    """Without `cut_tail` the model keeps its last op."""
     before = classes()
     assert repair(before, refusing("ARG_MAX")).tflite == before
 
 
 def test_the_signature_keeps_its_names() -> None:
     """The output keeps its public name; its tensor is the cut op's input."""
-    done = repair(classes(probabilities=False), refusing("ARG_MAX"), cut_tail=True)
-    model = read_model(done.tflite)
+    result = repair(classes(probabilities=False), refusing("ARG_MAX"), cut_tail=True)
+    model = read_model(result.tflite)
     assert model.output_names() == ("class",)
     assert [model.main.tensors[i].name for i in model.main.outputs] == ["logits"]
-    step = done.tail[0].to_json()
+    step = result.tail[0].to_json()
     assert (step["op"], step["axis"], step["dtype"], step["shape"]) == ("ARG_MAX", 1, "INT64", [1])
 
 
 def test_probabilities_are_the_runtimes() -> None:
-    """SOFTMAX done by the loader gives the runtime's probabilities, beta included."""
+    """SOFTMAX result by the loader gives the probabilities of the runtime, with beta applied."""
     before = classifier()
-    done = repair(before, refusing("SOFTMAX"), cut_tail=True)
-    assert [step.op for step in done.tail] == ["SOFTMAX"]
-    assert prove(before, done.tflite, samples(before, 4), done.tail) <= TOLERANCE
+    result = repair(before, refusing("SOFTMAX"), cut_tail=True)
+    assert [step.op for step in result.tail] == ["SOFTMAX"]
+    assert prove(before, result.tflite, samples(before, 4), result.tail) <= TOLERANCE
 
 
 def test_a_step_that_others_need_is_not_cut() -> None:
-    """A result that is an output and goes on is left where it is."""
+    """An op whose result is an output and also the input of another op is not cut."""
     net = Net()
     x, a, b = net.tensor("x", (1, 5)), net.tensor("a", (1, 5)), net.tensor("b", (1, 5))
     net.op("FULLY_CONNECTED", [x, net.weights("w", 5, 5), net.weights("c", 5)], [a])
@@ -87,7 +87,7 @@ def test_a_step_that_others_need_is_not_cut() -> None:
 
 
 def test_a_dequantize_at_the_end_of_a_quantized_file() -> None:
-    """A quantized file is not rewritten, but its DEQUANTIZE goes: the loader scales."""
+    """A quantized file is not rewritten, but its final DEQUANTIZE is cut: the loader dequantizes."""
     net = Net()
     q = schema().QuantizationParametersT()
     q.scale, q.zeroPoint = np.array([0.05], np.float32), np.array([3], np.int64)
@@ -99,8 +99,8 @@ def test_a_dequantize_at_the_end_of_a_quantized_file() -> None:
     tensors: list[Any] = file.subgraphs[0].tensors
     tensors[x].quantization = tensors[y].quantization = q
     before = pack(file)
-    done = repair(before, refusing("DEQUANTIZE", "RELU"), cut_tail=True)
-    assert [(s.op, s.zero_point) for s in done.tail] == [("DEQUANTIZE", 3)]
-    assert [op.name for op in read_model(done.tflite).main.ops] == ["RELU"]
+    result = repair(before, refusing("DEQUANTIZE", "RELU"), cut_tail=True)
+    assert [(s.op, s.zero_point) for s in result.tail] == [("DEQUANTIZE", 3)]
+    assert [op.name for op in read_model(result.tflite).main.ops] == ["RELU"]
     sample = {"in": np.array([[-1.0, -0.1, 0.4, 3.0]], np.float32)}
-    assert prove(before, done.tflite, [sample], done.tail) == 0.0
+    assert prove(before, result.tflite, [sample], result.tail) == 0.0

@@ -1,4 +1,4 @@
-"""One child for all training tests, so that TensorFlow is imported once."""
+"""One child process for all training tests, so that TensorFlow is imported once."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +10,14 @@ from edgepack.child import Worker
 
 @pytest.fixture(scope="session")
 def trainer() -> Iterator[Worker]:
-    """A child that keeps TensorFlow loaded."""
+    """A child process that keeps TensorFlow loaded."""
     with Worker() as worker:
         yield worker
 
 
 @pytest.fixture
 def make(trainer: Worker, tmp_path: Path) -> Callable[..., Path]:
-    """Build a model of train_models.py and return its path."""
+    """Return a function that builds a model of train_models.py and returns its path."""
 
     def build(function: str, suffix: str = ".keras") -> Path:
         path = tmp_path / f"{function}{suffix}"

@@ -1,4 +1,4 @@
-"""The loss comes from the flag, the compiled model or the output, in this order."""
+"""The loss is the requested one, that of the compiled model or one that fits the output, in this order."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ FUNCTION = {"class_name": "function", "config": "categorical_crossentropy"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "compiled", "classes", "activation", "name", "logits"),
+    ("requested", "compile_config", "classes", "activation", "name", "logits"),
     [
         ("", {}, 10, "softmax", "sparse_categorical_crossentropy", False),
         ("", {}, 10, "linear", "sparse_categorical_crossentropy", True),
@@ -26,21 +26,21 @@ FUNCTION = {"class_name": "function", "config": "categorical_crossentropy"}
         ("categorical_crossentropy", {}, 10, "linear", "categorical_crossentropy", True),
     ],
 )
-def test_loss(asked: str, compiled: dict, classes: int, activation: str, name: str, logits: bool) -> None:
+def test_loss(requested: str, compile_config: dict, classes: int, activation: str, name: str, logits: bool) -> None:
     """Names, serialized losses and outputs give the loss that fits them."""
-    chosen = choose_loss(asked, compiled, classes, activation)
+    chosen = choose_loss(requested, compile_config, classes, activation)
     assert (chosen.name, chosen.from_logits) == (name, logits)
 
 
 def test_a_loss_that_class_labels_do_not_fit_is_refused() -> None:
-    """A compiled loss of another kind asks for --loss."""
+    """A compiled loss that does not fit class labels is refused with a hint to --loss."""
     with pytest.raises(UsageError, match="triplet") as caught:
         choose_loss("", {"loss": "triplet"}, 10, "softmax")
     assert "--loss" in caught.value.hint
 
 
 def test_targets_are_what_the_loss_takes() -> None:
-    """Class indices stay, become one-hot rows, or one column."""
+    """Class indices are used directly, as one-hot rows, or as one column."""
     labels = np.array([2, 0], np.int64)
     assert Loss("sparse_categorical_crossentropy", False, "").targets(labels, 3).tolist() == [2, 0]
     assert Loss("categorical_crossentropy", False, "").targets(labels, 3).tolist() == [[0, 0, 1], [1, 0, 0]]
@@ -48,7 +48,7 @@ def test_targets_are_what_the_loss_takes() -> None:
 
 
 def test_labels_have_to_be_classes() -> None:
-    """A label beyond the outputs is said with both numbers."""
+    """A label beyond the outputs is refused with both numbers in the message."""
     check_labels(np.array([0, 9]), 10, "x.npz")
     with pytest.raises(SamplesError, match=r"highest label is 10, but the model has 10 outputs"):
         check_labels(np.array([0, 10]), 10, "x.npz")

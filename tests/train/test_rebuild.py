@@ -1,4 +1,4 @@
-"""A Keras 3 model in tf-keras: the same outputs, one flat graph, or an error that names the layer."""
+"""A Keras 3 model rebuilt in tf-keras has equal outputs and a flat graph, or the error names the layer."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +18,16 @@ pytestmark = pytest.mark.slow
 def test_outputs_are_equal_and_the_graph_is_flat(
     make: Callable[..., Path], trainer: Worker, function: str, suffix: str
 ) -> None:
-    """Functional, Sequential, branched, nested and shared models cross with equal outputs, operators too."""
-    done = trainer.call("train_models:look", str(make(function, suffix)))
-    assert done["difference"] <= 1e-5
-    assert done["keras"] == "tf_keras"
-    assert not done["nested"]
-    assert len(set(done["layers"])) == len(done["layers"])
+    """Functional, Sequential, branched, nested and shared models are rebuilt with equal outputs, operators included."""
+    summary = trainer.call("train_models:summarize", str(make(function, suffix)))
+    assert summary["difference"] <= 1e-5
+    assert summary["keras"] == "tf_keras"
+    assert not summary["nested"]
+    assert len(set(summary["layers"])) == len(summary["layers"])
     if function == "winding":
-        # Two calls by the outer model, and two of each layer of the block that is called twice.
-        assert done["calls"]["twice"] == 2
-        assert sum(name.endswith("same") for name in done["layers"]) == 3
+        # The outer model calls it twice; each layer of the block, which is called twice, exists once.
+        assert summary["calls"]["twice"] == 2
+        assert sum(name.endswith("same") for name in summary["layers"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,13 @@ def test_outputs_are_equal_and_the_graph_is_flat(
     ],
 )
 def test_what_cannot_cross_is_named(make: Callable[..., Path], trainer: Worker, function: str, named: str) -> None:
-    """A model that tf-keras cannot hold is refused with the layer's name and what to change."""
+    """A model that tf-keras cannot represent is refused with the layer's name and a hint."""
     with pytest.raises(ConversionError) as caught:
-        trainer.call("train_models:look", str(make(function)))
+        trainer.call("train_models:summarize", str(make(function)))
     assert named.lower() in caught.value.message.lower()
     assert caught.value.hint
 
 
 def test_a_lambda_crosses_when_it_is_allowed(make: Callable[..., Path], trainer: Worker) -> None:
-    """--allow-code takes a Lambda layer over as it is."""
-    assert trainer.call("train_models:look", str(make("with_lambda")), True)["difference"] <= 1e-5
+    """With --allow-code the function of a Lambda layer is copied."""
+    assert trainer.call("train_models:summarize", str(make("with_lambda")), True)["difference"] <= 1e-5

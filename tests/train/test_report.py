@@ -1,4 +1,4 @@
-"""The report counts what is in the file."""
+"""The report counts the weights in the file."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ DIGITS = Path(__file__).resolve().parents[1] / "data" / "digits_float.tflite"
 
 
 def test_zeros_and_unique_weights_are_counted_in_the_file() -> None:
-    """Weights put into a file come out of the report: zeros, values in the tensor, values in a channel."""
+    """The report counts zeros, distinct values per tensor and distinct values per channel of known weights."""
     data = DIGITS.read_bytes()
     before = read_report(data)
     graph = read_model(data).main
@@ -35,11 +35,11 @@ def test_zeros_and_unique_weights_are_counted_in_the_file() -> None:
 
 
 def test_sizes_are_the_files() -> None:
-    """Size and compressed size are those of the bytes, and a report survives JSON."""
+    """Size and compressed size are those of the bytes, and a report can be restored from JSON."""
     data = DIGITS.read_bytes()
     report = read_report(data)
     assert (report.bytes, report.gzip_bytes) == (len(data), gzip_size(data))
     assert report.gzip_bytes < report.bytes
-    again = FileReport.from_json(report.to_json())
-    assert [layer.unique for layer in again.layers] == [layer.unique for layer in report.layers]
-    assert abs(again.sparsity - report.sparsity) < 1e-3
+    restored = FileReport.from_json(report.to_json())
+    assert [layer.unique for layer in restored.layers] == [layer.unique for layer in report.layers]
+    assert abs(restored.sparsity - report.sparsity) < 1e-3

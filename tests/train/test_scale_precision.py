@@ -1,4 +1,4 @@
-"""Shorter scales: the same file to within a fraction of a step, and smaller when compressed."""
+"""Scales with fewer bits: outputs change by a fraction of a scale step, and the file compresses better."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +42,7 @@ def scales_of(tflite: bytes) -> list[np.ndarray]:
 
 
 def test_scales_are_short_and_mean_the_same(quantized: Callable[[str], bytes], images: np.ndarray) -> None:
-    """Every per-channel scale keeps eight significant bits; outputs move by a fraction of what int8 itself costs."""
+    """Every per-channel scale has eight significant bits; outputs change far less than int8 itself changes them."""
     before = quantized("per-channel")
     after = shorten_scales(before)
     assert scales_of(after)
@@ -52,17 +52,17 @@ def test_scales_are_short_and_mean_the_same(quantized: Callable[[str], bytes], i
         assert np.abs(new / old - 1).max() <= 2.0**-SIGNIFICANT_BITS
     assert gzip_size(after) < gzip_size(before)
     first, second = Runner(before), Runner(after)
-    wanted = np.stack([first.run_real([image[np.newaxis]])[0] for image in images[:100]])
-    got = np.stack([second.run_real([image[np.newaxis]])[0] for image in images[:100]])
-    assert np.mean(wanted.argmax(-1) == got.argmax(-1)) >= 0.98
-    assert np.abs(wanted - got).max() <= 2 / 256
+    expected = np.stack([first.run_real([image[np.newaxis]])[0] for image in images[:100]])
+    actual = np.stack([second.run_real([image[np.newaxis]])[0] for image in images[:100]])
+    assert np.mean(expected.argmax(-1) == actual.argmax(-1)) >= 0.98
+    assert np.abs(expected - actual).max() <= 2 / 256
 
 
 def test_weights_stay_and_biases_follow(quantized: Callable[[str], bytes]) -> None:
-    """Integer weights are untouched; a bias stands for what it stood for, to half a step of its own."""
+    """Integer weights do not change; the real value of a bias changes by at most half a scale step."""
     before, after = quantized("per-channel"), shorten_scales(quantized("per-channel"))
     old, new = read_model(before).main, read_model(after).main
-    seen = 0
+    layers = 0
     for op in old.ops:
         if op.name not in {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}:
             continue
@@ -71,12 +71,12 @@ def test_weights_stay_and_biases_follow(quantized: Callable[[str], bytes]) -> No
         old_scale, new_scale = (graph.tensors[weights].quantization.scale for graph in (old, new))
         real, now = old.tensors[bias].data * old_scale, new.tensors[bias].data * new_scale
         assert np.all(np.abs(real - now) <= 0.5001 * new_scale)
-        seen += 1
-    assert seen >= 3
+        layers += 1
+    assert layers >= 3
 
 
 def test_a_file_without_channels_stays(quantized: Callable[[str], bytes]) -> None:
-    """One scale per tensor is few bytes, and outputs hang on it: such a file computes exactly what it did."""
+    """A file with per-tensor scales only is not changed: they are few bytes, and outputs depend on them."""
     before = quantized("per-tensor")
     after = shorten_scales(before)
     assert [t.quantization for t in read_model(after).main.tensors if t.quantization is None] == [

@@ -1,4 +1,4 @@
-"""Training does what the recipe says, checked on the file that comes out and in the real runtime."""
+"""Each recipe has its effect on the resulting file, checked in the file and with the real runtime."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgepack.runtime.evaluate import evaluate
 from edgepack.runtime.runner import model_inputs
 from edgepack.samples import InputSpec, SampleSet, load_samples
 from edgepack.train import Trained, TrainOptions, train
+from edgepack.train.model import TrainingRequest
 from edgepack.train.report import gzip_size
 
 pytestmark = pytest.mark.slow
@@ -43,17 +44,17 @@ class Case:
 
     def train(self, folder: Path, recipe: str, **more: Any) -> Trained:
         options = {"epochs": 2, "batch": 16, **more.pop("options", {})}
-        asked = {"worker": self.worker, "rule": SchemeRule("int8-qat", io="INT8"), **more}
+        arguments = {"worker": self.worker, "rule": SchemeRule("int8-qat", io="INT8"), **more}
         return train(
             self.path, reference=self.reference, data=self.data, recipe=recipe, options=TrainOptions(**options),
-            checkpoint_dir=folder / "state", **asked,
+            checkpoint_dir=folder / "state", **arguments,
         )  # fmt: skip
 
     def drop(self, trained: Trained) -> float:
-        """Return the points of top-1 that the file loses on samples it was not trained on."""
-        lost = evaluate(self.reference, {"t": trained.tflite}, self.test)["t"].drop
-        assert lost is not None
-        return lost
+        """Return the percentage points of top-1 that the file loses on unseen samples."""
+        drop = evaluate(self.reference, {"t": trained.tflite}, self.test)["t"].drop
+        assert drop is not None
+        return drop
 
 
 @pytest.fixture(scope="module")
@@ -67,39 +68,39 @@ def names(tflite: bytes) -> Any:
 
 
 def test_qat_gives_an_int8_file(case: Case, tmp_path: Path) -> None:
-    """int8 inputs, weights and outputs, the model's own names, no accuracy lost; what stays float is named."""
+    """The file has int8 inputs, weights and outputs and the model's names, and is accurate; float layers are named."""
     events: list[Any] = []
-    made = case.train(tmp_path, "qat", validation=case.test, on_event=events.append)
-    model = read_model(made.tflite)
+    trained = case.train(tmp_path, "qat", validation=case.test, on_event=events.append)
+    model = read_model(trained.tflite)
     assert {model.main.tensors[i].dtype for i in (*model.main.inputs, *model.main.outputs)} == {"INT8"}
-    assert names(made.tflite) == names(case.reference)
-    assert {layer.dtype for layer in made.report.layers} == {"INT8"}
+    assert names(trained.tflite) == names(case.reference)
+    assert {layer.dtype for layer in trained.report.layers} == {"INT8"}
     (dense,) = [op for op in model.main.ops if op.name == "FULLY_CONNECTED"]
     quantization = model.main.tensors[dense.inputs[1]].quantization
-    # Per tensor, which every target takes, those that want it so above all.
+    # Per tensor, which every target supports and some require.
     assert quantization is not None and quantization.scale.size == 1
-    assert len(made.tflite) < 0.5 * len(case.reference)
-    assert case.drop(made) <= 2.0
-    assert made.left_float == ("alone (BatchNormalization)",)
-    assert any("left in float" in note and "alone" in note for note in made.notes)
-    assert any(note.startswith("in float in the int8 file:") for note in made.notes)
-    assert any("sparse_categorical_crossentropy, the compiled model's" in note for note in made.notes)
-    told = [event for event in events if "epoch" in event]
-    assert [(event["stage"], event["epoch"], event["epochs"]) for event in told] == [("qat", 1, 2), ("qat", 2, 2)]
-    assert told[0]["seconds_left"] > told[1]["seconds_left"] == 0
-    assert all({"loss", "accuracy", "val_accuracy"} <= set(entry) for entry in made.history)
+    assert len(trained.tflite) < 0.5 * len(case.reference)
+    assert case.drop(trained) <= 2.0
+    assert trained.left_float == ("alone (BatchNormalization)",)
+    assert any("left in float" in note and "alone" in note for note in trained.notes)
+    assert any(note.startswith("in float in the int8 file:") for note in trained.notes)
+    assert any("sparse_categorical_crossentropy, the compiled model's" in note for note in trained.notes)
+    epochs = [event for event in events if "epoch" in event]
+    assert [(event["stage"], event["epoch"], event["epochs"]) for event in epochs] == [("qat", 1, 2), ("qat", 2, 2)]
+    assert epochs[0]["seconds_left"] > epochs[1]["seconds_left"] == 0
+    assert all({"loss", "accuracy", "val_accuracy"} <= set(entry) for entry in trained.history)
     assert not (tmp_path / "state").exists()
-    # The float file is the model as it was before: rebuilt in tf-keras, and equal.
-    equal = evaluate(case.reference, {"f": made.float_tflite}, case.test)["f"]
-    assert equal.max_error < 1e-4
+    # The float file is the untrained model: rebuilt in tf-keras, with equal outputs.
+    quality = evaluate(case.reference, {"f": trained.float_tflite}, case.test)["f"]
+    assert quality.max_error < 1e-4
 
 
 def test_float_inputs_on_request(case: Case, tmp_path: Path) -> None:
-    """The rule's type of inputs and outputs is the file's."""
-    made = case.train(tmp_path, "qat", rule=SchemeRule("int8-qat", io="FLOAT32"), options={"epochs": 1})
-    model = read_model(made.tflite)
+    """Inputs and outputs of the file have the type that the rule requires."""
+    trained = case.train(tmp_path, "qat", rule=SchemeRule("int8-qat", io="FLOAT32"), options={"epochs": 1})
+    model = read_model(trained.tflite)
     assert {model.main.tensors[i].dtype for i in (*model.main.inputs, *model.main.outputs)} == {"FLOAT32"}
-    assert {layer.dtype for layer in made.report.layers} == {"INT8"}
+    assert {layer.dtype for layer in trained.report.layers} == {"INT8"}
 
 
 def weights_of(tflite: bytes, op: str) -> list[Any]:
@@ -118,64 +119,65 @@ def weights_of(tflite: bytes, op: str) -> list[Any]:
     ids=["80 %", "constant", "2:4", "block"],
 )
 def test_pruning(case: Case, tmp_path: Path, options: dict, sparsity: dict) -> None:
-    """The zeros asked for are in the float file, where the pattern wants them; the first, small layer is left alone."""
-    made = case.train(tmp_path, "prune", options=options)
-    assert made.tflite == made.float_tflite
-    assert not made.quantized
-    found = {name: layer.sparsity for layer in made.report.layers for name in sparsity if name in layer.layer}
-    # Ten classes are no multiple of a block's four: the last block is shorter, and blocks are counted, not values.
-    assert found == pytest.approx(sparsity, abs=0.03 if options.get("pattern") == "block" else 0.01)
-    assert case.drop(made) <= 6.0
+    """The float file has the requested sparsity and pattern; the small first layer is not pruned."""
+    trained = case.train(tmp_path, "prune", options=options)
+    assert trained.tflite == trained.float_tflite
+    assert not trained.quantized
+    measured = {name: layer.sparsity for layer in trained.report.layers for name in sparsity if name in layer.layer}
+    # Ten classes are not a multiple of the block size of four: the last block is shorter, and sparsity counts blocks.
+    assert measured == pytest.approx(sparsity, abs=0.03 if options.get("pattern") == "block" else 0.01)
+    assert case.drop(trained) <= 6.0
     if options.get("pattern") == "2:4":
-        for values in (weights_of(made.tflite, "CONV_2D")[1], weights_of(made.tflite, "FULLY_CONNECTED")[0]):
+        for values in (weights_of(trained.tflite, "CONV_2D")[1], weights_of(trained.tflite, "FULLY_CONNECTED")[0]):
             assert ((values.reshape(-1, 4) == 0).sum(axis=1) >= 2).all()
     if options.get("pattern") == "block":
-        blocks = weights_of(made.tflite, "FULLY_CONNECTED")[0].T[:, :8].reshape(-1, 4) == 0
+        blocks = weights_of(trained.tflite, "FULLY_CONNECTED")[0].T[:, :8].reshape(-1, 4) == 0
         assert set(blocks.sum(axis=1)) == {0, 4}
-    assert any(note.startswith("left out of prune: stem (Conv2D)") for note in made.notes)
+    assert any(note.startswith("left out of prune: stem (Conv2D)") for note in trained.notes)
 
 
 def test_clusters_and_zeros_last_through_quantization(case: Case, tmp_path: Path) -> None:
-    """PCQAT: the int8 file has the zeros of pruning and no more values per channel than clusters."""
-    made = case.train(tmp_path, "prune+cluster+qat", options={"sparsity": 0.6, "clusters": 16, "epochs": 3})
-    by_name = {name: layer for layer in made.report.layers for name in ("wide", "digit") if name in layer.layer}
+    """With PCQAT the int8 file has the zeros of pruning and at most as many values per channel as clusters."""
+    trained = case.train(tmp_path, "prune+cluster+qat", options={"sparsity": 0.6, "clusters": 16, "epochs": 3})
+    by_name = {name: layer for layer in trained.report.layers for name in ("wide", "digit") if name in layer.layer}
     for layer in by_name.values():
         assert layer.dtype == "INT8"
         assert layer.sparsity >= 0.59
         assert layer.unique_per_channel <= 16
     assert by_name["digit"].unique <= 16
-    assert case.drop(made) <= 5.0
-    assert made.report.gzip_bytes < 0.2 * gzip_size(case.reference)
-    assert [entry["stage"] for entry in made.history] == ["prune"] * 3 + ["cluster"] * 3 + ["qat"] * 3
+    assert case.drop(trained) <= 5.0
+    assert trained.report.gzip_bytes < 0.2 * gzip_size(case.reference)
+    assert [entry["stage"] for entry in trained.history] == ["prune"] * 3 + ["cluster"] * 3 + ["qat"] * 3
 
 
 def test_a_killed_training_goes_on(case: Case, tmp_path: Path) -> None:
-    """After a SIGKILL in the last stage, the same call resumes there: no epoch twice, the same kind of file."""
+    """After a SIGKILL in the last stage, the same call resumes in that stage and repeats no epoch."""
     options = TrainOptions(epochs=2, batch=16)
     rule = SchemeRule("int8-qat", io="INT8")
     state = tmp_path / "state"
     with Worker() as doomed, pytest.raises(Exception, match="SIGKILL"):
         doomed.call(
-            "train_models:kill_after", str(case.path), 1, case.reference, case.data, None, "prune+qat", options, rule,
-            str(state),
-        )  # fmt: skip
+            "train_models:kill_after",
+            TrainingRequest(case.path, case.reference, case.data, None, "prune+qat", options, rule, state),
+            1,
+        )
     assert (state / "training.npz").is_file()
     events: list[Any] = []
-    made = case.train(tmp_path, "prune+qat", on_event=events.append)
+    trained = case.train(tmp_path, "prune+qat", on_event=events.append)
     assert [event["step"] for event in events if "step" in event][1] == "resuming qat after epoch 1"
     assert [(event["stage"], event["epoch"]) for event in events if "epoch" in event] == [("qat", 2)]
-    assert [(entry["stage"], entry["epoch"]) for entry in made.history] == [
+    assert [(entry["stage"], entry["epoch"]) for entry in trained.history] == [
         ("prune", 1), ("prune", 2), ("qat", 1), ("qat", 2),
     ]  # fmt: skip
-    assert made.report.layers[1].sparsity >= 0.49
-    assert case.drop(made) <= 5.0
+    assert trained.report.layers[1].sparsity >= 0.49
+    assert case.drop(trained) <= 5.0
     assert not state.exists()
 
 
 def test_a_model_that_labels_do_not_fit_is_refused(
     case: Case, make: Callable[..., Path], trainer: Worker, tmp_path: Path
 ) -> None:
-    """Two outputs, or labels beyond the classes, are said before anything is trained."""
+    """Two outputs, or labels beyond the classes, are refused before anything is trained."""
     path = make("two_outputs")
     reference = convert(path, worker=trainer, options=ConvertOptions()).tflite
     with pytest.raises(TransformError, match="has 2 outputs"):

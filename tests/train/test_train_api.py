@@ -1,4 +1,4 @@
-"""What makes no sense is refused before TensorFlow is loaded."""
+"""Invalid requests are refused before TensorFlow is loaded."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def samples(count: int = 20, labels: bool = True) -> SampleSet:
 def test_refusals(
     tmp_path: Path, recipe: str, options: dict, data: SampleSet, name: str, kind: type[Exception], text: str
 ) -> None:
-    """Recipes, options, data and files that cannot work are refused with a hint, and no child is started."""
+    """Invalid recipes, options, data and files are refused, and no child process is started."""
     (tmp_path / name).write_bytes(b"x")
     with Worker() as worker:
         with pytest.raises(kind, match=text):
@@ -55,7 +55,7 @@ def test_refusals(
 
 
 def test_every_recipe_quantizes_last() -> None:
-    """Quantization keeps zeros and clusters, so it comes after them; a recipe's name lists its stages."""
+    """Quantization preserves zeros and clusters, so it is the last stage; the name of a recipe lists its stages."""
     for name, stages in RECIPES.items():
         assert name == "+".join(stages)
         assert "qat" not in stages[:-1]

@@ -1,4 +1,4 @@
-"""Builds small real models in the child, where TensorFlow is, and looks at what was made of them there."""
+"""Small real models, built and inspected in the child process in which TensorFlow is loaded."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from keras_session import fresh_keras
 
 
 def winding(path: str) -> None:
-    """Branches, a layer called twice, a model in a model in a model, and operations written with + and *."""
+    """A model with branches, a layer called twice, two levels of nested models, and operators such as + and *."""
     keras = fresh_keras()
     layers = keras.layers
-    seen = keras.Input((4, 4, 6), name="seen")
+    features = keras.Input((4, 4, 6), name="seen")
     inner = keras.Sequential([keras.Input((4, 4, 6)), layers.Conv2D(6, 1, name="same"), layers.ReLU(6.0)], name="inner")
-    block = keras.Model(seen, inner(seen) + layers.BatchNormalization(name="same")(seen), name="block")
+    block = keras.Model(features, inner(features) + layers.BatchNormalization(name="same")(features), name="block")
     image = keras.Input((8, 8, 1), name="image")
     x = layers.Conv2D(6, 3, strides=2, padding="same", activation="gelu", name="same")(image)
     x = layers.Multiply()([block(x), block(layers.SeparableConv2D(6, 3, padding="same")(x))])
@@ -27,7 +27,7 @@ def winding(path: str) -> None:
 
 
 def stacked(path: str) -> None:
-    """A Sequential model that ends in logits."""
+    """A Sequential model whose outputs are logits."""
     keras = fresh_keras()
     layers = keras.layers
     model = keras.Sequential(
@@ -48,7 +48,7 @@ def stacked(path: str) -> None:
 
 
 def small(path: str) -> None:
-    """A network that learns the digits in an epoch or two, with one layer that TFMOT cannot annotate."""
+    """A network that learns to classify digits in one or two epochs, with one layer that TFMOT cannot annotate."""
     keras = fresh_keras()
     layers = keras.layers
     image = keras.Input((8, 8, 1), name="image")
@@ -63,7 +63,7 @@ def small(path: str) -> None:
 
 
 def legacy(path: str) -> None:
-    """tf-keras's own .h5, with a depthwise layer that Keras 3 does not load and a model inside."""
+    """A legacy .h5 of tf-keras, with a depthwise layer that Keras 3 does not load and a nested model."""
     import tf_keras
 
     tf_keras.backend.clear_session()
@@ -98,7 +98,7 @@ def only_keras_3(path: str) -> None:
 
 
 def other_numbers(path: str) -> None:
-    """An activation that has one name and two meanings: Keras 3 divides by 6, tf-keras multiplies by 0.2."""
+    """An activation function with one name and two definitions: Keras 3 divides by 6, tf-keras multiplies by 0.2."""
     keras = fresh_keras()
     x = keras.Input((6,), name="x")
     y = keras.layers.Dense(5, name="first")(x)
@@ -128,23 +128,23 @@ def two_outputs(path: str) -> None:
     keras.Model(x, [keras.layers.Dense(10)(flat), keras.layers.Dense(2)(flat)]).save(path)
 
 
-def look(path: str, allow_code: bool = False) -> dict[str, Any]:
-    """Rebuild a model and say what it became."""
+def summarize(path: str, allow_code: bool = False) -> dict[str, Any]:
+    """Rebuild a model and return a summary of the result."""
     from edgepack.train.load import load
     from edgepack.train.rebuild import is_model, rebuild
 
-    done = rebuild(load(Path(path), allow_code=allow_code)[0], allow_code=allow_code)
+    rebuilt = rebuild(load(Path(path), allow_code=allow_code).model, allow_code=allow_code)
     return {
-        "difference": done.difference,
-        "keras": type(done.model).__module__.split(".")[0],
-        "nested": [layer.name for layer in done.model.layers if is_model(layer)],
-        "layers": [layer.name for layer in done.model.layers],
-        "calls": {layer.name: len(layer._inbound_nodes) for layer in done.model.layers},
+        "difference": rebuilt.difference,
+        "keras": type(rebuilt.model).__module__.split(".")[0],
+        "nested": [layer.name for layer in rebuilt.model.layers if is_model(layer)],
+        "layers": [layer.name for layer in rebuilt.model.layers],
+        "calls": {layer.name: len(layer._inbound_nodes) for layer in rebuilt.model.layers},
     }
 
 
-def kill_after(path: str, epoch: int, *arguments: Any) -> Any:
-    """Train, and let this process be killed when an epoch of the last stage is done: as a power cut would."""
+def kill_after(request: Any, epoch: int) -> Any:
+    """Train, and kill this process at the end of an epoch of the last stage, as a power failure would."""
     import signal
 
     from edgepack.train import child, loop
@@ -154,11 +154,11 @@ def kill_after(path: str, epoch: int, *arguments: Any) -> Any:
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop.emit = emit
-    return child.run(path, *arguments)
+    return child.run_training(request)
 
 
 def _randomize(model: Any) -> None:
-    """Give every weight a value of its own, so that a swapped or forgotten one shows in the outputs."""
+    """Give every weight a random value, so that swapped or missing weights change the outputs."""
     import numpy as np
 
     random = np.random.default_rng(3)
@@ -166,7 +166,7 @@ def _randomize(model: Any) -> None:
 
 
 def learn(path: str, data: str) -> None:
-    """Train `small` on labelled digits until it knows most of them, and compile it so that its loss is in the file."""
+    """Train `small` on labelled digits to a high accuracy, and compile it so that its loss is in the file."""
     import numpy as np
 
     keras = fresh_keras()

@@ -1,4 +1,5 @@
-"""Improve an integer model after training: equalize, fit biases and rounding, choose ranges; no labels, no TensorFlow.
+"""Post-training steps that improve an integer model: equalization, bias correction, rounding, ranges.
 
-Every step edits the float model or its ranges, so that whichever quantizer writes the file writes the improved one.
+They need calibration samples but no labels and no TensorFlow. Every step edits the float model or the ranges of its
+activations, so that any quantizer produces the improved file.
 """

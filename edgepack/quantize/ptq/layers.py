@@ -21,27 +21,27 @@ _KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED with weights of its own.
+    """One CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED whose weights no other op uses.
 
     Attributes:
-        place: Position among the ops of these kinds; the same in a quantized file of the same model.
+        position: Position among the ops of these kinds; the same in a quantized file of the same model.
         op: The op.
         source: Tensor index of its input.
         result: Tensor index of its output.
         weights: Tensor index of its weights: (out, height, width, in), (1, height, width, out) or (out, in).
         bias: Tensor index of its bias, -1 when it has none.
         shape: Shape of the weights.
-        channels: Input channels.
+        input_channels: Number of input channels.
     """
 
-    place: int
+    position: int
     op: Op
     source: int
     result: int
     weights: int
     bias: int
     shape: tuple[int, ...]
-    channels: int
+    input_channels: int
 
     @property
     def depthwise(self) -> bool:
@@ -57,32 +57,32 @@ class Layer:
     def axis(self) -> int:
         """Dimension of the weights along which the output channels run."""
         axis = OP_LAYOUTS[self.op.name].channel_axis
-        assert axis is not None  # `_KINDS` all have channels
+        assert axis is not None  # all ops of `_KINDS` have channels
         return axis
 
     @property
-    def width(self) -> int:
-        """Output channels."""
+    def output_channels(self) -> int:
+        """Number of output channels."""
         return self.shape[self.axis]
 
     def rows(self, weights: Floats) -> Floats:
         """Return weights as (output channels, inputs of one output)."""
-        moved: Floats = np.moveaxis(weights, self.axis, 0).reshape(self.width, -1)
-        return moved
+        rows: Floats = np.moveaxis(weights, self.axis, 0).reshape(self.output_channels, -1)
+        return rows
 
     def from_rows(self, rows: npt.NDArray[Any]) -> Floats:
         """Undo `rows`."""
-        shape = (self.width, *(size for axis, size in enumerate(self.shape) if axis != self.axis))
+        shape = (self.output_channels, *(size for axis, size in enumerate(self.shape) if axis != self.axis))
         return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), 0, self.axis), np.float32)
 
-    def along_output(self, values: Floats) -> Floats:
-        """Return one value per output channel, shaped to multiply the weights."""
+    def per_output_channel(self, values: Floats) -> Floats:
+        """Return one value per output channel, shaped to be multiplied with the weights."""
         return values.reshape([-1 if axis == self.axis else 1 for axis in range(len(self.shape))])
 
-    def along_input(self, values: Floats) -> Floats:
-        """Return one value per input channel, shaped to multiply the weights."""
+    def per_input_channel(self, values: Floats) -> Floats:
+        """Return one value per input channel, shaped to be multiplied with the weights."""
         if self.depthwise:
-            return np.repeat(values, self.width // self.channels).reshape(1, 1, 1, -1)
+            return np.repeat(values, self.output_channels // self.input_channels).reshape(1, 1, 1, -1)
         return values.reshape([1] * (len(self.shape) - 1) + [-1])
 
 
@@ -92,10 +92,10 @@ def weighted_ops(graph: Graph) -> list[Op]:
 
 
 def find_layers(graph: Graph) -> list[Layer]:
-    """Return the layers whose weights can be changed: constant float32, used by nothing else; grouped ones left out."""
+    """Return the layers whose weights can be changed: constant float32, used by no other op; grouped ones left out."""
     uses = Counter(index for op in graph.ops for index in op.inputs if index >= 0)
-    found = []
-    for place, op in enumerate(weighted_ops(graph)):
+    layers = []
+    for position, op in enumerate(weighted_ops(graph)):
         source, weights = op.inputs[0], op.inputs[1]
         bias = op.inputs[2] if len(op.inputs) > 2 else -1
         tensor = graph.tensors[weights]
@@ -103,26 +103,26 @@ def find_layers(graph: Graph) -> list[Layer]:
             continue
         if bias >= 0 and (graph.tensors[bias].data is None or graph.tensors[bias].dtype != "FLOAT32"):
             continue
-        shape, into = tensor.shape, graph.tensors[source].shape
-        channels = shape[-1] if op.name == "FULLY_CONNECTED" else into[-1]
-        whole = shape[3] % channels == 0 if op.name == "DEPTHWISE_CONV_2D" else shape[-1] == channels
-        if not whole or (op.name == "FULLY_CONNECTED" and op.options.get("weights_format", "DEFAULT") != "DEFAULT"):
+        shape, source_shape = tensor.shape, graph.tensors[source].shape
+        channels = shape[-1] if op.name == "FULLY_CONNECTED" else source_shape[-1]
+        ungrouped = shape[3] % channels == 0 if op.name == "DEPTHWISE_CONV_2D" else shape[-1] == channels
+        if not ungrouped or (op.name == "FULLY_CONNECTED" and op.options.get("weights_format", "DEFAULT") != "DEFAULT"):
             continue
-        found.append(Layer(place, op, source, op.outputs[0], weights, bias, shape, channels))
-    return found
+        layers.append(Layer(position, op, source, op.outputs[0], weights, bias, shape, channels))
+    return layers
 
 
-def values_of(graph: Graph, index: int) -> Floats:
+def constant_values(graph: Graph, index: int) -> Floats:
     """Return a copy of a constant's values."""
     data = graph.tensors[index].data
     assert data is not None
     return np.array(data, np.float32)
 
 
-def own_biases(tflite: bytes) -> bytes:
-    """Give every layer a bias that no other layer shares, zeros where it has none.
+def unshare_biases(tflite: bytes) -> bytes:
+    """Give every layer a bias that no other layer uses, zeros where it has none.
 
-    TFLiteConverter keeps one tensor for equal constants, so layers without a bias of their own share their zeros.
+    TFLiteConverter stores equal constants as one tensor, so layers without a bias share one tensor of zeros.
     Returns the same bytes when nothing changes.
     """
     graph = read_model(tflite).main
@@ -132,11 +132,11 @@ def own_biases(tflite: bytes) -> bytes:
         if layer.bias >= 0 and uses[layer.bias] == 1:
             continue
         model = model or unpack(tflite)
-        shared = values_of(graph, layer.bias) if layer.bias >= 0 else np.zeros(layer.width, np.float32)
+        values = constant_values(graph, layer.bias) if layer.bias >= 0 else np.zeros(layer.output_channels, np.float32)
         tensor = schema().TensorT()
-        tensor.name = f"{graph.tensors[layer.result].name}/bias{layer.place}".encode()
-        tensor.shape, tensor.type, tensor.hasRank = np.array([layer.width], np.int32), 0, True
-        tensor.buffer = _new_buffer(model, shared)
+        tensor.name = f"{graph.tensors[layer.result].name}/bias{layer.position}".encode()
+        tensor.shape, tensor.type, tensor.hasRank = np.array([layer.output_channels], np.int32), 0, True
+        tensor.buffer = _new_buffer(model, values)
         tensors, op = model.subgraphs[0].tensors, model.subgraphs[0].operators[layer.op.index]
         tensors.append(tensor)
         op.inputs = np.array([*layer.op.inputs[:2], len(tensors) - 1], np.int32)
@@ -163,5 +163,5 @@ def _new_buffer(model: Any, values: npt.NDArray[Any]) -> int:
 
 
 def _bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    kept = np.int32 if values.dtype == np.int32 else np.float32
-    return np.ascontiguousarray(values, kept).reshape(-1).view(np.uint8)
+    dtype = np.int32 if values.dtype == np.int32 else np.float32
+    return np.ascontiguousarray(values, dtype).reshape(-1).view(np.uint8)

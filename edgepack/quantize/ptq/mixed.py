@@ -1,10 +1,10 @@
-"""Mixed precision: keep the fewest ops in float, or in int16, that a loss limit asks for.
+"""Mixed precision: keep the fewest ops in float, or in int16, that an accuracy limit requires.
 
-Every activation and every layer's weights are made int8 alone and measured (`sensitivity`, after Wu et al. 2020,
-section 6.1). The costliest are undone first: a tensor's noise goes when the op that makes it and those that read it
-are kept, a layer's weights' when the layer stays float (in int16 it has 8-bit weights all the same). The shortest list
-that holds the limit is found by bisection, then every op that the limit does not need after all goes back to int8, the
-largest first.
+Every activation and every layer's weights are quantized to int8 alone and measured (`sensitivity`, after Wu et al.
+2020, section 6.1). The most sensitive are excluded from int8 first: an activation's noise disappears when its producer
+and its consumers are kept, that of a layer's weights when the layer stays float (int16 layers have 8-bit weights). The
+shortest list of kept ops that meets the limit is found by bisection; then every op that turns out not to be needed goes
+back to int8, the largest first.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +16,14 @@ from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import tensor_keys, unique_names
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.op_support import DIRECT_INT16
-from edgepack.quantize.ptq.observe import Sample
+from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.sensitivity import Sensitivity, sensitivities
 from edgepack.quantize.quantizer import Quantized, quantize
 from edgepack.quantize.ranges import Range
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import plain_type
 
-#: Samples that sensitivities are measured on: they only order the ops.
+#: Number of samples for sensitivities, which only order the ops.
 _SAMPLES = 50
 
 Judge = Callable[[bytes], Quality]
@@ -34,17 +34,17 @@ class Mixed:
     """An int8 file some of whose ops are float or int16.
 
     Attributes:
-        made: The file.
-        kept_as: What those ops are: `float32` or `int16`.
-        kept: Those ops, by the `tensor_keys` of their outputs, in file order; empty when int8 holds the limit as it is.
-        ops: Ops of the model.
-        quality: What the file loses.
-        before: What it loses with every op in int8.
-        costs: What each place costs alone, the costliest first.
-        tries: Files that were made and measured.
+        quantized: The file.
+        kept_as: Type of the kept ops: `float32` or `int16`.
+        kept: The kept ops, by the `tensor_keys` of their outputs, in file order; empty when int8 alone meets the limit.
+        ops: Number of ops of the model.
+        quality: Quality of the file.
+        before: Quality with every op in int8.
+        costs: Sensitivity of each tensor, lowest SNR first.
+        tries: Number of files that were measured.
     """
 
-    made: Quantized
+    quantized: Quantized
     kept_as: str
     kept: tuple[str, ...]
     ops: int
@@ -55,7 +55,7 @@ class Mixed:
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for the manifest."""
-        costly = [{"tensor": c.tensor, "kind": c.kind, "snr_db": round(c.snr_db, 2)} for c in self.costs[:10]]
+        costly = [{"tensor": s.tensor, "kind": s.kind, "snr_db": round(s.snr_db, 2)} for s in self.costs[:10]]
         figures = {"before": self.before.to_json(), "after": self.quality.to_json()}
         kept = {"kept": list(self.kept), "kept_as": self.kept_as, "ops": self.ops}
         return {**kept, **figures, "costly": costly, "tries": self.tries}
@@ -75,40 +75,39 @@ def mixed(
     """Return the int8 file with the fewest ops in float, or in int16, that loses at most `limit`.
 
     Args:
-        tflite: The float model that the file is made from, such as `steps.improve` gives.
-        rule: The target's rule; its `mixed` says what ops may be kept in.
+        tflite: The float model to quantize, such as the result of `steps.improve`.
+        rule: The target's rule; its `mixed` lists the types that ops may be kept in.
         ranges: Ranges of the activations by `tensor_keys`.
-        samples: Samples to order the ops by.
-        judge: Measures a file against the float model, on labelled samples where there are any.
-        limit: Most percentage points of top-1 that may be lost (`Quality.drop`).
+        samples: Samples to measure sensitivities on.
+        judge: Compares a file with the float model, on labelled samples where there are any.
+        limit: Maximum loss of top-1, percentage points (`Quality.drop`).
         kept_as: `float32` or `int16`.
-        progress: Told how many files were tried.
+        progress: Called with the number of files measured so far.
 
     Raises:
         UnfitModelError: The target does not mix int8 with this type.
-        AccuracyError: No limit can be held: nothing to count, or not even all movable ops kept are enough.
-        QuantizationRefused: ai-edge-quantizer cannot take the model.
+        AccuracyError: Top-1 is not defined for the outputs, or the limit is not met even with all allowed ops kept.
+        QuantizationRefused: ai-edge-quantizer does not support the model.
     """
     if kept_as not in rule.mixed:
         raise UnfitModelError(
-            f"the target takes {rule.scheme} throughout: its accelerator has no {plain_type(kept_as)} units to keep "
-            f"single ops on",
-            hint="train with quantization (int8-qat, --train), or leave the limit higher",
+            f"the target supports {rule.scheme} only: it has no {plain_type(kept_as)} units for single ops",
+            hint="train with quantization (int8-qat, --train), or allow a larger accuracy drop",
         )
     search = _Search(unique_names(tflite), rule, ranges, judge, limit, kept_as, progress)
-    made, before = search.measure(())
+    quantized, before = search.measure(())
     if before.drop is None:
-        raise AccuracyError("no top-1 can be counted: the outputs are no class scores", hint="use float16 or int16x8")
+        raise AccuracyError("top-1 cannot be measured: the outputs are not class scores", hint="use float16 or int16x8")
     if before.drop <= limit:
-        return Mixed(made, kept_as, (), len(search.graph.ops), before, before, (), search.tries)
-    costs = sensitivities(search.tflite, ranges, samples[:_SAMPLES])
-    kept = search.pruned(search.shortest(search.in_order(costs)))
-    made, quality = search.measure(kept)
-    return Mixed(made, kept_as, kept, len(search.graph.ops), quality, before, tuple(costs), search.tries)
+        return Mixed(quantized, kept_as, (), len(search.graph.ops), before, before, (), search.tries)
+    ordered = sensitivities(search.tflite, ranges, samples[:_SAMPLES])
+    kept = search.without_unneeded(search.shortest_sufficient(search.growing_lists(ordered)))
+    quantized, quality = search.measure(kept)
+    return Mixed(quantized, kept_as, kept, len(search.graph.ops), quality, before, tuple(ordered), search.tries)
 
 
 class _Search:
-    """The files tried, each once."""
+    """Quantizes and measures files with different kept ops, each once."""
 
     def __init__(
         self,
@@ -124,79 +123,79 @@ class _Search:
         self.limit, self.kept_as, self.progress = limit, kept_as, progress
         self.graph: Graph = read_model(tflite).main
         self.keys = tensor_keys(self.graph)
-        self._seen: dict[tuple[str, ...], tuple[Quantized, Quality]] = {}
+        self._measured: dict[tuple[str, ...], tuple[Quantized, Quality]] = {}
 
     @property
     def tries(self) -> int:
-        """Files measured."""
-        return len(self._seen)
+        """Number of files measured."""
+        return len(self._measured)
 
     def measure(self, kept: Sequence[str]) -> tuple[Quantized, Quality]:
-        """Return the file that keeps these ops, and what it loses."""
+        """Return the file in which these ops are kept, and its quality."""
         key = tuple(kept)
-        if key not in self._seen:
+        if key not in self._measured:
             self.progress(self.tries)
-            made = quantize(self.tflite, self.rule, self.ranges, keep=key, keep_as=self.kept_as)
-            self._seen[key] = made, self.judge(made.tflite)
-        return self._seen[key]
+            quantized = quantize(self.tflite, self.rule, self.ranges, keep=key, keep_as=self.kept_as)
+            self._measured[key] = quantized, self.judge(quantized.tflite)
+        return self._measured[key]
 
-    def holds(self, kept: Sequence[str]) -> bool:
-        """Return whether the file that keeps these ops loses no more than the limit."""
+    def meets_limit(self, kept: Sequence[str]) -> bool:
+        """Return whether the file in which these ops are kept loses no more than the limit."""
         drop = self.measure(kept)[1].drop
         return drop is not None and drop <= self.limit
 
-    def in_order(self, costs: Sequence[Sensitivity]) -> list[tuple[str, ...]]:
-        """Return growing lists of ops, each with one costly place more, in file order; the last has all."""
-        movable = {op.index: self.keys[op.outputs[0]] for op in self.graph.ops if self._movable(op)}
+    def growing_lists(self, ordered: Sequence[Sensitivity]) -> list[tuple[str, ...]]:
+        """Return lists of ops to keep, in file order; each covers one more sensitive tensor, the last one all."""
+        allowed = {op.index: self.keys[op.outputs[0]] for op in self.graph.ops if self._may_be_kept(op)}
         lists: list[tuple[str, ...]] = []
-        taken: set[int] = set()
-        for cost in costs:
-            if cost.kind == "weights" and self.kept_as != "float32":
+        kept: set[int] = set()
+        for sensitivity in ordered:
+            if sensitivity.kind == "weights" and self.kept_as != "float32":
                 continue
-            tensor = self.keys.index(cost.tensor)
-            touching = [op for op in self.graph.ops if tensor in op.outputs]
-            if cost.kind == "activation":
-                touching += [op for op in self.graph.ops if tensor in op.inputs]
-            taken |= {op.index for op in touching} & set(movable)
-            now = tuple(movable[index] for index in sorted(taken))
-            if now and now not in lists:
-                lists.append(now)
+            tensor = self.keys.index(sensitivity.tensor)
+            affected = [op for op in self.graph.ops if tensor in op.outputs]
+            if sensitivity.kind == "activation":
+                affected += [op for op in self.graph.ops if tensor in op.inputs]
+            kept |= {op.index for op in affected} & set(allowed)
+            names = tuple(allowed[index] for index in sorted(kept))
+            if names and names not in lists:
+                lists.append(names)
         return lists
 
-    def shortest(self, lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-        """Return the shortest list that holds, found by bisection.
+    def shortest_sufficient(self, lists: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+        """Return the shortest list that meets the limit, found by bisection.
 
         Raises:
-            AccuracyError: Not even the last one does.
+            AccuracyError: Not even the last list does.
         """
-        if not lists or not self.holds(lists[-1]):
+        if not lists or not self.meets_limit(lists[-1]):
             raise AccuracyError(
                 f"mixed precision with {plain_type(self.kept_as)} does not come within {self.limit:g} points of the "
                 f"float model",
-                hint="train with quantization (--train), or take float16 where the target does",
+                hint="train with quantization (--train), or use float16 where the target supports it",
             )
         low, high = -1, len(lists) - 1
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self.holds(lists[middle]) else (middle, high)
+            low, high = (low, middle) if self.meets_limit(lists[middle]) else (middle, high)
         return lists[high]
 
-    def pruned(self, kept: tuple[str, ...]) -> tuple[str, ...]:
-        """Return what is left when ops that the limit does not need go back to int8, those with most weights first."""
-        size = {self.keys[op.outputs[0]]: self._weights(op) for op in self.graph.ops}
-        for name in sorted(kept, key=lambda one: -size[one]):
-            fewer = tuple(one for one in kept if one != name)
-            if self.holds(fewer):
+    def without_unneeded(self, kept: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the kept ops without those that the limit does not need, dropping those with most weights first."""
+        sizes = {self.keys[op.outputs[0]]: self._constant_elements(op) for op in self.graph.ops}
+        for name in sorted(kept, key=lambda name: -sizes[name]):
+            fewer = tuple(other for other in kept if other != name)
+            if self.meets_limit(fewer):
                 kept = fewer
         return kept
 
-    def _movable(self, op: Op) -> bool:
-        """Return whether an op may be kept: one output, and not the file's own where that has a type it would lose."""
+    def _may_be_kept(self, op: Op) -> bool:
+        """Return whether an op may be kept: it has one output, and the file's outputs keep their type."""
         if self.kept_as == "int16" and op.name not in DIRECT_INT16:
             return False
-        # Float ends suit float ops; the steps between float ends and int16 are not written.
-        free = self.kept_as == self.rule.io.lower()
-        return len(op.outputs) == 1 and (free or op.outputs[0] not in self.graph.outputs)
+        # Float outputs suit float ops; conversions between float outputs and int16 are not implemented.
+        same_type = self.kept_as == self.rule.io.lower()
+        return len(op.outputs) == 1 and (same_type or op.outputs[0] not in self.graph.outputs)
 
-    def _weights(self, op: Op) -> int:
+    def _constant_elements(self, op: Op) -> int:
         return sum(self.graph.tensors[i].elements for i in op.inputs if i >= 0 and self.graph.tensors[i].is_constant)

@@ -1,7 +1,7 @@
-"""A float graph in NumPy, forward and backward, many samples at once: what gradients are taken from.
+"""A float graph in NumPy, forward and backward over a batch of samples, for gradients of the logits.
 
-Only the ops that feed the logits are kept, and only kinds of `gradients.KINDS` can be differentiated. Values are
-float32 in TFLite's layouts.
+It covers the ops that the logits depend on; those kinds have to be in `gradients.KINDS`. Values are float32 in TFLite's
+layouts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from edgepack.runtime.logits import logit_tensors
 
 
 class NotDifferentiable(QuantizationError):
-    """The graph has an op whose gradient is not known here; `details["ops"]` names the kinds."""
+    """The graph has an op without a gradient in `gradients.KINDS`; `details["ops"]` lists the op names."""
 
     kind = "not-differentiable"
 
@@ -28,11 +28,11 @@ class Tape:
     """One forward pass.
 
     Attributes:
-        seen: Activations by tensor index, batch first.
-        saved: What each op kept for its gradient, by op index.
+        activations: Values by tensor index, batch first.
+        saved: What each op saved for its gradient, by op index.
     """
 
-    seen: dict[int, Floats] = field(default_factory=dict)
+    activations: dict[int, Floats] = field(default_factory=dict)
     saved: dict[int, Any] = field(default_factory=dict)
 
 
@@ -43,7 +43,7 @@ class Network:
         tflite: A float model.
 
     Raises:
-        NotDifferentiable: An op on the way is not one of those this module knows.
+        NotDifferentiable: The logits depend on an op that has no gradient in `gradients.KINDS`.
     """
 
     def __init__(self, tflite: bytes) -> None:
@@ -53,8 +53,8 @@ class Network:
         self.logits = logit_tensors(self.graph)
         self.inputs = self.graph.inputs
         self.constants = {t.index: np.array(t.data) for t in self.graph.tensors if t.is_constant}
-        self.ops = self._needed()
-        unknown = {op.name for op in self.ops if op.name not in KINDS or not KINDS[op.name].takes(self.graph, op)}
+        self.ops = self._needed_ops()
+        unknown = {op.name for op in self.ops if op.name not in KINDS or not KINDS[op.name].supports(self.graph, op)}
         if unknown:
             raise NotDifferentiable(f"no gradient for {', '.join(sorted(unknown))}", details={"ops": sorted(unknown)})
 
@@ -71,17 +71,17 @@ class Network:
         """
         tape = Tape(dict(zip(self.inputs, inputs, strict=True)))
         for op in self.ops:
-            given = [tape.seen.get(i, self.constants.get(i)) for i in op.inputs]
+            values = [tape.activations.get(i, self.constants.get(i)) for i in op.inputs]
             shape = (len(inputs[0]), *self.graph.tensors[op.outputs[0]].shape[1:])
-            made, tape.saved[op.index] = KINDS[op.name].forward(op, given, shape)
-            tape.seen[op.outputs[0]] = activate(op, made)
+            output, tape.saved[op.index] = KINDS[op.name].forward(op, values, shape)
+            tape.activations[op.outputs[0]] = activate(op, output)
         return tape
 
     def backward(self, tape: Tape, gradients: Mapping[int, Floats]) -> dict[int, Floats]:
         """Return the gradient of every activation that the logits depend on, and of weights, summed over the batch.
 
         Args:
-            tape: What `forward` gave.
+            tape: The result of `forward`.
             gradients: Gradients of some activations (the logits), by tensor index.
         """
         total: dict[int, Floats] = dict(gradients)
@@ -89,15 +89,15 @@ class Network:
             result = op.outputs[0]
             if result not in total:
                 continue
-            gradient = deactivate(op, tape.seen[result], total[result])
+            gradient = deactivate(op, tape.activations[result], total[result])
             for index, part in KINDS[op.name].backward(op, gradient, tape.saved[op.index]).items():
                 total[index] = total[index] + part if index in total else part
         return total
 
-    def _needed(self) -> list[Op]:
-        wanted, found = set(self.logits), []
+    def _needed_ops(self) -> list[Op]:
+        needed_tensors, ops = set(self.logits), []
         for op in reversed(self.graph.ops):
-            if wanted & set(op.outputs):
-                found.append(op)
-                wanted |= {i for i in op.inputs if i >= 0}
-        return found[::-1]
+            if needed_tensors & set(op.outputs):
+                ops.append(op)
+                needed_tensors |= {i for i in op.inputs if i >= 0}
+        return ops[::-1]

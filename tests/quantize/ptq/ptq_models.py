@@ -1,4 +1,4 @@
-"""Small float models whose channels differ a hundred times in range: what plain int8 handles badly."""
+"""Small float models whose channel ranges differ by a factor of a hundred, which plain int8 represents badly."""
 
 import builders
 import numpy as np
@@ -7,11 +7,11 @@ from edgepack.graph.read import schema
 
 
 def chain(activation: str = "RELU", spread: float = 100.0) -> bytes:
-    """Conv, depthwise, 1x1 conv, global pool, dense, softmax: (1, 8, 8, 3) to (1, 10), channels far apart."""
+    """Conv, depthwise, 1x1 conv, global pool, dense, softmax: (1, 8, 8, 3) to (1, 10), with unequal channel ranges."""
     net = builders.Net(3)
     fused = getattr(schema().ActivationFunctionType, activation)
     x = net.tensor("x", (1, 8, 8, 3))
-    # RELU6 clips at 6, so its channels only reach down.
+    # RELU6 clips at 6, so its channels are only scaled down.
     low, high = (-1.0, 0.0) if activation == "RELU6" else (-0.5, 0.5)
     factor = (spread ** np.linspace(low, high, 16)).astype(np.float32)
     scale = 1.0 / np.sqrt(27)
@@ -30,7 +30,7 @@ def chain(activation: str = "RELU", spread: float = 100.0) -> bytes:
 
 
 def residual(activation: str = "RELU") -> bytes:
-    """Two convolutions whose sum goes on: a stream that two layers write and two read."""
+    """Two convolutions whose sum is used further: a residual stream that two layers write and two read."""
     net = builders.Net(4)
     x = net.tensor("x", (1, 8, 8, 3))
     a = net.conv(x, "stem", (1, 8, 8, 3), 8, activation)

@@ -24,51 +24,51 @@ WIDER = SchemeRule("int8", "INT8", mixed=("int16",), wide_bias=False)
 
 @pytest.fixture
 def hard(tmp_path):
-    """A model whose channels are 3000 times apart, plain ranges, and a judge that counts agreement on 200 samples."""
+    """A model whose channel ranges differ by a factor of 3000, its ranges, and a judge of agreement on 200 samples."""
     tflite = chain("RELU", 3000.0)
     samples = builders.samples(tflite, 30)
     unseen = np.concatenate([s["image"] for s in builders.samples(tflite, 200, seed=9)])
     np.save(tmp_path / "x.npy", unseen)
     judged = load_samples(str(tmp_path / "x.npy"), [InputSpec("image", (1, 8, 8, 3), np.dtype(np.float32))])
 
-    def judge(made: bytes) -> Quality:
-        return evaluate(tflite, {"": made}, judged)[""]
+    def judge(quantized: bytes) -> Quality:
+        return evaluate(tflite, {"": quantized}, judged)[""]
 
     return tflite, choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax"), samples, judge
 
 
 def test_the_fewest_ops_stay_float(hard):
-    """Int8 alone misses the limit; with some ops in float it holds, those ops are float in the file and no others."""
+    """Int8 alone misses the limit; with some ops in float the file meets it, and exactly those ops are float in it."""
     tflite, ranges, samples, judge = hard
     plain = judge(quantize(tflite, RULE, ranges).tflite)
     assert plain.drop > 3.0
-    done = mixed(tflite, RULE, ranges, samples, judge, 3.0)
-    assert done.before.drop == plain.drop
-    assert judge(done.made.tflite).drop == done.quality.drop <= 3.0
-    assert 0 < len(done.kept) < done.ops
-    graph = read_model(done.made.tflite).main
-    assert {graph.tensors[op.outputs[0]].name for op in float_ops(graph)} == set(done.kept)
-    (note,) = done.made.notes
-    assert note.startswith(f"{len(done.kept)} of {done.ops} ops in float: ")
-    for name in done.kept:
-        fewer = [one for one in done.kept if one != name]
+    result = mixed(tflite, RULE, ranges, samples, judge, 3.0)
+    assert result.before.drop == plain.drop
+    assert judge(result.quantized.tflite).drop == result.quality.drop <= 3.0
+    assert 0 < len(result.kept) < result.ops
+    graph = read_model(result.quantized.tflite).main
+    assert {graph.tensors[op.outputs[0]].name for op in float_ops(graph)} == set(result.kept)
+    (note,) = result.quantized.notes
+    assert note.startswith(f"{len(result.kept)} of {result.ops} ops in float: ")
+    for name in result.kept:
+        fewer = [other for other in result.kept if other != name]
         assert judge(quantize(tflite, RULE, ranges, keep=fewer).tflite).drop > 3.0, f"{name} was not needed"
-    assert done == mixed(tflite, RULE, ranges, samples, judge, 3.0)
-    assert (done.to_json()["kept"], done.to_json()["kept_as"]) == (list(done.kept), "float32")
+    assert result == mixed(tflite, RULE, ranges, samples, judge, 3.0)
+    assert (result.to_json()["kept"], result.to_json()["kept_as"]) == (list(result.kept), "float32")
 
 
 def test_a_limit_that_int8_holds_keeps_nothing(hard):
-    """With a limit that int8 holds, the file is int8 throughout and one file was tried."""
+    """With a limit that int8 meets, every op of the file is int8 and only one file was measured."""
     tflite, ranges, samples, judge = hard
-    done = mixed(tflite, RULE, ranges, samples, judge, 100.0)
-    assert (done.kept, done.tries) == ((), 1)
-    assert done.made == quantize(tflite, RULE, ranges)
+    result = mixed(tflite, RULE, ranges, samples, judge, 100.0)
+    assert (result.kept, result.tries) == ((), 1)
+    assert result.quantized == quantize(tflite, RULE, ranges)
 
 
 def test_integer_accelerators_refuse_with_a_reason(hard):
-    """A rule that allows no float ops is refused with what to do; a limit out of reach is named."""
+    """A rule that allows no float ops is refused with a hint; an unreachable limit is named."""
     tflite, ranges, samples, judge = hard
-    with pytest.raises(UnfitModelError, match="takes int8 throughout") as refused:
+    with pytest.raises(UnfitModelError, match="supports int8 only") as refused:
         mixed(tflite, SchemeRule("int8", "INT8"), ranges, samples, judge, 1.0)
     assert "int8-qat" in refused.value.hint
     with pytest.raises(AccuracyError, match="does not come within -1 points"):
@@ -76,17 +76,17 @@ def test_integer_accelerators_refuse_with_a_reason(hard):
 
 
 def test_integer_ends_stay_integer(hard):
-    """Where the file must end in int8, the last op is never kept in float."""
+    """Where the file's outputs must be int8, the last op is never kept in float."""
     tflite, ranges, samples, judge = hard
     rule = SchemeRule("int8", "INT8", mixed=("float32",))
-    done = mixed(tflite, rule, ranges, samples, judge, 5.0)
-    graph = read_model(done.made.tflite).main
+    result = mixed(tflite, rule, ranges, samples, judge, 5.0)
+    graph = read_model(result.quantized.tflite).main
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {"INT8"}
-    assert "probabilities" not in done.kept
+    assert "probabilities" not in result.kept
 
 
 def layers(tflite: bytes) -> dict[str, tuple[str, str]]:
-    """Type of activation and of bias of each layer, by its output's name; an empty bias for none."""
+    """Return the types of activation and bias of each layer by its output's name; an empty text for no bias."""
     graph = read_model(tflite).main
     kinds = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"}
     return {
@@ -101,53 +101,53 @@ def layers(tflite: bytes) -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("wide_bias", [True, False])
 def test_int16_ops_compute_with_16_bits(hard, wide_bias):
-    """The ops asked for have int16 activations and no others, with the bias that is allowed; the file loses less."""
+    """Exactly the requested ops have int16 activations, with a bias type the rule allows; the SNR is higher."""
     tflite, ranges, samples, _ = hard
     rule = replace(WIDER, wide_bias=wide_bias)
-    plain, done = (quantize(tflite, rule, ranges, keep=keep, keep_as="int16") for keep in ((), ("conv", "dw")))
-    found = layers(done.tflite)
+    plain, result = (quantize(tflite, rule, ranges, keep=keep, keep_as="int16") for keep in ((), ("conv", "dw")))
+    types = layers(result.tflite)
     depthwise = {"dw": ("INT16", "INT64")} if wide_bias else {"dw/products": ("INT16", "")}
     rest = {"point": ("INT8", "INT32"), "dense": ("INT8", "INT32")}
-    assert found == {"conv": ("INT16", "INT32"), **depthwise, **rest}
-    graph = read_model(done.tflite).main
+    assert types == {"conv": ("INT16", "INT32"), **depthwise, **rest}
+    graph = read_model(result.tflite).main
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {"INT8"}
-    assert read_model(done.tflite).min_runtime_version == "2.15.0"
-    assert done.notes == ("2 of 6 ops in int16: CONV_2D (op 0), DEPTHWISE_CONV_2D (op 1)",)
-    assert scheme_of(read_model(done.tflite)) == "int8"
+    assert read_model(result.tflite).min_runtime_version == "2.15.0"
+    assert result.notes == ("2 of 6 ops in int16: CONV_2D (op 0), DEPTHWISE_CONV_2D (op 1)",)
+    assert scheme_of(read_model(result.tflite)) == "int8"
     assert scheme_of(read_model(quantize(tflite, SchemeRule("int16x8", "INT16"), ranges).tflite)) == "int16x8"
     reference = [one for sample in samples for one in builders.run(tflite, sample)]
     snr = [
-        builders.snr(reference, [one for sample in samples for one in builders.run(made.tflite, sample)])
-        for made in (plain, done)
+        builders.snr(reference, [one for sample in samples for one in builders.run(file.tflite, sample)])
+        for file in (plain, result)
     ]
     assert snr[1] > snr[0] + 3
-    assert len(done.tflite) < len(plain.tflite) + 2000
+    assert len(result.tflite) < len(plain.tflite) + 2000
 
 
 @pytest.mark.parametrize("io", ["INT8", "FLOAT32"])
 def test_the_fewest_ops_go_to_int16(hard, io):
-    """The search holds the limit with int16 too, without an op to spare; the file's ends keep their type."""
+    """The search meets the limit with int16 too and keeps no op needlessly; inputs and outputs keep their type."""
     tflite, ranges, samples, judge = hard
     rule = replace(WIDER, io=io)
-    done = mixed(tflite, rule, ranges, samples, judge, 5.0, kept_as="int16")
-    assert done.before.drop is not None
-    assert done.before.drop > 5.0
-    assert judge(done.made.tflite).drop == done.quality.drop <= 5.0
-    assert 0 < len(done.kept) < done.ops
-    assert "probabilities" not in done.kept
-    graph = read_model(done.made.tflite).main
+    result = mixed(tflite, rule, ranges, samples, judge, 5.0, kept_as="int16")
+    assert result.before.drop is not None
+    assert result.before.drop > 5.0
+    assert judge(result.quantized.tflite).drop == result.quality.drop <= 5.0
+    assert 0 < len(result.kept) < result.ops
+    assert "probabilities" not in result.kept
+    graph = read_model(result.quantized.tflite).main
     assert {graph.tensors[i].dtype for i in (*graph.inputs, *graph.outputs)} == {io}
-    assert done.to_json()["kept_as"] == "int16"
+    assert result.to_json()["kept_as"] == "int16"
     assert list(float_ops(graph)) == []
-    for name in done.kept:
-        fewer = [one for one in done.kept if one != name]
+    for name in result.kept:
+        fewer = [other for other in result.kept if other != name]
         assert judge(quantize(tflite, rule, ranges, keep=fewer, keep_as="int16").tflite).drop > 5.0, (
-            f"{name} is to spare"
+            f"{name} was not needed"
         )
 
 
 def test_only_what_the_rule_names(hard):
-    """A rule that mixes with int16 refuses float, and the other way round."""
+    """A rule that mixes int8 with int16 refuses float, and vice versa."""
     tflite, ranges, samples, judge = hard
     for rule, kind, word in ((WIDER, "float32", "float"), (RULE, "int16", "int16")):
         with pytest.raises(UnfitModelError, match=f"no {word} units"):

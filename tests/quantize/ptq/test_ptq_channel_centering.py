@@ -1,4 +1,4 @@
-"""Linear activations get constants that centre them: nothing changes in float, and less is lost in int8."""
+"""Constants center the channels of linear activations: same outputs in float, less noise in int8."""
 
 from dataclasses import replace
 
@@ -10,16 +10,16 @@ from edgepack.graph import Op, read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.ptq.balance import balance
-from edgepack.quantize.ptq.center import center_channels, plan_offsets
-from edgepack.quantize.ptq.observe import logits, snr_db, watch
+from edgepack.quantize.ptq.activations import iterate_activations, logits, snr_db
+from edgepack.quantize.ptq.channel_centering import center_channels, plan_offsets
+from edgepack.quantize.ptq.noise_minimization import minimize_noise
 from edgepack.quantize.quantizer import quantize
 
 RULE = SchemeRule("int8", "INT8")
 
 
 def _bottleneck(*, kernel: int = 1, activation: str = "NONE") -> bytes:
-    """A linear bottleneck with a residual sum, as in MobileNetV2; its channels lie far from zero, each on its side."""
+    """A linear bottleneck with a residual sum, as in MobileNetV2; its channels are far from zero, on either side."""
     net = builders.Net(5)
     x = net.tensor("x", (1, 8, 8, 3))
     a = net.conv(x, "stem", (1, 8, 8, 3), 8, "RELU")
@@ -38,53 +38,55 @@ def _bottleneck(*, kernel: int = 1, activation: str = "NONE") -> bytes:
 
 def _conv(net, source, name, shape, out, kernel=1, activation="NONE", bias=None):
     result = (1, shape[1] - kernel + 1, shape[2] - kernel + 1, out)
-    made = net.tensor(name, result)
+    output = net.tensor(name, result)
     weights = net.weights(f"{name}/kernel", out, kernel, kernel, shape[3])
     values = net.weights(f"{name}/bias", out) if bias is None else net.constant(f"{name}/bias", bias)
-    net.op("CONV_2D", [source, weights, values], [made], strideW=1, strideH=1, padding=1,
+    net.op("CONV_2D", [source, weights, values], [output], strideW=1, strideH=1, padding=1,
            fusedActivationFunction=getattr(schema().ActivationFunctionType, activation))  # fmt: skip
-    return made, result
+    return output, result
 
 
 @pytest.mark.parametrize("activation", ["NONE", "RELU"])
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_constants_change_nothing_in_float(kernel, activation):
-    """The outputs stay what they were, with sums that go on as they are and through RELU, pointwise and not."""
+    """The float outputs are unchanged: with linear sums and sums through RELU, with 1x1 and larger kernels."""
     tflite = _bottleneck(kernel=kernel, activation=activation)
     samples = builders.samples(tflite, 20)
-    made = center_channels(tflite, samples)
-    assert made != tflite
-    before, after = (np.array([out[0] for out in logits(one, samples)]) for one in (tflite, made))
+    centered = center_channels(tflite, samples)
+    assert centered != tflite
+    before, after = (np.array([out[0] for out in logits(one, samples)]) for one in (tflite, centered))
     np.testing.assert_allclose(after, before, atol=2e-5 * np.abs(before).max())
 
 
 def test_channels_come_to_lie_around_zero():
-    """Of the two summed activations and their sum, no channel keeps to one side any more."""
+    """In the two summed activations and their sum, every channel is closer to symmetric around zero than before."""
     tflite = _bottleneck()
     samples = builders.samples(tflite, 20)
-    made = center_channels(tflite, samples)
+    centered = center_channels(tflite, samples)
     for name in ("reduce", "again", "sum"):
         index = tensor_keys(read_model(tflite).main).index(name)
-        before, after = (np.concatenate([seen[0].reshape(-1, 6) for seen in watch(one, [index], samples)])
-                         for one in (tflite, made))  # fmt: skip
+        before, after = (
+            np.concatenate([values.reshape(-1, 6) for (values,) in iterate_activations(model, [index], samples)])
+            for model in (tflite, centered)
+        )
         off = [np.abs(values.max(0) + values.min(0)).max() / np.ptp(values, axis=0).min() for values in (before, after)]
         assert off[1] < 0.5 * off[0], name
 
 
-def test_less_is_lost_in_int8():
-    """At the same ranges' estimate the centred model's int8 file is at least 1 dB nearer to float."""
+def test_less_is_snr_in_int8():
+    """With ranges from the same estimate, the centered model's int8 file gains at least 1 dB."""
     tflite = _bottleneck()
     samples, unseen = builders.samples(tflite, 40), builders.samples(tflite, 40, seed=9)
     reference = logits(tflite, unseen)
-    lost = []
+    snr = []
     for model in (tflite, center_channels(tflite, samples)):
-        found = balance(model, samples)
-        lost.append(snr_db(reference, logits(quantize(found.tflite, RULE, found.ranges).tflite, unseen)))
-    assert lost[1] > lost[0] + 1.0
+        scaled = minimize_noise(model, samples)
+        snr.append(snr_db(reference, logits(quantize(scaled.tflite, RULE, scaled.ranges).tflite, unseen)))
+    assert snr[1] > snr[0] + 1.0
 
 
 def test_padding_and_outputs_are_left_alone():
-    """A convolution that pads with zeros cannot take a constant off again; nor can who reads the model's output."""
+    """A convolution with zero padding cannot subtract a constant; a model output may not carry one."""
     net = builders.Net(6)
     x = net.tensor("x", (1, 8, 8, 3))
     a = net.conv(x, "first", (1, 8, 8, 3), 4, "NONE")
@@ -95,7 +97,7 @@ def test_padding_and_outputs_are_left_alone():
 
 
 def test_ops_without_results_are_passed_over():
-    """An op that only writes a variable has no output, and stands in nobody's way."""
+    """An op without outputs, which only writes a variable, does not affect the plan."""
     graph = read_model(_bottleneck()).main
     writes = Op(len(graph.ops), "ASSIGN_VARIABLE", "", 1, (graph.inputs[0], graph.inputs[0]), (), {})
     with_it = plan_offsets(replace(graph, ops=(*graph.ops, writes)))

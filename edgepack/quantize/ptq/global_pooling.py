@@ -1,8 +1,8 @@
-"""Give a global average its own scale: AVERAGE_POOL_2D over the whole picture becomes MEAN.
+"""Give a global average a scale of its own: AVERAGE_POOL_2D over the whole image becomes MEAN.
 
-The int8 kernel of AVERAGE_POOL_2D keeps its input's scale, though an average's range is far smaller; MEAN computes the
-same and rescales (same-scale trait of tensorflow/compiler/mlir/lite/ir/tfl_ops.td). Keras writes AveragePooling2D and
-GlobalAveragePooling2D, which are then one and the same, as the one and the other.
+The int8 kernel of AVERAGE_POOL_2D requires its input's scale on its output, though the range of an average is far
+smaller; MEAN computes the same values and rescales (same-scale trait of tensorflow/compiler/mlir/lite/ir/tfl_ops.td).
+Keras converts AveragePooling2D over the whole image to the first and GlobalAveragePooling2D to the second.
 """
 
 import numpy as np
@@ -13,19 +13,19 @@ from edgepack.graph.read import schema
 
 
 def global_pools(graph: Graph) -> list[Op]:
-    """Return the AVERAGE_POOL_2D that cover their whole input in one step."""
-    found = []
+    """Return the AVERAGE_POOL_2D ops whose window covers their whole input."""
+    pools = []
     for op in graph.ops:
         if op.name != "AVERAGE_POOL_2D" or op.options.get("fused_activation", "NONE") != "NONE":
             continue
         before, after = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
         window = (op.options["filter_height"], op.options["filter_width"])
         if before[1:3] == window and after[1:3] == (1, 1):
-            found.append(op)
-    return found
+            pools.append(op)
+    return pools
 
 
-def means_for_pools(tflite: bytes) -> bytes:
+def replace_global_pools(tflite: bytes) -> bytes:
     """Return the float model with MEAN in place of `global_pools`; the same bytes when there are none."""
     pools = global_pools(read_model(tflite).main)
     if not pools:

@@ -1,0 +1,97 @@
+"""Run a float or quantized model on samples and read chosen tensors as real values."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph import read_model
+from edgepack.graph.edit import pack, unpack
+from edgepack.graph.op_layout import dilated_size, padding_amounts
+from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
+from edgepack.runtime import metrics
+from edgepack.runtime.logits import expose_logits
+from edgepack.runtime.runner import Runner
+
+Sample = Mapping[str, npt.NDArray[Any]]
+
+_THREADS = 2
+
+
+def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]) -> Iterator[list[Doubles]]:
+    """Yield, for each sample, the real values of the tensors of the main graph with these indices.
+
+    Args:
+        tflite: A float or quantized model.
+        tensors: Indices of inputs or activations.
+        samples: Real values by `Model.input_names()`, with the batch dimension.
+    """
+    names = read_model(tflite).input_names()
+    outputs = list(dict.fromkeys(tensors))
+    model = unpack(tflite)
+    model.subgraphs[0].outputs = np.array(outputs, np.int32)
+    model.signatureDefs = None
+    runner = Runner(pack(model), threads=_THREADS)
+    positions = [outputs.index(index) for index in tensors]
+    for sample in samples:
+        values = runner.run_real([sample[name] for name in names])
+        yield [values[position] for position in positions]
+
+
+def logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Doubles]]:
+    """Return the real outputs of a model for each sample, before the last SOFTMAX or LOGISTIC."""
+    names = read_model(tflite).input_names()
+    runner = Runner(expose_logits(tflite), threads=_THREADS)
+    return [runner.run_real([sample[name] for name in names]) for sample in samples]
+
+
+def snr_db(reference: Sequence[Sequence[Doubles]], measured: Sequence[Sequence[Doubles]]) -> float:
+    """Return 10 log10(sum reference^2 / sum (reference - measured)^2) over all samples and outputs; inf when equal."""
+    signal = noise = 0.0
+    for expected_outputs, actual_outputs in zip(reference, measured, strict=True):
+        for expected, actual in zip(expected_outputs, actual_outputs, strict=True):
+            signal += float(np.vdot(expected, expected))
+            noise += float(np.vdot(expected - actual, expected - actual))
+    ratio = metrics.snr_db(signal, noise)
+    return math.inf if ratio is None else ratio
+
+
+def input_patches(layer: Layer, values: Doubles, limit: int, seed: int = 0) -> Floats:
+    """Return the inputs that a layer multiplies with its weights: (positions, inputs of one output).
+
+    For a depthwise layer the shape is (positions, output channels, inputs of one output). With more than `limit`
+    positions, `limit` of them are drawn at random, the same ones for the same seed and shape.
+
+    Args:
+        layer: The layer.
+        values: Its input for one sample.
+        limit: Maximum number of positions.
+        seed: Random seed.
+    """
+    if layer.dense:
+        rows = values.reshape(-1, layer.input_channels).astype(np.float32)
+        return rows[_draw(len(rows), limit, seed)]
+    options = layer.op.options
+    strides = (int(options["stride_h"]), int(options["stride_w"]))
+    dilations = (int(options.get("dilation_h", 1)), int(options.get("dilation_w", 1)))
+    extents = [dilated_size(size, dilation) for size, dilation in zip(layer.shape[1:3], dilations, strict=True)]
+    pads = [padding_amounts(options["padding"], values.shape[1 + i], extents[i], strides[i]) for i in range(2)]
+    padded = np.pad(values.astype(np.float32), ((0, 0), *pads, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extents), axis=(1, 2))
+    windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
+    shape = windows.shape[:3]
+    chosen = np.unravel_index(_draw(math.prod(shape), limit, seed), shape)
+    patches = windows[chosen]  # positions, channels, height, width
+    if layer.depthwise:
+        flat = patches.reshape(*patches.shape[:2], -1)
+        return np.repeat(flat, layer.output_channels // layer.input_channels, axis=1)
+    return np.ascontiguousarray(patches.transpose(0, 2, 3, 1)).reshape(len(patches), -1)
+
+
+def _draw(count: int, limit: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the positions to use out of `count`, in ascending order."""
+    if count <= limit:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))
