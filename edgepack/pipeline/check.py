@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgepack.convert.importers.registry import is_tflite
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_bytes, read_model
@@ -94,7 +95,7 @@ def check(
 
 
 def _read(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes, Model]:
-    if path.is_file() and path.suffix == ".tflite":
+    if is_tflite(path):
         # Without a session: a check of a .tflite starts no child process and loads neither runtime nor cache.
         data = read_bytes(path)
         return data, read_model(data, path=path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.cache import sha256
+from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.findings import Report
 from edgepack.graph import read_model
@@ -19,7 +20,6 @@ from edgepack.pipeline.search.candidates import Candidate, available_data, candi
 from edgepack.pipeline.search.produce import QuantizedModel, quantize
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
-from edgepack.pipeline.training import require_trainable
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
 from edgepack.runtime.layers import LayerError

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgepack.convert.importers.registry import is_tflite
 from edgepack.errors import BundleError
 from edgepack.graph import Model, Tensor, read_model
 from edgepack.pipeline.model_info import own_metadata
@@ -32,7 +33,7 @@ def inspect(path: Path, options: ModelOptions | None = None, progress: Progress 
 
 
 def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, bytes | Path, str]:
-    if path.is_file() and path.suffix == ".tflite":
+    if is_tflite(path):
         return "", path, path.name
     manifest = path / "manifest.json"
     if manifest.is_file():

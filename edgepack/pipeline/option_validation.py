@@ -13,9 +13,9 @@ from edgepack.bundle.names import file_stem, jvm_segment
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
+from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import SamplesError, UsageError
 from edgepack.pipeline.options import BuildOptions
-from edgepack.pipeline.training import require_trainable
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
 from edgepack.samples import Preprocess

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.child import Worker
+from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import TransformError
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -96,21 +97,6 @@ def event_text(event: Mapping[str, Any]) -> str:
         f"{event['stage']} epoch {event['epoch']} of {event['epochs']}: loss {event['loss']:.4f}, "
         f"accuracy {100 * event['accuracy']:.2f} %{validation}, {event['seconds_left']:.0f} s left"
     )
-
-
-def require_trainable(path: Path) -> None:
-    """Refuse a model that cannot be trained, before anything is converted.
-
-    Raises:
-        TransformError: Not a Keras file.
-    """
-    if path.is_dir() or path.suffix == ".tflite":
-        folder = "a SavedModel" if (path / "saved_model.pb").is_file() else "a folder"
-        kind = folder if path.is_dir() else "a .tflite"
-        raise TransformError(
-            f"'{path}' is {kind}, and only a Keras model can be trained",
-            hint="give the .keras or .h5 that the model was saved as: model.save('model.keras')",
-        )
 
 
 def untrainable_reason(path: Path) -> str:
