@@ -173,9 +173,11 @@ def _print_cut(findings: list[OpFinding]) -> bool:
     if len(indices) < 2 or not all(matches):
         return False
     where = f"{_where(indices)} ({next(match.group(2) for match in matches if match)})"
-    message = f"cut off from the accelerator's group by {where}, which run elsewhere [{findings[0].reasons[0].code}]"
+    message = (
+        f"cut off from the accelerator's partition by {where}, which run elsewhere [{findings[0].reasons[0].code}]"
+    )
     output.out(output.wrap(f"    {message}", "      "))
-    output.out(output.wrap(f"    fix: replace or move {where}; these ops then join the group", "      "))
+    output.out(output.wrap(f"    fix: replace or move {where}; these ops then run on the accelerator", "      "))
     return True
 
 

@@ -123,7 +123,7 @@ def test_training_adds_rows(tmp_path: Path) -> None:
     assert list(rows) == ["int8", "int8-qat", "prune+qat", "cluster+qat", "prune+cluster+qat"]
     for entry in rows.values():
         assert entry.reason == ""
-        assert entry.accepted == ["edgetpu"]
+        assert entry.accepted == ("edgetpu",)
         assert entry.quality is not None
         assert entry.quality.top1 is not None
     assert rows["prune+cluster+qat"].gzip_bytes < rows["prune+qat"].gzip_bytes < rows["int8"].gzip_bytes
