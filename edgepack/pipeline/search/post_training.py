@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from edgepack.child import ChildCrash
-from edgepack.errors import ConversionError, QuantizationError
+from edgepack.convert.mlir_quantize import MLIR_QUANTIZE
+from edgepack.errors import QuantizationError
 from edgepack.pipeline.jobs import (
     ADOPT,
     CALIBRATE,
@@ -148,23 +148,21 @@ def _quantize_with_converter(
     """Quantize with TFLiteConverter's own quantizer and our ranges."""
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
     carrying = session.workers.run(CARRY_RANGES.call(tflite, rule, calibration, method))
+    call = MLIR_QUANTIZE.call(
+        carrying,
+        io=rule.io,
+        fully_connected=rule.fully_connected,
+        weights=rule.weights,
+        activations=get_scheme(rule.scheme).activations,
+    )
     try:
-        converted = session.workers.tensorflow.call(
-            "edgepack.convert.mlir_quantize:mlir_quantize",
-            carrying,
-            io=rule.io,
-            fully_connected=rule.fully_connected,
-            weights=rule.weights,
-            activations=get_scheme(rule.scheme).activations,
-            timeout=session.options.timeout,
-        )
-    except (ChildCrash, ConversionError) as error:
-        reason = error.reason if isinstance(error, ChildCrash) else error.message
+        converted = session.workers.tensorflow.run(call, timeout=session.options.timeout)
+    except QuantizationError as error:
         raise QuantizationError(
             "neither quantizer can quantize the model. "
-            f"ai-edge-quantizer: {refused.message}. TFLiteConverter: {reason}",
-            hint=refused.hint or "build float16, or dynamic-range where the target supports it",
-            details={"log_tail": error.log_tail if isinstance(error, ChildCrash) else ""},
+            f"ai-edge-quantizer: {refused.message}. TFLiteConverter: {error.message}",
+            hint=refused.hint or error.hint,
+            details={"log_tail": error.details.get("log_tail", "")},
         ) from error
     tool = f"TFLiteConverter {component_versions()['tensorflow']}"
     quantized = session.workers.run(ADOPT.call(converted, tflite, rule, tool))
