@@ -1,9 +1,8 @@
 """Operator versions: the version of each op of a .tflite that follows from its types, shapes and options.
 
 Source: tensorflow/compiler/mlir/lite/tools/versioning/op_version.cc in github.com/tensorflow/tensorflow, checked
-against files that TFLiteConverter 2.21 wrote for some 120 one-op models in float, float16, dynamic range and int8. The
-version determines which runtime a file needs: some producers write 1 everywhere, and then old runtimes and delegates
-misread the file.
+against files that TFLiteConverter 2.21 wrote for 120 one-op models in float, float16, dynamic range and int8. Versions
+decide which runtime a file needs: with 1 everywhere, as some producers write, old runtimes misread the file.
 
 One deliberate difference: TFLiteConverter 2.21 leaves the versions of int8 and the `min_runtime_version` of float in
 int16x8 files, and op_version.cc returns 1 for some of their convolutions. Here they get those of the kernels with
