@@ -27,7 +27,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.bundle.manifest import to_json_bytes
 from edgepack.bundle.spec import Golden, TensorSpec
+from edgepack.child import Job
+from edgepack.errors import BundleError
 from edgepack.runtime.postprocessing import finish
 
 Array = npt.NDArray[Any]
@@ -132,6 +135,12 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
     return results
 
 
+#: Replays golden vectors in a child process, because a corrupt model can abort the runtime.
+RUN_GOLDEN = Job(
+    run_golden, BundleError, "the replay of the golden vectors", "the file is corrupt: build the bundle again"
+)
+
+
 def compare(
     expected: Array, actual: Array, *, quantized: bool, tolerance: Tolerance, case: int, output: int
 ) -> Difference:
@@ -187,8 +196,6 @@ def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> d
         outputs: The model's outputs, for their quantization and what the loader does to them.
         model: Path of the model that made them, relative to the bundle.
     """
-    from edgepack.bundle.manifest import to_json_bytes
-
     files: dict[str, bytes] = {}
 
     def store(path: str, array: Array) -> dict[str, Any]:

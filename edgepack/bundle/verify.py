@@ -17,6 +17,7 @@ import numpy as np
 
 from edgepack.bundle.golden import (
     LARGEST_SPREAD,
+    RUN_GOLDEN,
     TOLERANCES,
     Array,
     Difference,
@@ -29,7 +30,7 @@ from edgepack.bundle.golden import (
 from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.cache import hash_path
-from edgepack.child import ChildCrash, ChildTimeout, Worker
+from edgepack.child import ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
 from edgepack.graph.segments import segments_fault
@@ -370,16 +371,16 @@ class _Check:
         """Return the outputs of each case, empty with the problem noted when the model does not run."""
         own = Worker() if worker is None else worker
         try:
-            results: list[list[Array]] = own.call("edgepack.bundle.golden:run_golden", data, cases, timeout=timeout)
-            return results
-        except ChildTimeout:
-            self._problem(path, f"did not answer the golden vectors within {timeout:g} s", "try on a faster machine")
-        except ChildCrash as crash:
-            self._problem(
-                path, f"the runtime died on it: {crash.reason}", "the file is corrupt: build the bundle again"
-            )
+            return own.run(RUN_GOLDEN.call(data, cases), timeout=timeout)
         except EdgepackError as error:
-            self._problem(path, error.message, error.hint or _BUILD_AGAIN)
+            if isinstance(error.__cause__, ChildTimeout):
+                self._problem(
+                    path,
+                    f"the replay of the golden vectors exceeded its time limit of {timeout:g} s",
+                    "verify it on a faster machine",
+                )
+            else:
+                self._problem(path, error.message, error.hint or _BUILD_AGAIN)
         finally:
             if worker is None:
                 own.close()

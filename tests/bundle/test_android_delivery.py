@@ -13,7 +13,10 @@ import pytest
 from bundle_specs import spec_of, tiny_spec
 from kotlin_tools import Kotlin, find_kotlin
 
-from edgepack.bundle.aar import CLASSPATH, JAVAC, KOTLINC, pack, with_classes
+from edgepack.bundle.aar import CLASSPATH, with_classes
+from edgepack.bundle.archive import pack
+from edgepack.bundle.languages.java import JAVAC
+from edgepack.bundle.languages.kotlin import KOTLINC
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, ModelFile
 from edgepack.bundle.verify import verify
@@ -76,7 +79,7 @@ def test_an_ai_pack_without_chips_is_the_fallback_alone() -> None:
 @pytest.mark.parametrize("soc", ["../SM8550", "", "SM 8550", "SM8550#", "a/b"])
 def test_a_chip_that_is_no_name_is_refused(soc: str) -> None:
     """A chip's name goes into paths: anything else than letters, digits and '_' is refused."""
-    with pytest.raises(BundleError, match="is no chip for an AI pack"):
+    with pytest.raises(BundleError, match="is not a valid chip for an AI pack"):
         render(tiny_spec("hexagon", delivery="ai-pack", socs=(soc,)))
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from bundle_specs import TEMPLATES, profile_of, tiny_spec
 
+from edgepack.bundle.languages.python import python_package
+from edgepack.bundle.languages.registry import loader_languages
 from edgepack.bundle.render import render
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, Golden, ModelFile, TensorSpec
@@ -62,10 +64,30 @@ VARIANTS = {
 }
 
 
+def copied_files(spec: BundleSpec) -> dict[str, bytes]:
+    """Return the files of the loaders that are copied unrendered, by path in the bundle, as the templates have them."""
+    files = {}
+    for language in loader_languages(spec):
+        for path in language.folder.rglob("*"):
+            if path.is_file() and path.suffix not in {".j2", ".pyc"} and path.name != "__data__":
+                place = path.relative_to(language.folder).as_posix().replace("__package__", python_package(spec.name))
+                files[place] = path.read_bytes()
+    return files
+
+
 @pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
-    """Every text of every bundle is what was reviewed; --update-golden writes what is rendered now."""
-    actual = text_files(render(VARIANTS[target] if target in VARIANTS else tiny_spec(target)))
+    """Every rendered text of every bundle is the reviewed one; --update-golden writes what is rendered now.
+
+    Files that are copied are compared with their originals instead: with the template, or with the bundle's golden/.
+    """
+    spec = VARIANTS[target] if target in VARIANTS else tiny_spec(target)
+    files = render(spec)
+    copies = copied_files(spec)
+    assert {path: files.get(path) for path in copies} == copies
+    index = [path for path in files if path.endswith("/golden/index.json")]
+    assert index and all(files[path] == files["golden/index.json"] for path in index)
+    actual = text_files({path: data for path, data in files.items() if path not in {*copies, *index}})
     folder = GOLDEN / target
     if request.config.getoption("--update-golden", default=False):
         for old in [path for path in folder.rglob("*") if path.is_file()]:
@@ -79,10 +101,10 @@ def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert sorted(actual) == sorted(expected), (
-        "files come or go: pytest tests/bundle --update-golden, then review the diff"
+        "the set of files changed: run pytest tests/bundle --update-golden, then review the diff"
     )
     for path, text in actual.items():
-        assert text == expected[path], f"{path} changed: pytest tests/bundle --update-golden, then review the diff"
+        assert text == expected[path], f"{path} changed: run pytest tests/bundle --update-golden, then review the diff"
 
 
 @pytest.mark.parametrize("target", sorted(TEMPLATES))
@@ -237,14 +259,14 @@ def test_a_broken_template_is_one_clear_error(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize("template", ["nothing", "..", "linux/linux", ""])
 def test_an_unknown_template_is_refused(template: str) -> None:
     """A template that does not exist, or is no plain name, is named in the error."""
-    with pytest.raises(BundleError, match="asks for the bundle template"):
+    with pytest.raises(BundleError, match="requests the bundle template"):
         render(tiny_spec("cpu", profile=profile_of("cpu", bundle=BundleRule(template))))
 
 
 @pytest.mark.parametrize("filename", ["../a.tflite", "a/b.tflite", "", ".hidden", "a b.tflite", "tiny.tflite\n"])
 def test_model_file_names_are_plain(filename: str) -> None:
     """A model file's name cannot lead out of model/."""
-    with pytest.raises(BundleError, match="no name for a model file"):
+    with pytest.raises(BundleError, match="not a valid name for a model file"):
         render(tiny_spec("cpu", models=(ModelFile("main", filename, b""),), runs=filename))
 
 

@@ -219,22 +219,22 @@ def test_a_model_that_kills_the_runtime_is_contained(bundle: Path, monkeypatch: 
     """When the runtime dies on a model, the bundle has a problem and the caller lives."""
     call = Worker.call
 
-    def crash(self: Worker, function: str, /, *args: Any, **kwargs: Any) -> Any:
-        return call(self, "os:abort", timeout=kwargs["timeout"])
+    def crash(self: Worker, function: str, /, *args: Any, **options: Any) -> Any:
+        return call(self, "os:abort", **options)
 
     monkeypatch.setattr(Worker, "call", crash)
     result = verify(bundle)
-    assert [p.what for p in result.problems] == ["the runtime died on it: signal 6 (SIGABRT)"]
+    assert [p.what for p in result.problems] == ["the replay of the golden vectors failed: signal 6 (SIGABRT)"]
 
 
 def test_a_model_that_takes_too_long_is_stopped(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden vectors have a time limit."""
     call = Worker.call
     monkeypatch.setattr(
-        Worker, "call", lambda self, function, *args, timeout: call(self, "time:sleep", 60, timeout=timeout)
+        Worker, "call", lambda self, function, *args, **options: call(self, "time:sleep", 60, **options)
     )
     result = verify(bundle, timeout=1)
-    assert [p.what for p in result.problems] == ["did not answer the golden vectors within 1 s"]
+    assert [p.what for p in result.problems] == ["the replay of the golden vectors exceeded its time limit of 1 s"]
 
 
 def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from bundle_specs import quantize_model, spec_of, write_tree
 from cpp_tools import link, loader_of, run, runtime_library, self_test_program
 from edgetpu_library import segmented, standin
 
-from edgepack.bundle.cpp import edgetpu_runtime
+from edgepack.bundle.context import edgetpu_runtime
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, CompileSpec
 

@@ -36,7 +36,7 @@ kotlin {
 }
 
 dependencies {
-    // The runtime; loads on devices with 16 KB pages too.
+    // The runtime; it also loads on devices with 16 KB pages.
     implementation("com.google.ai.edge.litert:litert:1.4.0")
     // The GPU delegate.
     implementation("com.google.ai.edge.litert:litert-gpu:1.4.0")

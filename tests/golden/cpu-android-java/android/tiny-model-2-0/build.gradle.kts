@@ -26,6 +26,6 @@ android {
 }
 
 dependencies {
-    // The runtime; loads on devices with 16 KB pages too.
+    // The runtime; it also loads on devices with 16 KB pages.
     implementation("com.google.ai.edge.litert:litert:1.4.0")
 }

@@ -80,7 +80,7 @@ public final class TinyModel20 implements AutoCloseable {
   /**
    * Runs the model on pictures of any size; the sides are stretched to the input's.
    *
-   * @param myImage A picture; it is resized to 2 x 2.
+   * @param myImage An image; it is resized to 2 x 2.
    * @param classValue 4 values.
    */
   public Result run(Bitmap myImage, float[] classValue) {
