@@ -150,7 +150,7 @@ def markdown_code(text: str) -> str:
 
 
 def comment_text(text: str) -> str:
-    """Return text for a comment or docstring: one line, no end of comment, no quotes or escapes that could end it."""
+    """Return text for a comment or docstring: one line without quotes, escapes or marks that could end it."""
     line = "".join(character if character.isprintable() else " " for character in text)
     line = line.replace("*/", "* /").replace("/*", "/ *").replace('"""', "'''").replace("\\", "/")
     return line.encode("utf-8", "replace").decode("utf-8").strip().rstrip('"')
