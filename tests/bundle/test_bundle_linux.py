@@ -290,7 +290,7 @@ def test_pictures_that_cannot_be_read(shared_models: Path, tmp_path: Path) -> No
     bundle = write_tree(render(known), tmp_path / "bundle")
     (tmp_path / "text.jpg").write_text("no picture")
     done = run(bundle, tmp_path / "text.jpg")
-    assert done.returncode == 2 and "no picture that can be read" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "not a readable image" in done.stderr and "Traceback" not in done.stderr
     # A package of that name without anything in it stands for a missing one.
     (tmp_path / "hidden" / "PIL").mkdir(parents=True)
     (tmp_path / "hidden" / "PIL" / "__init__.py").write_text("")

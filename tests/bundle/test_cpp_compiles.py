@@ -12,7 +12,8 @@ import pytest
 from bundle_specs import quantize_model, random_cases, spec_of, tiny_spec, write_tree
 from cpp_tools import link, loader_of, run, runtime_library, self_test_program
 
-from edgepack.bundle import cpp
+from edgepack.bundle.languages.c import c_identifiers
+from edgepack.bundle.names import float32_literal
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
 from edgepack.pipeline.build import build
@@ -152,8 +153,8 @@ def test_typed_run_gives_pythons_numbers(
     """run() with one parameter per input and one member per output gives, bit for bit, what Python computes."""
     spec = make_spec(file, "cpu")
     loader = bundle_of(spec, tmp_path / "bundle")
-    inputs = cpp.c_identifiers([tensor.name for tensor in spec.inputs], "input")
-    outputs = cpp.c_identifiers([tensor.name for tensor in spec.outputs], "output")
+    inputs = c_identifiers([tensor.name for tensor in spec.inputs], "input")
+    outputs = c_identifiers([tensor.name for tensor in spec.outputs], "output")
     macro = loader.name.upper()
     source = tmp_path / "consumer.cpp"
     text = CONSUMER.replace(
@@ -207,7 +208,7 @@ enum {{ kSize = {values.size} }};
 static float real[kSize];
 static {dtype.lower()}_t raw[kSize];
 int main(int count, char **arguments) {{
-  const float scale = {cpp.c_float(float(step))};
+  const float scale = {float32_literal(float(step))};
   const engine_tensor tensor = {{"q", "q", ENGINE_{dtype}, kSize, scale, {zero_point}, NULL, 0}};
   FILE *stream = fopen(arguments[count - 2], "rb");
   if (stream == NULL || fread(real, sizeof(float), kSize, stream) != kSize) return 3;

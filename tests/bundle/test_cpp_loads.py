@@ -304,7 +304,7 @@ def test_segments_run_in_order_each_on_its_device(shared_models: Path, tmp_path:
         # Opened anew for each golden case.
         assert found == opened * 3 and done.stderr.count("freed 1") == 9
         assert "FAILED" not in done.stdout and done.stdout.splitlines()[-1].endswith("(tolerance: accelerator)")
-        assert ("3 segments take turns on 2 Edge TPUs" in done.stderr) == (path == two and not device)
+        assert ("3 segments share 2 Edge TPUs" in done.stderr) == (path == two and not device)
     for device, reason in [("usb,pci", "one for each of 3 segments, got 'usb,pci'"), (":0,:1,:2", "no Edge TPU ':2'")]:
         done = run(program, *arguments, "--device", device, LD_LIBRARY_PATH=two)
         assert done.returncode == 0 and "model.tflite on cpu" in done.stderr and reason in done.stderr

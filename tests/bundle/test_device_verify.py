@@ -60,7 +60,7 @@ def report(bundle: Path, **changes: Any) -> dict[str, Any]:
     said = {
         "model_sha256": manifest["model"]["files"][0]["sha256"],
         "accelerator": "GPU",
-        "reasons": ["HTP: this device has no HTP_RUNTIME_FP16"],
+        "reasons": ["HTP: this device does not support HTP_RUNTIME_FP16"],
         "differences": differences,
         "runs": 50,
         "median_ms": 1.625,
@@ -126,7 +126,7 @@ def test_people_read_what_ran_where(bundle: Path, adb: Path, capsys: pytest.Capt
     printed = capsys.readouterr().out
     for text in (
         "device: Google Pixel 8 Pro (Tensor G3, Android 14), ran on GPU",
-        "not on HTP: this device has no HTP_RUNTIME_FP16",
+        "not on HTP: this device does not support HTP_RUNTIME_FP16",
         "golden vectors: 2 run, largest difference 0.0039 (allowed 0.02)",
         "median 1.62 ms, p90 2 ms of 50 runs",
         "verified: ",

@@ -89,7 +89,7 @@ def test_segments_run_in_order_each_on_its_device(
     count = 2 * len(spec.outputs)
     assert done.stdout.count("largest difference 0\t") == count
     assert f"self-test: {count} of {count} outputs agree (tolerance: accelerator)" in done.stdout
-    assert ("3 segments take turns on 2 Edge TPUs, which is slower" in done.stderr) == (devices == TWO and not words)
+    assert ("3 segments share 2 Edge TPUs, which is slower" in done.stderr) == (devices == TWO and not words)
 
 
 def test_segments_without_their_devices_run_on_the_host(shared_models: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ android {
     defaultConfig {
         minSdk = 24
         consumerProguardFiles("consumer-rules.pro")
-        // Replays the golden vectors on a device; needs no test library.
+        // Replays the golden vectors on a device; requires no test library.
         testApplicationId = "com.example.tinymodel20.test"
         testInstrumentationRunner = "com.example.tinymodel20.SelfTest"
     }

@@ -26,7 +26,7 @@ android {
 
     packaging {
         jniLibs {
-            // The DSP loads its library from a file, so native libraries have to be extracted.
+            // The DSP loads its library from a file, so native libraries must be extracted.
             useLegacyPackaging = true
         }
     }
@@ -34,7 +34,7 @@ android {
 
 kotlin {
     compilerOptions {
-        // No toolchain: whatever JDK the app is built with will do.
+        // No toolchain: the module builds with the JDK of the app.
         jvmTarget = JvmTarget.JVM_17
     }
 }
