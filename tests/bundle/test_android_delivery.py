@@ -251,7 +251,7 @@ def test_artifacts_that_do_not_fit_are_an_error(
     compilers("java")
     android = [entry for entry in os.environ[CLASSPATH].split(os.pathsep) if "android-all" in entry]
     monkeypatch.setenv(CLASSPATH, os.pathsep.join(android))
-    with pytest.raises(BundleError, match="the loader does not compile: javac ended with 1") as caught:
+    with pytest.raises(BundleError, match="the loader does not compile: javac exited with code 1") as caught:
         with_classes(tiny_spec("android-gpu", delivery="aar", language="java"))
     assert "class Interpreter" in caught.value.details["log_tail"]
     assert "edgepack-aar-" not in caught.value.details["log_tail"]

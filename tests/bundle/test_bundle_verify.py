@@ -81,7 +81,7 @@ def test_any_changed_byte_is_found(bundle: Path, path: str) -> None:
     data = bytearray((bundle / path).read_bytes())
     data[-1] ^= 1
     (bundle / path).write_bytes(bytes(data))
-    assert any(line.startswith(f"{path}: was changed") for line in problems(bundle))
+    assert any(line.startswith(f"{path}: was modified") for line in problems(bundle))
 
 
 def test_missing_and_extra_files_are_found(bundle: Path) -> None:
@@ -148,9 +148,9 @@ def test_a_bundle_cannot_loosen_its_own_tolerance(bundle: Path) -> None:
         (lambda m: m["files"].update({"../../../etc/passwd": "0" * 64}), "expected paths inside the bundle"),
         (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "expected paths inside the bundle"),
         (lambda m: m["files"].update({"a\\..\\b": "0" * 64}), "expected paths inside the bundle"),
-        (lambda m: m["inputs"][1].update(scale=0.5), "the manifest says scale 0.5, the model 0.0078125"),
-        (lambda m: m["outputs"][0].update(shape=[1, 9]), "the manifest says shape [1, 9], the model [1, 8, 8, 1]"),
-        (lambda m: m["inputs"][2].update(name="x"), "the manifest says name x, the model inputs/rnn2"),
+        (lambda m: m["inputs"][1].update(scale=0.5), "the manifest has scale 0.5, the model 0.0078125"),
+        (lambda m: m["outputs"][0].update(shape=[1, 9]), "the manifest has shape [1, 9], the model [1, 8, 8, 1]"),
+        (lambda m: m["inputs"][2].update(name="x"), "the manifest has name x, the model inputs/rnn2"),
         (lambda m: m["outputs"].pop(), "outputs: the manifest lists 4, the model has 5"),
         (lambda m: m["model"]["files"][0].update(sha256="0" * 64), "expected one sha256, got two"),
     ],
@@ -182,7 +182,7 @@ def test_a_pipe_does_not_hang(bundle: Path) -> None:
     """A named pipe in a file's place is a problem, not a wait without end."""
     (bundle / "README.md").unlink()
     os.mkfifo(bundle / "README.md")
-    assert any(line.startswith("README.md: expected a plain file") for line in problems(bundle))
+    assert any(line.startswith("README.md: expected a regular file") for line in problems(bundle))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_never_touches_what_is_no_bundle(
     if manifest is not None:
         (dest / "manifest.json").write_text(manifest)
     before = tree(dest)
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         write(one, dest, force=force)
     assert tree(dest) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
@@ -115,7 +115,7 @@ def test_a_link_to_a_bundle_is_followed(tmp_path: Path, one: dict[str, bytes], o
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", "a\\b", "C:x", "a\0b"])
 def test_paths_stay_inside(tmp_path: Path, path: str) -> None:
     """A file whose path leads out of the bundle is refused before anything is written."""
-    with pytest.raises(BundleError, match="no path inside a bundle"):
+    with pytest.raises(BundleError, match="not a path inside a bundle"):
         write({path: b"x"}, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 

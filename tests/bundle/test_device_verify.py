@@ -147,7 +147,7 @@ def test_a_device_that_computes_otherwise_is_exit_7_with_figures(
     answer(adb, said)
     code, document = command(capsys, bundle)
     assert (code, document["error"]["kind"]) == (7, "bundle")
-    assert "GPU, 1 of 2 outputs differ by more than is allowed: case 1" in document["error"]["message"]
+    assert "GPU, 1 of 2 outputs differ by more than the tolerance: case 1" in document["error"]["message"]
     assert "0.5, allowed 0.02" in document["error"]["message"]
     assert document["error"]["details"]["device"]["differences"][1]["largest"] == 0.5
     said["differences"][1]["largest"] = None
@@ -160,10 +160,10 @@ def test_a_device_that_computes_otherwise_is_exit_7_with_figures(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_sha256": "0" * 64}, "runs another model than this bundle's"),
-        ({"differences": []}, "replayed other vectors than this bundle's: expected 2 results, got 0"),
-        ({"runs": "many"}, "answers otherwise than expected: runs: expected integer, got text"),
-        ({"extra": 1}, "answers otherwise than expected: extra: unknown key"),
+        ({"model_sha256": "0" * 64}, "contains another model than this bundle"),
+        ({"differences": []}, "contains other vectors than this bundle: expected 2 results, got 0"),
+        ({"runs": "many"}, "returned an invalid report: runs: expected integer, got text"),
+        ({"extra": 1}, "returned an invalid report: extra: unknown key"),
         ({"median_ms": None}, "median_ms: expected number, got null"),
     ],
 )
@@ -190,7 +190,7 @@ def test_what_the_test_says_is_held_against_the_bundle(
             "java.lang.UnsatisfiedLinkError: no lib",
         ),
         ("", "ended without a result"),
-        ("INSTRUMENTATION_RESULT: edgepack={\nINSTRUMENTATION_CODE: -1\n", "answers otherwise than expected"),
+        ("INSTRUMENTATION_RESULT: edgepack={\nINSTRUMENTATION_CODE: -1\n", "returned an invalid report"),
         ("INSTRUMENTATION_RESULT: edgepack=[1]\nINSTRUMENTATION_CODE: -1\n", "expected object, got list"),
         ("INSTRUMENTATION_CODE: -1\n", "no report"),
     ],
@@ -209,25 +209,25 @@ def test_a_test_that_never_ends_is_stopped(bundle: Path, adb: Path, capsys: pyte
     """The device has a time limit; so has every question to it."""
     (adb / "hang").write_text("instrument")
     code, document = command(capsys, bundle, "--timeout", "1")
-    assert code == 7 and "did not end on the device within 1 s" in document["error"]["message"]
+    assert code == 7 and "exceeded its time limit of 1 s" in document["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("devices", "words", "code", "message", "hint"),
     [
-        ("", [], 5, "adb sees no device", "USB debugging"),
-        ("X1   unauthorized usb:1-1 transport_id:2\n", [], 5, "adb says 'unauthorized'", "allow USB debugging"),
-        ("X1   offline usb:1-1\n", [], 5, "adb says 'offline'", "plug it in again"),
+        ("", [], 5, "adb lists no device", "USB debugging"),
+        ("X1   unauthorized usb:1-1 transport_id:2\n", [], 5, "adb reports 'unauthorized'", "allow USB debugging"),
+        ("X1   offline usb:1-1\n", [], 5, "adb reports 'offline'", "plug it in again"),
         (
             "X1   no permissions (missing udev rules? user is in the plugdev group); see [http://x] usb:1-2\n",
             [],
             5,
-            "adb says 'no permissions'",
+            "adb reports 'no permissions'",
             "plugdev",
         ),
-        ("X1   recovery usb:1-1\n", [], 5, "adb says 'recovery'", "start Android"),
-        ("X1   device usb:1\nX2   device usb:2\n", [], 2, "adb sees 2 devices: X1 (device), X2 (device)", "--serial"),
-        ("X1   device usb:1\n", ["--serial", "X9"], 2, "no device 'X9'", "it sees X1 (device)"),
+        ("X1   recovery usb:1-1\n", [], 5, "adb reports 'recovery'", "start Android"),
+        ("X1   device usb:1\nX2   device usb:2\n", [], 2, "adb lists 2 devices: X1 (device), X2 (device)", "--serial"),
+        ("X1   device usb:1\n", ["--serial", "X9"], 2, "no device 'X9'", "it lists X1 (device)"),
         ("X1   offline\n", ["--serial", "X1"], 5, "the device X1 cannot be used", "plug it in"),
     ],
 )
@@ -285,7 +285,7 @@ def test_a_test_that_is_not_installed_comes_with_its_commands(
     [
         ("INSTALL_FAILED_UPDATE_INCOMPATIBLE: signatures do not match", "adb uninstall com.example.digits.test"),
         ("INSTALL_FAILED_NO_MATCHING_ABIS", "no native libraries for this device's processor"),
-        ("INSTALL_PARSE_FAILED_NOT_APK", "its answer is below"),
+        ("INSTALL_PARSE_FAILED_NOT_APK", "see the output of adb below"),
     ],
 )
 def test_a_package_that_android_refuses(
@@ -316,16 +316,16 @@ def test_absent_adb_says_what_to_install(
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda: replace(spec(), platform="linux"), "this is no Android bundle"),
-        (lambda: replace(spec(), delivery="ai-pack"), "this delivery has no test for a device"),
-        (lambda: replace(spec(), delivery="aar", classes=b"jar"), "this delivery has no test for a device"),
+        (lambda: replace(spec(), platform="linux"), "this is not an Android bundle"),
+        (lambda: replace(spec(), delivery="ai-pack"), "this delivery has no device test"),
+        (lambda: replace(spec(), delivery="aar", classes=b"jar"), "this delivery has no device test"),
     ],
 )
 def test_bundles_without_a_test_are_refused(
     made: Callable[[], BundleSpec], message: str, adb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A Linux bundle and a delivery without sources are wrong use, with what to do instead; no device is asked."""
-    if message == "this is no Android bundle":
+    if message == "this is not an Android bundle":
         tflite = (REPOSITORY / "tests" / "data" / "digits_float.tflite").read_bytes()
         bundle = write_tree(render(spec_of(tflite, "digits", "cpu")), tmp_path / "other")
     else:

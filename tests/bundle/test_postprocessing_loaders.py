@@ -140,7 +140,7 @@ def test_wrong_finished_vectors_are_seen(specs: dict[str, BundleSpec], tmp_path:
         assert wrong.startswith("case 1\t") and "largest difference inf" in wrong
     spoil(bundle / "golden" / "case_0" / "finished_0.bin", specs[name])
     problems = [problem.what for problem in verify(bundle).problems]
-    assert any("was changed" in text for text in problems)
+    assert any("was modified" in text for text in problems)
 
 
 @pytest.mark.parametrize(

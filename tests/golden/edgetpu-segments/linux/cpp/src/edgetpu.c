@@ -102,7 +102,6 @@ edgepack_code edgetpu_attach(const char *name, engine_delegate *delegate, edgepa
     return EDGEPACK_OK;
   }
   return seen > number
-             ? engine_fail(error, EDGEPACK_NO_ACCELERATOR, "the Edge TPU '%.40s' cannot be opened: is it in use?",
-                           name)
+             ? engine_fail(error, EDGEPACK_NO_ACCELERATOR, "the Edge TPU '%.40s' cannot be opened: is it in use?", name)
              : engine_fail(error, EDGEPACK_NO_ACCELERATOR, "no Edge TPU '%.40s' among the %zu connected", name, count);
 }
