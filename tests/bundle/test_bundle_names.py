@@ -84,14 +84,14 @@ def test_a_package_never_hides_another(name: str) -> None:
     "prefix", ["", "...", "com.class.1st", "com..example", "Com.My App", "com.example; import evil"]
 )
 def test_android_prefixes_become_legal_packages(prefix: str) -> None:
-    """Whatever --package says, the Kotlin package has legal segments and no keyword."""
+    """For any --package, the Kotlin package has legal segments and no keyword."""
     package = jvm_package(prefix, "model")
     assert re.fullmatch(r"[a-z][a-z0-9]*(\.[a-z][a-z0-9]*)+", package)
     assert not {"class", "package", "import"} & set(package.split("."))
 
 
 def test_tensor_names_stay_apart() -> None:
-    """Different tensors get different names, also where only punctuation, case or lost letters told them apart."""
+    """Different tensors get different names, even if only punctuation, case or dropped letters differ."""
     texts = ["a b", "a-b", "A_B", "", "", "モ", "デ", "class", "x:0", "x:1"]
     for found in (python_identifiers(texts, "input"), jvm_identifiers(texts, "input")):
         assert len({name.lower() for name in found}) == len(texts)
@@ -120,7 +120,7 @@ def test_kotlin_strings_hold_no_template_and_no_quote(text: str) -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_toml_and_xml_read_back(text: str) -> None:
-    """A TOML string and an XML attribute give the text back, with U+FFFD for what the format cannot hold."""
+    """A TOML string and an XML attribute give the text back, with U+FFFD for what the format does not allow."""
     surrogates = re.sub("[\ud800-\udfff]", "\ufffd", text)
     assert tomllib.loads(f"x = {names.toml_string(text)}")["x"] == surrogates
     element = ElementTree.fromstring(f'<a b="{names.xml_text(text)}"/>')
@@ -129,7 +129,7 @@ def test_toml_and_xml_read_back(text: str) -> None:
 
 @pytest.mark.parametrize("text", NASTY)
 def test_comments_cannot_end(text: str) -> None:
-    """Text in a comment or docstring stays on its line and holds nothing that ends either."""
+    """Text in a comment or docstring stays on its line and contains nothing that ends either."""
     comment = names.comment_text(text)
     assert len(comment.splitlines()) <= 1
     assert not any(mark in comment for mark in ("*/", "/*", '"""', "\\"))
@@ -138,7 +138,7 @@ def test_comments_cannot_end(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["`", "a`b``c", "`x`", "| a | b", ""])
 def test_code_spans_hold_backticks(text: str) -> None:
-    """A Markdown code span is fenced by more backticks than it holds and breaks no table."""
+    """A Markdown code span is fenced by more backticks than it contains and breaks no table."""
     span = names.markdown_code(text)
     fence = re.match(r"`+", span)
     assert fence and span.endswith(fence.group()) and not re.search(r"(?<!\\)\|", span)

@@ -83,7 +83,7 @@ def test_digits_bundle_self_tests(tmp_path: Path, target: str, io: str) -> None:
 
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_self_test_can_fail(make_spec: Callable[..., BundleSpec], tmp_path: Path, kind: str) -> None:
-    """A wrong golden vector ends with 1 and says which output is how far off; a short one ends with 2."""
+    """A wrong golden vector exits with 1 and the output's difference; a short one exits with 2."""
     loader = bundle_of(make_spec(KWS, "cpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     output = loader.data / "golden" / "case_1" / "output_0.bin"
@@ -99,7 +99,7 @@ def test_self_test_can_fail(make_spec: Callable[..., BundleSpec], tmp_path: Path
 
 
 def test_a_model_with_state_starts_every_case_afresh(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """An LSTM replays its vectors on TensorFlow Lite; LiteRT's C API takes no such model, and the message says so."""
+    """An LSTM replays its vectors on TensorFlow Lite; LiteRT's C API does not support it, and the message says so."""
     loader = bundle_of(make_spec(LSTM, "cpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     done = run(program, loader.data, "--runtime", runtime_library("tflite"))
@@ -150,7 +150,7 @@ int main(int, char **arguments) {
 def test_typed_run_gives_pythons_numbers(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, file: str, kind: str
 ) -> None:
-    """run() with one parameter per input and one member per output gives, bit for bit, what Python computes."""
+    """run() with one parameter per input and one member per output equals Python's results bit for bit."""
     spec = make_spec(file, "cpu")
     loader = bundle_of(spec, tmp_path / "bundle")
     inputs = c_identifiers([tensor.name for tensor in spec.inputs], "input")
