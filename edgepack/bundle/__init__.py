@@ -1,1 +1,1 @@
-"""What a build hands over: a folder with the model, golden vectors, loader sources and a manifest of it all."""
+"""The output of a build: a folder with the model, golden vectors, loader sources and a manifest."""

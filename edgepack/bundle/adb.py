@@ -1,7 +1,6 @@
-"""Android's adb: which devices are there, what they are, and a test run on one of them.
+"""Android's adb: lists devices, reads their properties, and runs an instrumentation test on one of them.
 
-Every call has a time limit. What adb and Android print is recorded in `tests/bundle/adb_standin.py`, which prints the
-same.
+Every call has a time limit. `tests/bundle/adb_standin.py` records the output of adb and Android and prints the same.
 """
 
 import os
@@ -23,12 +22,12 @@ ADB = tools.Tool(
     version_pattern=r"Android Debug Bridge version (\S+)",
 )
 
-#: Seconds for calls that only ask; starting adb's server takes some.
-_QUESTION = 30.0
+#: Time limit of queries, in seconds; starting adb's server takes a few.
+_QUERY = 30.0
 _INSTALL = 180.0
 _LONGEST_FACT = 100
 
-#: State that adb shows for a device which cannot be used -> what to do.
+#: State in which adb reports that a device cannot be used -> hint.
 _STATES = {
     "unauthorized": "unlock the device and allow USB debugging for this computer, then run this again",
     "authorizing": "wait until the device has asked for permission, allow it, then run this again",
@@ -37,7 +36,7 @@ _STATES = {
     "no permissions": "give your user access to USB devices (on Debian and Ubuntu the package "
     "android-sdk-platform-tools-common and the group plugdev), then run 'adb kill-server'",
 }
-#: What Android says when it refuses a package -> what to do.
+#: Error code with which Android refuses a package -> hint.
 _REFUSALS = {
     "INSTALL_FAILED_UPDATE_INCOMPATIBLE": "another build of the test is installed: adb uninstall PACKAGE",
     "INSTALL_FAILED_VERSION_DOWNGRADE": "a newer build of the test is installed: adb uninstall PACKAGE",
@@ -50,15 +49,15 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device is; nothing that tells one device of a kind from another.
+    """Properties of a device; none identifies an individual device.
 
     Attributes:
         manufacturer: `Google`.
         model: `Pixel 7`.
         android: Release, `14`.
-        sdk: API level, 0 when the device does not say.
-        soc: Chip, as Android 12 and later know it; the board's platform before.
-        abi: First of the instruction sets it runs, `arm64-v8a`.
+        sdk: API level, 0 when the device does not report it.
+        soc: Chip, as Android 12 and later report it; the board's platform on older ones.
+        abi: Preferred instruction set, `arm64-v8a`.
     """
 
     manufacturer: str
@@ -76,12 +75,12 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Instrumented:
-    """What `am instrument` printed.
+    """Output of `am instrument`.
 
     Attributes:
-        results: The results that the test finished with.
-        statuses: What it, or Android in its place, said on the way.
-        code: What it finished with, -1 for success; None when it did not finish.
+        results: Results with which the test finished.
+        statuses: Statuses that the test, or Android in its place, reported before.
+        code: Code with which it finished, -1 for success; None when it did not finish.
     """
 
     results: Mapping[str, str] = field(default_factory=dict)
@@ -90,39 +89,39 @@ class Instrumented:
 
     @property
     def missing(self) -> bool:
-        """True when the device has no such test."""
+        """True when the test is not installed on the device."""
         return self.statuses.get("Error", "").startswith("Unable to find instrumentation")
 
     @property
     def crash(self) -> str:
-        """What Android says about a test that died, empty for one that did not."""
+        """Android's message about a test that crashed; empty for one that did not."""
         return self.results.get("longMsg") or self.results.get("shortMsg", "")
 
 
 def parse_instrumentation(output: str) -> Instrumented:
-    """Return what `am instrument -r` printed, as values; a value may span several lines."""
-    found: dict[str, dict[str, str]] = {"RESULT": {}, "STATUS": {}}
+    """Parse the output of `am instrument -r`; a value may span several lines."""
+    values: dict[str, dict[str, str]] = {"RESULT": {}, "STATUS": {}}
     code: int | None = None
     kind = key = ""
     for line in output.replace("\r\n", "\n").split("\n"):
         if match := re.match(r"INSTRUMENTATION_(RESULT|STATUS): ([^=]+)=(.*)", line, re.DOTALL):
             kind, key = match.group(1), match.group(2)
-            found[kind][key] = match.group(3)
+            values[kind][key] = match.group(3)
         elif line.startswith("INSTRUMENTATION_"):
             kind = key = ""
             if match := re.fullmatch(r"INSTRUMENTATION_CODE: (-?\d+)\s*", line):
                 code = int(match.group(1))
         elif key:
-            found[kind][key] += f"\n{line}"
-    return Instrumented(found["RESULT"], found["STATUS"], code)
+            values[kind][key] += f"\n{line}"
+    return Instrumented(values["RESULT"], values["STATUS"], code)
 
 
 class Adb:
-    """One device, reached through adb.
+    """One device, accessed through adb.
 
     Args:
-        program: adb.
-        serial: The device, as `adb devices` names it.
+        program: Path of adb.
+        serial: The device's serial number, as `adb devices` lists it.
     """
 
     def __init__(self, program: Path, serial: str) -> None:
@@ -131,65 +130,65 @@ class Adb:
 
     @classmethod
     def connect(cls, serial: str = "") -> "Adb":
-        """Return the device that is meant: the one with that serial number, or the only one there is.
+        """Return the device with a serial number, or the only connected one.
 
         Args:
-            serial: As `adb devices` shows it; empty for the variable ANDROID_SERIAL, or the only device.
+            serial: As `adb devices` lists it; empty for the variable ANDROID_SERIAL, or the only device.
 
         Raises:
             ToolMissingError: adb is not installed.
-            DeviceError: There is no device, or the one that is meant cannot be used.
-            UsageError: Several devices and no serial, or a serial that none of them has.
+            DeviceError: No device is connected, or the selected one cannot be used.
+            UsageError: Several devices and no serial number, or one that no device has.
         """
         program = tools.locate(ADB)
         if program is None:
-            raise ToolMissingError("adb is not installed, which --device needs", hint=ADB.install)
-        done = _run([str(program), "devices", "-l"], _QUESTION)
-        if done.exit_code != 0:
+            raise ToolMissingError("--device requires adb, which is not installed", hint=ADB.install)
+        completed = _run([str(program), "devices", "-l"], _QUERY)
+        if completed.exit_code != 0:
             raise DeviceError(
-                f"'adb devices' ended with {done.exit_code}",
+                f"'adb devices' exited with code {completed.exit_code}",
                 hint="run 'adb kill-server' and try again",
-                details={"log_tail": tools.tail(done.output)},
+                details={"log_tail": tools.tail(completed.output)},
             )
-        devices = _devices(done.stdout)
+        devices = _devices(completed.stdout)
         serial = serial or os.environ.get("ANDROID_SERIAL", "")
         listed = ", ".join(f"{name} ({state})" for name, state in devices.items())
         if not devices:
             raise DeviceError(
-                "adb sees no device",
-                hint="connect one with USB debugging on, or start an emulator; 'adb devices' shows it",
+                "adb lists no device",
+                hint="connect one with USB debugging enabled, or start an emulator; 'adb devices' lists it",
             )
         if serial and serial not in devices:
-            raise UsageError(f"--serial: adb sees no device '{serial}'", hint=f"it sees {listed}")
+            raise UsageError(f"--serial: adb lists no device '{serial}'", hint=f"it lists {listed}")
         usable = [name for name, state in devices.items() if state == "device"]
         if not serial and len(usable) > 1:
-            raise UsageError(f"adb sees {len(usable)} devices: {listed}", hint="name one with --serial")
+            raise UsageError(f"adb lists {len(usable)} devices: {listed}", hint="select one with --serial")
         serial = serial or (usable or list(devices))[0]
         if devices[serial] != "device":
             state = devices[serial]
             raise DeviceError(
-                f"the device {serial} cannot be used: adb says '{state}'",
+                f"the device {serial} cannot be used: adb reports '{state}'",
                 hint=_STATES.get(state, "start Android on the device, then run this again"),
             )
         return cls(program, serial)
 
     def facts(self) -> DeviceFacts:
-        """Ask the device what it is.
+        """Read the device's properties.
 
         Raises:
-            DeviceError: It does not answer.
+            DeviceError: The device does not answer.
         """
-        done = self._call("shell", "getprop", timeout=_QUESTION)
-        known = dict(re.findall(r"^\[([^\]]+)\]: \[([^\]\r\n]*)\]", done.stdout, re.MULTILINE))
-        if done.exit_code != 0 or not known:
+        completed = self._call("shell", "getprop", timeout=_QUERY)
+        properties = dict(re.findall(r"^\[([^\]]+)\]: \[([^\]\r\n]*)\]", completed.stdout, re.MULTILINE))
+        if completed.exit_code != 0 or not properties:
             raise DeviceError(
-                f"the device {self.serial} does not say what it is",
-                hint="'adb shell getprop' has to work",
-                details={"log_tail": tools.tail(done.output)},
+                f"the device {self.serial} does not report its properties",
+                hint="check that 'adb shell getprop' works",
+                details={"log_tail": tools.tail(completed.output)},
             )
 
         def fact(*keys: str) -> str:
-            text = next((known[key] for key in keys if known.get(key)), "unknown")
+            text = next((properties[key] for key in keys if properties.get(key)), "unknown")
             return "".join(letter for letter in text if letter.isprintable())[:_LONGEST_FACT]
 
         sdk = fact("ro.build.version.sdk")
@@ -203,55 +202,55 @@ class Adb:
         )
 
     def install(self, apk: Path, package: str) -> None:
-        """Install a package, over an older one of the same name.
+        """Install a package; it replaces an older one of the same name.
 
         Args:
-            apk: The file.
-            package: Its name, for what to do when Android refuses it.
+            apk: The package's file.
+            package: The package's name, for hints when Android refuses it.
 
         Raises:
-            DeviceError: The device refuses it, or does not answer.
+            DeviceError: The device refuses the package, or does not answer.
         """
-        done = self._call("install", "-r", "-t", str(apk.absolute()), timeout=_INSTALL)
-        if done.exit_code == 0 and "Failure [" not in done.output:
+        completed = self._call("install", "-r", "-t", str(apk.absolute()), timeout=_INSTALL)
+        if completed.exit_code == 0 and "Failure [" not in completed.output:
             return
-        reason = re.search(r"INSTALL_[A-Z_]+", done.output)
-        hint = _REFUSALS.get(reason.group() if reason else "", "its answer is below")
+        reason = re.search(r"INSTALL_[A-Z_]+", completed.output)
+        hint = _REFUSALS.get(reason.group() if reason else "", "see the output of adb below")
         raise DeviceError(
-            f"the device {self.serial} does not install {apk.name}{f': {reason.group()}' if reason else ''}",
+            f"the device {self.serial} refuses to install {apk.name}{f': {reason.group()}' if reason else ''}",
             hint=hint.replace("PACKAGE", package),
-            details={"log_tail": tools.tail(done.output)},
+            details={"log_tail": tools.tail(completed.output)},
         )
 
     def instrument(self, component: str, arguments: Mapping[str, str], timeout: float) -> Instrumented:
-        """Run a test and wait for its end.
+        """Run an instrumentation test and wait for its end.
 
         Args:
-            component: `package/class`; letters, digits, `.`, `_` and one `/` only, because a shell reads it.
-            arguments: What the test is given; of the same letters.
-            timeout: Seconds it may take.
+            component: `package/class`; letters, digits, `.`, `_` and one `/` only, because a shell parses it.
+            arguments: Arguments of the test; the same characters.
+            timeout: Time limit in seconds.
 
         Raises:
-            BundleError: It takes longer, or ends without a word.
+            BundleError: The test exceeds the time limit, or ends without a result.
         """
         words = [word for pair in arguments.items() for word in ("-e", *pair)]
         assert all(re.fullmatch(r"[\w./-]+", word, re.ASCII) for word in (component, *words))
         try:
-            done = self._call("shell", "am", "instrument", "-w", "-r", *words, component, timeout=timeout)
+            completed = self._call("shell", "am", "instrument", "-w", "-r", *words, component, timeout=timeout)
         except DeviceError as error:
             raise BundleError(
-                f"the test did not end on the device within {timeout:g} s",
-                hint="give it more time with --timeout, or fewer runs with --runs",
+                f"the test on the device exceeded its time limit of {timeout:g} s",
+                hint="raise the limit with --timeout, or lower the number of runs with --runs",
                 details=error.details,
             ) from error
-        found = parse_instrumentation(done.stdout)
-        if found.code is None and not found.missing and not found.crash:
+        instrumented = parse_instrumentation(completed.stdout)
+        if instrumented.code is None and not instrumented.missing and not instrumented.crash:
             raise BundleError(
                 f"the test ended without a result on the device {self.serial}",
-                hint="keep the device connected and unlocked; what adb printed is below",
-                details={"log_tail": tools.tail(done.output)},
+                hint="keep the device connected and unlocked; see the output of adb below",
+                details={"log_tail": tools.tail(completed.output)},
             )
-        return found
+        return instrumented
 
     def _call(self, *words: str, timeout: float) -> tools.Completed:
         return _run([str(self._program), "-s", self.serial, *words], timeout)
@@ -262,14 +261,14 @@ def _run(argv: list[str], timeout: float) -> tools.Completed:
         return tools.run(argv, timeout=timeout, name=ADB.name)
     except CompilerError as error:
         raise DeviceError(
-            error.message, hint="run 'adb kill-server', connect the device again", details=error.details
+            error.message, hint="run 'adb kill-server' and connect the device again", details=error.details
         ) from error
 
 
 def _devices(text: str) -> dict[str, str]:
     """Return the state of each device that `adb devices -l` lists."""
-    found = {}
+    devices = {}
     for line in text.partition("List of devices attached")[2].splitlines():
         if match := re.match(r"(\S+)\s+(no permissions|\S+)", line):
-            found[match.group(1)] = match.group(2)
-    return found
+            devices[match.group(1)] = match.group(2)
+    return devices

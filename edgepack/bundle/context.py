@@ -1,302 +1,146 @@
-"""What templates see: the spec's values under legal names. All logic of a bundle's text is here."""
+"""Variables, path placeholders and filters of the templates: the spec's values under legal names."""
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from edgepack.bundle import names
-from edgepack.bundle.android import android_context
-from edgepack.bundle.cpp import c_name, cpp_context
+from edgepack.bundle.android import android_context, android_placeholders, language_folder
 from edgepack.bundle.golden import tolerances
-from edgepack.bundle.spec import BundleSpec, TensorSpec, element_count
+from edgepack.bundle.images import image_views
+from edgepack.bundle.languages.base import LoaderLanguage
+from edgepack.bundle.languages.java import JavaTensor
+from edgepack.bundle.languages.jvm import jvm_identifiers
+from edgepack.bundle.languages.python import python_identifiers
+from edgepack.bundle.languages.registry import BUILTIN, all_languages, languages_for
+from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.views import TensorView, facts_of, tensor_views
+from edgepack.choices import Platform
 from edgepack.errors import BundleError
-from edgepack.graph import NUMPY_DTYPES
 
-#: Kotlin array type of a tensor whose values stand for themselves.
-_KOTLIN_ARRAYS = {
-    "FLOAT32": "FloatArray",
-    "INT8": "ByteArray",
-    "UINT8": "ByteArray",
-    "INT16": "ShortArray",
-    "INT32": "IntArray",
-    "INT64": "LongArray",
-    "BOOL": "BooleanArray",
+#: Compiler's major version -> runtime version that its files require; the first entry serves older compilers too.
+_EDGETPU_RUNTIMES = ((0, 13), (16, 14))
+
+#: Filters that belong to no loader language.
+_FILTERS: dict[str, Callable[..., str]] = {
+    "toml": names.toml_string,
+    "xml": names.xml_text,
+    "md": names.markdown_text,
+    "mdcode": names.markdown_code,
+    "comment": names.comment_text,
 }
-_KOTLIN_QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
 
 
 @dataclass(frozen=True)
-class StepView:
-    """A step that the loader does to an output's real values.
+class TemplateTensor(TensorView):
+    """An entry of `inputs` or `outputs`: what all templates see, and names for the templates of a target's own.
 
     Attributes:
-        op: `SOFTMAX` or `ARG_MAX`.
-        axis: Axis it works along, counted from 0.
-        beta: Factor in front of SOFTMAX's logits, a float32 value.
-        numpy: NumPy dtype name of the result.
-        outer: Product of the sizes before the axis.
-        size: Size of the axis.
-        inner: Product of the sizes after the axis.
-    """
-
-    op: str
-    axis: int
-    beta: float
-    numpy: str
-    outer: int
-    size: int
-    inner: int
-
-    @property
-    def function(self) -> str:
-        """Name of the Kotlin and Java function that does it."""
-        return {"float32": "softmax", "int32": "argMaxInt", "int64": "argMaxLong"}[self.numpy]
-
-    @property
-    def arguments(self) -> str:
-        """What that function takes besides the values."""
-        return f"{self.size}, {names.kotlin_float(self.beta) if self.op == 'SOFTMAX' else self.inner}"
-
-
-@dataclass(frozen=True)
-class PublicView:
-    """What the loader takes or gives where the file has a tensor.
-
-    Attributes:
-        shape: Shape.
-        dtype: TFLite type; of a quantized tensor that nothing is done to, the file's own.
-        numpy: NumPy dtype name of `dtype`.
-        elements: Number of values.
-        real: True when the values are real numbers and `dtype` is the file's way to hold them.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    numpy: str
-    elements: int
-    real: bool
-
-
-@dataclass(frozen=True)
-class TensorView:
-    """A tensor as templates see it.
-
-    Attributes:
-        index: Position among the inputs or outputs.
-        name: The author's name, any text: only through an escaping filter.
-        tensor_name: Name in the file, any text.
         python: Legal Python identifier.
-        kotlin: Legal Kotlin identifier.
-        shape: Static shape.
-        dtype: TFLite type.
-        numpy: NumPy dtype name.
-        elements: Number of values.
-        bytes: Size of the raw tensor.
-        quantized: True when values stand for real numbers.
-        scale: float32 value.
-        zero_point: Integer.
-        labels_file: Name of the labels' file in the data folder, empty without labels.
-        label_count: How many labels.
-        preprocessing: As in the spec.
-        public: What the loader's caller sees of it.
-        tail: What the loader does to an output's real values.
+        kotlin: Legal Kotlin and Java identifier.
     """
 
-    index: int
-    name: str
-    tensor_name: str
     python: str
     kotlin: str
-    shape: tuple[int, ...]
-    dtype: str
-    numpy: str
-    elements: int
-    bytes: int
-    quantized: bool
-    scale: float
-    zero_point: int
-    labels_file: str
-    label_count: int
-    preprocessing: Mapping[str, Any] | None
-    public: PublicView
-    tail: tuple[StepView, ...]
-
-    @property
-    def ranked(self) -> bool:
-        """True for an output with labels whose values rank them: top_k is for these."""
-        return bool(self.labels_file) and not (self.tail and self.tail[-1].op == "ARG_MAX")
 
     @property
     def kotlin_type(self) -> str:
-        """Kotlin array type of the loader's parameter or property.
-
-        Raises:
-            BundleError: The Android runtime's Java classes have no such type.
-        """
-        if self.tail:
-            return _KOTLIN_ARRAYS[self.public.dtype]
-        if self.quantized and self.dtype in _KOTLIN_QUANTIZED:
-            return "FloatArray"
-        if not self.quantized and self.dtype in _KOTLIN_ARRAYS:
-            return _KOTLIN_ARRAYS[self.dtype]
-        raise BundleError(
-            f"the Android loader cannot hold '{self.name}': expected {', '.join(_KOTLIN_ARRAYS)}, got {self.dtype}",
-            hint="give the model inputs and outputs of one of these types",
-        )
-
-    @property
-    def kotlin_read(self) -> str:
-        """Kotlin array type that the loader reads an output as, before what it does to it."""
-        return "FloatArray" if self.tail else self.kotlin_type
+        """Kotlin array type."""
+        return self._java.array
 
     @property
     def java_type(self) -> str:
-        """Java array type of the loader's parameter or getter.
-
-        Raises:
-            BundleError: The Android runtime's Java classes have no such type.
-        """
-        return f"{self.kotlin_type.removesuffix('Array').lower()}[]"
-
-    @property
-    def java_parameter(self) -> str:
-        """Parameter of a Java method that takes the tensor's values."""
-        return f"{self.java_type} {self.kotlin}"
-
-    @property
-    def java_spec(self) -> str:
-        """Java expression that describes the tensor to the loader."""
-        facts = [names.java_string(self.name), f"TensorSpec.Type.{self.dtype}", str(self.elements)]
-        if self.quantized:
-            facts += [names.kotlin_float(self.scale), str(self.zero_point)]
-        return f"new TensorSpec({', '.join(facts)})"
+        """Java array type."""
+        return self._java.type
 
     @property
     def getter(self) -> str:
-        """Name of the getter of an output: Kotlin's own for a property of that name."""
-        return f"get{self.kotlin[0].upper()}{self.kotlin[1:]}"
+        """Name of an output's getter in Kotlin and Java."""
+        return self._java.getter
+
+    @property
+    def _java(self) -> JavaTensor:
+        return JavaTensor(**facts_of(self), field=self.kotlin)
 
 
-def _views(tensors: tuple[TensorSpec, ...], fallback: str, kind: str) -> list[TensorView]:
-    texts = [tensor.name for tensor in tensors]
-    python = names.python_identifiers(texts, fallback)
-    kotlin = names.kotlin_identifiers(texts, fallback)
-    views = []
-    for index, tensor in enumerate(tensors):
-        dtype = NUMPY_DTYPES.get(tensor.dtype)
-        if dtype is None:
-            raise BundleError(
-                f"the {kind} '{tensor.name}' has the type {tensor.dtype}, which no loader can hold",
-                hint=f"give the model {kind}s of one of {', '.join(sorted(NUMPY_DTYPES))}",
-            )
-        elements = element_count(tensor.shape)
-        views.append(
-            TensorView(
-                index=index,
-                name=tensor.name,
-                tensor_name=tensor.tensor_name,
-                python=python[index],
-                kotlin=kotlin[index],
-                shape=tensor.shape,
-                dtype=tensor.dtype,
-                numpy=dtype.name,
-                elements=elements,
-                bytes=elements * dtype.itemsize,
-                quantized=tensor.quantized,
-                scale=tensor.scale,
-                zero_point=tensor.zero_point,
-                labels_file=f"labels_{index}.txt" if tensor.labels else "",
-                label_count=len(tensor.labels),
-                preprocessing=tensor.preprocessing,
-                public=_public(tensor),
-                tail=_steps(tensor),
-            )
-        )
-    return views
+def _template_tensors(views: list[TensorView], fallback: str) -> list[TemplateTensor]:
+    texts = [view.name for view in views]
+    legal = zip(python_identifiers(texts, fallback), jvm_identifiers(texts, fallback), strict=True)
+    return [
+        TemplateTensor(**facts_of(view), python=python, kotlin=kotlin)
+        for view, (python, kotlin) in zip(views, legal, strict=True)
+    ]
 
 
-def _public(tensor: TensorSpec) -> PublicView:
-    shape, dtype = tensor.finished_shape, tensor.finished_dtype
-    return PublicView(
-        shape, dtype, NUMPY_DTYPES[dtype].name, element_count(shape), tensor.quantized and not tensor.tail
-    )
+def class_name(name: str) -> str:
+    """Return the name of the model's class: legal in every loader language, and none that a loader uses itself."""
+    text = names.pascal(name)
+    languages = all_languages().values()
+    reserved = any(text in language.class_names or text.lower() in language.keywords for language in languages)
+    return f"{text}Model" if reserved else text
 
 
-def _steps(tensor: TensorSpec) -> tuple[StepView, ...]:
-    found = []
-    shape = tensor.shape
-    for step in tensor.tail:
-        before, after = shape[: step.axis], shape[step.axis + 1 :]
-        found.append(
-            StepView(
-                op=step.op,
-                axis=step.axis,
-                beta=float(np.float32(step.beta)),
-                numpy=NUMPY_DTYPES[step.dtype].name,
-                outer=element_count(before),
-                size=shape[step.axis],
-                inner=element_count(after),
-            )
-        )
-        shape = step.shape
-    return tuple(found)
+def _known_languages(languages: Iterable[LoaderLanguage]) -> list[LoaderLanguage]:
+    """Return the built-in languages, whose variables every template may use, and those of the bundle."""
+    builtin = [language for language_id, language in all_languages().items() if language_id in BUILTIN]
+    return [*builtin, *(language for language in languages if language.id not in BUILTIN)]
 
 
-def label_lines(labels: tuple[str, ...]) -> bytes:
-    """Return labels as a text file, one a line; line breaks inside a label become spaces."""
-    lines = (" ".join(label.splitlines()) for label in labels)
-    return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+def filters(languages: Iterable[LoaderLanguage]) -> dict[str, Callable[..., str]]:
+    """Return the filters of the templates.
+
+    Args:
+        languages: The languages of the bundle's loaders.
+    """
+    known: dict[str, Callable[..., str]] = dict(_FILTERS)
+    for language in _known_languages(languages):
+        known = {**language.filters(), **known}
+    return known
 
 
-def placeholders(spec: BundleSpec) -> dict[str, str]:
-    """Return the words that template paths may contain, with what they stand for."""
-    return {
-        "__package__": names.python_package(spec.name),
-        "__module__": names.gradle_module(spec.name),
-        "__asset__": names.snake(spec.name),
-        "__package_path__": names.jvm_package(spec.android_package, spec.name).replace(".", "/"),
-        "__class__": names.class_name(spec.name),
-        "__kotlin__": "kotlin",
-        "__java__": "java",
-        "__ai_pack__": f"{names.gradle_module(spec.name)}-pack",
-        "__aar__": f"{names.gradle_module(spec.name)}.aar",
-        "__cname__": c_name(spec.name),
-    }
+def placeholders(spec: BundleSpec, languages: Iterable[LoaderLanguage]) -> dict[str, str]:
+    """Return the words that template paths may contain, with the names that they stand for.
+
+    Args:
+        spec: The bundle's values.
+        languages: The languages of the bundle's loaders.
+    """
+    known = {"__asset__": names.snake(spec.name), "__class__": class_name(spec.name), **android_placeholders(spec)}
+    known |= {language_folder(language.id): language.id for language in languages_for(Platform.ANDROID)}
+    for language in _known_languages(languages):
+        known = {**language.placeholders(spec), **known}
+    return known
 
 
-def make_context(spec: BundleSpec) -> dict[str, Any]:
+def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> dict[str, Any]:
     """Return the variables of the templates.
 
+    Args:
+        spec: The bundle's values.
+        languages: The languages of the bundle's loaders; the built-in ones add their variables in any case.
+
     Raises:
-        BundleError: A tensor's type has no form in a loader.
+        BundleError: A tensor has a type that no loader supports.
     """
-    inputs = _views(spec.inputs, "input", "input")
-    outputs = _views(spec.outputs, "output", "output")
+    inputs = tensor_views(spec.inputs, "input")
+    outputs = tensor_views(spec.outputs, "output")
     compiled = spec.compiled
-    # The model's bytes decide: an installer takes a new model for a new version.
+    # The model's bytes decide, so that an installer recognizes a new model as a new version.
     digest = hashlib.sha256(b"".join(model.data for model in spec.models)).hexdigest()
-    return android_context(spec, inputs) | {
+    context = android_context(spec) | {
         "spec": spec,
         "target": spec.profile,
         "delegate": spec.rule.delegate,
         "options": dict(spec.rule.options),
         "title": spec.name,
-        "python_package": names.python_package(spec.name),
-        "distribution": names.distribution(spec.name),
         "model_version": f"1.0.0+{digest[:12]}",
-        "class_name": names.class_name(spec.name),
-        "kotlin_package": names.jvm_package(spec.android_package, spec.name),
-        "gradle_module": names.gradle_module(spec.name),
+        "class_name": class_name(spec.name),
         "asset": names.snake(spec.name),
-        "inputs": inputs,
-        "outputs": outputs,
-        "labelled": [view for view in outputs if view.ranked],
-        # Labels rank real numbers.
-        "labelled_kotlin": [view for view in outputs if view.ranked and (view.quantized or view.dtype == "FLOAT32")],
-        "tailed": [view for view in outputs if view.tail],
+        "inputs": _template_tensors(inputs, "input"),
+        "outputs": _template_tensors(outputs, "output"),
+        "images": image_views(spec),
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
         "compiled_files": [model.filename for model in spec.segments or ((compiled,) if compiled else ())],
@@ -304,29 +148,59 @@ def make_context(spec: BundleSpec) -> dict[str, Any]:
         "co_compiled": {
             model.filename.removesuffix("_edgetpu.tflite"): model.filename for model in spec.of_role("co-compiled")
         },
+        "edgetpu_runtime": spec.compile.runtime_version or edgetpu_runtime(spec.compile.version),
         "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],
-        # A file whose activations are integers runs quantized on an NPU; any other one in half precision.
+        # An NPU runs a file with integer activations quantized, and any other one in half precision.
         "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
         "tolerances": tolerances(spec.golden),
         "warnings": plain_warnings(spec),
-        **cpp_context(spec, inputs, outputs),
     }
+    for language in _known_languages(languages):
+        context = {**language_context(language, spec), **context}
+    return context
+
+
+def language_context(language: LoaderLanguage, spec: BundleSpec) -> dict[str, Any]:
+    """Return the variables of one language.
+
+    Raises:
+        BundleError: A tensor has a type that no loader supports, or the language's own code fails.
+    """
+    inputs, outputs = tensor_views(spec.inputs, "input"), tensor_views(spec.outputs, "output")
+    try:
+        return dict(language.context(spec, inputs, outputs))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"the loader language '{language.id}' failed: {type(error).__name__}: {error}",
+            hint="report this to the author of the package that provides it, or uninstall the package",
+        ) from error
+
+
+def edgetpu_runtime(compiler_version: str) -> int:
+    """Return the libedgetpu runtime version that a compiler's files require (16.0: 14; 15.0 and 14.1: 13)."""
+    match = re.match(r"\d+", compiler_version)
+    major = int(match.group()) if match else _EDGETPU_RUNTIMES[-1][0]
+    return max(runtime for first, runtime in _EDGETPU_RUNTIMES if major >= first)
 
 
 def plain_warnings(spec: BundleSpec) -> list[str]:
-    """Return what the README says first: nothing compiled, random calibration, and the build's own warnings."""
-    found = []
+    """Return the warnings at the top of the README: nothing compiled, random calibration, and the build's own ones."""
+    texts = []
     compiler = spec.profile.compiler
     if compiler is not None and spec.compile.status != "compiled":
         reason = spec.compile.reason.rstrip(".")
-        # Only the Edge TPU needs its compiler: a phone's driver prepares the model when it loads it.
-        need = spec.rule.delegate == "edgetpu"
-        what = f"This model is NOT compiled for {spec.profile.title}" if need else "Nothing was compiled ahead of time"
-        found.append(f"{what}{f': {reason}' if reason else ''}.{' It runs on the CPU until it is.' if need else ''}")
+        # Only the Edge TPU requires its compiler: a phone's driver prepares the model when it loads it.
+        required = spec.rule.delegate == "edgetpu"
+        text = "Nothing was compiled ahead of time"
+        if required:
+            text = f"This model is NOT compiled for {spec.profile.title}"
+        texts.append(
+            f"{text}{f': {reason}' if reason else ''}.{' It runs on the CPU until it is.' if required else ''}"
+        )
     if spec.calibration is not None and spec.calibration.random:
-        found.append("Calibrated on RANDOM numbers: the results are not to be trusted. Build again with real samples.")
-    # The build's own warning about compiling gives the same reason.
-    said = spec.compile.reason.rstrip(".")
-    return [*found, *(warning for warning in spec.warnings if not (found and said and said in warning))]
+        texts.append("Calibrated on RANDOM numbers: do not rely on the results. Build again with real samples.")
+    # The build's own warning about compiling repeats the reason.
+    repeated = spec.compile.reason.rstrip(".")
+    return [*texts, *(warning for warning in spec.warnings if not (texts and repeated and repeated in warning))]

@@ -1,7 +1,7 @@
-"""Verify an Android bundle on a device: its own test replays the vectors there, and the figures go into the manifest.
+"""Verify an Android bundle on a device: its test replays the golden vectors, and the manifest records the figures.
 
-The test is `SelfTest` of the generated module, an instrumentation of the framework itself. Only Gradle can make an
-installable package of it, so the package is installed already or given as a file; everything else is done here.
+The test is the generated module's `SelfTest`, an instrumentation without a test library. Only Gradle can build an
+installable package of it, so the package is either installed already or passed as a file; the rest is done here.
 """
 
 import json
@@ -18,19 +18,19 @@ from edgepack.bundle.schema import DEVICE_REPORT, faults
 from edgepack.bundle.write import replace_manifest
 from edgepack.errors import BundleError, DeviceError, UsageError
 
-#: Runs that are timed when nobody says how many.
+#: Default number of timed runs.
 RUNS = 50
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class DeviceTest:
-    """The test that a bundle carries for devices.
+    """The device test in a bundle.
 
     Attributes:
         module: Name of the Gradle module.
-        package: Name of the package that Gradle makes of it.
-        component: What `am instrument` is given.
+        package: Name of the package that Gradle builds from it.
+        component: Component name for `am instrument`.
     """
 
     module: str
@@ -38,19 +38,19 @@ class DeviceTest:
     component: str
 
     def how_to_install(self, bundle: Path) -> str:
-        """Return the commands that build and install it; the copy keeps Gradle's files out of the bundle."""
+        """Return the commands that build and install the test, in a copy so that Gradle adds no files to the bundle."""
         return (
             f"cp -r '{bundle}/android' device-test && gradle -p device-test :{self.module}:installDebugAndroidTest; "
-            f"or build it with :{self.module}:assembleDebugAndroidTest and give the .apk with --apk"
+            f"or build it with :{self.module}:assembleDebugAndroidTest and pass the .apk with --apk"
         )
 
 
 @dataclass(frozen=True)
 class DeviceResult:
-    """What a device made of the vectors.
+    """Result of the golden vectors on a device.
 
     Attributes:
-        facts: What the device is.
+        facts: Properties of the device.
         run: `accelerator`, `reasons`, `differences`, `runs`, `median_ms` and `p90_ms`, as in the manifest.
     """
 
@@ -59,7 +59,7 @@ class DeviceResult:
 
     @property
     def wrong(self) -> list[Mapping[str, Any]]:
-        """The differences that are larger than allowed."""
+        """The differences beyond the tolerance."""
         return [entry for entry in self.run["differences"] if not _is_ok(entry)]
 
     def to_json(self) -> dict[str, Any]:
@@ -72,10 +72,10 @@ def _is_ok(entry: Mapping[str, Any]) -> bool:
 
 
 def device_test(manifest: Mapping[str, Any]) -> DeviceTest:
-    """Return the test that a bundle carries.
+    """Return the device test in a bundle.
 
     Raises:
-        UsageError: It carries none.
+        UsageError: The bundle has none.
     """
     pattern = r"android/([a-z0-9-]+)/src/androidTest/(?:kotlin|java)/((?:[a-z][a-z0-9]*/)+)SelfTest\.(?:kt|java)"
     for path in manifest["files"]:
@@ -84,12 +84,12 @@ def device_test(manifest: Mapping[str, Any]) -> DeviceTest:
             return DeviceTest(match.group(1), f"{package}.test", f"{package}.test/{package}.SelfTest")
     if any(path.startswith("android/") for path in manifest["files"]):
         raise UsageError(
-            "--device: this delivery has no test for a device",
-            hint="build the model with --delivery module as well: loader, model and vectors are the same",
+            "--device: this delivery has no device test",
+            hint="also build the model with --delivery module: loader, model and vectors are the same",
         )
     raise UsageError(
-        "--device: this is no Android bundle",
-        hint="on a Linux device install the bundle's package and run its --self-test there",
+        "--device: this is not an Android bundle",
+        hint="on a Linux device, install the bundle's package and run its --self-test",
     )
 
 
@@ -105,77 +105,77 @@ def run_on_device(
     """Replay a bundle's golden vectors on a device and time runs there.
 
     Args:
-        path: The bundle's folder, for what to do.
-        manifest: Its manifest, verified.
-        serial: The device; empty for the only one.
-        apk: The built test, which is installed first; None when the device has it.
-        runs: How many runs are timed.
-        timeout: Seconds the test may take.
+        path: The bundle's folder, for hints.
+        manifest: The bundle's manifest, verified.
+        serial: Serial number of the device; empty for the only one.
+        apk: The built test, which is installed first; None when the device has it already.
+        runs: Number of timed runs.
+        timeout: Time limit of the test, in seconds.
 
     Raises:
         ToolMissingError: adb is not installed.
-        DeviceError: No device, or the test is not on it.
-        UsageError: The bundle has no such test, or it is not clear which device is meant.
-        BundleError: The test dies, runs another model than the bundle's, or says nothing that makes sense.
+        DeviceError: No device is connected, or the test is not installed on it.
+        UsageError: The bundle has no device test, or several devices are connected and none is selected.
+        BundleError: The test crashes, contains another model than the bundle, or returns an invalid report.
     """
     test = device_test(manifest)
     adb = Adb.connect(serial)
     facts = adb.facts()
     if apk is not None:
         adb.install(apk, test.package)
-    done = adb.instrument(test.component, {"runs": str(runs)}, timeout)
-    if done.missing:
+    instrumented = adb.instrument(test.component, {"runs": str(runs)}, timeout)
+    if instrumented.missing:
         raise DeviceError(
-            f"the test of this bundle is not installed on {facts.title}: there is no {test.component}",
+            f"the test of this bundle is not installed on {facts.title}: {test.component} not found",
             hint=test.how_to_install(path),
         )
-    report = _report(done, facts)
+    report = _report(instrumented, facts)
     host = next(entry for entry in manifest["model"]["files"] if entry["path"] == manifest["model"]["host"])
     if report.pop("model_sha256") != host["sha256"]:
         raise BundleError(
-            f"the test on {facts.title} runs another model than this bundle's", hint=test.how_to_install(path)
+            f"the test on {facts.title} contains another model than this bundle", hint=test.how_to_install(path)
         )
     names = [entry["name"] for entry in manifest["outputs"]]
     expected = list(product(range(manifest["golden"]["cases"]), names))
     if [(entry["case"], entry["output"]) for entry in report["differences"]] != expected:
         raise BundleError(
-            f"the test on {facts.title} replayed other vectors than this bundle's: expected {len(expected)} results, "
+            f"the test on {facts.title} contains other vectors than this bundle: expected {len(expected)} results, "
             f"got {len(report['differences'])}",
             hint=test.how_to_install(path),
         )
     return DeviceResult(facts, report)
 
 
-def _report(done: Instrumented, facts: DeviceFacts) -> dict[str, Any]:
-    """Return what the test said.
+def _report(instrumented: Instrumented, facts: DeviceFacts) -> dict[str, Any]:
+    """Return the test's report.
 
     Raises:
-        BundleError: It died, failed or said something else.
+        BundleError: The test crashed or failed, or its report is invalid.
     """
-    reason = done.results.get("error") or done.crash
+    reason = instrumented.results.get("error") or instrumented.crash
     if reason:
         raise BundleError(
             f"the loader failed on {facts.title}: {reason.strip()[:400]}",
-            hint="'adb logcat' of the device says more",
+            hint="'adb logcat' shows the details",
         )
     try:
-        report = json.loads(done.results["edgepack"])
-        found = list(faults(report, DEVICE_REPORT))
+        report = json.loads(instrumented.results["edgepack"])
+        problems = list(faults(report, DEVICE_REPORT))
     except (KeyError, ValueError, RecursionError):
-        report, found = {}, ["no report"]
-    if found:
+        report, problems = {}, ["no report"]
+    if problems:
         raise BundleError(
-            f"the test on {facts.title} answers otherwise than expected: {found[0]}",
-            hint="build the bundle and its test again with this version of edgepack",
+            f"the test on {facts.title} returned an invalid report: {problems[0]}",
+            hint="rebuild the bundle and its test with this version of edgepack",
         )
     return dict(report)
 
 
 def require_agreement(result: DeviceResult) -> None:
-    """Refuse results that are further from the golden ones than is allowed.
+    """Refuse results whose difference from the golden ones exceeds the tolerance.
 
     Raises:
-        BundleError: Names case, output, difference and what is allowed; `details` have all figures.
+        BundleError: With case, output, difference and tolerance; `details` has all figures.
     """
     wrong = result.wrong
     if not wrong:
@@ -184,9 +184,9 @@ def require_agreement(result: DeviceResult) -> None:
     more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
     where = f"{result.facts.title}, {result.run['accelerator']}"
     raise BundleError(
-        f"on {where}, {len(wrong)} of {len(result.run['differences'])} outputs differ by more than is allowed: "
+        f"on {where}, {len(wrong)} of {len(result.run['differences'])} outputs differ by more than the tolerance: "
         f"{lines}{more}",
-        hint="the manifest was left as it was; another scheme may suit the accelerator: float16 a GPU, int8 a DSP",
+        hint="the manifest is unchanged; another scheme may suit the accelerator: float16 for a GPU, int8 for a DSP",
         details={"device": result.to_json()},
     )
 
@@ -197,9 +197,9 @@ def _size(entry: Mapping[str, Any]) -> str:
 
 
 def record(path: Path, manifest: Mapping[str, Any], result: DeviceResult) -> None:
-    """Write a device's figures into a bundle's manifest, in place of the last ones; no other file is touched.
+    """Write a device's figures into a bundle's manifest, replacing earlier ones; no other file changes.
 
     Raises:
-        BundleError: The disk refuses; the old manifest stands.
+        BundleError: Writing fails; the old manifest stays.
     """
     replace_manifest(path, to_json_bytes({**manifest, "device": result.to_json()}))

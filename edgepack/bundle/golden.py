@@ -1,21 +1,22 @@
-"""Golden vectors: made with the real runtime, stored as raw little-endian numbers, compared with a stated tolerance.
+"""Golden vectors: computed by the real runtime, stored as raw little-endian numbers, compared with a tolerance.
 
 Tolerances (`golden/index.json` carries them, so that loaders and `verify` agree):
 
-- `same`: the processor kind and runtime version that made the vectors. Integer kernels are deterministic there, so
-  integers are equal; floats may differ by 1e-5 of the largest magnitude expected, what the order of additions costs.
-- `other`: another processor, runtime version or set of kernels, on its CPU. Kernels round requantizations differently,
-  and a deep model adds that up; how much is measured at build time, XNNPACK's kernels against the built-in ones on the
-  same vectors (`Golden.spread_steps`): that and one step more, at least 1 step; 1e-4 for floats, or twice what was
-  measured.
-- `accelerator`: a delegate. A GPU computes in half precision and an NPU with its own rounding: 5 steps (2 % of the
-  8-bit range), 2e-2 for floats.
+- `same`: the processor architecture and runtime version that computed the vectors. Integer kernels are deterministic
+  there, so integers must be equal; floats may differ by 1e-5 of the largest expected magnitude, which the order of
+  additions causes.
+- `other`: another processor, runtime version or set of kernels, on the CPU. Kernels round requantizations differently,
+  and the differences accumulate in a deep model. The build measures them between XNNPACK's and the built-in kernels on
+  the same vectors (`Golden.spread_steps`) and allows one scale step more, at least 1 step; for floats 1e-4, or twice
+  the measured difference.
+- `accelerator`: a delegate. A GPU computes in half precision and an NPU rounds in its own way: 5 scale steps (2 % of
+  the 8-bit range), 2e-2 for floats.
 
-Integers without a scale (an arg-max, say) count things and have to be equal everywhere.
+Integers without a scale (the result of an ARG_MAX, for example) have to be equal everywhere.
 
-The vectors are raw: what goes into the file and comes out of it. Where the loader finishes an output
-(`TensorSpec.tail`), `finished` has what it has to make of the golden raw output. That is the loader's own arithmetic,
-so one tolerance holds everywhere: classes are equal, probabilities differ by 1e-5 at most.
+The vectors are raw: the inputs and outputs of the file itself. Where the loader postprocesses an output
+(`TensorSpec.tail`), `finished` is the expected result for the golden raw output. This is the loader's own arithmetic,
+so one tolerance applies everywhere: classes are equal, probabilities differ by 1e-5 at most.
 """
 
 import platform
@@ -27,7 +28,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.bundle.manifest import to_json_bytes
 from edgepack.bundle.spec import Golden, TensorSpec
+from edgepack.child import Job
+from edgepack.errors import BundleError
 from edgepack.runtime.postprocessing import finish
 
 Array = npt.NDArray[Any]
@@ -35,11 +39,11 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a result may be from the golden one.
+    """Largest allowed difference of a result from the golden one.
 
     Attributes:
-        steps: Allowed difference of quantized integers, in steps of the scale.
-        relative: Allowed difference of floats, as a part of the largest magnitude expected.
+        steps: Allowed difference of quantized integers, in scale steps.
+        relative: Allowed difference of floats, as a fraction of the largest expected magnitude.
     """
 
     steps: int
@@ -52,16 +56,15 @@ TOLERANCES = {
     "accelerator": Tolerance(5, 2e-2),
 }
 
-
-#: For what a loader makes of a golden raw output itself.
+#: For the loader's postprocessing of a golden raw output.
 FINISHED = Tolerance(0, 1e-5)
 
-#: No measured spread excuses more than this in `verify`: an eighth of the 8-bit range.
+#: Upper limit of the tolerance in `verify`, whatever the measured spread: an eighth of the 8-bit range.
 LARGEST_SPREAD = Tolerance(32, 0.05)
 
 
 def tolerances(golden: Golden) -> dict[str, Tolerance]:
-    """Return the tolerances of a bundle: `TOLERANCES`, widened by what kernels were measured to differ in."""
+    """Return the tolerances of a bundle: `TOLERANCES`, widened by the measured difference between kernels."""
     other, accelerator = TOLERANCES["other"], TOLERANCES["accelerator"]
     steps = min(max(other.steps, golden.spread_steps + 1), LARGEST_SPREAD.steps)
     relative = min(max(other.relative, 2 * golden.spread_relative), LARGEST_SPREAD.relative)
@@ -79,8 +82,8 @@ class Difference:
     Attributes:
         case: Number of the golden case.
         output: Number of the output.
-        largest: Largest absolute difference: steps for integers, absolute for floats.
-        allowed: What the tolerance allows, in the same unit.
+        largest: Largest absolute difference, in scale steps for integers.
+        allowed: Largest difference within the tolerance, in the same unit.
     """
 
     case: int
@@ -100,24 +103,24 @@ def runtime_name() -> str:
 
 
 def machine_name() -> str:
-    """Return the processor kind of this machine."""
+    """Return the processor architecture of this machine."""
     return platform.machine()
 
 
 def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Array]]:
-    """Run a model on raw inputs; a plain function of plain values, so that it can run in a child.
+    """Run a model on raw inputs; a function of picklable values, so that it can run in a child process.
 
-    A stateful model starts every case afresh.
+    A stateful model starts every case with its initial state.
 
     Args:
-        tflite: The file; not a compiled one.
+        tflite: The file's bytes; not a file compiled for an accelerator.
         cases: Inputs of each case, in file order, in the file's own dtype.
 
     Returns:
         Outputs of each case, in file order.
 
     Raises:
-        EdgepackError: The file cannot be read or run here.
+        EdgepackError: The file cannot be read, or the runtime does not support it.
     """
     from edgepack.graph import read_model
     from edgepack.runtime import Runner
@@ -132,16 +135,22 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
     return results
 
 
+#: Replays golden vectors in a child process, because a corrupt model can abort the runtime.
+RUN_GOLDEN = Job(
+    run_golden, BundleError, "the replay of the golden vectors", "the file is corrupt: build the bundle again"
+)
+
+
 def compare(
     expected: Array, actual: Array, *, quantized: bool, tolerance: Tolerance, case: int, output: int
 ) -> Difference:
-    """Return how far a raw output is from the golden one.
+    """Return the difference of a raw output from the golden one.
 
     Args:
         expected: The golden output.
-        actual: The output to judge; another shape or dtype counts as infinitely far.
+        actual: The output to compare; for another shape or dtype the difference is infinite.
         quantized: True when integers stand for real numbers.
-        tolerance: What is allowed.
+        tolerance: The tolerance that applies.
         case: Number of the case, for the result.
         output: Number of the output, for the result.
     """
@@ -149,7 +158,7 @@ def compare(
         return Difference(case, output, float("inf"), 0.0)
     if expected.dtype.kind == "f":
         wide, other = expected.astype(np.float64), actual.astype(np.float64)
-        # Equal infinities and NaNs in the same place are no difference; subtraction would make them one.
+        # Equal infinities, and NaNs in the same place, are no difference; their subtraction would give NaN.
         same = (wide == other) | (np.isnan(wide) & np.isnan(other))
         with np.errstate(invalid="ignore"):
             distance = np.where(same, 0.0, np.abs(wide - other))
@@ -158,7 +167,7 @@ def compare(
         largest = float(distance.max(initial=0.0))
         return Difference(case, output, float("inf") if np.isnan(largest) else largest, allowed)
     if expected.dtype.itemsize == 8:
-        # Python's integers: a difference of two 64-bit numbers need not fit into 64 bits.
+        # Python's integers, because a difference of two 64-bit numbers may exceed 64 bits.
         largest = float(max((abs(int(a) - int(b)) for a, b in zip(expected.flat, actual.flat, strict=True)), default=0))
     else:
         largest = float(np.abs(expected.astype(np.int64) - actual.astype(np.int64)).max(initial=0))
@@ -166,7 +175,7 @@ def compare(
 
 
 def finished_output(tensor: TensorSpec, raw: Array) -> Array:
-    """Return what a loader makes of a raw output, as its user gets it."""
+    """Return the result of a loader's dequantization and postprocessing of a raw output."""
     real = raw
     if tensor.quantized:
         real = ((raw.astype(np.int64) - tensor.zero_point) * float(tensor.scale)).astype(np.float32)
@@ -174,7 +183,7 @@ def finished_output(tensor: TensorSpec, raw: Array) -> Array:
 
 
 def finished_difference(tensor: TensorSpec, raw: Array, expected: Array, case: int, output: int) -> Difference:
-    """Return how far the stored finished output is from what the tensor's steps make of the raw one."""
+    """Return the difference between the stored finished output and the postprocessed raw one."""
     actual = finished_output(tensor, raw)
     return compare(expected, actual, quantized=False, tolerance=FINISHED, case=case, output=output)
 
@@ -184,11 +193,9 @@ def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> d
 
     Args:
         golden: The vectors.
-        outputs: The model's outputs, for their quantization and what the loader does to them.
-        model: Path of the model that made them, relative to the bundle.
+        outputs: The model's outputs, for their quantization and postprocessing steps.
+        model: Path of the model that computed them, relative to the bundle.
     """
-    from edgepack.bundle.manifest import to_json_bytes
-
     files: dict[str, bytes] = {}
 
     def store(path: str, array: Array) -> dict[str, Any]:

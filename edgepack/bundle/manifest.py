@@ -1,4 +1,4 @@
-"""manifest.json: what is in a bundle and how it was made. Sorted keys, no clock, no host name, no absolute path."""
+"""manifest.json: a bundle's contents and how they were built. Sorted keys, no clock, no host name, no absolute path."""
 
 import json
 import math
@@ -16,10 +16,10 @@ FILE_NAME = "manifest.json"
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON has it: tuples as lists, NumPy numbers as numbers, infinities and NaN as null.
+    """Return a value in JSON's types: tuples as lists, NumPy numbers as numbers, infinities and NaN as null.
 
     Raises:
-        TypeError: The value is nothing JSON can hold.
+        TypeError: JSON has no such type.
     """
     if value is None or isinstance(value, str | bool):
         return value
@@ -33,7 +33,7 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    raise TypeError(f"a manifest cannot hold a {type(value).__name__}")
+    raise TypeError(f"a manifest cannot contain a {type(value).__name__}")
 
 
 def to_json_bytes(document: Mapping[str, Any]) -> bytes:
@@ -43,7 +43,7 @@ def to_json_bytes(document: Mapping[str, Any]) -> bytes:
 
 
 def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
-    """Return the manifest's entry of an input or output; only outputs that the loader has to finish have a `tail`."""
+    """Return the manifest's entry of an input or output; only outputs that the loader postprocesses have a `tail`."""
     entry = {
         "name": tensor.name,
         "tensor": tensor.tensor_name,
@@ -58,12 +58,12 @@ def tensor_entry(tensor: TensorSpec) -> dict[str, Any]:
 
 
 def tail_entry(step: PostprocessStep) -> dict[str, Any]:
-    """Return the manifest's entry of a step that the loader does; shape and type are those of its result."""
+    """Return the manifest's entry of a postprocessing step; shape and dtype are those of its result."""
     return {"op": step.op, "axis": step.axis, "beta": step.beta, "shape": list(step.shape), "dtype": step.dtype}
 
 
 def output_spec(position: int, entry: Mapping[str, Any]) -> TensorSpec:
-    """Return the spec of an output from its entry, which has passed the schema: the reverse of `tensor_entry`."""
+    """Return the spec of an output from its validated entry: the inverse of `tensor_entry`."""
     return TensorSpec(
         name=entry["name"],
         tensor_name=entry["tensor"],
@@ -85,7 +85,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
 
     Args:
         spec: The bundle's values.
-        files: Every file of the bundle but manifest.json itself, by path relative to the bundle.
+        files: Every file of the bundle except manifest.json, by path relative to the bundle.
     """
     return {
         "schema": SCHEMA,

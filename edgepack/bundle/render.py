@@ -1,47 +1,55 @@
-"""A bundle's files from its spec: pure, and the same bytes for the same spec."""
+"""A bundle's files from its spec: a pure function, and the same bytes for the same spec."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgepack.bundle import names
-from edgepack.bundle.aar import fold
 from edgepack.bundle.android import group_folders, left_out
-from edgepack.bundle.context import label_lines, make_context, placeholders
-from edgepack.bundle.cpp import c_call, c_string
+from edgepack.bundle.archive import fold
+from edgepack.bundle.context import filters, language_context, make_context, placeholders
 from edgepack.bundle.golden import golden_files
+from edgepack.bundle.languages.base import USAGE, LoaderLanguage
+from edgepack.bundle.languages.registry import languages_for, loader_languages
 from edgepack.bundle.manifest import FILE_NAME, make_manifest, to_json_bytes
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.views import label_lines
+from edgepack.choices import Delegate, Delivery, Platform
 from edgepack.errors import BundleError
 from edgepack.profiles.model import TargetProfile
 from edgepack.resources import templates_dir
 
-#: Marks the folder of a template that gets the model, labels and golden vectors which the loader reads.
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+#: Marks the template folder that gets the model, labels and golden vectors which the loader reads.
 _DATA_MARK = "__data__"
-#: Marks the folder of a template that gets one folder per device group of an AI pack.
+#: Marks the template folder that gets one folder per device group of an AI pack.
 _GROUPS_MARK = "__groups__"
-#: Endings of editors' and interpreters' droppings that may lie in a template folder.
+#: Endings of files that editors and interpreters leave in a template folder.
 _IGNORED = (".pyc", "~", ".swp", ".DS_Store")
 
-FILTERS = {
-    "py": names.python_string,
-    "kt": names.kotlin_string,
-    "java": names.java_string,
-    "toml": names.toml_string,
-    "xml": names.xml_text,
-    "md": names.markdown_text,
-    "mdcode": names.markdown_code,
-    "comment": names.comment_text,
-    "ktfloat": names.kotlin_float,
-    "c": c_string,
-    "ccall": c_call,
-    "jcall": names.java_call,
-}
+
+@dataclass(frozen=True)
+class _Source:
+    """A template folder with what its files are rendered from.
+
+    Attributes:
+        name: Prefix of its files' names in the environment's loader and in error messages.
+        folder: The folder.
+        context: Variables of its templates.
+        usage: True when `README.md.j2` at the top is a section of the bundle's README and not a file.
+    """
+
+    name: str
+    folder: Path
+    context: Mapping[str, Any]
+    usage: bool = False
 
 
 def template_roots(profile: TargetProfile) -> list[Path]:
-    """Return the folders that hold templates: the target's own first, then the built-in ones."""
+    """Return the folders with templates: the target's own first, then the built-in ones."""
     return [root for root in (profile.folder / "templates", templates_dir()) if root.is_dir()]
 
 
@@ -56,13 +64,14 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
 
     Raises:
         BundleError: The target's template does not exist or does not render, a model file's name is not a plain name,
-            or a tensor has a type that the loader cannot hold.
+            a tensor has a type that the loader does not support, or an option has an unknown value.
     """
     files: dict[str, bytes] = {}
     for model in spec.models:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", model.filename) or f"model/{model.filename}" in files:
             raise BundleError(
-                f"'{model.filename}' is no name for a model file: expected letters, digits, '.', '_', '-', none twice"
+                f"'{model.filename}' is not a valid name for a model file: expected letters, digits, '.', '_', '-', "
+                "and no name twice"
             )
         files[f"model/{model.filename}"] = model.data
     golden = golden_files(spec.golden, spec.outputs, f"model/{spec.host.filename}")
@@ -73,16 +82,19 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
 
 
 def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what a loader reads at run time, by path relative to its data folder."""
-    # Only libedgetpu takes a compiled .tflite through the interpreter; other compiled files have loaders of their own.
-    wanted = {"main", "host"}
-    if spec.rule.delegate == "edgetpu":
-        wanted |= {"compiled", "segment", "co-compiled"}
-    # An AI pack's models reach the app beside the loader, not in it.
-    apart = spec.delivery == "ai-pack"
-    files = {model.filename: model.data for model in spec.models if model.role in wanted and not apart}
+    """Return the files that a loader reads at run time, by path relative to its data folder."""
+    # Only libedgetpu runs a compiled .tflite through the interpreter; other compiled files have loaders of their own.
+    roles = {"main", "host"}
+    if spec.rule.delegate == Delegate.EDGETPU:
+        roles |= {"compiled", "segment", "co-compiled"}
+    # An AI pack brings the models to the app beside the loader, not inside it.
+    models = () if spec.delivery == Delivery.AI_PACK else spec.models
+    files = {model.filename: model.data for model in models if model.role in roles}
     files |= {f"golden/{path}": data for path, data in golden.items()}
-    files |= {f"labels_{n}.txt": label_lines(tensor.labels) for n, tensor in enumerate(spec.outputs) if tensor.labels}
+    for number, tensor in enumerate(spec.outputs):
+        if tensor.labels:
+            text = "".join(f"{line}\n" for line in label_lines(tensor.labels))
+            files[f"labels_{number}.txt"] = text.encode("utf-8", "replace")
     return files
 
 
@@ -94,20 +106,68 @@ def _template_files(folder: Path) -> list[PurePosixPath]:
     )
 
 
-def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[str, bytes]:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
-
+def _template_folder(spec: BundleSpec, roots: Sequence[Path]) -> Path:
     template = spec.rule.template
-    roots = template_roots(spec.profile)
     plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", template) is not None
     folder = next((root / template for root in roots if plain and (root / template).is_dir()), None)
     if folder is None:
         raise BundleError(
-            f"target '{spec.profile.id}' asks for the bundle template '{template}', which does not exist",
+            f"target '{spec.profile.id}' requests the bundle template '{template}', which does not exist",
             hint="[bundle] template names a folder of the target's own templates/, or edgepack's 'android' or 'linux'",
         )
+    return folder
+
+
+def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[str, bytes]:
+    roots = template_roots(spec.profile)
+    folder = _template_folder(spec, roots)
+    languages = loader_languages(spec)
+    if folder.parent != templates_dir():
+        # A target's own template carries whatever loader it has itself.
+        languages = ()
+    environment = _environment(roots, languages)
+    words = placeholders(spec, languages)
+    others = {language.id for language in languages_for(Platform.ANDROID)} - {spec.language}
+    excluded = left_out(spec, others)
+    context = make_context(spec, languages)
+    sources, usage = [], []
+    for source in _language_sources(spec, languages, context):
+        sources.append(source)
+        if (source.folder / USAGE).is_file():
+            usage.append(_render_file(spec, environment, source, PurePosixPath(USAGE)))
+    sources.append(_Source(f"{spec.rule.template}/", folder, {**context, "usage": usage}))
+    files: dict[str, bytes] = {}
+    for source in sources:
+        for path in _template_files(source.folder):
+            if excluded & set(path.parts) or (source.usage and path == PurePosixPath(USAGE)):
+                continue
+            rendered = _render_path(spec, environment, source, path, words, payload)
+            twice = sorted(set(rendered) & set(files))
+            if twice:
+                raise BundleError(
+                    f"two templates write '{twice[0]}'",
+                    hint=f"rename it in the template folder of '{source.name.rstrip(':/')}'",
+                )
+            files |= rendered
+    return fold(files, f"android/{words['__aar__']}", spec.classes) if spec.delivery == Delivery.AAR else files
+
+
+def _language_sources(
+    spec: BundleSpec, languages: Sequence[LoaderLanguage], context: Mapping[str, Any]
+) -> list[_Source]:
+    """Return the languages' template folders; in its own one, a language's variables take precedence."""
+    return [
+        _Source(f"{language.id}:", language.folder, {**context, **language_context(language, spec)}, usage=True)
+        for language in languages
+    ]
+
+
+def _environment(roots: Sequence[Path], languages: Sequence[LoaderLanguage]) -> "Environment":
+    from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
+
+    folders = {language.id: FileSystemLoader(language.folder, encoding="utf-8") for language in languages}
     environment = Environment(
-        loader=FileSystemLoader(roots, encoding="utf-8"),
+        loader=ChoiceLoader([PrefixLoader(folders, ":"), FileSystemLoader(roots, encoding="utf-8")]),
         undefined=StrictUndefined,
         autoescape=False,
         keep_trailing_newline=True,
@@ -115,44 +175,52 @@ def _render_templates(spec: BundleSpec, payload: Mapping[str, bytes]) -> dict[st
         lstrip_blocks=True,
         newline_sequence="\n",
     )
-    environment.filters.update(FILTERS)
-    context = make_context(spec)
-    words = placeholders(spec)
-    unwanted = left_out(spec)
-    files: dict[str, bytes] = {}
-    for path in _template_files(folder):
-        if unwanted & set(path.parts):
-            continue
-        place = _fill(path.as_posix(), words)
-        if path.name == _DATA_MARK:
-            parent = place.removesuffix(_DATA_MARK)
-            files.update({parent + name: data for name, data in payload.items()})
-        elif path.name == _GROUPS_MARK:
-            stem = place.removesuffix(_GROUPS_MARK) + words["__asset__"]
-            for group, models in group_folders(spec).items():
-                files.update({f"{stem}#group_{group}/{name}": data for name, data in models.items()})
-        elif path.suffix == ".j2":
-            try:
-                text = environment.get_template(f"{template}/{path}").render(context)
-            except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-                raise _template_fault(spec, path, error) from error
-            if text.strip():
-                files[place.removesuffix(".j2")] = text.encode("utf-8", "replace")
-        else:
-            files[place] = (folder / path).read_bytes()
-    return fold(files, f"android/{words['__aar__']}", spec.classes) if spec.delivery == "aar" else files
+    environment.filters.update(filters(languages))
+    return environment
+
+
+def _render_path(
+    spec: BundleSpec,
+    environment: "Environment",
+    source: _Source,
+    path: PurePosixPath,
+    words: Mapping[str, str],
+    payload: Mapping[str, bytes],
+) -> dict[str, bytes]:
+    """Return the files of the bundle that one file of a template folder stands for."""
+    place = _fill(path.as_posix(), words)
+    if path.name == _DATA_MARK:
+        parent = place.removesuffix(_DATA_MARK)
+        return {parent + name: data for name, data in payload.items()}
+    if path.name == _GROUPS_MARK:
+        stem = place.removesuffix(_GROUPS_MARK) + words["__asset__"]
+        return {
+            f"{stem}#group_{group}/{name}": data
+            for group, models in group_folders(spec).items()
+            for name, data in models.items()
+        }
+    if path.suffix != ".j2":
+        return {place: (source.folder / path).read_bytes()}
+    text = _render_file(spec, environment, source, path)
+    return {place.removesuffix(".j2"): text.encode("utf-8", "replace")} if text.strip() else {}
+
+
+def _render_file(spec: BundleSpec, environment: "Environment", source: _Source, path: PurePosixPath) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        return environment.get_template(f"{source.name}{path}").render(source.context)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        number = getattr(error, "lineno", None)
+        line = f", line {number}" if number else ""
+        raise BundleError(
+            f"template '{source.name}{path}' of '{spec.profile.id}' does not render{line}: {error}",
+            hint="correct the template; docs/reference/templates.md lists the variables and filters that it may use",
+        ) from error
 
 
 def _fill(path: str, words: Mapping[str, str]) -> str:
-    """Return a template's path with its placeholders filled; `__init__` and the like are none."""
+    """Return a template's path with its placeholders replaced; names such as `__init__` are none."""
     for word, value in words.items():
         path = path.replace(word, value)
     return path
-
-
-def _template_fault(spec: BundleSpec, path: PurePosixPath, error: Any) -> BundleError:
-    line = f", line {error.lineno}" if getattr(error, "lineno", None) else ""
-    return BundleError(
-        f"template '{spec.rule.template}/{path}' of '{spec.profile.id}' does not render{line}: {error}",
-        hint="correct the template; it may use the variables and filters of docs/reference/templates.md only",
-    )

@@ -1,4 +1,4 @@
-"""The shape of manifest.json and golden/index.json, as a small table, and the check that reports every fault."""
+"""The schema of manifest.json and golden/index.json as a table, and the validation that reports every fault."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,15 +10,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Field:
-    """What a value must be.
+    """Schema of a JSON value.
 
     Attributes:
         kind: `text`, `integer`, `number`, `flag`, `object`, `list`, `sha256` or `path`.
         optional: True when null is allowed too.
         absent: True when the key may be missing.
-        choices: Texts that are allowed; empty for any.
-        items: What each item of a list or each value of an object must be; None for anything.
-        fields: Keys that an object must have; None for a free object.
+        choices: Allowed texts; empty for any.
+        items: Schema of each item of a list or each value of an object; None for any value.
+        fields: Schema of each key of an object; None for an object with any keys.
     """
 
     kind: str
@@ -63,7 +63,7 @@ _RUN = {
         "list",
         items=Field(
             "object",
-            # JSON has no infinity: a result that cannot be compared at all is null.
+            # JSON has no infinity: null stands for a result that cannot be compared.
             fields={"case": INTEGER, "output": TEXT, "largest": Field("number", optional=True), "allowed": NUMBER},
         ),
     ),
@@ -73,7 +73,7 @@ _RUN = {
 }
 _FACTS = {"manufacturer": TEXT, "model": TEXT, "android": TEXT, "sdk": INTEGER, "soc": TEXT, "abi": TEXT}
 
-#: What the generated self-test says on a device.
+#: Report of the generated self-test on a device.
 DEVICE_REPORT = Field("object", fields={"model_sha256": SHA, **_RUN})
 
 MANIFEST = Field(
@@ -113,7 +113,7 @@ MANIFEST = Field(
                 "tool": Field("text", optional=True),
                 "version": Field("text", optional=True),
                 "reason": Field("text", optional=True),
-                # Of libedgetpu, for files that need one.
+                # Of libedgetpu, for files that require one.
                 "runtime_version": Field("integer", absent=True),
             },
         ),
@@ -161,23 +161,23 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def is_inside(path: str) -> bool:
-    """Return whether a path stays inside the folder it is relative to: no root, no drive, no `..`, no backslash."""
+    """Return whether a relative path stays inside its folder: no root, no drive, no `..`, no backslash."""
     parts = path.split("/")
     return bool(path) and not any(part in {"", ".", ".."} for part in parts) and not set(path) & set("\\:\0")
 
 
 def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
-    """Yield a sentence for each place where a value is not what it must be.
+    """Yield a sentence for each place where a value does not match its schema.
 
     Args:
         value: A decoded JSON value.
-        field: What it must be.
-        where: Dotted place of the value, empty at the top.
+        field: Its schema.
+        where: Dotted path of the value, empty at the top.
     """
     place = where or "the document"
     if value is None and field.optional:
         return
-    # bool is an int for Python, not for JSON.
+    # bool is an int in Python, but not in JSON.
     fits = isinstance(value, _TYPES[field.kind]) and isinstance(value, bool) == (field.kind == "flag")
     if not fits:
         yield f"{place}: expected {field.kind}{' or null' if field.optional else ''}, got {_kind_of(value)}"

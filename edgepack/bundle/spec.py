@@ -1,4 +1,4 @@
-"""What a bundle is made from, as values. Everything a bundle says is in here; rendering adds nothing of its own."""
+"""The values from which a bundle is rendered. Rendering adds no information of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.choices import Delegate, Platform
 from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule, TargetProfile
 from edgepack.runtime import TensorInfo
 from edgepack.runtime.postprocessing import PostprocessStep
 
-#: Templates that a target without accelerator may be moved to.
-PLATFORMS = ("android", "linux")
+#: Platforms for which a target without accelerator can build a bundle; each is also the name of a template.
+PLATFORMS = tuple(Platform)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SourceSpec:
 
     Attributes:
         format: `keras`, `h5`, `saved_model` or `tflite`.
-        sha256: Hash of the file, or of the folder's names and contents.
+        sha256: Hash of the file, or of the folder's file names and contents.
         bytes: Size.
     """
 
@@ -39,13 +40,13 @@ class TensorSpec:
         name: The author's name (signature), any text.
         tensor_name: Name in the file, any text.
         shape: Static shape.
-        dtype: TFLite type, `INT8` say.
+        dtype: TFLite type, for example `INT8`.
         scale: real = scale * (value - zero_point); 0.0 for a tensor without quantization.
         zero_point: 0 for a tensor without quantization.
-        labels: One text per class: per value of the last dimension, or of the axis of an ARG_MAX that the loader does;
-            empty when there are none.
-        preprocessing: JSON-serializable description of how the author's pipeline made the values.
-        tail: What the loader does to the real values of an output before the user gets them, in order.
+        labels: One text per class: per value of the last dimension, or of the axis of an ARG_MAX that the loader
+            performs; empty when there are none.
+        preprocessing: JSON-serializable description of how the author's pipeline computes the values.
+        tail: Postprocessing steps that the loader performs on the real values of an output, in order.
     """
 
     name: str
@@ -65,12 +66,12 @@ class TensorSpec:
 
     @property
     def finished_shape(self) -> tuple[int, ...]:
-        """Shape of what the user gets."""
+        """Shape of the loader's result."""
         return self.tail[-1].shape if self.tail else self.shape
 
     @property
     def finished_dtype(self) -> str:
-        """TFLite type of what the user gets; the file's own without a tail, where integers become real numbers."""
+        """TFLite type of the loader's result; without postprocessing the file's own, which loaders may dequantize."""
         return self.tail[-1].dtype if self.tail else self.dtype
 
 
@@ -81,14 +82,14 @@ def tensor_spec(
     preprocessing: Mapping[str, Any] | None = None,
     tail: Sequence[PostprocessStep] = (),
 ) -> TensorSpec:
-    """Return the spec of a tensor that the runtime described.
+    """Return the spec of a tensor from the runtime's description.
 
     Args:
         info: The tensor.
         labels: As in `TensorSpec`.
         preprocessing: As in `TensorSpec`.
-        tail: Steps that were cut off. DEQUANTIZE is none of the spec's: loaders give every quantized output as real
-            values.
+        tail: Steps that were cut off the model. DEQUANTIZE is left out: loaders return every quantized output as real
+            values anyway.
     """
     return TensorSpec(
         name=info.name,
@@ -109,10 +110,10 @@ class ModelFile:
 
     Attributes:
         role: `main` (runs anywhere, nothing was compiled), `host` (the fallback of a compiled file), `compiled`,
-            `segment` (one of several that are run in this order) or `co-compiled` (of another model, which shares the
+            `segment` (one of several that run in this order) or `co-compiled` (of another model, which shares the
             accelerator's memory with this one).
-        filename: Name without folder, made of letters, digits, dot, dash and underscore.
-        data: The file.
+        filename: Name without folder: letters, digits, dot, dash and underscore.
+        data: The file's bytes.
     """
 
     role: str
@@ -122,7 +123,7 @@ class ModelFile:
 
 @dataclass(frozen=True, eq=False)
 class GoldenCase:
-    """One input and what the host model makes of it.
+    """Inputs of one run and the outputs of the host model.
 
     Attributes:
         inputs: One array per input in file order, in the file's own dtype and shape.
@@ -135,15 +136,15 @@ class GoldenCase:
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Golden vectors and where they were made: integer results are only exact on the same kind of machine and runtime.
+    """Golden vectors and where they were computed: integers are exact on the same processor and runtime version only.
 
     Attributes:
-        machine: Processor kind, `x86_64` say.
-        runtime: `ai-edge-litert 2.3.1` say.
+        machine: Processor architecture, for example `x86_64`.
+        runtime: Name and version, for example `ai-edge-litert 2.3.1`.
         cases: The vectors.
         spread_steps: Largest difference between the runtime's default kernels and its built-in ones on these vectors,
-            in steps of a quantized output.
-        spread_relative: The same for float outputs, as a part of the largest magnitude expected.
+            in scale steps of a quantized output.
+        spread_relative: The same for float outputs, as a fraction of the largest expected magnitude.
     """
 
     machine: str
@@ -155,14 +156,14 @@ class Golden:
 
 @dataclass(frozen=True)
 class CompileSpec:
-    """What the vendor's compiler did.
+    """Outcome of the vendor's compiler.
 
     Attributes:
         status: `compiled`, `skipped`, `failed` or `none` (the target has no compiler).
         tool: Name of the program, empty when there is none.
         version: Its version.
         reason: Why nothing was compiled, one sentence.
-        runtime_version: Version of libedgetpu's runtime that the files need; 0 when only the compiler's version tells.
+        runtime_version: Version of libedgetpu's runtime that the files require; 0 to derive it from `version`.
     """
 
     status: str = "none"
@@ -174,11 +175,11 @@ class CompileSpec:
 
 @dataclass(frozen=True)
 class CalibrationSpec:
-    """What the ranges were measured on.
+    """How the ranges of activations were calibrated.
 
     Attributes:
-        samples: How many samples.
-        random: True when they were random numbers.
+        samples: Number of samples.
+        random: True when the samples were random numbers.
         method: `min-max`, `percentile`, ...
     """
 
@@ -196,26 +197,26 @@ class BundleSpec:
         version: edgepack's version.
         profile: The target.
         scheme: Scheme id.
-        scheme_reason: One sentence that says why this scheme.
+        scheme_reason: Why this scheme was chosen, one sentence.
         source: The user's model.
         inputs: In file order.
         outputs: In file order.
         models: The files of model/; exactly one has the role `main` or `host`.
         runs: Filename of the file that runs by default.
-        golden: Vectors made with the `main` or `host` file.
-        compile: What the compiler did.
+        golden: Vectors computed with the `main` or `host` file.
+        compile: Outcome of the compiler.
         quality: Measured figures, None when nothing was measured.
-        ladder: What was tried until the limits held: `rung`, `bytes`, `top1`, `why` and more of each; empty for a build
-            without limits.
+        ladder: Trials of a build with limits: per candidate `rung` (its name), `bytes`, `top1`, `why` (reason of the
+            rejection) and more; empty for a build without limits.
         placement: `total`, `accelerator`, `host`, `unsupported`, `partitions`.
         calibration: None for schemes that need no samples.
-        warnings: Sentences that the user of the bundle has to know.
-        notes: Sentences worth knowing.
-        android_package: Prefix of the Java package; the model's name is added to it.
-        platform: `android` or `linux` in place of the profile's own; only a target without accelerator can be moved.
-        language: `kotlin` or `java`: language of the Android loader.
+        warnings: Sentences that every user of the bundle must read.
+        notes: Further information, in sentences.
+        android_package: Prefix of the Java package, to which the model's name is appended.
+        platform: `android` or `linux` instead of the profile's own; only for a target without accelerator.
+        language: Language of the Android loader: `kotlin`, `java` or one that a package provides.
         delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
-        socs: Chips (`SM8550`) that an AI pack has a folder for.
+        socs: Chips (`SM8550`) for which an AI pack has a folder.
         classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
     """
 
@@ -246,7 +247,7 @@ class BundleSpec:
 
     @property
     def rule(self) -> BundleRule:
-        """The profile's bundle rule, moved to `platform`.
+        """The profile's bundle rule, with the template of `platform`.
 
         Raises:
             BundleError: The platform is unknown, or the target's accelerator is not on it.
@@ -256,16 +257,16 @@ class BundleSpec:
             return own
         if self.platform not in PLATFORMS:
             raise BundleError(f"platform: expected {' or '.join(PLATFORMS)}, got '{self.platform}'")
-        if own.delegate != "none":
+        if own.delegate != Delegate.NONE:
             raise BundleError(
-                f"target '{self.profile.id}' has no bundle for {self.platform}: its accelerator is for {own.template}",
-                hint=f"leave --platform out, or build the target cpu for {self.platform}",
+                f"target '{self.profile.id}' has no bundle for {self.platform}: its accelerator runs on {own.template}",
+                hint=f"omit --platform, or build the target cpu for {self.platform}",
             )
         return replace(own, template=self.platform)
 
     @property
     def host(self) -> ModelFile:
-        """The file that runs without an accelerator."""
+        """The file that runs without an accelerator: `main` or `host`."""
         return next(model for model in self.models if model.role in {"main", "host"})
 
     @property
@@ -275,7 +276,7 @@ class BundleSpec:
 
     @property
     def segments(self) -> tuple[ModelFile, ...]:
-        """The files that are run one after the other, in order; empty for a model as a whole."""
+        """The pipelined segments in order; empty for a model in one piece."""
         return self.of_role("segment")
 
     def of_role(self, role: str) -> tuple[ModelFile, ...]:
@@ -284,5 +285,5 @@ class BundleSpec:
 
 
 def element_count(shape: tuple[int, ...]) -> int:
-    """Return how many values a shape holds, 1 for a scalar."""
+    """Return the number of values of a shape, 1 for a scalar."""
     return int(np.prod(shape, dtype=np.int64))

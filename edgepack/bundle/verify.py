@@ -1,7 +1,7 @@
-"""Is a bundle what its manifest says, and does its model still give the numbers it gave when it was built?
+"""Compare a bundle with its manifest, and its model's outputs with the golden ones from build time.
 
-A bundle may come from anywhere, so nothing in it is trusted: links are never followed, paths must stay inside, sizes
-are held against the files before memory is taken, and the model runs in a child process.
+A bundle may come from anywhere, so nothing in it is trusted: links are never followed, paths must stay inside the
+bundle, sizes are compared with the files before memory is allocated, and the model runs in a child process.
 """
 
 import json
@@ -17,6 +17,7 @@ import numpy as np
 
 from edgepack.bundle.golden import (
     LARGEST_SPREAD,
+    RUN_GOLDEN,
     TOLERANCES,
     Array,
     Difference,
@@ -29,29 +30,29 @@ from edgepack.bundle.golden import (
 from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.cache import hash_path
-from edgepack.child import ChildCrash, ChildTimeout, Worker
+from edgepack.child import ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
 from edgepack.graph.segments import segments_fault
 from edgepack.runtime import postprocessing
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
-#: A manifest is some kilobytes; more than this is no manifest and must not fill the memory.
+#: A manifest has some kilobytes; a larger file is rejected before it fills the memory.
 _LARGEST_JSON = 64 << 20
 _DTYPES = frozenset(dtype.name for dtype in NUMPY_DTYPES.values() if dtype.kind != "c")
-#: NumPy's own limit of a dimension; larger ones are made up.
+#: NumPy's limit of a dimension; larger ones are invalid.
 _LARGEST_DIMENSION = 2**31 - 1
-_BUILD_AGAIN = "build the bundle again, or copy it again from where it was built"
+_BUILD_AGAIN = "rebuild the bundle, or copy it again from where it was built"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One difference between a bundle and its manifest, or between expected and actual outputs.
 
     Attributes:
         path: File or place in the manifest, relative to the bundle.
-        what: What was expected and what was found.
-        fix: What to do.
+        what: What was expected and what the bundle has.
+        fix: How to resolve it.
     """
 
     path: str
@@ -59,20 +60,20 @@ class Problem:
     fix: str
 
     def to_json(self) -> dict[str, str]:
-        """Return the problem as JSON has it."""
+        """Return the problem as a JSON object."""
         return {"path": self.path, "what": self.what, "fix": self.fix}
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """What was found.
+    """Result of the verification.
 
     Attributes:
-        problems: Everything that is wrong; empty for a sound bundle.
+        problems: All problems; empty for a valid bundle.
         golden: One entry per output of each golden case.
-        tolerance: `same` or `other`: which tolerance applied; empty when nothing ran.
-        notes: Sentences for people: what was not checked, and why.
-        files: How many files were hashed.
+        tolerance: The tolerance that applied, `same` or `other`; empty when the model did not run.
+        notes: What was not checked and why, in sentences.
+        files: Number of hashed files.
         manifest: The manifest; empty when it cannot be read.
     """
 
@@ -85,11 +86,11 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """True when nothing is wrong."""
+        """True when there are no problems."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as JSON has it."""
+        """Return the result as a JSON object."""
         return {
             "ok": self.ok,
             "files": self.files,
@@ -115,15 +116,17 @@ def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) 
     Args:
         path: The bundle's folder.
         worker: Child process to run the model in; None starts one for this call.
-        timeout: Seconds that the golden vectors may take.
+        timeout: Time limit of the golden vectors, in seconds.
 
     Raises:
-        BundleError: There is no folder, or it has no manifest.
+        BundleError: The folder does not exist, or has no manifest.
     """
     if not path.is_dir():
-        raise BundleError(f"'{path}' is no folder: expected a bundle", hint="give the folder that edgepack build wrote")
+        raise BundleError(
+            f"'{path}' is not a folder: expected a bundle", hint="pass the folder that edgepack build wrote"
+        )
     if not os.path.lexists(path / FILE_NAME):
-        raise BundleError(f"'{path}' has no {FILE_NAME}", hint="give the folder that edgepack build wrote")
+        raise BundleError(f"'{path}' has no {FILE_NAME}", hint="pass the folder that edgepack build wrote")
     check = _Check(path)
     check.run(worker, timeout)
     return VerifyResult(
@@ -137,7 +140,7 @@ def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) 
 
 
 class _Check:
-    """One pass over one bundle; collects what it finds."""
+    """One pass over one bundle, which collects problems, differences and notes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -156,9 +159,9 @@ class _Check:
         self._files(manifest["files"])
         model = self._model(manifest)
         for position, entry in enumerate(manifest["outputs"]):
-            wrong = postprocessing.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
-            if wrong:
-                self._problem(FILE_NAME, f"outputs.{position}.tail: {wrong}")
+            fault = postprocessing.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
+            if fault:
+                self._problem(FILE_NAME, f"outputs.{position}.tail: {fault}")
                 return
         if model is not None:
             self._golden(manifest, model, worker, timeout)
@@ -169,7 +172,7 @@ class _Check:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def _regular(self, path: str) -> Path | None:
-        """Return a file of the bundle; None, with the problem noted, when it is missing, a link or no plain file."""
+        """Return a file; None, with the problem recorded, when it is missing, a link or not a regular file."""
         place = self.root
         for part in path.split("/"):
             place = place / part
@@ -179,15 +182,15 @@ class _Check:
                 self._problem(path, "missing")
                 return None
             if stat.S_ISLNK(mode):
-                self._problem(path, "is a symbolic link: expected a plain file", "replace the link with the file")
+                self._problem(path, "is a symbolic link: expected a regular file", "replace the link with the file")
                 return None
         if not stat.S_ISREG(mode):
-            self._problem(path, "expected a plain file, got something else")
+            self._problem(path, "expected a regular file, got something else")
             return None
         return place
 
     def _document(self, path: str, shape: Any) -> dict[str, Any] | None:
-        """Return a JSON document that has the right shape; None, with every fault noted, otherwise."""
+        """Return a JSON document that matches its schema; None, with every fault recorded, otherwise."""
         place = self._regular(path)
         if place is None:
             return None
@@ -203,10 +206,10 @@ class _Check:
         if isinstance(schema, int) and schema > SCHEMA:
             self._problem(path, f"expected schema {SCHEMA}, got {schema}", "install a newer edgepack")
             return None
-        found = list(faults(document, shape))
-        for fault in found:
+        invalid = list(faults(document, shape))
+        for fault in invalid:
             self._problem(path, fault)
-        return None if found else document
+        return None if invalid else document
 
     def _files(self, listed: Mapping[str, str]) -> None:
         present = set()
@@ -216,7 +219,7 @@ class _Check:
                 if name in files or place.is_symlink():
                     present.add(place.relative_to(self.root).as_posix())
         for path in sorted(present - set(listed) - {FILE_NAME}):
-            self._problem(path, "is not in the manifest", "remove it: the manifest vouches for every file of a bundle")
+            self._problem(path, "is not in the manifest", "remove it: the manifest lists every file of a bundle")
         for path, digest in sorted(listed.items()):
             if not is_inside(path):
                 self._problem(FILE_NAME, f"files: expected paths inside the bundle, got '{path[:80]}'")
@@ -227,12 +230,12 @@ class _Check:
             self.hashed += 1
             actual = hash_path(file)
             if actual != digest:
-                self._problem(path, f"was changed: expected sha256 {digest[:12]}..., got {actual[:12]}...")
+                self._problem(path, f"was modified: expected sha256 {digest[:12]}..., got {actual[:12]}...")
 
     # -- model ---------------------------------------------------------------------------------------------------------
 
     def _model(self, manifest: Mapping[str, Any]) -> bytes | None:
-        """Return the host file's bytes when it is readable and has the manifest's tensors."""
+        """Return the host file's bytes; None, with the problem recorded, when it cannot be read."""
         entries = {entry["path"]: entry for entry in manifest["model"]["files"]}
         for path, entry in entries.items():
             if manifest["files"].get(path) != entry["sha256"]:
@@ -266,17 +269,17 @@ class _Check:
 
     def _tensors(self, path: str, model: Model, manifest: Mapping[str, Any]) -> None:
         host = path == manifest["model"]["host"]
-        for kind, found in (("inputs", model_inputs(model)), ("outputs", model_outputs(model))):
+        for kind, tensors in (("inputs", model_inputs(model)), ("outputs", model_outputs(model))):
             listed = manifest[kind]
-            if len(listed) != len(found):
-                self._problem(path, f"{kind}: the manifest lists {len(listed)}, the model has {len(found)}")
+            if len(listed) != len(tensors):
+                self._problem(path, f"{kind}: the manifest lists {len(listed)}, the model has {len(tensors)}")
                 continue
-            for entry, info in zip(listed, found, strict=True):
+            for entry, info in zip(listed, tensors, strict=True):
                 for key, value in _facts(info).items():
-                    # A compiler keeps what the tensors are and may rename them.
+                    # A compiler preserves the tensors but may rename them.
                     if entry[key] != value and (host or key not in {"name", "tensor"}):
                         self._problem(
-                            path, f"{kind} '{info.name}': the manifest says {key} {entry[key]}, the model {value}"
+                            path, f"{kind} '{info.name}': the manifest has {key} {entry[key]}, the model {value}"
                         )
 
     # -- golden vectors ------------------------------------------------------------------------------------------------
@@ -296,7 +299,7 @@ class _Check:
             self._problem(path, "quantized_outputs: expected one flag per output")
             return
         if not index["cases"]:
-            self.notes.append("the bundle ships no golden vectors: the model was not run")
+            self.notes.append("the bundle contains no golden vectors: the model was not run")
             return
         cases = [
             {kind: [self._array(folder, entry) for entry in case[kind]] for kind in ("inputs", "outputs")}
@@ -310,7 +313,7 @@ class _Check:
         self.tolerance = "same" if same else "other"
         stated = index["tolerance"][self.tolerance]
         ours = TOLERANCES["same"] if same else LARGEST_SPREAD
-        # A bundle may ask for less than is usual, not excuse itself from more.
+        # A bundle may state a smaller tolerance than the usual one, but not a larger one.
         allowed = Tolerance(min(stated["steps"], ours.steps), min(stated["relative"], ours.relative))
         results = self._run(manifest["model"]["host"], data, [case["inputs"] for case in cases], worker, timeout)
         for number, (case, outputs) in enumerate(zip(cases, results, strict=False)):
@@ -320,20 +323,23 @@ class _Check:
             for position, (expected, actual) in enumerate(zip(case["outputs"], outputs, strict=True)):
                 assert expected is not None
                 quantized = index["quantized_outputs"][position]
-                found = compare(expected, actual, quantized=quantized, tolerance=allowed, case=number, output=position)
-                self.golden.append(found)
-                if not found.ok:
+                difference = compare(
+                    expected, actual, quantized=quantized, tolerance=allowed, case=number, output=position
+                )
+                self.golden.append(difference)
+                if not difference.ok:
                     name = manifest["outputs"][position]["name"]
                     self._problem(
                         f"{folder}/case_{number}",
-                        f"output '{name}': expected a difference of at most {found.allowed:g}, got {found.largest:g}",
-                        "the model does not give the numbers it gave when it was built: build the bundle again",
+                        f"output '{name}': expected a difference of at most {difference.allowed:g}, "
+                        f"got {difference.largest:g}",
+                        "the model does not reproduce the outputs of the build: rebuild the bundle",
                     )
 
     def _finished(
         self, folder: str, outputs: list[dict[str, Any]], entries: list[dict[str, Any]], cases: list[Any]
     ) -> None:
-        """Hold what a loader has to make of the golden outputs against the steps that the manifest lists."""
+        """Compare the stored finished values with the manifest's postprocessing steps on the golden outputs."""
         for number, (entry, case) in enumerate(zip(entries, cases, strict=True)):
             stored = entry.get("finished") or [None] * len(outputs)
             for position, (listed, place) in enumerate(zip(outputs, stored, strict=False)):
@@ -345,7 +351,9 @@ class _Check:
                 if expected is None:
                     self._problem(where, f"output '{spec.name}': the finished values are missing")
                 elif not finished_difference(spec, raw, expected, number, position).ok:
-                    self._problem(where, f"output '{spec.name}': the finished values are not what its tail gives")
+                    self._problem(
+                        where, f"output '{spec.name}': the finished values differ from the result of its tail"
+                    )
 
     def _array(self, folder: str, entry: Mapping[str, Any]) -> Array | None:
         path = f"{folder}/{entry['file']}" if folder else entry["file"]
@@ -367,19 +375,19 @@ class _Check:
     def _run(
         self, path: str, data: bytes, cases: list[Any], worker: Worker | None, timeout: float
     ) -> list[list[Array]]:
-        """Return the outputs of each case, empty with the problem noted when the model does not run."""
+        """Return the outputs of each case; empty, with the problem recorded, when the model does not run."""
         own = Worker() if worker is None else worker
         try:
-            results: list[list[Array]] = own.call("edgepack.bundle.golden:run_golden", data, cases, timeout=timeout)
-            return results
-        except ChildTimeout:
-            self._problem(path, f"did not answer the golden vectors within {timeout:g} s", "try on a faster machine")
-        except ChildCrash as crash:
-            self._problem(
-                path, f"the runtime died on it: {crash.reason}", "the file is corrupt: build the bundle again"
-            )
+            return own.run(RUN_GOLDEN.call(data, cases), timeout=timeout)
         except EdgepackError as error:
-            self._problem(path, error.message, error.hint or _BUILD_AGAIN)
+            if isinstance(error.__cause__, ChildTimeout):
+                self._problem(
+                    path,
+                    f"the replay of the golden vectors exceeded its time limit of {timeout:g} s",
+                    "verify it on a faster machine",
+                )
+            else:
+                self._problem(path, error.message, error.hint or _BUILD_AGAIN)
         finally:
             if worker is None:
                 own.close()
@@ -387,7 +395,7 @@ class _Check:
 
 
 def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _facts(info: TensorInfo) -> dict[str, Any]:

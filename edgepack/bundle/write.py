@@ -1,9 +1,10 @@
-"""Put a bundle in its place in one step: at any moment the destination is the old bundle or the new one, never mixed.
+"""Write a bundle atomically: at any moment the destination is the old bundle or the new one, never a mixture.
 
-The files are written to a sibling folder, which then takes the destination's name. An existing bundle is exchanged with
-it by Linux's renameat2(RENAME_EXCHANGE): one system call, no moment without a bundle. Where a file system cannot do
-that, the old bundle is moved aside first; a kill between the two renames leaves it under its aside name, and the next
-write puts it back. Siblings of killed writers are removed by the next write: a living writer holds a lock on its own.
+The files are written to a sibling folder, which is then renamed to the destination. Linux's
+renameat2(RENAME_EXCHANGE) exchanges it with an existing bundle in one system call, so that the destination always
+exists. Where a file system does not support that, the old bundle is moved aside first; if the process is killed between
+the two renames, the next write moves the old bundle back. The next write also removes siblings of killed writers: a
+running writer holds a lock on its own.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 
 def is_bundle(path: Path) -> bool:
-    """Return whether a folder carries a manifest of ours."""
+    """Return whether a folder has a manifest that edgepack wrote."""
     try:
         manifest = json.loads((path / FILE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -42,20 +43,20 @@ def is_bundle(path: Path) -> bool:
 
 
 def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: bool = False) -> None:
-    """Write a bundle's files as the folder `dest`, whole or not at all.
+    """Write a bundle's files as the folder `dest`, completely or not at all.
 
     Args:
         files: Contents by path relative to the bundle, forward slashes.
-        dest: The bundle's folder; missing parents are made. A symbolic link is followed.
-        force: Replace an existing bundle. Anything else that stands there is never touched.
-        sync: Ask the system to put the files on the disk before the move, against a loss of power.
+        dest: The bundle's folder; missing parents are created. A symbolic link is followed.
+        force: Replace an existing bundle. Anything else at the destination is never replaced.
+        sync: Flush the files to the disk before the rename, as protection against a loss of power.
 
     Raises:
-        BundleError: The destination exists and may not be replaced, a path leaves the bundle, or the disk refuses.
+        BundleError: The destination exists and may not be replaced, a path leaves the bundle, or writing fails.
     """
     paths = {path: _relative(path) for path in files}
     try:
-        # A link's target is what is replaced: a rename on the link itself would put a folder in its place.
+        # The link's target is replaced: a rename of the link itself would turn it into a folder.
         dest = Path(os.path.realpath(dest))
         dest.parent.mkdir(parents=True, exist_ok=True)
         _recover(dest)
@@ -76,14 +77,14 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
 
 
 def replace_manifest(dest: Path, data: bytes) -> None:
-    """Replace a bundle's manifest in one step; no other file is touched.
+    """Replace a bundle's manifest atomically; no other file changes. The bundle never contains a temporary file.
 
     Args:
         dest: The bundle's folder. A symbolic link is followed.
         data: The new manifest.
 
     Raises:
-        BundleError: The disk refuses; the old manifest stands.
+        BundleError: Writing fails; the old manifest stays.
     """
     dest = Path(os.path.realpath(dest))
     try:
@@ -99,7 +100,7 @@ def replace_manifest(dest: Path, data: bytes) -> None:
 def _relative(path: str) -> PurePosixPath:
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or "\0" in path or ":" in path:
-        raise BundleError(f"'{path}' is no path inside a bundle", hint="correct the template that names this file")
+        raise BundleError(f"'{path}' is not a path inside a bundle", hint="correct the template that names this file")
     return pure
 
 
@@ -113,33 +114,33 @@ def require_replaceable(dest: Path, force: bool) -> None:
         return
     if not dest.is_dir():
         raise BundleError(
-            f"'{dest.name}' exists and is a file: expected nothing or a bundle", hint="move it away or give another -o"
+            f"'{dest.name}' exists and is a file: expected nothing or a bundle", hint="move it away or pass another -o"
         )
-    # An empty folder holds nothing that could be lost.
+    # An empty folder has no contents to lose.
     if any(dest.iterdir()) and not is_bundle(dest):
         raise BundleError(
-            f"the folder '{dest.name}' exists and is no bundle: expected a manifest.json written by edgepack",
-            hint="move it away or give another -o; --force replaces bundles only",
+            f"the folder '{dest.name}' exists and is not a bundle: expected a manifest.json written by edgepack",
+            hint="move it away or pass another -o; --force replaces bundles only",
         )
     if any(dest.iterdir()) and not force:
-        raise BundleError(f"the bundle '{dest.name}' exists", hint="give --force to replace it, or another -o")
+        raise BundleError(f"the bundle '{dest.name}' exists", hint="pass --force to replace it, or another -o")
 
 
 def _advice(error: OSError, dest: Path) -> str:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return "free some space, or give a folder on another disk with -o; nothing was changed"
+        return "free some space, or pass a folder on another disk with -o; nothing was changed"
     if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return "give a folder that you may write to with -o; nothing was changed"
+        return "pass a writable folder with -o; nothing was changed"
     if error.errno in {errno.ENOTDIR, errno.ENAMETOOLONG}:
-        return "give another folder with -o or another name with --name; nothing was changed"
-    return "nothing was changed at the destination; build again once the cause is gone"
+        return "pass another folder with -o or another name with --name; nothing was changed"
+    return "nothing was changed at the destination; remove the cause and build again"
 
 
 # -- siblings ----------------------------------------------------------------------------------------------------------
 
 
 def _prefix(dest: Path, kind: str) -> str:
-    # The hash keeps bundles with the same first letters apart; the name must stay short enough for any file system.
+    # The hash distinguishes bundles with the same first letters; the name must be short enough for any file system.
     digest = hashlib.sha256(dest.name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f".{dest.name.encode('ascii', 'ignore').decode()[:60]}.{digest}.{kind}-"
 
@@ -150,10 +151,10 @@ def _siblings(dest: Path, kind: str) -> list[Path]:
 
 
 def _lock(folder: Path) -> int | None:
-    """Return a descriptor that holds the folder's lock, None when another writer holds it or it is gone."""
+    """Return a descriptor with the folder's lock; None when another writer holds it or the folder is gone."""
     try:
         import fcntl
-    except ImportError:  # pragma: no cover - Windows has no such lock; left-overs stay until removed by hand
+    except ImportError:  # pragma: no cover - Windows has no such lock; remains stay until the user removes them
         return None
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -170,7 +171,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _recover(dest: Path) -> None:
-    """Finish what a killed writer left: put an old bundle back that was moved aside, remove half-written siblings."""
+    """Clean up after a killed writer: move an old bundle back that was moved aside, remove incomplete siblings."""
     for aside in _siblings(dest, "old"):
         if not os.path.lexists(dest) and is_bundle(aside):
             aside.rename(dest)
@@ -185,12 +186,12 @@ def _recover(dest: Path) -> None:
 
 @contextlib.contextmanager
 def _workspace(dest: Path) -> Iterator[Path]:
-    """Yield a new locked sibling of `dest`, and remove whatever has its name at the end."""
+    """Yield a new locked sibling of `dest`; at the end, remove whatever has its name."""
     prefix = _prefix(dest, "new")
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=dest.parent))
         descriptor = _lock(folder)
-        # Another writer's clean-up may have taken the folder before it was locked.
+        # Another writer's clean-up may have removed the folder before it was locked.
         if descriptor is not None or sys.platform == "win32":
             break
     try:
@@ -226,11 +227,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-# -- the one step ------------------------------------------------------------------------------------------------------
+# -- the rename --------------------------------------------------------------------------------------------------------
 
 
 def _move(folder: Path, dest: Path, force: bool) -> None:
-    # mkdtemp makes folders that only their owner can read; a bundle is made to be handed on.
+    # mkdtemp creates folders that only their owner can read; a bundle is meant for others.
     folder.chmod(0o777 & ~_umask())
     try:
         folder.rename(dest)
@@ -238,14 +239,14 @@ def _move(folder: Path, dest: Path, force: bool) -> None:
     except OSError as error:
         if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
             raise
-    # Looked at again: another process may have put something there since the first look.
+    # Checked again: another process may have written something there in the meantime.
     require_replaceable(dest, force)
     if _exchange(folder, dest):
         return
     aside = Path(tempfile.mkdtemp(prefix=_prefix(dest, "old"), dir=dest.parent))
     dest.rename(aside)
     folder.rename(dest)
-    # Its manifest first: what is left by a kill from here on must not pass for a bundle.
+    # The manifest first: if the process is killed from here on, the remains must not look like a bundle.
     (aside / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
 
@@ -257,7 +258,7 @@ def _umask() -> int:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one system call; return False where the system or the file system cannot."""
+    """Exchange two folders in one system call; return False where the system does not support it."""
     if sys.platform != "linux":
         return False
     try:

@@ -31,8 +31,9 @@ def register(app: typer.Typer) -> None:
 
 def doctor(json_: bool = arguments.JSON) -> int:
     """Report which vendor tools and packages are installed, and how to get the others."""
-    from edgepack.bundle.aar import JAVAC, KOTLINC
     from edgepack.bundle.adb import ADB
+    from edgepack.bundle.languages.java import JAVAC
+    from edgepack.bundle.languages.kotlin import KOTLINC
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
     from edgepack.convert.importers import registry as importers

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgepack.bundle.names import file_stem, jvm_segment
+from edgepack.bundle.languages.jvm import jvm_segment
+from edgepack.bundle.names import file_stem
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler

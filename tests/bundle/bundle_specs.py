@@ -1,4 +1,4 @@
-"""Bundle specs for tests: made from real model files with the real runtime, or from a tiny model written here."""
+"""Bundle specs for tests: from real model files with the real runtime, or from a tiny model defined here."""
 
 import hashlib
 import platform
@@ -36,7 +36,7 @@ TITLES = {"cpu": "CPU", "edgetpu": "Coral Edge TPU", "android-gpu": "Android GPU
 
 
 def profile_of(target: str, **changes: Any) -> TargetProfile:
-    """Return a small profile with a target's bundle rule: what a bundle says must not depend on op tables."""
+    """Return a small profile with a target's bundle rule: the contents of a bundle must not depend on op tables."""
     compiler = {"edgetpu": CompilerRule("edgetpu"), "hexagon": CompilerRule("qnn")}.get(target)
     profile = TargetProfile(
         id=target,
@@ -74,7 +74,7 @@ def random_cases(inputs: tuple[TensorSpec, ...], count: int, seed: int = 0) -> l
 
 
 def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = None, **changes: Any) -> BundleSpec:
-    """Return the spec of a model's bytes, golden outputs made by the real runtime."""
+    """Return the spec of a model's bytes, with golden outputs from the real runtime."""
     model = read_model(data)
     inputs = tuple(tensor_spec(info) for info in model_inputs(model))
     outputs = tuple(tensor_spec(info) for info in model_outputs(model))
@@ -151,7 +151,7 @@ def tiny_spec(target: str, **changes: Any) -> BundleSpec:
 
 
 def spec_of_file(path: Path, target: str, **changes: Any) -> BundleSpec:
-    """Return the spec of a model file, with the file that the real Edge TPU compiler made of it where there is one."""
+    """Return the spec of a model file, with the output of the real Edge TPU compiler where there is one."""
     compiled = path.with_name(f"{path.stem}_edgetpu.tflite")
     changes.setdefault("name", path.stem)
     name = changes.pop("name")

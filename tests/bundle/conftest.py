@@ -15,7 +15,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def make_spec(shared_models: Path) -> Callable[..., BundleSpec]:
-    """Return a function that makes a spec of a file under the shared models for a target."""
+    """Return a function that creates the spec of a file under the shared models for a target."""
 
     def make(file: str, target: str, **changes: object) -> BundleSpec:
         return spec_of_file(shared_models / file, target, **changes)

@@ -97,7 +97,7 @@ def self_test_program(loader: Loader, program: Path) -> Path:
 
 
 def checked(done: subprocess.CompletedProcess[str]) -> None:
-    """Fail with what the compiler said."""
+    """Fail with the compiler's output."""
     assert done.returncode == 0, done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Runs a generated Android loader on a JVM: a stand-in Interpreter replays what the real runtime gave."""
+"""Runs a generated Android loader on a JVM: a stand-in Interpreter replays the real runtime's outputs."""
 
 import os
 import subprocess
@@ -53,9 +53,9 @@ def record(tflite: bytes, samples: Sequence[Arrays]) -> Recording:
 
 
 def write_recording(folder: Path, recording: Recording, spec: BundleSpec, pictures: int) -> None:
-    """Write the runs, pictures, golden cases and timed runs: the order in which the driver makes the loader run."""
+    """Write the runs, images, golden cases and timed runs in the order in which the driver runs them."""
     golden = [list(case.outputs) for case in spec.golden.cases]
-    # What a picture gives does not matter: its input is what is looked at.
+    # The result of an image does not matter: the test looks at its input.
     replayed = [*recording.outputs, *[golden[0]] * pictures, *golden, *[golden[0]] * TIMED]
     for number, outputs in enumerate(replayed):
         run = folder / str(number)
@@ -78,7 +78,7 @@ def write_archive(files: Mapping[str, bytes], path: Path) -> None:
 
 
 def compile_standins(kotlin: Kotlin, output: Path) -> Path:
-    """Compile what stands in for Android and the runtime, and the driver."""
+    """Compile the stand-ins for Android and the runtime, and the driver."""
     sources = sorted(str(path) for kind in ("replay", "driver") for path in (STANDINS / kind).rglob("*.java"))
     jars = os.pathsep.join(str(jar) for jar in kotlin.classpath if "android-all" not in jar.name)
     subprocess.run(["javac", "-d", str(output), "-cp", jars, *sources], check=True, timeout=120)

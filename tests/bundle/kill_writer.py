@@ -18,7 +18,7 @@ _STEPS = ("open", "os.", "shutil.", "tempfile.", "ctypes.call_function", "ctypes
 
 
 def without_exchange(module: ModuleType) -> None:
-    """Make the file system look like one that cannot exchange two folders."""
+    """Simulate a file system that does not support the exchange of two folders."""
     module._exchange = lambda one, other: False  # type: ignore[attr-defined]
 
 
@@ -46,7 +46,7 @@ def killed_at(step: int, files: dict[str, bytes], dest: Path) -> str:
 
 
 def state(folder: Path, versions: dict[str, dict[str, bytes]]) -> str:
-    """Return which version stands there, `absent` or `mixture`."""
+    """Return which version is there, `absent` or `mixture`."""
     if not folder.exists():
         return "absent"
     actual = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -54,7 +54,7 @@ def state(folder: Path, versions: dict[str, dict[str, bytes]]) -> str:
 
 
 def main() -> None:
-    """Kill at each step in turn, until one run is not killed any more; report what the destination is after each.
+    """Kill at each step in turn, until a run completes; report the state of the destination after each.
 
     With `tidy` each run starts without left-overs, so that step N is the same step every time; without, each run begins
     with removing what the last one left and is killed in that too.

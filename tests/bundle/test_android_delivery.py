@@ -13,7 +13,10 @@ import pytest
 from bundle_specs import spec_of, tiny_spec
 from kotlin_tools import Kotlin, find_kotlin
 
-from edgepack.bundle.aar import CLASSPATH, JAVAC, KOTLINC, pack, with_classes
+from edgepack.bundle.aar import CLASSPATH, with_classes
+from edgepack.bundle.archive import pack
+from edgepack.bundle.languages.java import JAVAC
+from edgepack.bundle.languages.kotlin import KOTLINC
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, ModelFile
 from edgepack.bundle.verify import verify
@@ -34,7 +37,7 @@ def archive_of(spec: BundleSpec) -> zipfile.ZipFile:
 
 
 def test_an_ai_pack_has_a_folder_per_chip_and_the_fallback() -> None:
-    """Each chip and `other` have the model that runs anywhere; what was compiled for a chip is in its folder only."""
+    """Each chip and `other` have the model that runs anywhere; a file compiled for a chip is in its folder only."""
     host = ModelFile("host", "tiny.tflite", b"host")
     compiled = ModelFile("compiled", "tiny_Qualcomm_SM8650.tflite", b"compiled")
     spec = tiny_spec(
@@ -54,7 +57,7 @@ def test_an_ai_pack_has_a_folder_per_chip_and_the_fallback() -> None:
 
 
 def test_device_targeting_selects_each_chip_under_both_makers() -> None:
-    """The configuration has one group per chip, named as its folder, with a selector for each name of the maker."""
+    """The configuration has one group per chip, named like its folder, with a selector per name of the manufacturer."""
     files = render(tiny_spec("hexagon", delivery="ai-pack", socs=("SM8550", "SM8650")))
     root = ElementTree.fromstring(files["android/tiny-model-2-0-pack/device_targeting_configuration.xml"])
     found = {
@@ -76,12 +79,12 @@ def test_an_ai_pack_without_chips_is_the_fallback_alone() -> None:
 @pytest.mark.parametrize("soc", ["../SM8550", "", "SM 8550", "SM8550#", "a/b"])
 def test_a_chip_that_is_no_name_is_refused(soc: str) -> None:
     """A chip's name goes into paths: anything else than letters, digits and '_' is refused."""
-    with pytest.raises(BundleError, match="is no chip for an AI pack"):
+    with pytest.raises(BundleError, match="is not a valid chip for an AI pack"):
         render(tiny_spec("hexagon", delivery="ai-pack", socs=(soc,)))
 
 
 def test_deliveries_that_do_not_exist_are_refused() -> None:
-    """An unknown delivery, and one for a Linux bundle, is an error that says what is possible."""
+    """An unknown delivery, and one for a Linux bundle, is an error with the possible values."""
     with pytest.raises(BundleError, match="expected module or ai-pack or aar, got 'apk'"):
         render(tiny_spec("hexagon", delivery="apk"))
     with pytest.raises(BundleError, match="Linux, which has no delivery 'aar'"):
@@ -90,7 +93,7 @@ def test_deliveries_that_do_not_exist_are_refused() -> None:
 
 @pytest.mark.parametrize("delivery", ["ai-pack", "aar"])
 def test_such_a_bundle_is_written_and_verified(delivery: str, tmp_path: Path) -> None:
-    """What is rendered can be written, its manifest vouches for every file, and its model answers its vectors."""
+    """The rendered bundle can be written, its manifest lists every file, and its model reproduces its vectors."""
     tflite = (Path(__file__).resolve().parents[1] / "data" / "digits_float.tflite").read_bytes()
     spec = spec_of(tflite, "digits", "hexagon", delivery=delivery, socs=("SM8550",))
     write(render(spec), tmp_path / "bundle")
@@ -141,7 +144,7 @@ def test_archives_of_the_same_spec_are_the_same() -> None:
 
 
 def test_without_a_compiler_the_archive_has_assets_and_the_module_the_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing can be compiled the bundle says what is missing and still carries the loader as sources."""
+    """Without a compiler the bundle names what is missing and contains the loader's sources."""
     monkeypatch.delenv(CLASSPATH, raising=False)
     monkeypatch.delenv(KOTLINC.variable, raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
@@ -248,7 +251,7 @@ def test_artifacts_that_do_not_fit_are_an_error(
     compilers("java")
     android = [entry for entry in os.environ[CLASSPATH].split(os.pathsep) if "android-all" in entry]
     monkeypatch.setenv(CLASSPATH, os.pathsep.join(android))
-    with pytest.raises(BundleError, match="the loader does not compile: javac ended with 1") as caught:
+    with pytest.raises(BundleError, match="the loader does not compile: javac exited with code 1") as caught:
         with_classes(tiny_spec("android-gpu", delivery="aar", language="java"))
     assert "class Interpreter" in caught.value.details["log_tail"]
     assert "edgepack-aar-" not in caught.value.details["log_tail"]

@@ -1,4 +1,4 @@
-"""The generated Android loaders run: on a JVM, with a stand-in for the runtime that replays what the real one gave."""
+"""The generated Android loaders run: on a JVM, with a stand-in that replays the real runtime's outputs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -59,7 +59,7 @@ def real_samples(tflite: bytes) -> list[list[np.ndarray]]:
 
 
 def make(name: str, models: Path | None, package: str) -> tuple[BundleSpec, list[list[np.ndarray]]]:
-    """Return the spec of one of `MODELS`, each for another kind of target, and what to run it on."""
+    """Return the spec of one of `MODELS`, each for another kind of target, and its samples."""
     changes = {"android_package": package}
     if name.startswith("digits"):
         tflite, samples = digits(name.partition("-")[2])
@@ -133,7 +133,7 @@ def run(
     models: dict[str, tuple[BundleSpec, list[list[np.ndarray]]]],
     tmp_path: Path,
 ) -> Run:
-    """Return a function that runs a model's loader and gives spec, recording, the runs' folder and what was printed."""
+    """Return a function that runs a model's loader and returns spec, recording, the runs' folder and the output."""
 
     def one(
         name: str,
@@ -157,7 +157,7 @@ def run(
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_runtime_gets_what_python_gives_it(run: Run, name: str, language: str) -> None:
-    """From the same real values the loader hands over, byte for byte, what Python does; its self-test too."""
+    """From the same real values the loader passes the same bytes to the runtime as Python; so does its self-test."""
     spec, recording, folder, _ = run(name, language)
     assert (folder / "model.bin").read_bytes() == spec.host.data
     golden = [list(case.inputs) for case in spec.golden.cases]
@@ -170,7 +170,7 @@ def test_the_runtime_gets_what_python_gives_it(run: Run, name: str, language: st
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", MODELS)
 def test_results_are_those_of_python(run: Run, name: str, language: str) -> None:
-    """What the app reads equals, to the last bit, what Python makes of the same raw outputs; the self-test agrees."""
+    """The app's results equal Python's from the same raw outputs, bit for bit; the self-test agrees."""
     spec, recording, folder, printed = run(name, language)
     for number, arrays in enumerate(recording.results):
         for position, array in enumerate(arrays):
@@ -199,7 +199,7 @@ def test_the_best_labels_come_first(run: Run, language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", ["digits-int8", "mobilenet"])
 def test_pictures_become_what_python_makes_of_them(run: Run, name: str, language: str, tmp_path: Path) -> None:
-    """A Bitmap of any size, grey or colour, reaches the runtime byte for byte as the build's own reader makes it."""
+    """A Bitmap of any size, grey or colour, reaches the runtime with the same bytes as from the build's own reader."""
     generator = np.random.default_rng(3)
     images, described = [], []
     for number, (width, height, config) in enumerate(PICTURES):

@@ -73,7 +73,7 @@ def test_self_test_reproduces_the_vectors(
 
 
 def test_self_test_can_fail(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """A model that gives other numbers than its vectors ends with 1 and says which output is how far off."""
+    """A model that does not reproduce its vectors exits with 1 and the difference of each output."""
     bundle = write_tree(render(make_spec(KWS, "cpu")), tmp_path / "bundle")
     output = next(bundle.glob("linux/src/*/data/golden/case_1/output_0.bin"))
     changed = np.frombuffer(output.read_bytes(), np.int8).copy()
@@ -107,7 +107,7 @@ def test_without_edge_tpu_the_host_model_runs_and_says_why(
 def test_a_wrong_library_is_a_reason_not_a_crash(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, source: str
 ) -> None:
-    """A libedgetpu that is none, or finds no device, is a step down like a missing one."""
+    """A library that is not libedgetpu, or that finds no device, leads to the CPU like a missing one."""
     code = {
         "": "int nothing;",
         "wrong-device": "void *tflite_plugin_create_delegate(char **k, char **v, long n, void (*e)(const char *))"
@@ -129,7 +129,7 @@ def test_a_wrong_library_is_a_reason_not_a_crash(
 def test_values_go_in_and_come_out_real(
     make_spec: Callable[..., BundleSpec], load: Callable[[BundleSpec], ModuleType], shared_models: Path
 ) -> None:
-    """run() takes real numbers by name, gives real numbers by name, and equals the raw runtime with the same scales."""
+    """run() accepts and returns real numbers by name, and equals the raw runtime with the same scales."""
     spec = make_spec(SPLIT, "cpu")
     package = load(spec)
     generator = np.random.default_rng(1)
@@ -178,7 +178,7 @@ def test_quantizes_bit_for_bit_as_the_runtime(
 def test_wrong_values_are_refused_with_what_was_expected(
     make_spec: Callable[..., BundleSpec], load: Callable[[BundleSpec], ModuleType]
 ) -> None:
-    """Shapes, types and NaN are told apart by name, expected and got."""
+    """Wrong shapes, types and NaN are errors with the input's name, expected and actual values."""
     package = load(make_spec(KWS, "cpu"))
     model = package.KwsReferenceInt8()
     with pytest.raises(ValueError, match=r"'input_1': expected shape \[1, 49, 10, 1\], got \[49\]"):
@@ -225,7 +225,7 @@ def test_a_runtime_for_another_numpy_says_what_to_install(make_spec: Callable[..
 
 @pytest.mark.parametrize("form", ["npy", "npz"])
 def test_files_run_from_the_command_line(make_spec: Callable[..., BundleSpec], tmp_path: Path, form: str) -> None:
-    """`python -m NAME FILE` takes one .npy per input or one .npz, prints each output and saves them all."""
+    """`python -m NAME FILE` accepts one .npy per input or one .npz, prints each output and saves them all."""
     spec = make_spec(SPLIT, "cpu")
     bundle = write_tree(render(spec), tmp_path / "bundle")
     arrays = [np.full(tensor.shape, 0.25, np.float32) for tensor in spec.inputs]
@@ -252,7 +252,7 @@ def test_files_run_from_the_command_line(make_spec: Callable[..., BundleSpec], t
 def test_pictures_run_from_the_command_line(
     shared_models: Path, tmp_path: Path, size: tuple[int, int], grey: bool
 ) -> None:
-    """`python -m NAME image.png` gives what the real runtime makes of the picture as the build reads it; top-k too."""
+    """`python -m NAME image.png` gives the real runtime's result for the image as the build reads it, and its top-k."""
     from PIL import Image
 
     known = Preprocess((123.7, 116.3, 103.5), (127.5, 126.0, 125.0))
@@ -284,13 +284,13 @@ def test_pictures_run_from_the_command_line(
 
 
 def test_pictures_that_cannot_be_read(shared_models: Path, tmp_path: Path) -> None:
-    """No picture, an input that takes none and a missing Pillow are said in a sentence, exit 2."""
+    """An unreadable image, an input that accepts none and a missing Pillow are one sentence and exit 2."""
     spec = spec_of((shared_models / MOBILENET).read_bytes(), "net", "cpu")
     known = replace(spec, inputs=(replace(spec.inputs[0], preprocessing={"mean": 0.0, "std": 1.0}),))
     bundle = write_tree(render(known), tmp_path / "bundle")
     (tmp_path / "text.jpg").write_text("no picture")
     done = run(bundle, tmp_path / "text.jpg")
-    assert done.returncode == 2 and "no picture that can be read" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "not a readable image" in done.stderr and "Traceback" not in done.stderr
     # A package of that name without anything in it stands for a missing one.
     (tmp_path / "hidden" / "PIL").mkdir(parents=True)
     (tmp_path / "hidden" / "PIL" / "__init__.py").write_text("")

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from bundle_specs import TEMPLATES, profile_of, tiny_spec
 
+from edgepack.bundle.languages.python import python_package
+from edgepack.bundle.languages.registry import loader_languages
 from edgepack.bundle.render import render
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, Golden, ModelFile, TensorSpec
@@ -48,13 +50,13 @@ def with_picture(spec: BundleSpec) -> BundleSpec:
 
 
 def in_segments(spec: BundleSpec) -> BundleSpec:
-    """Return the spec with two segments and a file that was co-compiled in place of the compiled file."""
+    """Return the spec with two segments and a co-compiled file instead of the compiled file."""
     names = {"segment": ("tiny_segment_0_of_2", "tiny_segment_1_of_2"), "co-compiled": ("other",)}
     files = [ModelFile(role, f"{n}_edgetpu.tflite", n.encode()) for role, found in names.items() for n in found]
     return replace(spec, models=(spec.host, *files), runs=files[0].filename)
 
 
-#: Bundles besides the targets' own whose text is reviewed.
+#: Bundles with reviewed texts besides those of the targets.
 VARIANTS = {
     "cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java")),
     "edgetpu-segments": in_segments(with_picture(tiny_spec("edgetpu"))),
@@ -62,10 +64,30 @@ VARIANTS = {
 }
 
 
+def copied_files(spec: BundleSpec) -> dict[str, bytes]:
+    """Return the files of the loaders that are copied unrendered, by path in the bundle, as the templates have them."""
+    files = {}
+    for language in loader_languages(spec):
+        for path in language.folder.rglob("*"):
+            if path.is_file() and path.suffix not in {".j2", ".pyc"} and path.name != "__data__":
+                place = path.relative_to(language.folder).as_posix().replace("__package__", python_package(spec.name))
+                files[place] = path.read_bytes()
+    return files
+
+
 @pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
-    """Every text of every bundle is what was reviewed; --update-golden writes what is rendered now."""
-    actual = text_files(render(VARIANTS[target] if target in VARIANTS else tiny_spec(target)))
+    """Every rendered text of every bundle is the reviewed one; --update-golden writes what is rendered now.
+
+    Files that are copied are compared with their originals instead: with the template, or with the bundle's golden/.
+    """
+    spec = VARIANTS[target] if target in VARIANTS else tiny_spec(target)
+    files = render(spec)
+    copies = copied_files(spec)
+    assert {path: files.get(path) for path in copies} == copies
+    index = [path for path in files if path.endswith("/golden/index.json")]
+    assert index and all(files[path] == files["golden/index.json"] for path in index)
+    actual = text_files({path: data for path, data in files.items() if path not in {*copies, *index}})
     folder = GOLDEN / target
     if request.config.getoption("--update-golden", default=False):
         for old in [path for path in folder.rglob("*") if path.is_file()]:
@@ -79,10 +101,10 @@ def test_golden_text(target: str, request: pytest.FixtureRequest) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert sorted(actual) == sorted(expected), (
-        "files come or go: pytest tests/bundle --update-golden, then review the diff"
+        "the set of files changed: run pytest tests/bundle --update-golden, then review the diff"
     )
     for path, text in actual.items():
-        assert text == expected[path], f"{path} changed: pytest tests/bundle --update-golden, then review the diff"
+        assert text == expected[path], f"{path} changed: run pytest tests/bundle --update-golden, then review the diff"
 
 
 @pytest.mark.parametrize("target", sorted(TEMPLATES))
@@ -107,7 +129,7 @@ def test_manifest_vouches_for_every_file(target: str) -> None:
 
 @pytest.mark.parametrize("target", sorted(TEMPLATES))
 def test_loader_has_its_own_model_and_vectors(target: str) -> None:
-    """The loader's folder holds byte for byte what model/ and golden/ hold, so that it can be moved away."""
+    """The loader's folder has the bytes of model/ and golden/, so that it can be moved away."""
     files = render(tiny_spec(target))
     inside = {path: data for path, data in files.items() if path.startswith(("linux/", "android/"))}
     for path in ("model/tiny.tflite", "golden/case_0/input_0.bin", "golden/index.json"):
@@ -120,7 +142,7 @@ def test_loader_has_its_own_model_and_vectors(target: str) -> None:
 @pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 @pytest.mark.parametrize("evil", EVIL)
 def test_hostile_names_stay_text(target: str, evil: str) -> None:
-    """A name made to escape a string, comment, path or template is only ever text in every language."""
+    """A name meant to escape a string, comment, path or template stays text in every language."""
     spec = VARIANTS[target] if target in VARIANTS else tiny_spec(target)
     hostile = replace(
         spec,
@@ -190,14 +212,14 @@ def _without_strings(line: str) -> str:
     ],
 )
 def test_readme_says_what_is_wrong_first(target: str, changes: dict[str, object], says: str) -> None:
-    """An uncompiled model, random calibration and the build's warnings stand in the README as warnings."""
+    """An uncompiled model, random calibration and the build's warnings appear in the README as warnings."""
     readme = render(tiny_spec(target, **changes))["README.md"].decode()
     line = next(line for line in readme.splitlines() if line.startswith("> **Warning:**") and says in line)
     assert line
 
 
 def test_readme_says_a_thing_once() -> None:
-    """A build warning with the compiler's reason does not repeat what the README says already; others stay."""
+    """A build warning with the compiler's reason is not repeated in the README; others stay."""
     reason = "edgetpu_compiler is not installed"
     warnings = (f"not compiled: {reason}", "output 'scores' is one value")
     spec = tiny_spec("edgetpu", compile=CompileSpec("skipped", reason=reason), warnings=warnings)
@@ -206,12 +228,12 @@ def test_readme_says_a_thing_once() -> None:
 
 
 def test_readme_of_a_good_bundle_warns_of_nothing() -> None:
-    """No warning appears where nothing is wrong."""
+    """A valid bundle has no warning."""
     assert "Warning" not in render(tiny_spec("edgetpu"))["README.md"].decode()
 
 
 def test_a_plugin_brings_its_own_template(tmp_path: Path) -> None:
-    """A target's own templates/ folder is used, may fill path placeholders and may include edgepack's shared pieces."""
+    """A target's own templates/ folder is used, may use path placeholders and may include edgepack's shared pieces."""
     folder = tmp_path / "templates" / "board"
     (folder / "src" / "__package__").mkdir(parents=True)
     (folder / "src" / "__package__" / "name.h.j2").write_text(
@@ -237,19 +259,19 @@ def test_a_broken_template_is_one_clear_error(tmp_path: Path, text: str) -> None
 @pytest.mark.parametrize("template", ["nothing", "..", "linux/linux", ""])
 def test_an_unknown_template_is_refused(template: str) -> None:
     """A template that does not exist, or is no plain name, is named in the error."""
-    with pytest.raises(BundleError, match="asks for the bundle template"):
+    with pytest.raises(BundleError, match="requests the bundle template"):
         render(tiny_spec("cpu", profile=profile_of("cpu", bundle=BundleRule(template))))
 
 
 @pytest.mark.parametrize("filename", ["../a.tflite", "a/b.tflite", "", ".hidden", "a b.tflite", "tiny.tflite\n"])
 def test_model_file_names_are_plain(filename: str) -> None:
     """A model file's name cannot lead out of model/."""
-    with pytest.raises(BundleError, match="no name for a model file"):
+    with pytest.raises(BundleError, match="not a valid name for a model file"):
         render(tiny_spec("cpu", models=(ModelFile("main", filename, b""),), runs=filename))
 
 
 def test_types_that_a_loader_cannot_hold_are_refused() -> None:
-    """float16 outputs have no Java type, strings no loader at all: an error says which tensor and what is expected."""
+    """float16 outputs have no Java type, strings no loader at all: the error has the tensor and the expected types."""
     spec = tiny_spec("android-gpu", outputs=(TensorSpec("half", "h", (1, 3), "FLOAT16"),))
     with pytest.raises(BundleError, match=r"'half'.*FLOAT16"):
         render(spec)
@@ -308,7 +330,7 @@ def test_a_target_without_accelerator_can_be_moved() -> None:
     ],
 )
 def test_inputs_that_take_pictures(changes: dict[str, object], takes: bool) -> None:
-    """A Bitmap is taken where shape, type and preprocessing say what to make of it, nowhere else."""
+    """A Bitmap is accepted only where shape, type and preprocessing define its conversion."""
     spec = with_picture(tiny_spec("android-gpu"))
     spec = replace(spec, inputs=(replace(spec.inputs[0], **changes), spec.inputs[1]), golden=Golden("x", "y", ()))
     files = render(spec)
@@ -323,7 +345,7 @@ def gradle_of(spec: BundleSpec) -> str:
 
 
 def test_the_runtime_library_is_chosen_by_the_profile() -> None:
-    """LiteRT, whose libraries have 16 KB pages, unless [bundle.options] says otherwise; versions can be overridden."""
+    """LiteRT, whose libraries have 16 KB pages, unless [bundle.options] overrides it; versions can be overridden."""
     assert '"com.google.ai.edge.litert:litert:1.4.0"' in gradle_of(tiny_spec("hexagon"))
     assert "org.tensorflow" not in gradle_of(tiny_spec("hexagon"))
     options = {"runtime": "tensorflow-lite", "tensorflow_lite": "2.17.0"}

@@ -49,7 +49,7 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace_file(bundle: Path, path: str, data: bytes) -> None:
-    """Change a file and let the manifest vouch for it."""
+    """Change a file and its hash in the manifest."""
     (bundle / path).write_bytes(data)
     edit(bundle, lambda manifest: manifest["files"].update({path: sha256(data)}))
 
@@ -81,11 +81,11 @@ def test_any_changed_byte_is_found(bundle: Path, path: str) -> None:
     data = bytearray((bundle / path).read_bytes())
     data[-1] ^= 1
     (bundle / path).write_bytes(bytes(data))
-    assert any(line.startswith(f"{path}: was changed") for line in problems(bundle))
+    assert any(line.startswith(f"{path}: was modified") for line in problems(bundle))
 
 
 def test_missing_and_extra_files_are_found(bundle: Path) -> None:
-    """A file that went and a file that came are both named, with what to do."""
+    """A missing and an additional file are both named, with a fix."""
     (bundle / "golden/case_1/input_2.bin").unlink()
     (bundle / "linux/src/evil.py").write_text("import os")
     result = verify(bundle)
@@ -109,7 +109,7 @@ def test_wrong_golden_outputs_are_found(bundle: Path) -> None:
 
 
 def test_another_machine_allows_one_step(bundle: Path) -> None:
-    """Vectors made on another kind of machine may differ by one step of the scale, not by two."""
+    """Vectors from another processor may differ by one scale step, not by two."""
     index = json.loads((bundle / "golden/index.json").read_bytes())
     index["machine"] = "another"
     replace_file(bundle, "golden/index.json", to_json_bytes(index))
@@ -124,7 +124,7 @@ def test_another_machine_allows_one_step(bundle: Path) -> None:
 
 
 def test_a_bundle_cannot_loosen_its_own_tolerance(bundle: Path) -> None:
-    """A golden index that allows everything is held to the usual tolerance."""
+    """A golden index cannot raise the usual tolerance."""
     index = json.loads((bundle / "golden/index.json").read_bytes())
     index["tolerance"]["same"] = {"steps": 255, "relative": 1e9}
     replace_file(bundle, "golden/index.json", to_json_bytes(index))
@@ -148,15 +148,15 @@ def test_a_bundle_cannot_loosen_its_own_tolerance(bundle: Path) -> None:
         (lambda m: m["files"].update({"../../../etc/passwd": "0" * 64}), "expected paths inside the bundle"),
         (lambda m: m["files"].update({"/etc/passwd": "0" * 64}), "expected paths inside the bundle"),
         (lambda m: m["files"].update({"a\\..\\b": "0" * 64}), "expected paths inside the bundle"),
-        (lambda m: m["inputs"][1].update(scale=0.5), "the manifest says scale 0.5, the model 0.0078125"),
-        (lambda m: m["outputs"][0].update(shape=[1, 9]), "the manifest says shape [1, 9], the model [1, 8, 8, 1]"),
-        (lambda m: m["inputs"][2].update(name="x"), "the manifest says name x, the model inputs/rnn2"),
+        (lambda m: m["inputs"][1].update(scale=0.5), "the manifest has scale 0.5, the model 0.0078125"),
+        (lambda m: m["outputs"][0].update(shape=[1, 9]), "the manifest has shape [1, 9], the model [1, 8, 8, 1]"),
+        (lambda m: m["inputs"][2].update(name="x"), "the manifest has name x, the model inputs/rnn2"),
         (lambda m: m["outputs"].pop(), "outputs: the manifest lists 4, the model has 5"),
         (lambda m: m["model"]["files"][0].update(sha256="0" * 64), "expected one sha256, got two"),
     ],
 )
 def test_a_manifest_that_lies_is_found(bundle: Path, change: Callable[[dict[str, Any]], object], says: str) -> None:
-    """Every part of the manifest is held against its shape, the files and the model."""
+    """Every part of the manifest is compared with its schema, the files and the model."""
     edit(bundle, change)
     found = problems(bundle)
     assert any(says in line for line in found), found
@@ -164,7 +164,7 @@ def test_a_manifest_that_lies_is_found(bundle: Path, change: Callable[[dict[str,
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": NaN}', b'"x"'])
 def test_a_manifest_that_is_no_manifest(bundle: Path, text: bytes) -> None:
-    """Whatever stands in manifest.json, the answer is a problem and no traceback."""
+    """Any contents of manifest.json give a problem, never a traceback."""
     (bundle / "manifest.json").write_bytes(text)
     result = verify(bundle)
     assert result.problems and all(problem.path == "manifest.json" for problem in result.problems)
@@ -182,7 +182,7 @@ def test_a_pipe_does_not_hang(bundle: Path) -> None:
     """A named pipe in a file's place is a problem, not a wait without end."""
     (bundle / "README.md").unlink()
     os.mkfifo(bundle / "README.md")
-    assert any(line.startswith("README.md: expected a plain file") for line in problems(bundle))
+    assert any(line.startswith("README.md: expected a regular file") for line in problems(bundle))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_pipe_does_not_hang(bundle: Path) -> None:
     ],
 )
 def test_hostile_golden_vectors_take_no_memory(bundle: Path, key: str, value: object) -> None:
-    """Sizes and types of golden vectors are held against the files before anything is allocated."""
+    """Sizes and types of golden vectors are compared with the files before memory is allocated."""
     index = json.loads((bundle / "golden/index.json").read_bytes())
     index["cases"][0]["inputs"][0][key] = value
     replace_file(bundle, "golden/index.json", to_json_bytes(index))
@@ -208,7 +208,7 @@ def test_hostile_golden_vectors_take_no_memory(bundle: Path, key: str, value: ob
 
 @pytest.mark.parametrize("cut", [0, 4, 20, 500, 1500])
 def test_a_truncated_model_is_found(bundle: Path, cut: int) -> None:
-    """A model cut short anywhere is a problem of that file, also where the manifest vouches for it."""
+    """A model cut short anywhere is a problem of that file, even if the manifest has its hash."""
     data = (bundle / "model/model.tflite").read_bytes()[:cut]
     replace_file(bundle, "model/model.tflite", data)
     edit(bundle, lambda m: m["model"]["files"][0].update(sha256=sha256(data), bytes=len(data)))
@@ -216,25 +216,25 @@ def test_a_truncated_model_is_found(bundle: Path, cut: int) -> None:
 
 
 def test_a_model_that_kills_the_runtime_is_contained(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the runtime dies on a model, the bundle has a problem and the caller lives."""
+    """When the runtime crashes on a model, the bundle has a problem and the caller continues."""
     call = Worker.call
 
-    def crash(self: Worker, function: str, /, *args: Any, **kwargs: Any) -> Any:
-        return call(self, "os:abort", timeout=kwargs["timeout"])
+    def crash(self: Worker, function: str, /, *args: Any, **options: Any) -> Any:
+        return call(self, "os:abort", **options)
 
     monkeypatch.setattr(Worker, "call", crash)
     result = verify(bundle)
-    assert [p.what for p in result.problems] == ["the runtime died on it: signal 6 (SIGABRT)"]
+    assert [p.what for p in result.problems] == ["the replay of the golden vectors failed: signal 6 (SIGABRT)"]
 
 
 def test_a_model_that_takes_too_long_is_stopped(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The golden vectors have a time limit."""
     call = Worker.call
     monkeypatch.setattr(
-        Worker, "call", lambda self, function, *args, timeout: call(self, "time:sleep", 60, timeout=timeout)
+        Worker, "call", lambda self, function, *args, **options: call(self, "time:sleep", 60, **options)
     )
     result = verify(bundle, timeout=1)
-    assert [p.what for p in result.problems] == ["did not answer the golden vectors within 1 s"]
+    assert [p.what for p in result.problems] == ["the replay of the golden vectors exceeded its time limit of 1 s"]
 
 
 def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_what_is_no_bundle_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_bundle_without_vectors_says_so(tmp_path: Path, make_spec: Callable[..., BundleSpec]) -> None:
-    """Without golden vectors nothing runs, and a note says that."""
+    """Without golden vectors the model does not run, and a note says so."""
     spec = make_spec(KWS, "cpu")
     without = type(spec.golden)(spec.golden.machine, spec.golden.runtime, ())
     result = verify(write_tree(render(make_spec(KWS, "cpu", golden=without)), tmp_path / "bundle"))
@@ -255,7 +255,7 @@ def test_a_bundle_without_vectors_says_so(tmp_path: Path, make_spec: Callable[..
 
 
 def test_a_file_that_is_no_model_is_found(tmp_path: Path) -> None:
-    """A bundle whose model is no model has a problem that says so."""
+    """A bundle whose model file is not a model has a problem."""
     result: VerifyResult = verify(write_tree(render(tiny_spec("cpu")), tmp_path / "bundle"))
     assert [problem.path for problem in result.problems] == ["model/tiny.tflite"]
 
@@ -283,6 +283,6 @@ def test_differences(expected: np.ndarray, actual: np.ndarray, quantized: bool, 
 
 
 def test_tolerances_grow_with_the_distance() -> None:
-    """Exact where the vectors were made, one step elsewhere, more on an accelerator."""
+    """Exact where the vectors were computed, one step elsewhere, more on an accelerator."""
     assert TOLERANCES["same"] == Tolerance(0, 1e-5)
     assert TOLERANCES["same"].steps < TOLERANCES["other"].steps < TOLERANCES["accelerator"].steps

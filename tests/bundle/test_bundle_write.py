@@ -1,4 +1,4 @@
-"""Writing: whole or not at all, whatever stands there and whenever the writer is killed."""
+"""Writing is atomic, whatever the destination has and whenever the writer is killed."""
 
 import os
 import pickle
@@ -37,7 +37,7 @@ def other() -> dict[str, bytes]:
 
 
 def test_writes_every_file(tmp_path: Path, one: dict[str, bytes]) -> None:
-    """The folder holds exactly the files, is readable by others, and nothing is left beside it."""
+    """The folder has exactly the files, is readable by others, and nothing is left beside it."""
     write(one, tmp_path / "deep" / "er" / "bundle")
     assert tree(tmp_path / "deep" / "er" / "bundle") == one
     assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["bundle"]
@@ -81,14 +81,14 @@ def test_never_touches_what_is_no_bundle(
     if manifest is not None:
         (dest / "manifest.json").write_text(manifest)
     before = tree(dest)
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         write(one, dest, force=force)
     assert tree(dest) == before
     assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
 
 
 def test_a_file_in_the_way_is_kept(tmp_path: Path, one: dict[str, bytes]) -> None:
-    """A file of that name, or as a parent, gives an error that says what to do."""
+    """A file of that name, or as a parent, is an error with a hint."""
     (tmp_path / "bundle").write_text("mine")
     with pytest.raises(BundleError, match="is a file"):
         write(one, tmp_path / "bundle", force=True)
@@ -98,7 +98,7 @@ def test_a_file_in_the_way_is_kept(tmp_path: Path, one: dict[str, bytes]) -> Non
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path, one: dict[str, bytes]) -> None:
-    """A folder that the user made for it is no obstacle."""
+    """An empty folder that the user created is replaced."""
     (tmp_path / "bundle").mkdir()
     write(one, tmp_path / "bundle")
     assert tree(tmp_path / "bundle") == one
@@ -115,7 +115,7 @@ def test_a_link_to_a_bundle_is_followed(tmp_path: Path, one: dict[str, bytes], o
 @pytest.mark.parametrize("path", ["/etc/x", "../x", "a/../../x", "", "a\\b", "C:x", "a\0b"])
 def test_paths_stay_inside(tmp_path: Path, path: str) -> None:
     """A file whose path leads out of the bundle is refused before anything is written."""
-    with pytest.raises(BundleError, match="no path inside a bundle"):
+    with pytest.raises(BundleError, match="not a path inside a bundle"):
         write({path: b"x"}, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
@@ -124,7 +124,7 @@ def test_paths_stay_inside(tmp_path: Path, path: str) -> None:
     os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written to"
 )
 def test_a_full_disk_is_one_clear_error(tmp_path: Path, one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk refuses halfway, the old bundle stays, nothing is left beside it, and the hint says what to do."""
+    """When writing fails halfway, the old bundle stays, nothing is left beside it, and there is a hint."""
     write(one, tmp_path / "bundle")
     real, count = writer._write_file, 0
 
@@ -215,7 +215,7 @@ def test_killed_at_any_time(tmp_path: Path, one: dict[str, bytes], other: dict[s
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 def test_two_writers_at_once(tmp_path: Path, one: dict[str, bytes], other: dict[str, bytes]) -> None:
-    """Writers of one destination do not remove each other's work: both succeed, and one of the two bundles stands."""
+    """Writers of one destination do not remove each other's work: both succeed, and one of the two bundles stays."""
     program = (
         "import pickle, sys\n"
         "from pathlib import Path\n"

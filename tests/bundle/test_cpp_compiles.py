@@ -12,7 +12,8 @@ import pytest
 from bundle_specs import quantize_model, random_cases, spec_of, tiny_spec, write_tree
 from cpp_tools import link, loader_of, run, runtime_library, self_test_program
 
-from edgepack.bundle import cpp
+from edgepack.bundle.languages.c import c_identifiers
+from edgepack.bundle.names import float32_literal
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
 from edgepack.pipeline.build import build
@@ -82,7 +83,7 @@ def test_digits_bundle_self_tests(tmp_path: Path, target: str, io: str) -> None:
 
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_self_test_can_fail(make_spec: Callable[..., BundleSpec], tmp_path: Path, kind: str) -> None:
-    """A wrong golden vector ends with 1 and says which output is how far off; a short one ends with 2."""
+    """A wrong golden vector exits with 1 and the output's difference; a short one exits with 2."""
     loader = bundle_of(make_spec(KWS, "cpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     output = loader.data / "golden" / "case_1" / "output_0.bin"
@@ -98,7 +99,7 @@ def test_self_test_can_fail(make_spec: Callable[..., BundleSpec], tmp_path: Path
 
 
 def test_a_model_with_state_starts_every_case_afresh(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """An LSTM replays its vectors on TensorFlow Lite; LiteRT's C API takes no such model, and the message says so."""
+    """An LSTM replays its vectors on TensorFlow Lite; LiteRT's C API does not support it, and the message says so."""
     loader = bundle_of(make_spec(LSTM, "cpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     done = run(program, loader.data, "--runtime", runtime_library("tflite"))
@@ -149,11 +150,11 @@ int main(int, char **arguments) {
 def test_typed_run_gives_pythons_numbers(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, file: str, kind: str
 ) -> None:
-    """run() with one parameter per input and one member per output gives, bit for bit, what Python computes."""
+    """run() with one parameter per input and one member per output equals Python's results bit for bit."""
     spec = make_spec(file, "cpu")
     loader = bundle_of(spec, tmp_path / "bundle")
-    inputs = cpp.c_identifiers([tensor.name for tensor in spec.inputs], "input")
-    outputs = cpp.c_identifiers([tensor.name for tensor in spec.outputs], "output")
+    inputs = c_identifiers([tensor.name for tensor in spec.inputs], "input")
+    outputs = c_identifiers([tensor.name for tensor in spec.outputs], "output")
     macro = loader.name.upper()
     source = tmp_path / "consumer.cpp"
     text = CONSUMER.replace(
@@ -207,7 +208,7 @@ enum {{ kSize = {values.size} }};
 static float real[kSize];
 static {dtype.lower()}_t raw[kSize];
 int main(int count, char **arguments) {{
-  const float scale = {cpp.c_float(float(step))};
+  const float scale = {float32_literal(float(step))};
   const engine_tensor tensor = {{"q", "q", ENGINE_{dtype}, kSize, scale, {zero_point}, NULL, 0}};
   FILE *stream = fopen(arguments[count - 2], "rb");
   if (stream == NULL || fread(real, sizeof(float), kSize, stream) != kSize) return 3;

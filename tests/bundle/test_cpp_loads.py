@@ -1,4 +1,4 @@
-"""What the C loader does where something is missing, wrong or doubled: a code and a sentence, never a crash."""
+"""The C loader on missing, wrong or duplicate files and libraries: a code and a sentence, never a crash."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from bundle_specs import quantize_model, spec_of, write_tree
 from cpp_tools import link, loader_of, run, runtime_library, self_test_program
 from edgetpu_library import segmented, standin
 
-from edgepack.bundle.cpp import edgetpu_runtime
+from edgepack.bundle.context import edgetpu_runtime
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, CompileSpec
 
@@ -35,7 +35,7 @@ def bundle_of(spec: BundleSpec, folder: Path) -> cpp_tools.Loader:
 
 
 def test_what_is_missing_is_named(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """No runtime, a library that is none, no data folder, another model's file: exit 2 with what was expected."""
+    """No runtime, a wrong library, no data folder, another model's file: exit 2 with the expected values."""
     loader = bundle_of(make_spec(KWS, "cpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     (tmp_path / "other").mkdir()
@@ -209,7 +209,7 @@ def test_cmake_builds_tests_installs_and_is_found(make_spec: Callable[..., Bundl
 
 
 def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """Library missing, wrong, too old, without device, busy or there: what runs and why is said each time."""
+    """Library missing, wrong, too old, without device, busy or usable: the status has the model and the reason."""
     spec = make_spec(SPLIT, "edgetpu")
     assert spec.compiled is not None
     # The stand-in takes no op, so what it runs must need none of its own.
@@ -254,7 +254,7 @@ def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSp
 def test_a_delegate_that_does_not_take_the_file_is_a_step_down(
     make_spec: Callable[..., BundleSpec], tmp_path: Path
 ) -> None:
-    """A really compiled file whose op no delegate takes falls back to the host file, with TensorFlow Lite's reason."""
+    """A real compiled file whose op no delegate supports falls back to the host file, with TensorFlow Lite's reason."""
     loader = bundle_of(make_spec(SPLIT, "edgetpu"), tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
     path = standin(tmp_path / "lib", '{1, "/usb"}')
@@ -268,7 +268,7 @@ def test_a_delegate_that_does_not_take_the_file_is_a_step_down(
 
 
 def test_without_a_compiled_file_the_host_runs(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """An Edge TPU bundle that was never compiled says so, even with a device there."""
+    """An Edge TPU bundle that was never compiled says so, even with a device connected."""
     spec = make_spec(SPLIT, "edgetpu", compiled=None, compile=CompileSpec("skipped", reason="not installed"))
     loader = bundle_of(spec, tmp_path / "bundle")
     program = self_test_program(loader, tmp_path / "program")
@@ -304,7 +304,7 @@ def test_segments_run_in_order_each_on_its_device(shared_models: Path, tmp_path:
         # Opened anew for each golden case.
         assert found == opened * 3 and done.stderr.count("freed 1") == 9
         assert "FAILED" not in done.stdout and done.stdout.splitlines()[-1].endswith("(tolerance: accelerator)")
-        assert ("3 segments take turns on 2 Edge TPUs" in done.stderr) == (path == two and not device)
+        assert ("3 segments share 2 Edge TPUs" in done.stderr) == (path == two and not device)
     for device, reason in [("usb,pci", "one for each of 3 segments, got 'usb,pci'"), (":0,:1,:2", "no Edge TPU ':2'")]:
         done = run(program, *arguments, "--device", device, LD_LIBRARY_PATH=two)
         assert done.returncode == 0 and "model.tflite on cpu" in done.stderr and reason in done.stderr
@@ -312,7 +312,7 @@ def test_segments_run_in_order_each_on_its_device(shared_models: Path, tmp_path:
 
 
 def test_a_torn_pipeline_is_refused(shared_models: Path, tmp_path: Path) -> None:
-    """Segments in the wrong order are told apart by their tensors' names; the host's model runs."""
+    """Segments in the wrong order are detected by their tensors' names; the host model runs."""
     spec = segmented((shared_models / SPLIT).read_bytes(), 2)
     spec = replace(spec, models=(spec.models[0], spec.models[2], spec.models[1]))
     loader = bundle_of(spec, tmp_path / "bundle")

@@ -1,4 +1,4 @@
-"""`verify --device`: a device's own self-test, what it says, and what of it is written down. adb is a stand-in."""
+"""`verify --device`: a device's self-test, its report, and the recorded figures. adb is a stand-in."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def adb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def report(bundle: Path, **changes: Any) -> dict[str, Any]:
-    """Return what the self-test says of a bundle when all is well, as a device that has a GPU would."""
+    """Return the report of a successful self-test on a device with a GPU."""
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     outputs = [entry["name"] for entry in manifest["outputs"]]
     differences = [
@@ -60,7 +60,7 @@ def report(bundle: Path, **changes: Any) -> dict[str, Any]:
     said = {
         "model_sha256": manifest["model"]["files"][0]["sha256"],
         "accelerator": "GPU",
-        "reasons": ["HTP: this device has no HTP_RUNTIME_FP16"],
+        "reasons": ["HTP: this device does not support HTP_RUNTIME_FP16"],
         "differences": differences,
         "runs": 50,
         "median_ms": 1.625,
@@ -83,7 +83,7 @@ def command(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, di
 def test_figures_go_into_the_manifest_and_nothing_else_changes(
     bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Device, differences and times stand in the manifest; every other byte of the bundle is what it was."""
+    """Device, differences and times are in the manifest; no other byte of the bundle changes."""
     before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
     answer(adb, report(bundle))
     code, document = command(capsys, bundle, "--runs", "50")
@@ -120,13 +120,13 @@ def test_figures_go_into_the_manifest_and_nothing_else_changes(
 
 
 def test_people_read_what_ran_where(bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without --json the device, what ran the model and why, differences and times are said in words."""
+    """Without --json the device, accelerator with reasons, differences and times are printed as text."""
     answer(adb, report(bundle))
     assert run(["verify", str(bundle), "--device"]) == 0
     printed = capsys.readouterr().out
     for text in (
         "device: Google Pixel 8 Pro (Tensor G3, Android 14), ran on GPU",
-        "not on HTP: this device has no HTP_RUNTIME_FP16",
+        "not on HTP: this device does not support HTP_RUNTIME_FP16",
         "golden vectors: 2 run, largest difference 0.0039 (allowed 0.02)",
         "median 1.62 ms, p90 2 ms of 50 runs",
         "verified: ",
@@ -140,14 +140,14 @@ def test_people_read_what_ran_where(bundle: Path, adb: Path, capsys: pytest.Capt
 def test_a_device_that_computes_otherwise_is_exit_7_with_figures(
     bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Differences above what is allowed are named with case, output and size; the manifest is left as it was."""
+    """Differences beyond the tolerance are listed with case, output and size; the manifest is unchanged."""
     before = (bundle / "manifest.json").read_bytes()
     said = report(bundle)
     said["differences"][1]["largest"] = 0.5
     answer(adb, said)
     code, document = command(capsys, bundle)
     assert (code, document["error"]["kind"]) == (7, "bundle")
-    assert "GPU, 1 of 2 outputs differ by more than is allowed: case 1" in document["error"]["message"]
+    assert "GPU, 1 of 2 outputs differ by more than the tolerance: case 1" in document["error"]["message"]
     assert "0.5, allowed 0.02" in document["error"]["message"]
     assert document["error"]["details"]["device"]["differences"][1]["largest"] == 0.5
     said["differences"][1]["largest"] = None
@@ -160,17 +160,17 @@ def test_a_device_that_computes_otherwise_is_exit_7_with_figures(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_sha256": "0" * 64}, "runs another model than this bundle's"),
-        ({"differences": []}, "replayed other vectors than this bundle's: expected 2 results, got 0"),
-        ({"runs": "many"}, "answers otherwise than expected: runs: expected integer, got text"),
-        ({"extra": 1}, "answers otherwise than expected: extra: unknown key"),
+        ({"model_sha256": "0" * 64}, "contains another model than this bundle"),
+        ({"differences": []}, "contains other vectors than this bundle: expected 2 results, got 0"),
+        ({"runs": "many"}, "returned an invalid report: runs: expected integer, got text"),
+        ({"extra": 1}, "returned an invalid report: extra: unknown key"),
         ({"median_ms": None}, "median_ms: expected number, got null"),
     ],
 )
 def test_what_the_test_says_is_held_against_the_bundle(
     bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], says: str
 ) -> None:
-    """A test of another model, of other vectors, or of another edgepack does not vouch for this bundle."""
+    """A test of another model, of other vectors, or of another edgepack is not accepted for this bundle."""
     answer(adb, report(bundle, **change))
     code, document = command(capsys, bundle)
     assert code == 7 and says in document["error"]["message"] and document["error"]["hint"]
@@ -190,7 +190,7 @@ def test_what_the_test_says_is_held_against_the_bundle(
             "java.lang.UnsatisfiedLinkError: no lib",
         ),
         ("", "ended without a result"),
-        ("INSTRUMENTATION_RESULT: edgepack={\nINSTRUMENTATION_CODE: -1\n", "answers otherwise than expected"),
+        ("INSTRUMENTATION_RESULT: edgepack={\nINSTRUMENTATION_CODE: -1\n", "returned an invalid report"),
         ("INSTRUMENTATION_RESULT: edgepack=[1]\nINSTRUMENTATION_CODE: -1\n", "expected object, got list"),
         ("INSTRUMENTATION_CODE: -1\n", "no report"),
     ],
@@ -198,7 +198,7 @@ def test_what_the_test_says_is_held_against_the_bundle(
 def test_a_test_that_dies_is_exit_7_with_its_words(
     bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str], printed: str, says: str
 ) -> None:
-    """A crash, an error of the loader, silence and nonsense are told apart, each with Android's own words."""
+    """A crash, an error of the loader, no report and an invalid one are different errors with Android's message."""
     (adb / "answer").write_text(printed)
     code, document = command(capsys, bundle)
     assert (code, document["error"]["kind"]) == (7, "bundle")
@@ -209,25 +209,25 @@ def test_a_test_that_never_ends_is_stopped(bundle: Path, adb: Path, capsys: pyte
     """The device has a time limit; so has every question to it."""
     (adb / "hang").write_text("instrument")
     code, document = command(capsys, bundle, "--timeout", "1")
-    assert code == 7 and "did not end on the device within 1 s" in document["error"]["message"]
+    assert code == 7 and "exceeded its time limit of 1 s" in document["error"]["message"]
 
 
 @pytest.mark.parametrize(
     ("devices", "words", "code", "message", "hint"),
     [
-        ("", [], 5, "adb sees no device", "USB debugging"),
-        ("X1   unauthorized usb:1-1 transport_id:2\n", [], 5, "adb says 'unauthorized'", "allow USB debugging"),
-        ("X1   offline usb:1-1\n", [], 5, "adb says 'offline'", "plug it in again"),
+        ("", [], 5, "adb lists no device", "USB debugging"),
+        ("X1   unauthorized usb:1-1 transport_id:2\n", [], 5, "adb reports 'unauthorized'", "allow USB debugging"),
+        ("X1   offline usb:1-1\n", [], 5, "adb reports 'offline'", "plug it in again"),
         (
             "X1   no permissions (missing udev rules? user is in the plugdev group); see [http://x] usb:1-2\n",
             [],
             5,
-            "adb says 'no permissions'",
+            "adb reports 'no permissions'",
             "plugdev",
         ),
-        ("X1   recovery usb:1-1\n", [], 5, "adb says 'recovery'", "start Android"),
-        ("X1   device usb:1\nX2   device usb:2\n", [], 2, "adb sees 2 devices: X1 (device), X2 (device)", "--serial"),
-        ("X1   device usb:1\n", ["--serial", "X9"], 2, "no device 'X9'", "it sees X1 (device)"),
+        ("X1   recovery usb:1-1\n", [], 5, "adb reports 'recovery'", "start Android"),
+        ("X1   device usb:1\nX2   device usb:2\n", [], 2, "adb lists 2 devices: X1 (device), X2 (device)", "--serial"),
+        ("X1   device usb:1\n", ["--serial", "X9"], 2, "no device 'X9'", "it lists X1 (device)"),
         ("X1   offline\n", ["--serial", "X1"], 5, "the device X1 cannot be used", "plug it in"),
     ],
 )
@@ -241,7 +241,7 @@ def test_devices_that_cannot_be_used(
     message: str,
     hint: str,
 ) -> None:
-    """No device, one that does not let us in, several: what is wrong and what to do, in the documented exit code."""
+    """No device, an unusable one, several: the cause and a hint, with the documented exit code."""
     (adb / "devices").write_text(devices)
     found, document = command(capsys, bundle, *words)
     assert (found, document["error"]["kind"]) == (code, {2: "usage", 5: "device"}[code])
@@ -285,13 +285,13 @@ def test_a_test_that_is_not_installed_comes_with_its_commands(
     [
         ("INSTALL_FAILED_UPDATE_INCOMPATIBLE: signatures do not match", "adb uninstall com.example.digits.test"),
         ("INSTALL_FAILED_NO_MATCHING_ABIS", "no native libraries for this device's processor"),
-        ("INSTALL_PARSE_FAILED_NOT_APK", "its answer is below"),
+        ("INSTALL_PARSE_FAILED_NOT_APK", "see the output of adb below"),
     ],
 )
 def test_a_package_that_android_refuses(
     bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str], reason: str, hint: str
 ) -> None:
-    """Android's reason is named, with what to do about the usual ones."""
+    """The error has Android's reason, with hints for the usual ones."""
     (adb / "refusal").write_text(f"adb: failed to install x.apk: Failure [{reason}]\n")
     (bundle.parent / "x.apk").write_text(COMPONENT)
     code, document = command(capsys, bundle, "--apk", bundle.parent / "x.apk")
@@ -302,7 +302,7 @@ def test_a_package_that_android_refuses(
 def test_absent_adb_says_what_to_install(
     bundle: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without adb --device is exit 5 with what to install; a variable that names nothing is said as well."""
+    """Without adb --device is exit 5 with what to install; a variable with a wrong path is reported too."""
     monkeypatch.delenv(ADB.variable, raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     code, document = command(capsys, bundle)
@@ -316,16 +316,16 @@ def test_absent_adb_says_what_to_install(
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda: replace(spec(), platform="linux"), "this is no Android bundle"),
-        (lambda: replace(spec(), delivery="ai-pack"), "this delivery has no test for a device"),
-        (lambda: replace(spec(), delivery="aar", classes=b"jar"), "this delivery has no test for a device"),
+        (lambda: replace(spec(), platform="linux"), "this is not an Android bundle"),
+        (lambda: replace(spec(), delivery="ai-pack"), "this delivery has no device test"),
+        (lambda: replace(spec(), delivery="aar", classes=b"jar"), "this delivery has no device test"),
     ],
 )
 def test_bundles_without_a_test_are_refused(
     made: Callable[[], BundleSpec], message: str, adb: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A Linux bundle and a delivery without sources are wrong use, with what to do instead; no device is asked."""
-    if message == "this is no Android bundle":
+    """A Linux bundle and a delivery without sources are usage errors with a hint; no device is contacted."""
+    if message == "this is not an Android bundle":
         tflite = (REPOSITORY / "tests" / "data" / "digits_float.tflite").read_bytes()
         bundle = write_tree(render(spec_of(tflite, "digits", "cpu")), tmp_path / "other")
     else:
@@ -337,7 +337,7 @@ def test_bundles_without_a_test_are_refused(
 
 
 def test_an_unsound_bundle_never_reaches_a_device(bundle: Path, adb: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the manifest does not vouch for is not run anywhere: the hashes come first."""
+    """Files that differ from the manifest never run: the hashes are checked first."""
     (bundle / "README.md").write_text("changed")
     assert command(capsys, bundle)[0] == 7
     assert not (adb / "calls").exists()
@@ -351,7 +351,7 @@ def test_wrong_use(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_doctor_lists_adb(adb: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`doctor` says whether adb is there and which version."""
+    """`doctor` reports whether adb is installed and its version."""
     assert run(["doctor", "--json"]) == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["results"]}
     assert entries["adb"]["found"] and entries["adb"]["version"] == "1.0.41"
@@ -373,7 +373,7 @@ def test_values_that_span_lines_are_whole() -> None:
 def test_the_generated_test_is_what_verify_reads(
     language: str, tmp_path: Path, adb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The generated self-test, run on a JVM on recorded outputs, gives what `verify --device` takes and records."""
+    """The generated self-test on a JVM with recorded outputs returns a report that `verify --device` records."""
     kotlin = find_kotlin(tmp_path)
     made = spec(language=language)
     bundle = write_tree(render(made), tmp_path / "bundle")

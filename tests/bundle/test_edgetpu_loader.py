@@ -29,7 +29,7 @@ THREE = '{0, "/dev/apex_0"}, {0, "/dev/apex_1"}, {1, "/usb"}'
 
 
 def said(done: subprocess.CompletedProcess[str], start: str) -> list[str]:
-    """Return what the stand-in said that begins in a certain way."""
+    """Return the stand-in's lines that start with a prefix."""
     return [line for line in done.stderr.splitlines() if line.startswith(start)]
 
 
@@ -46,7 +46,7 @@ def said(done: subprocess.CompletedProcess[str], start: str) -> list[str]:
 def test_the_runtime_version_is_looked_at_before_the_model(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, compile_: CompileSpec, version: int, runs: bool
 ) -> None:
-    """An older libedgetpu than the file needs is a step down that says what to install; a new enough one runs it."""
+    """An older libedgetpu than required leads to the CPU with an install hint; a new enough one runs the file."""
     spec = make_spec(SPLIT, "edgetpu")
     spec = make_spec(SPLIT, "edgetpu", compiled=spec.host.data, compile=compile_)
     bundle = write_tree(render(spec), tmp_path / "bundle")
@@ -89,7 +89,7 @@ def test_segments_run_in_order_each_on_its_device(
     count = 2 * len(spec.outputs)
     assert done.stdout.count("largest difference 0\t") == count
     assert f"self-test: {count} of {count} outputs agree (tolerance: accelerator)" in done.stdout
-    assert ("3 segments take turns on 2 Edge TPUs, which is slower" in done.stderr) == (devices == TWO and not words)
+    assert ("3 segments share 2 Edge TPUs, which is slower" in done.stderr) == (devices == TWO and not words)
 
 
 def test_segments_without_their_devices_run_on_the_host(shared_models: Path, tmp_path: Path) -> None:

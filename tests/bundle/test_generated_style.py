@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 _KTLINT = "com.pinterest.ktlint:ktlint-cli:1.5.0:jar"
 _JAVA_FORMAT = "com.google.googlejavaformat:google-java-format:1.28.0:jar"
-#: What the Java formatter reads of the compiler; a JDK opens it only on demand.
+#: Packages of the compiler that the Java formatter reads; a JDK exports them on request only.
 _EXPORTS = [f"--add-exports=jdk.compiler/com.sun.tools.javac.{name}=ALL-UNNAMED" for name in
             ("api", "code", "file", "parser", "tree", "util")]  # fmt: skip
 
@@ -29,7 +29,7 @@ Formatter = Callable[[Sequence[Path]], str]
 
 
 def with_tail(spec: BundleSpec) -> BundleSpec:
-    """Return the spec with outputs that the loader finishes: probabilities, and a class."""
+    """Return the spec with postprocessed outputs: probabilities, and a class."""
     scores = spec.outputs[0]
     softmax = PostprocessStep(0, scores.name, "SOFTMAX", 1, 1.0, "FLOAT32", scores.shape)
     choice = PostprocessStep(1, "2nd-output", "ARG_MAX", 1, 1.0, "INT32", (1,))
@@ -158,7 +158,7 @@ def test_java(name: str, java_format: Formatter, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LINUX)
 def test_c_and_cpp(name: str, clang_format: Formatter, tmp_path: Path) -> None:
-    """clang-format would change nothing, with the style file that lies beside the code."""
+    """clang-format would change nothing, with the style file beside the code."""
     files = files_of(LINUX[name], tmp_path, ".c", ".h", ".cpp", ".hpp")
     assert len(files) >= 12
     assert clang_format(files) == ""

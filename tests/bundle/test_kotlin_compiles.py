@@ -93,7 +93,7 @@ LANGUAGES = {"kotlin": ".kt", "java": ".java"}
 
 
 def sources_of(language: str, folder: Path) -> list[Path]:
-    """Write all variants, each in a package of its own so that one run of the compiler takes all."""
+    """Write all variants, each in a package of its own so that one run of the compiler compiles all."""
     found: list[Path] = []
     for number, spec in enumerate(variants()):
         files = render(replace(spec, android_package=f"com.variant{number}", language=language))

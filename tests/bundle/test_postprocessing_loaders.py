@@ -1,4 +1,4 @@
-"""Steps that are left to the loader: every loader does them, and gives what the user's own model gives."""
+"""Postprocessing in the loader: every loader's results equal those of the uncut model."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def specs(postprocessing_models: Path) -> dict[str, BundleSpec]:
 
 
 def originals(postprocessing_models: Path, name: str) -> list[list[np.ndarray]]:
-    """Return what the user's own file gives on the first images."""
+    """Return the uncut file's outputs for the first images."""
     runner = Runner((postprocessing_models / f"{name}.tflite").read_bytes())
     return [[np.array(output) for output in runner.run([image[None]])] for image in images(RUNS)]
 
@@ -140,7 +140,7 @@ def test_wrong_finished_vectors_are_seen(specs: dict[str, BundleSpec], tmp_path:
         assert wrong.startswith("case 1\t") and "largest difference inf" in wrong
     spoil(bundle / "golden" / "case_0" / "finished_0.bin", specs[name])
     problems = [problem.what for problem in verify(bundle).problems]
-    assert any("was changed" in text for text in problems)
+    assert any("was modified" in text for text in problems)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_wrong_finished_vectors_are_seen(specs: dict[str, BundleSpec], tmp_path:
 def test_a_tail_that_makes_no_sense_is_a_problem(
     specs: dict[str, BundleSpec], tmp_path: Path, change: dict[str, object], says: str
 ) -> None:
-    """`verify` trusts no bundle: a tail has to fit its output."""
+    """`verify` does not trust a bundle: a tail has to fit its output."""
     bundle = write_tree(render(specs["classes_int8"]), tmp_path / "bundle")
     manifest = json.loads((bundle / "manifest.json").read_text())
     entry = next(output for output in manifest["outputs"] if output["name"] == "map")

@@ -12,7 +12,7 @@ android {
     defaultConfig {
         minSdk = 24
         consumerProguardFiles("consumer-rules.pro")
-        // Replays the golden vectors on a device; needs no test library.
+        // Replays the golden vectors on a device; requires no test library.
         testApplicationId = "com.example.tinymodel20.test"
         testInstrumentationRunner = "com.example.tinymodel20.SelfTest"
     }
@@ -30,13 +30,13 @@ android {
 
 kotlin {
     compilerOptions {
-        // No toolchain: whatever JDK the app is built with will do.
+        // No toolchain: the module builds with the JDK of the app.
         jvmTarget = JvmTarget.JVM_17
     }
 }
 
 dependencies {
-    // The runtime; loads on devices with 16 KB pages too.
+    // The runtime; it also loads on devices with 16 KB pages.
     implementation("com.google.ai.edge.litert:litert:1.4.0")
     // The GPU delegate.
     implementation("com.google.ai.edge.litert:litert-gpu:1.4.0")

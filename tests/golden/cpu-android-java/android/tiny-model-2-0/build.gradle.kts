@@ -9,7 +9,7 @@ android {
     defaultConfig {
         minSdk = 24
         consumerProguardFiles("consumer-rules.pro")
-        // Replays the golden vectors on a device; needs no test library.
+        // Replays the golden vectors on a device; requires no test library.
         testApplicationId = "com.example.tinymodel20.test"
         testInstrumentationRunner = "com.example.tinymodel20.SelfTest"
     }
@@ -26,6 +26,6 @@ android {
 }
 
 dependencies {
-    // The runtime; loads on devices with 16 KB pages too.
+    // The runtime; it also loads on devices with 16 KB pages.
     implementation("com.google.ai.edge.litert:litert:1.4.0")
 }

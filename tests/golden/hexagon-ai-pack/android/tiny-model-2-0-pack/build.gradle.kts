@@ -5,7 +5,7 @@ plugins {
 aiPack {
     packName = "tiny_model_2_0_pack"
     dynamicDelivery {
-        // Part of the installation: the loader finds the model among the app's assets.
+        // Part of the installation, so that the loader finds the model in the app's assets.
         deliveryType = "install-time"
     }
 }

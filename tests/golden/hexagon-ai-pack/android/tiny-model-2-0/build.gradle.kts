@@ -26,7 +26,7 @@ android {
 
     packaging {
         jniLibs {
-            // The DSP loads its library from a file, so native libraries have to be extracted.
+            // The DSP loads its library from a file, so native libraries must be extracted.
             useLegacyPackaging = true
         }
     }
@@ -34,13 +34,13 @@ android {
 
 kotlin {
     compilerOptions {
-        // No toolchain: whatever JDK the app is built with will do.
+        // No toolchain: the module builds with the JDK of the app.
         jvmTarget = JvmTarget.JVM_17
     }
 }
 
 dependencies {
-    // The runtime; loads on devices with 16 KB pages too.
+    // The runtime; it also loads on devices with 16 KB pages.
     implementation("com.google.ai.edge.litert:litert:1.4.0")
     // The GPU delegate.
     implementation("com.google.ai.edge.litert:litert-gpu:1.4.0")

@@ -15,19 +15,19 @@ from ._selftest import self_test
 
 
 def main() -> int:
-    """Run the command line and return the exit code: 0 done, 1 the self-test failed, 2 wrong use."""
+    """Run the command line and return the exit code: 0 success, 1 the self-test failed, 2 wrong usage or input."""
     parser = argparse.ArgumentParser(prog="python -m tiny_model_2_0", description="Run the model on files.")
     parser.add_argument("files", nargs="*", type=Path, help="one .npy per input in order, or one .npz with all of them")
     parser.add_argument("--self-test", action="store_true", help="replay the golden vectors and print the differences")
     parser.add_argument("--save", type=Path, metavar="OUT.npz", help="write the outputs")
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="how many labels to print")
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="number of labels to print")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accelerator", choices=("auto", "require", "never"), default="auto")
     parser.add_argument("--device", default="", help="which Edge TPU: '', ':0', usb, usb:0, pci or pci:0")
     parser.add_argument("--compiled", default="", metavar="FILE", help="another file compiled for the Edge TPU")
     options = parser.parse_args()
     if not options.self_test and not options.files:
-        parser.error("give files to run, or --self-test")
+        parser.error("pass files to run, or --self-test")
     try:
         model = TinyModel20(
             threads=options.threads,
@@ -62,11 +62,11 @@ def main() -> int:
 
 def _self_test(model: TinyModel20) -> int:
     kind, differences = self_test(model)
-    for found in differences:
-        verdict = "ok" if found.ok else "FAILED"
-        field = OUTPUTS[found.output].field
-        print(f"case {found.case}\t{field}\tlargest difference {found.largest:g}\tallowed {found.allowed:g}\t{verdict}")
-    failed = sum(1 for found in differences if not found.ok)
+    for entry in differences:
+        verdict = "ok" if entry.ok else "FAILED"
+        field = OUTPUTS[entry.output].field
+        print(f"case {entry.case}\t{field}\tlargest difference {entry.largest:g}\tallowed {entry.allowed:g}\t{verdict}")
+    failed = sum(1 for entry in differences if not entry.ok)
     print(f"self-test: {len(differences) - failed} of {len(differences)} outputs agree (tolerance: {kind})")
     return 1 if failed else 0
 
@@ -74,18 +74,18 @@ def _self_test(model: TinyModel20) -> int:
 def _read(files: list[Path]) -> list[NDArray[Any]]:
     if len(files) == 1 and files[0].suffix == ".npz":
         with np.load(files[0], allow_pickle=False) as archive:
-            found = []
+            arrays = []
             for tensor in INPUTS:
                 key = next((key for key in (tensor.name, tensor.field) if key in archive.files), None)
                 if key is None:
                     raise ValueError(f"{files[0]}: expected an array '{tensor.field}', got {', '.join(archive.files)}")
-                found.append(archive[key])
-            return found
+                arrays.append(archive[key])
+            return arrays
     if len(files) != len(INPUTS):
         raise ValueError(f"expected {len(INPUTS)} files ({', '.join(t.field for t in INPUTS)}), got {len(files)}")
-    wrong = next((file for file in files if file.suffix != ".npy"), None)
-    if wrong is not None:
-        raise ValueError(f"{wrong}: expected a .npy file; how pictures become values was not known at build time")
+    other = next((file for file in files if file.suffix != ".npy"), None)
+    if other is not None:
+        raise ValueError(f"{other}: expected a .npy file; the preprocessing of images was not known at build time")
     return [np.load(file, allow_pickle=False) for file in files]
 
 

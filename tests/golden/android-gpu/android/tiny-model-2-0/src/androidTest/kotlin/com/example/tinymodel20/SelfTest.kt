@@ -11,7 +11,7 @@ import java.security.MessageDigest
  * Replays the golden vectors on a device and times runs, without an app and without a test library:
  * `adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest`.
  *
- * The result is one line of JSON under the key `edgepack`, or the reason under `error`. `edgepack verify --device` reads it.
+ * The result is one line of JSON under the key `edgepack`, or an error message under `error`; `edgepack verify --device` reads it.
  */
 class SelfTest : Instrumentation() {
     private var runs = 50
@@ -39,10 +39,11 @@ class SelfTest : Instrumentation() {
     private fun report(): JSONObject =
         TinyModel20(targetContext).use { model ->
             val differences = JSONArray()
-            for (found in model.selfTest()) {
-                val entry = JSONObject().put("case", found.case).put("output", found.output).put("allowed", found.allowed)
+            for (difference in model.selfTest()) {
+                val entry = JSONObject().put("case", difference.case).put("output", difference.output)
+                entry.put("allowed", difference.allowed)
                 // JSON has no infinity.
-                entry.put("largest", if (found.largest.isInfinite()) JSONObject.NULL else found.largest)
+                entry.put("largest", if (difference.largest.isInfinite()) JSONObject.NULL else difference.largest)
                 differences.put(entry)
             }
             val times = model.benchmark(runs)

@@ -18,8 +18,8 @@ import org.json.JSONObject;
  * adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest
  * </pre>
  *
- * <p>The result is one line of JSON under the key {@code edgepack}, or the reason under {@code
- * error}. {@code edgepack verify --device} reads it.
+ * <p>The result is one line of JSON under the key {@code edgepack}, or an error message under
+ * {@code error}; {@code edgepack verify --device} reads it.
  */
 public final class SelfTest extends Instrumentation {
   private int runs = 50;
@@ -27,9 +27,9 @@ public final class SelfTest extends Instrumentation {
   @Override
   public void onCreate(Bundle arguments) {
     super.onCreate(arguments);
-    String wanted = arguments == null ? null : arguments.getString("runs");
-    if (wanted != null) {
-      runs = Integer.parseInt(wanted);
+    String requested = arguments == null ? null : arguments.getString("runs");
+    if (requested != null) {
+      runs = Integer.parseInt(requested);
     }
     start();
   }
@@ -45,7 +45,7 @@ public final class SelfTest extends Instrumentation {
         | GeneralSecurityException
         | RuntimeException
         | LinkageError error) {
-      // A LinkageError: the runtime has no native library for this device.
+      // A LinkageError means that the runtime has no native library for this device.
       results.putString("error", error.toString());
     }
     finish(
@@ -55,16 +55,18 @@ public final class SelfTest extends Instrumentation {
   private JSONObject report() throws IOException, JSONException, GeneralSecurityException {
     try (TinyModel20 model = new TinyModel20(getTargetContext())) {
       JSONArray differences = new JSONArray();
-      for (GoldenDifference found : model.selfTest()) {
+      for (GoldenDifference difference : model.selfTest()) {
         JSONObject entry = new JSONObject();
         entry
-            .put("case", found.getCase())
-            .put("output", found.getOutput())
-            .put("allowed", found.getAllowed());
+            .put("case", difference.getCase())
+            .put("output", difference.getOutput())
+            .put("allowed", difference.getAllowed());
         // JSON has no infinity.
         entry.put(
             "largest",
-            Double.isInfinite(found.getLargest()) ? JSONObject.NULL : (Object) found.getLargest());
+            Double.isInfinite(difference.getLargest())
+                ? JSONObject.NULL
+                : (Object) difference.getLargest());
         differences.put(entry);
       }
       Benchmark times = model.benchmark(runs);

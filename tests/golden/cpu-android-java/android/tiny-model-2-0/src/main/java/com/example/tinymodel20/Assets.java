@@ -16,11 +16,11 @@ import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.List;
 
-/** Reads the files that came with the model. */
+/** Reads the files of the model. */
 final class Assets {
   private Assets() {}
 
-  /** Maps an asset into memory; an asset that the app's build compressed is copied instead. */
+  /** Maps an asset into memory; an asset that the app's build compressed is copied. */
   static ByteBuffer load(AssetManager assets, String path) {
     try (AssetFileDescriptor file = assets.openFd(path);
         FileInputStream stream = new FileInputStream(file.getFileDescriptor())) {
@@ -43,7 +43,7 @@ final class Assets {
     return buffer;
   }
 
-  /** Reads an asset's lines, empty ones too; each ends with a line break. */
+  /** Reads an asset's lines, including empty ones; each ends with a line break. */
   static List<String> lines(AssetManager assets, String path) {
     String text = new String(bytes(assets, path), StandardCharsets.UTF_8);
     List<String> lines = Arrays.asList(text.split("\n", -1));
@@ -55,8 +55,7 @@ final class Assets {
   }
 
   /**
-   * Goes back to the start. The parameter's type keeps the call to a method of every Android
-   * version.
+   * Rewinds a buffer. The parameter's type selects a method that exists in every Android version.
    */
   static void rewind(Buffer buffer) {
     buffer.rewind();

@@ -13,22 +13,22 @@ public final class Benchmark {
     Arrays.sort(sorted);
   }
 
-  /** Returns what ran the model. */
+  /** Returns the accelerator that ran the model. */
   public String getAccelerator() {
     return accelerator;
   }
 
-  /** Returns how many runs were timed. */
+  /** Returns the number of timed runs. */
   public int getRuns() {
     return sorted.length;
   }
 
-  /** Returns the time that half of the runs stayed within, in milliseconds. */
+  /** Returns the median time of a run in milliseconds. */
   public double getMedianMillis() {
     return within(50);
   }
 
-  /** Returns the time that nine of ten runs stayed within, in milliseconds. */
+  /** Returns the 90th percentile of the time of a run in milliseconds. */
   public double getP90Millis() {
     return within(90);
   }

@@ -24,20 +24,17 @@ public final class GoldenDifference {
     return output;
   }
 
-  /**
-   * Returns the largest absolute difference of the raw values: steps for integers, absolute for
-   * floats.
-   */
+  /** Returns the largest absolute difference of the raw values, in scale steps for integers. */
   public double getLargest() {
     return largest;
   }
 
-  /** Returns what is allowed on what ran the model. */
+  /** Returns the largest difference within the tolerance of the accelerator. */
   public double getAllowed() {
     return allowed;
   }
 
-  /** Returns whether the difference is allowed. */
+  /** Returns whether the difference is within the tolerance. */
   public boolean getOk() {
     return largest <= allowed;
   }

@@ -3,12 +3,12 @@ package com.example.tinymodel20;
 import android.graphics.Bitmap;
 
 /**
- * How a picture becomes an input: resized to the input's size, red, green and blue or grey, {@code
- * (pixel - mean) / std}. The bilinear filter covers all pixels that a smaller picture leaves out,
- * as Pillow's does, bit for bit.
+ * Converts an image to an input: resized to the input's size, red, green and blue or grey, {@code
+ * (pixel - mean) / std}. Like Pillow's, the bilinear filter averages over all pixels when it
+ * reduces an image; the results are the same bits.
  */
 final class ImageSpec {
-  /** Gives one row of a picture, each pixel as 0xAARRGGBB. */
+  /** Reads one row of an image, each pixel as 0xAARRGGBB. */
   interface Rows {
     void read(int y, int[] row);
   }
@@ -26,7 +26,7 @@ final class ImageSpec {
   }
 
   float[] values(Bitmap bitmap) {
-    // A hardware bitmap's pixels cannot be read. By name: the constant is missing before Android 8.
+    // A hardware bitmap's pixels cannot be read. Compared by name: Android 7 lacks the constant.
     Bitmap readable =
         String.valueOf(bitmap.getConfig()).equals("HARDWARE")
             ? bitmap.copy(Bitmap.Config.ARGB_8888, false)

@@ -15,9 +15,9 @@ import java.util.function.Supplier;
 import org.tensorflow.lite.Delegate;
 import org.tensorflow.lite.Interpreter;
 
-/** One loaded model. Tries the attempts in order and ends on the CPU. */
+/** One loaded model. Tries the attempts in order and falls back to the CPU. */
 final class ModelRunner implements AutoCloseable {
-  /** One way to run the model; opening throws when the device does not have it. */
+  /** One way to run the model; opening throws when the device does not support it. */
   static final class Attempt {
     final String accelerator;
     final Supplier<Delegate> opener;
@@ -35,8 +35,8 @@ final class ModelRunner implements AutoCloseable {
   private final int threads;
   private final List<ByteBuffer> inputs = new ArrayList<>();
   private final List<ByteBuffer> outputs = new ArrayList<>();
-  // A GPU delegate has to be made, run and closed on one thread; the other accelerators do not
-  // mind.
+  // A GPU delegate must be created, run and closed on one thread; other accelerators allow any
+  // thread.
   private final ExecutorService executor =
       Executors.newSingleThreadExecutor(
           task -> {
@@ -78,7 +78,7 @@ final class ModelRunner implements AutoCloseable {
     return status;
   }
 
-  /** Fills the inputs, runs, and reads the outputs, all on the model's own thread. */
+  /** Fills the inputs, runs the model and reads the outputs, all on the model's own thread. */
   <T> T run(Consumer<List<ByteBuffer>> write, Function<List<ByteBuffer>, T> read) {
     return onThread(
         () -> {
@@ -91,7 +91,7 @@ final class ModelRunner implements AutoCloseable {
         });
   }
 
-  /** Fills the inputs once and returns the nanoseconds that each of some runs took. */
+  /** Fills the inputs once and returns the duration of each run in nanoseconds. */
   long[] time(int runs, Consumer<List<ByteBuffer>> write) {
     return onThread(
         () -> {
@@ -111,7 +111,7 @@ final class ModelRunner implements AutoCloseable {
         });
   }
 
-  /** Forgets the state of a model that has one. */
+  /** Resets the state of a stateful model. */
   void reset() {
     onThread(
         () -> {
@@ -152,7 +152,7 @@ final class ModelRunner implements AutoCloseable {
         delegate = candidate;
         return new ModelStatus(attempt.accelerator, reasons);
       } catch (RuntimeException | LinkageError error) {
-        // A linkage error: a native library that this device does not have.
+        // A linkage error means that this device lacks a native library.
         if (candidate != null) {
           candidate.close();
         }
@@ -200,7 +200,7 @@ final class ModelRunner implements AutoCloseable {
       throw new IllegalStateException(error.getCause());
     } catch (InterruptedException error) {
       Thread.currentThread().interrupt();
-      throw new IllegalStateException("interrupted while the model was working", error);
+      throw new IllegalStateException("interrupted while the model was running", error);
     }
   }
 }

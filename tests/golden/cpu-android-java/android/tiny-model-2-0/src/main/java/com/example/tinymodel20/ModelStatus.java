@@ -3,7 +3,7 @@ package com.example.tinymodel20;
 import java.util.Collections;
 import java.util.List;
 
-/** What runs the model. */
+/** How the model runs. */
 public final class ModelStatus {
   private final String accelerator;
   private final List<String> reasons;
@@ -18,9 +18,7 @@ public final class ModelStatus {
     return accelerator;
   }
 
-  /**
-   * Returns why not something better, in the order tried; empty when the first choice was taken.
-   */
+  /** Returns why each better choice failed, in order; empty when the first choice is used. */
   public List<String> getReasons() {
     return reasons;
   }

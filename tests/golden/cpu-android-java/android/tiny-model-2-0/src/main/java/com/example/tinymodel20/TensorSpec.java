@@ -3,8 +3,8 @@ package com.example.tinymodel20;
 import java.nio.ByteBuffer;
 
 /**
- * An input or output of the model. Raw values stand for {@code scale * (raw - zeroPoint)}; a scale
- * of 0 means as they are.
+ * An input or output of the model. Real values are {@code scale * (raw - zeroPoint)}; with a scale
+ * of 0 they equal the raw ones.
  */
 final class TensorSpec {
   enum Type {
@@ -32,8 +32,7 @@ final class TensorSpec {
   final int elements;
   final float scale;
   final int zeroPoint;
-  // The reciprocal, as the runtime multiplies by it: a division would round differently now and
-  // then.
+  // The runtime multiplies by the reciprocal; a division would sometimes round differently.
   private final float inverseScale;
 
   TensorSpec(String name, Type type, int elements, float scale, int zeroPoint) {
@@ -54,8 +53,8 @@ final class TensorSpec {
   }
 
   /**
-   * Rounds halves to even and saturates, bit for bit as the runtime's QUANTIZE does with its
-   * default kernels.
+   * Rounds halves to even and saturates, bit for bit like QUANTIZE in the runtime's default
+   * kernels.
    */
   int quantize(float real) {
     if (Float.isNaN(real)) {
@@ -169,10 +168,7 @@ final class TensorSpec {
     return values;
   }
 
-  /**
-   * Returns the largest absolute difference of two raw tensors: steps for integers, absolute for
-   * floats.
-   */
+  /** Returns the largest absolute difference of two raw tensors, in scale steps for integers. */
   double largestDifference(ByteBuffer expected, ByteBuffer actual) {
     double largest = 0;
     for (int i = 0; i < elements; i++) {

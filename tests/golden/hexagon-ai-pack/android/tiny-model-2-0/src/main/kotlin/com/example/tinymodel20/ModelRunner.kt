@@ -13,23 +13,23 @@ import java.util.concurrent.ExecutionException
 import java.util.concurrent.Executors
 
 /**
- * What runs the model.
+ * How the model runs.
  *
  * @property accelerator `HTP`, `DSP`, `GPU` or `CPU`.
- * @property reasons Why not something better, in the order tried; empty when the first choice was taken.
+ * @property reasons Why each better choice failed, in order; empty when the first choice is used.
  */
 class ModelStatus internal constructor(
     val accelerator: String,
     val reasons: List<String>,
 )
 
-/** One way to run the model; [open] throws when the device does not have it. */
+/** One way to run the model; [open] throws when the device does not support it. */
 internal class Attempt(
     val accelerator: String,
     val open: () -> Delegate,
 )
 
-/** One loaded model. Tries the attempts in order and ends on the CPU. */
+/** One loaded model. Tries the attempts in order and falls back to the CPU. */
 internal class ModelRunner(
     private val model: ByteBuffer,
     private val inputs: List<TensorSpec>,
@@ -37,7 +37,7 @@ internal class ModelRunner(
     private val attempts: List<Attempt>,
     private val threads: Int,
 ) : AutoCloseable {
-    // A GPU delegate has to be made, run and closed on one thread; the other accelerators do not mind.
+    // A GPU delegate must be created, run and closed on one thread; other accelerators allow any thread.
     private val executor = Executors.newSingleThreadExecutor { task -> Thread(task, "model-runner").apply { isDaemon = true } }
     private val inputBuffers = inputs.map { directBuffer(it.bytes) }
     private val outputBuffers = outputs.map { directBuffer(it.bytes) }
@@ -55,7 +55,7 @@ internal class ModelRunner(
         }
     }
 
-    /** Fills the inputs, runs, and reads the outputs, all on the model's own thread. */
+    /** Fills the inputs, runs the model and reads the outputs, all on the model's own thread. */
     fun <T> run(
         write: (List<ByteBuffer>) -> Unit,
         read: (List<ByteBuffer>) -> T,
@@ -69,7 +69,7 @@ internal class ModelRunner(
             read(outputBuffers)
         }
 
-    /** Fills the inputs once and returns the nanoseconds that each of [runs] runs took. */
+    /** Fills the inputs once and returns the duration of each of [runs] runs in nanoseconds. */
     fun time(
         runs: Int,
         write: (List<ByteBuffer>) -> Unit,
@@ -86,7 +86,7 @@ internal class ModelRunner(
             }
         }
 
-    /** Forgets the state of a model that has one. */
+    /** Resets the state of a stateful model. */
     fun reset() = onThread { live().resetVariableTensors() }
 
     override fun close() {
@@ -113,7 +113,7 @@ internal class ModelRunner(
                 } catch (error: RuntimeException) {
                     error
                 } catch (error: LinkageError) {
-                    // A native library that this device does not have.
+                    // This device lacks a native library.
                     error
                 }
             candidate?.close()
@@ -148,7 +148,7 @@ internal class ModelRunner(
     }
 }
 
-/** Maps an asset into memory; an asset that the app's build compressed is copied instead. */
+/** Maps an asset into memory; an asset that the app's build compressed is copied. */
 internal fun loadAsset(
     assets: AssetManager,
     path: String,

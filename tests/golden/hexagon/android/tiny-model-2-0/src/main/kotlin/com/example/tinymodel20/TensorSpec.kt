@@ -5,7 +5,7 @@ import java.nio.ByteBuffer
 import kotlin.math.abs
 import kotlin.math.round
 
-/** An input or output of the model. Raw values stand for `scale * (raw - zeroPoint)`; a scale of 0 means as they are. */
+/** An input or output of the model. Real values are `scale * (raw - zeroPoint)`; with a scale of 0 they equal the raw ones. */
 internal class TensorSpec(
     val name: String,
     val type: Type,
@@ -29,10 +29,10 @@ internal class TensorSpec(
 
     val bytes: Int get() = elements * type.bytes
 
-    // The reciprocal, as the runtime multiplies by it: a division would round differently now and then.
+    // The runtime multiplies by the reciprocal; a division would sometimes round differently.
     private val inverseScale = 1f / scale
 
-    /** Rounds halves to even and saturates, bit for bit as the runtime's QUANTIZE does with its default kernels. */
+    /** Rounds halves to even and saturates, bit for bit like QUANTIZE in the runtime's default kernels. */
     fun quantize(real: Float): Int {
         require(!real.isNaN()) { "$name: expected numbers, got NaN" }
         val lowest = (type.lowest - zeroPoint - 1).toFloat()
@@ -110,7 +110,7 @@ internal class TensorSpec(
 
     fun readBooleanArray(buffer: ByteBuffer): BooleanArray = BooleanArray(elements) { buffer.get(it) != 0.toByte() }
 
-    /** Largest absolute difference of two raw tensors: steps for integers, absolute for floats. */
+    /** Largest absolute difference of two raw tensors, in scale steps for integers. */
     fun largestDifference(
         expected: ByteBuffer,
         actual: ByteBuffer,
@@ -157,7 +157,7 @@ internal class TensorSpec(
     }
 }
 
-/** Goes back to the start. The parameter's type keeps the call to a method that every Android version has. */
+/** Rewinds a buffer. The parameter's type selects a method that exists in every Android version. */
 internal fun rewind(buffer: Buffer) {
     buffer.rewind()
 }

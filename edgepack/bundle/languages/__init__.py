@@ -1,0 +1,1 @@
+"""Loader languages: one module and one template folder each, found through the registry."""

@@ -1,0 +1,239 @@
+"""What the Kotlin and the Java loader share: names that are legal in both, array types, and the Android package."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from edgepack.bundle import names
+from edgepack.bundle.images import ImageView, image_views
+from edgepack.bundle.languages.base import LoaderLanguage
+from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.views import StepView, TensorView, facts_of
+from edgepack.choices import Platform
+from edgepack.errors import BundleError
+
+# Kotlin's hard keywords and literals, and Java's: a Kotlin name should stay usable from Java.
+_KEYWORDS = names.word_set("""
+    abstract as assert boolean break byte case catch char class const continue default do double else enum extends false
+    final finally float for fun goto if implements import in instanceof int interface is long native new null object
+    package private protected public return short static strictfp super switch synchronized this throw throws transient
+    true try typealias typeof val var void volatile when while yield
+""")
+# Names that the generated code itself uses where a model's names are in scope.
+_USED = names.word_set("runner outputs inputs listOf arrayOf mapOf topK labels output k")
+# Kotlin, Android and loader names that a class named after a model must not shadow in the generated files.
+_CLASS_NAMES = names.word_set("""
+    Activity Array ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Bundle Byte ByteArray
+    ByteBuffer ByteOrder Collection Comparable CompatibilityList Context Delegate Double Error Exception Executors File
+    Float FloatArray GoldenDifference GpuDelegate HashMap IllegalArgumentException IllegalStateException ImageSpec
+    Instrumentation Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long LongArray Map Math
+    MessageDigest ModelRunner ModelStatus Nothing Object Pair QnnDelegate Result Runnable SelfTest Sequence Set Short
+    ShortArray String System Tail TensorSpec Thread Throwable Unit
+""")
+
+#: Kotlin array type of a tensor whose values stand for themselves.
+_ARRAYS = {
+    "FLOAT32": "FloatArray",
+    "INT8": "ByteArray",
+    "UINT8": "ByteArray",
+    "INT16": "ShortArray",
+    "INT32": "IntArray",
+    "INT64": "LongArray",
+    "BOOL": "BooleanArray",
+}
+_QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
+
+
+@dataclass(frozen=True)
+class StepCall:
+    """A call of the loader's `Tail` that performs a postprocessing step.
+
+    Attributes:
+        function: Name of the function.
+        arguments: Arguments after the values.
+    """
+
+    function: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class JvmTensor(TensorView):
+    """A tensor as the Kotlin and Java templates see it.
+
+    Attributes:
+        field: Identifier that is legal in both languages.
+    """
+
+    field: str
+
+    @property
+    def type(self) -> str:
+        """Array type of the loader's parameter or property in the language.
+
+        Raises:
+            BundleError: The Android runtime's Java classes have no such type.
+        """
+        return self.array
+
+    @property
+    def array(self) -> str:
+        """Kotlin name of the array type, which also names the loader's read functions.
+
+        Raises:
+            BundleError: The Android runtime's Java classes have no such type.
+        """
+        if self.tail:
+            return _ARRAYS[self.public.dtype]
+        if self.quantized and self.dtype in _QUANTIZED:
+            return "FloatArray"
+        if not self.quantized and self.dtype in _ARRAYS:
+            return _ARRAYS[self.dtype]
+        raise BundleError(
+            f"the Android loader has no array type for '{self.name}': expected {', '.join(_ARRAYS)}, got {self.dtype}",
+            hint="give the model inputs and outputs of one of these types",
+        )
+
+    @property
+    def array_read(self) -> str:
+        """Kotlin name of the array type that an output is read as, before its postprocessing steps."""
+        return "FloatArray" if self.tail else self.array
+
+    @property
+    def calls(self) -> tuple[StepCall, ...]:
+        """The calls that perform the output's postprocessing steps, in order."""
+        return tuple(_call(step) for step in self.tail)
+
+    @property
+    def getter(self) -> str:
+        """Name of an output's getter: the one that Kotlin generates for a property of that name."""
+        return f"get{self.field[0].upper()}{self.field[1:]}"
+
+    @property
+    def declaration(self) -> str:
+        """The tensor as a parameter: type and name."""
+        return self.declare(self.type)
+
+    @property
+    def constructor(self) -> str:
+        """Expression that describes the tensor to the loader."""
+        facts = [self.string(self.name), f"TensorSpec.Type.{self.dtype}", str(self.elements)]
+        if self.quantized:
+            facts += [names.float32_literal(self.scale), str(self.zero_point)]
+        return f"TensorSpec({', '.join(facts)})"
+
+    def declare(self, type_name: str) -> str:
+        """Return a parameter of a type that has the tensor's name."""
+        raise NotImplementedError
+
+    @staticmethod
+    def string(text: str) -> str:
+        """Return a string literal of the language."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the `run` overload for images.
+
+    Attributes:
+        tensor: The input.
+        image: How an image becomes the input's values; None for an input that takes values.
+    """
+
+    tensor: JvmTensor
+    image: ImageView | None
+
+    @property
+    def name(self) -> str:
+        """Identifier."""
+        return self.tensor.field
+
+    @property
+    def text(self) -> str:
+        """Description for a comment."""
+        if self.image is None:
+            return f"{self.tensor.elements} values"
+        return f"An image; it is resized to {self.image.width} x {self.image.height}"
+
+    @property
+    def declaration(self) -> str:
+        """Type and name."""
+        return self.tensor.declare(self.tensor.type if self.image is None else "Bitmap")
+
+    @property
+    def argument(self) -> str:
+        """Argument for the `run` that takes values."""
+        return self.name if self.image is None else f"IMAGE_{self.image.index}.values({self.name})"
+
+
+def jvm_segment(name: str) -> str:
+    """Return one segment of a package name: lower case, no underscore, no keyword."""
+    segment = "".join(names.stem(name, "model"))
+    return f"{segment}model" if segment in _KEYWORDS else segment
+
+
+def jvm_package(prefix: str, name: str) -> str:
+    """Return a package name: the legal form of each segment of `prefix`, then the model's.
+
+    Args:
+        prefix: For example `com.example`; illegal segments are made legal, empty ones dropped.
+        name: The model's name.
+    """
+    segments = [jvm_segment(part) for part in prefix.split(".") if part.strip()]
+    return ".".join([*(segments or ["com", "example"]), jvm_segment(name)])
+
+
+def jvm_identifiers(texts: Iterable[str], fallback: str) -> list[str]:
+    """Return a different name for each text that is legal in Kotlin and in Java."""
+
+    def legal(text: str) -> str:
+        identifier = names.camel(text, fallback)
+        return f"{identifier}Value" if identifier in _KEYWORDS or identifier in _USED else identifier
+
+    return names.distinct(texts, legal)
+
+
+def _call(step: StepView) -> StepCall:
+    function = {"float32": "softmax", "int32": "argMaxInt", "int64": "argMaxLong"}[step.numpy]
+    last = names.float32_literal(step.beta) if step.op == "SOFTMAX" else str(step.inner)
+    return StepCall(function, f"{step.size}, {last}")
+
+
+class JvmLanguage(LoaderLanguage):
+    """A language of Android loaders on the Java virtual machine.
+
+    Attributes:
+        tensor: How the language's templates see a tensor.
+    """
+
+    platforms = (Platform.ANDROID,)
+    class_names = _CLASS_NAMES
+    keywords = _KEYWORDS
+    tensor: ClassVar[type[JvmTensor]]
+
+    def placeholders(self, spec: BundleSpec) -> Mapping[str, str]:
+        """Return `__package_path__`."""
+        return {"__package_path__": jvm_package(spec.android_package, spec.name).replace(".", "/")}
+
+    def context(
+        self, spec: BundleSpec, inputs: Sequence[TensorView], outputs: Sequence[TensorView]
+    ) -> Mapping[str, Any]:
+        """Return the package's name, and the tensors with identifiers and array types, under names with the id."""
+        package = jvm_package(spec.android_package, spec.name)
+        arguments, results = self._tensors(inputs, "input"), self._tensors(outputs, "output")
+        images = {image.index: image for image in image_views(spec)}
+        return {
+            "kotlin_package": package,
+            "self_test_component": f"{package}.test/{package}.SelfTest",
+            f"{self.id}_inputs": arguments,
+            f"{self.id}_outputs": results,
+            # Labels rank real numbers.
+            f"{self.id}_labelled": [t for t in results if t.ranked and (t.quantized or t.dtype == "FLOAT32")],
+            f"{self.id}_postprocessed": [tensor for tensor in results if tensor.tail],
+            f"{self.id}_image_parameters": [Parameter(tensor, images.get(tensor.index)) for tensor in arguments],
+        }
+
+    def _tensors(self, views: Sequence[TensorView], fallback: str) -> list[JvmTensor]:
+        fields = jvm_identifiers([view.name for view in views], fallback)
+        return [self.tensor(**facts_of(view), field=field) for view, field in zip(views, fields, strict=True)]
