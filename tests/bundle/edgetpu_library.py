@@ -1,6 +1,6 @@
 """A stand-in for libedgetpu whose delegates support no op: records what is requested, opened, attached and freed.
 
-It has both interfaces of the real one: its C API (`edgetpu_create_delegate`, for C and C++) and the plugin that Python's
+It has both interfaces of the real one: the C API (`edgetpu_create_delegate`) and the plugin that Python's
 runtimes load (`tflite_plugin_create_delegate`). It tells on stderr what it opens and frees.
 """
 
