@@ -1,4 +1,4 @@
-"""The house keeps its rules: floors, doors, and what is imported when."""
+"""The rules of the architecture: floors, what is imported where and when, length of files, exit codes."""
 
 import ast
 import subprocess
@@ -26,7 +26,7 @@ HEAVY = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization")
 LAZY = (*HEAVY, "ai_edge_litert", "ai_edge_quantizer", "jinja2", "PIL", "scipy")
 
 
-def room(path: Path) -> str:
+def package_of(path: Path) -> str:
     parts = path.relative_to(PACKAGE).parts
     return parts[0].removesuffix(".py")
 
@@ -56,17 +56,17 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_only_from_lower_floors(path: Path) -> None:
-    """A module imports only from lower floors; rooms on floor 3 never import each other."""
-    mine = room(path)
+    """A module imports only from lower floors; packages on floor 3 never import each other."""
+    own = package_of(path)
     for module, _ in imports(path):
         if module.split(".")[0] != "edgepack":
             continue
         parts = module.split(".")
         theirs = parts[1] if len(parts) > 1 else "__init__"
-        if theirs == mine or FLOORS[mine] == 5:
+        if theirs == own or FLOORS[own] == 5:
             continue
-        assert FLOORS[theirs] < FLOORS[mine] or (FLOORS[mine] < 3 and FLOORS[theirs] == FLOORS[mine]), (
-            f"{path.name} (floor {FLOORS[mine]}) imports {module} (floor {FLOORS[theirs]})"
+        assert FLOORS[theirs] < FLOORS[own] or (FLOORS[own] < 3 and FLOORS[theirs] == FLOORS[own]), (
+            f"{path.name} (floor {FLOORS[own]}) imports {module} (floor {FLOORS[theirs]})"
         )
 
 
@@ -76,7 +76,7 @@ def test_heavy_imports_stand_where_they_may(path: Path) -> None:
     for module, at_top in imports(path):
         root = module.split(".")[0]
         if root in HEAVY:
-            assert room(path) in {"convert", "train"}, f"{path.name} imports {module}"
+            assert package_of(path) in {"convert", "train"}, f"{path.name} imports {module}"
         if root in LAZY:
             assert not at_top, f"{path.name} imports {module} at its top"
 
@@ -84,7 +84,7 @@ def test_heavy_imports_stand_where_they_may(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_is_printed_outside_the_command_line(path: Path) -> None:
     """Only cli/ prints: the library gives values back."""
-    if room(path) == "cli":
+    if package_of(path) == "cli":
         return
     calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
     assert not [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "print"]

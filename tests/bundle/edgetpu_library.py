@@ -79,7 +79,7 @@ def standin(folder: Path, devices: str, *, version: int = 14, busy: bool = False
 
 def segmented(data: bytes, count: int, **changes: object) -> BundleSpec:
     """Return the spec of a model whose compiled file is cut into ordinary segments."""
-    # The compiler's stand-in knows how to cut; it lies with the compilers' tests.
+    # The compiler's stand-in knows how to cut; it is beside the compilers' tests.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compilers"))
     from edgetpu_standin import split
 

@@ -145,7 +145,7 @@ int main(int, char **arguments) {
 """
 
 
-# Other versions of the kernels may round the keyword model's layers differently: it is held against its own runtime.
+# Other versions of the kernels may round the keyword model's layers differently: it is compared with its own runtime.
 @pytest.mark.parametrize(("file", "kind"), [(KWS, "litert"), (SPLIT, "litert"), (SPLIT, "tflite")])
 def test_typed_run_gives_pythons_numbers(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, file: str, kind: str
