@@ -2,12 +2,16 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+EXAMPLES = REPOSITORY / "examples" / "digits"
 
 
 def find_shared_models() -> Path | None:
@@ -29,12 +33,33 @@ def shared_models() -> Path:
     return folder
 
 
+def once(factory: pytest.TempPathFactory, name: str, fill: Callable[[Path], object]) -> Path:
+    """Return a folder that the first worker fills for all."""
+    import fcntl
+
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, filled = root / name, root / f"{name}.filled"
+    with (root / f"{name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if not filled.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            fill(folder)
+            filled.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def postprocessing_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with models whose last steps can go to the loader, and samples.npz."""
     from postprocessing_models import make_folder
 
-    return make_folder(tmp_path_factory.mktemp("postprocessing-models"))
+    return once(tmp_path_factory, "postprocessing-models", make_folder)
+
+
+# -- the cache of builds -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +70,38 @@ def _cache_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(_cache_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(_cache_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test an empty cache of its own, away from the user's."""
-    monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(next(_cache_folders)))
+    folder = next(_cache_folders)
+    monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(folder))
+    return folder
 
+
+@pytest.fixture(scope="session")
+def _cache_of_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that a build of the example for every target leaves."""
+
+    def fill(folder: Path) -> None:
+        command = [
+            sys.executable, "-m", "edgepack", "build", "tests/data/digits_float.tflite", "-t", "all", "--dry-run",
+            "--samples", "examples/digits/samples.npz", "--eval", "examples/digits/eval.npz",
+            "--labels", "examples/digits/labels.txt",
+        ]  # fmt: skip
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "EDGEPACK_CACHE_DIR": str(folder)}
+        done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return once(tmp_path_factory, "cache-of-digits", fill)
+
+
+@pytest.fixture
+def warm_cache(own_cache: Path, _cache_of_digits: Path) -> Path:
+    """Fill the test's cache with the results of a build of the example, for tests of what comes after those."""
+    shutil.copytree(_cache_of_digits, own_cache)
+    return own_cache
+
+
+# -- the order of the tests --------------------------------------------------------------------------------------------
 
 #: Session-scoped fixtures that cost so much that all tests which use them run on one worker.
 ONE_WORKER = ("kotlin",)
