@@ -1,10 +1,12 @@
-"""Specs of real models and of a tiny fixed one, and the flag that updates golden text."""
+"""Specs of real models, the Kotlin and Java compilers, and the flag that updates golden text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jvm_tools
 import pytest
 from bundle_specs import spec_of_file
+from kotlin_tools import Kotlin, find_kotlin
 
 from edgepack.bundle.spec import BundleSpec
 
@@ -21,3 +23,16 @@ def make_spec(shared_models: Path) -> Callable[..., BundleSpec]:
         return spec_of_file(shared_models / file, target, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kotlin]:
+    """The Kotlin and the Java compiler, warm; tests that use them run on one worker (tests/conftest.py)."""
+    with find_kotlin(tmp_path_factory.mktemp("kotlin")) as compilers:
+        yield compilers
+
+
+@pytest.fixture(scope="session")
+def standins(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with compiled stand-ins for Android and the runtime, which replay recorded runs."""
+    return jvm_tools.compile_standins(kotlin, tmp_path_factory.mktemp("standins"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from kotlin_tools import cache_folder
+from kotlin_tools import cache_folder, locked
 
 #: TensorFlow Lite with its C API, from Maven Central: built for Java, but its C functions are exported.
 _TFLITE = ("org.bytedeco", "tensorflow-lite", "2.18.0-1.5.11", "linux-x86_64")
@@ -47,7 +47,7 @@ def needs_compilers() -> None:
     """Skip the test where there is no C and C++ compiler."""
     missing = [tool for tool in ("cc", "c++") if shutil.which(tool) is None]
     if missing:
-        pytest.skip(f"compiling the loader needs {', '.join(missing)}")
+        pytest.skip(f"compiling the loader needs {', '.join(missing)}: install GCC or Clang with C++")
 
 
 def compile_c(loader: Loader, source: Path, *flags: str) -> subprocess.CompletedProcess[str]:
@@ -121,15 +121,17 @@ def litert_library() -> Path:
 
 
 def tflite_library() -> Path:
-    """Return a real TensorFlow Lite with its C API; skips where Maven cannot bring it or it is not for this machine."""
+    """Return a real TensorFlow Lite with its C API; skips where Maven cannot download it and on other machines."""
     if platform.machine() != "x86_64":
         pytest.skip("the TensorFlow Lite library of the tests is for x86_64")
     group, artifact, version, classifier = _TFLITE
     folder = cache_folder() / f"{artifact}-{version}"
     library = folder / "libjnitensorflowlite.so"
-    if not library.is_file():
+    with locked(folder):
+        if library.is_file():
+            return library
         if shutil.which("mvn") is None:
-            pytest.skip("a real TensorFlow Lite library needs Maven")
+            pytest.skip("a real TensorFlow Lite library needs Maven: install it")
         coordinates = f"{group}:{artifact}:{version}:jar:{classifier}"
         done = subprocess.run(
             ["mvn", "-B", "-q", "dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}"],
@@ -138,10 +140,10 @@ def tflite_library() -> Path:
             timeout=600,
         )
         if done.returncode != 0:
-            pytest.skip("a real TensorFlow Lite library needs Maven Central")
+            pytest.skip("a real TensorFlow Lite library is needed, which Maven could not download")
         with zipfile.ZipFile(next(folder.glob("*.jar"))) as archive:
             (member,) = [name for name in archive.namelist() if name.endswith(library.name)]
-            part = library.with_suffix(f".{os.getpid()}")
+            part = library.with_suffix(".part")
             part.write_bytes(archive.read(member))
         part.rename(library)
     return library

@@ -4,7 +4,7 @@ import os
 import subprocess
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +79,10 @@ def write_archive(files: Mapping[str, bytes], path: Path) -> None:
 
 def compile_standins(kotlin: Kotlin, output: Path) -> Path:
     """Compile the stand-ins for Android and the runtime, and the driver."""
-    sources = sorted(str(path) for kind in ("replay", "driver") for path in (STANDINS / kind).rglob("*.java"))
-    jars = os.pathsep.join(str(jar) for jar in kotlin.classpath if "android-all" not in jar.name)
-    subprocess.run(["javac", "-d", str(output), "-cp", jars, *sources], check=True, timeout=120)
+    sources = sorted(path for kind in ("replay", "driver") for path in (STANDINS / kind).rglob("*.java"))
+    without_android = replace(kotlin, classpath=tuple(jar for jar in kotlin.classpath if "android-all" not in jar.name))
+    done = without_android.compile_java(sources, output, strict=False)
+    assert done.returncode == 0, done.stderr
     return output
 
 

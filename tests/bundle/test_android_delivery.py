@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from bundle_specs import spec_of, tiny_spec
-from kotlin_tools import Kotlin, find_kotlin
+from kotlin_tools import Kotlin
 
 from edgepack.bundle.aar import CLASSPATH, with_classes
 from edgepack.bundle.archive import pack
@@ -166,11 +166,6 @@ def test_a_class_path_that_cannot_be_read_is_named(entry: str, tmp_path: Path, m
     monkeypatch.setenv(CLASSPATH, str(tmp_path / entry))
     with pytest.raises(BundleError, match=entry):
         with_classes(tiny_spec("hexagon", delivery="aar", language="java"))
-
-
-@pytest.fixture(scope="module")
-def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
-    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from bundle_specs import profile_of, spec_of, write_tree
 from jvm_tools import Recording
-from kotlin_tools import Kotlin, find_kotlin
+from kotlin_tools import Kotlin
 from PIL import Image
 
 from edgepack.bundle.render import render
@@ -86,16 +86,6 @@ def make(name: str, models: Path | None, package: str) -> tuple[BundleSpec, list
         return replace(spec, inputs=(colour,)), real_samples(tflite)
     tflite = (models / "coral" / "split_concat.tflite").read_bytes()
     return spec_of(tflite, name, "android-gpu", **changes), real_samples(tflite)
-
-
-@pytest.fixture(scope="module")
-def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
-    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
-
-
-@pytest.fixture(scope="module")
-def standins(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return jvm_tools.compile_standins(kotlin, tmp_path_factory.mktemp("standins"))
 
 
 @pytest.fixture(scope="module")

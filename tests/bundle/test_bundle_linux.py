@@ -102,7 +102,9 @@ def test_without_edge_tpu_the_host_model_runs_and_says_why(
     assert never.returncode == 0 and "running model.tflite on the CPU" not in never.stderr
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler to make a wrong library")
+@pytest.mark.skipif(
+    shutil.which("cc") is None, reason="needs a C compiler (cc) to make a wrong library: install GCC or Clang"
+)
 @pytest.mark.parametrize("source", ["", "wrong-device"])
 def test_a_wrong_library_is_a_reason_not_a_crash(
     make_spec: Callable[..., BundleSpec], tmp_path: Path, source: str

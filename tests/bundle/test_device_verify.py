@@ -10,7 +10,7 @@ import adb_standin
 import jvm_tools
 import pytest
 from bundle_specs import profile_of, spec_of, write_tree
-from kotlin_tools import find_kotlin
+from kotlin_tools import Kotlin
 
 from edgepack.bundle.adb import ADB, parse_instrumentation
 from edgepack.bundle.render import render
@@ -371,10 +371,9 @@ def test_values_that_span_lines_are_whole() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["kotlin", "java"])
 def test_the_generated_test_is_what_verify_reads(
-    language: str, tmp_path: Path, adb: Path, capsys: pytest.CaptureFixture[str]
+    kotlin: Kotlin, standins: Path, language: str, tmp_path: Path, adb: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The generated self-test on a JVM with recorded outputs returns a report that `verify --device` records."""
-    kotlin = find_kotlin(tmp_path)
     made = spec(language=language)
     bundle = write_tree(render(made), tmp_path / "bundle")
     ending = {"kotlin": "*.kt", "java": "*.java"}[language]
@@ -382,8 +381,6 @@ def test_the_generated_test_is_what_verify_reads(
     compiler = kotlin.compile if language == "kotlin" else kotlin.compile_java
     done = compiler(sorted(bundle.rglob(ending)), classes)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "standins").mkdir()
-    standins = jvm_tools.compile_standins(kotlin, tmp_path / "standins")
     replay = tmp_path / "replay"
     replay.mkdir()
     jvm_tools.write_recording(replay, jvm_tools.Recording([], [], [], []), made, 0)

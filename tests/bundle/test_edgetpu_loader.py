@@ -20,7 +20,9 @@ from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, CompileSpec, ModelFile
 from edgepack.bundle.verify import verify
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler to make a stand-in libedgetpu")
+pytestmark = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="needs a C compiler (cc) to make a stand-in libedgetpu: install GCC or Clang"
+)
 
 SPLIT = "coral/split_concat.tflite"
 MOBILENET = "coral/mobilenet_v1_0.25_128_quant.tflite"

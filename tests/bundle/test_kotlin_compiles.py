@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_specs import profile_of, quantize_model, tiny_spec, write_tree
-from kotlin_tools import Kotlin, find_kotlin
+from kotlin_tools import Kotlin
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, Golden, TensorSpec
@@ -84,11 +84,6 @@ def variants() -> Iterator[BundleSpec]:
         yield tiny_spec("hexagon", name=name)
 
 
-@pytest.fixture(scope="module")
-def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
-    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
-
-
 LANGUAGES = {"kotlin": ".kt", "java": ".java"}
 
 
@@ -139,16 +134,19 @@ def test_every_variant_compiles(classes: Path, java_classes: Path) -> None:
 
 def test_both_languages_have_the_same_api(classes: Path, java_classes: Path) -> None:
     """The public methods of loader, result and status are the same: an app can change the language, not its code."""
-    for name in ("TinyModel20", "TinyModel20$Result", "ModelStatus", "GoldenDifference", "Benchmark", "Label"):
-        listed = []
-        for folder in (classes, java_classes):
-            command = ["javap", "-public", "-cp", str(folder), f"com.variant4.tinymodel20.{name}"]
-            text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-            signatures = [line.strip().replace("final ", "") for line in text.splitlines() if "(" in line]
+    names = ("TinyModel20", "TinyModel20$Result", "ModelStatus", "GoldenDifference", "Benchmark", "Label")
+    listed: list[dict[str, list[str]]] = []
+    for folder in (classes, java_classes):
+        command = ["javap", "-public", "-cp", str(folder), *(f"com.variant4.tinymodel20.{name}" for name in names)]
+        text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        _, *listings = text.split("Compiled from ")
+        listed.append({})
+        for name, listing in zip(names, listings, strict=True):
+            signatures = [line.strip().replace("final ", "") for line in listing.splitlines() if "(" in line]
             # Hidden from apps: what Kotlin adds for default values, and its internal constructors.
             hidden = ("$default", "kotlin.jvm", *([] if name == "TinyModel20" else [f".{name}("]))
-            listed.append(sorted(line for line in signatures if not any(text in line for text in hidden)))
-        assert listed[0] == listed[1], name
+            listed[-1][name] = sorted(line for line in signatures if not any(text in line for text in hidden))
+    assert listed[0] == listed[1]
 
 
 def test_a_wrong_name_fails_in_java(kotlin: Kotlin, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bundle_specs import profile_of, spec_of, write_tree
 from cpp_tools import link, loader_of, runtime_library, self_test_program
-from kotlin_tools import Kotlin, find_kotlin
+from kotlin_tools import Kotlin
 from postprocessing_models import images, with_tail
 
 from edgepack.bundle.context import make_context
@@ -236,16 +236,6 @@ def test_cpp_gives_what_the_model_gave(
 
 
 # -- Kotlin and Java ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def kotlin(tmp_path_factory: pytest.TempPathFactory) -> Kotlin:
-    return find_kotlin(tmp_path_factory.mktemp("kotlin"))
-
-
-@pytest.fixture(scope="module")
-def standins(kotlin: Kotlin, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return jvm_tools.compile_standins(kotlin, tmp_path_factory.mktemp("standins"))
 
 
 @pytest.fixture(scope="module")

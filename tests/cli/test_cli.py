@@ -15,6 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DIGITS = REPOSITORY / "tests" / "data" / "digits_float.tflite"
 EXAMPLES = REPOSITORY / "examples" / "digits"
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 
 def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run edgepack in a process of its own, as a user would."""
@@ -104,6 +106,7 @@ def test_an_existing_bundle_needs_force(tmp_path: Path) -> None:
     assert (tmp_path / "other-cpu" / "thesis.txt").read_text() == "years of work"
 
 
+@pytest.mark.slow
 def test_max_drop_is_held(tmp_path: Path) -> None:
     """A model that loses more than --max-drop ends with exit code 8 and writes no bundle."""
     data = np.load(EXAMPLES / "eval.npz")

@@ -197,6 +197,7 @@ def test_memory_stays_below_a_gigabyte() -> None:
     assert int(process.stdout.split()[-1]) < 1 << 20
 
 
+@pytest.mark.slow
 def test_the_fuzz_target_runs() -> None:
     """scripts/fuzz finds its corpus and its target, and ends without an error after a few seconds."""
     pytest.importorskip("atheris", reason="atheris is not installed: scripts/fuzz cannot run")

@@ -243,6 +243,7 @@ def environment(cache: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPOSITORY), "EDGEPACK_CACHE_DIR": str(cache)}
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_the_old_bundle_or_the_new_one(tmp_path: Path) -> None:
     """SIGKILL at many moments of a replacing build: the bundle is whole and sound each time."""
     subprocess.run(command(tmp_path), env=environment(tmp_path / "c"), check=True, capture_output=True)

@@ -38,6 +38,8 @@ description = "How sure the model is"
 labels_file = "names.txt"
 """
 
+pytestmark = pytest.mark.usefixtures("warm_cache")
+
 
 def built(model: Path, out: Path, **more: object) -> tuple[ModelInfo | None, dict[str, object], bytes]:
     """Build for the CPU; return the shipped file's metadata, the manifest and the file."""

@@ -20,6 +20,17 @@ FLOAT = ROOT / "tests" / "data" / "digits_float.tflite"
 
 
 @pytest.fixture(scope="module")
+def searches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests: their builds search the same ranges on the same samples."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(own_cache: Path, searches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(searches))
+
+
+@pytest.fixture(scope="module")
 def dim(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Samples far darker than real ones: int8 calibrated on them clips every real one, at any effort."""
     path = tmp_path_factory.mktemp("samples") / "dim.npz"
@@ -39,6 +50,7 @@ def search(target: str, /, out: Path, lines: list[str], **more: object) -> Targe
     return result
 
 
+@pytest.mark.slow
 def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
     """Where int8 loses too much at every effort, the CPU keeps single ops in float; every trial is in the manifest."""
     lines: list[str] = []
@@ -123,6 +135,7 @@ def test_single_ops_in_int16_on_a_hexagon_that_computes_it(tmp_path: Path, blurr
     assert verify(entry.bundle).problems == ()
 
 
+@pytest.mark.slow
 def test_none_holds(tmp_path: Path, dim: str) -> None:
     """Exit code 8, no bundle, the figures of the nearest trial, and what was not tried because data is missing."""
     lines: list[str] = []
