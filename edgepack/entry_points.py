@@ -1,6 +1,6 @@
 """Entry points of a plugin group: the built-in ones and those of installed packages, read by the same code."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -29,9 +29,14 @@ def collect_entry_points(group: str, builtin: Mapping[str, str], noun: str) -> E
             PYTHONPATH has no installed metadata.
         noun: What an entry point of the group provides, for messages: `importer`.
     """
-    candidates = {(name, value): metadata.EntryPoint(name, value, group) for name, value in builtin.items()}
-    # The installed entry point replaces the built-in one: it knows the name of its package.
-    candidates |= {(entry.name, entry.value): entry for entry in metadata.entry_points(group=group)}
+    declared = [metadata.EntryPoint(name, value, group) for name, value in builtin.items()]
+    return index_entry_points([*declared, *metadata.entry_points(group=group)], builtin, noun)
+
+
+def index_entry_points(points: Iterable[metadata.EntryPoint], builtin: Mapping[str, str], noun: str) -> EntryPoints:
+    """Index entry points by name; arguments and result as for `collect_entry_points`."""
+    # Of two equal ones the later is kept: an installed entry point knows the name of its package.
+    candidates = {(entry.name, entry.value): entry for entry in points}
     entries: dict[str, metadata.EntryPoint] = {}
     warnings = []
     for (name, value), entry in sorted(

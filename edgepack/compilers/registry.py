@@ -1,9 +1,11 @@
 """The installed compiler wrappers: entry points of the group `edgepack.compilers`, built-in or from other packages."""
 
 import warnings
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 
 from edgepack.compilers.base import Compiler
+from edgepack.entry_points import collect_entry_points
 from edgepack.errors import ToolMissingError, UsageError
 
 GROUP = "edgepack.compilers"
@@ -56,20 +58,11 @@ def all_compilers() -> dict[str, Compiler]:
     return compilers
 
 
-def _entries() -> dict[str, EntryPoint]:
-    entries = {name: EntryPoint(name, value, GROUP) for name, value in _BUILTIN.items()}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        known = entries.setdefault(entry.name, entry)
-        if known.value == entry.value:
-            # The installed entry point has its package's name, for messages.
-            entries[entry.name] = entry
-        else:
-            warnings.warn(
-                f"two packages provide the compiler '{entry.name}': {known.value} is used, {entry.value} of "
-                f"{_package(entry)} is ignored",
-                stacklevel=3,
-            )
-    return entries
+def _entries() -> Mapping[str, EntryPoint]:
+    points = collect_entry_points(GROUP, _BUILTIN, "compiler")
+    for warning in points.warnings:
+        warnings.warn(warning, stacklevel=3)
+    return points.entries
 
 
 def _load(entry: EntryPoint) -> Compiler:

@@ -6,13 +6,13 @@ never a crash.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
+from edgepack.entry_points import EntryPoints, collect_entry_points, origin
 from edgepack.errors import ProfileError, UsageError
 from edgepack.profiles.faults import did_you_mean
 from edgepack.profiles.load import load_profile
@@ -22,33 +22,6 @@ from edgepack.resources import data_root
 GROUP = "edgepack.targets"
 
 _BUILTIN = "edgepack.resources:builtin_target_dir"
-
-
-@dataclass(frozen=True)
-class Registry:
-    """Entry points by target id.
-
-    Attributes:
-        entry_points: Entry points by target id, sorted.
-        warnings: Problems of the installation (two packages that provide one id).
-    """
-
-    entry_points: dict[str, metadata.EntryPoint]
-    warnings: tuple[str, ...]
-
-
-def collect(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
-    """Index entry points by target id; of two with one id, the built-in or else the first by value is used."""
-    by_id: dict[str, metadata.EntryPoint] = {}
-    warnings = []
-    for entry in sorted(set(entry_points), key=lambda e: (e.name, e.value != _BUILTIN, e.value)):
-        used = by_id.setdefault(entry.name, entry)
-        if used.value != entry.value:
-            warnings.append(
-                f"two packages provide the target '{entry.name}': {used.value} is used, "
-                f"{entry.value}{_origin(entry)} is ignored"
-            )
-    return Registry(by_id, tuple(warnings))
 
 
 def load_entry_point(entry: metadata.EntryPoint) -> TargetProfile:
@@ -80,7 +53,7 @@ def warnings() -> tuple[str, ...]:
 
 def known_ids() -> tuple[str, ...]:
     """Return the ids of all installed targets, sorted, without loading them."""
-    return tuple(sorted(_installed().entry_points))
+    return tuple(sorted(_installed().entries))
 
 
 def get_target(target_id: str) -> TargetProfile:
@@ -126,27 +99,19 @@ def refresh() -> None:
 
 
 @cache
-def _installed() -> Registry:
-    entries = tuple(metadata.entry_points(group=GROUP))
-    if not any(entry.value == _BUILTIN for entry in entries):
-        # A checkout on PYTHONPATH has no metadata: add the entry points of pyproject.toml.
-        folders = sorted((data_root() / "targets").glob("*/profile.toml"))
-        entries += tuple(metadata.EntryPoint(folder.parent.name, _BUILTIN, GROUP) for folder in folders)
-    return collect(entries)
+def _installed() -> EntryPoints:
+    folders = (data_root() / "targets").glob("*/profile.toml")
+    return collect_entry_points(GROUP, {folder.parent.name: _BUILTIN for folder in folders}, "target")
 
 
 @cache
 def _profile_or_fault(target_id: str) -> TargetProfile | str:
     """Return the target, or a message that says why it does not load."""
-    entry = _installed().entry_points[target_id]
+    entry = _installed().entries[target_id]
     try:
         return load_entry_point(entry)
     except ProfileError as error:
-        return f"target '{target_id}'{_origin(entry)} is not available:\n{error.message}"
-
-
-def _origin(entry: metadata.EntryPoint) -> str:
-    return f" of package {entry.dist.name}" if entry.dist else ""
+        return f"target '{target_id}'{origin(entry)} is not available:\n{error.message}"
 
 
 def _folder(entry: metadata.EntryPoint) -> Path:

@@ -138,10 +138,10 @@ def test_an_app_language_of_another_package_is_chosen_by_its_id(broken: Callable
     ],
 )
 def test_a_broken_plugin_is_a_warning(broken: Callable[[str, str], None], point: str, says: str) -> None:
-    """A language that does not load is left out with its package and cause; bundles are built without it."""
+    """A language that does not load is ignored with its package and cause; bundles are built without it."""
     broken("lua", point)
     with pytest.warns(
-        UserWarning, match="the loader language 'lua' of the package 'edgepack-lua' is left out"
+        UserWarning, match="the loader language 'lua' of the package 'edgepack-lua' is ignored"
     ) as caught:
         languages = all_languages()
     assert says in str(caught[0].message)
@@ -152,7 +152,7 @@ def test_a_broken_plugin_is_a_warning(broken: Callable[[str, str], None], point:
 def test_a_builtin_language_cannot_be_replaced(broken: Callable[[str, str], None]) -> None:
     """Of two packages with one id the built-in one is used, and a warning names the other."""
     broken("python", "broken_language:Taken")
-    with pytest.warns(UserWarning, match="two packages offer the loader language 'python'"):
+    with pytest.warns(UserWarning, match="two packages provide the loader language 'python'"):
         assert type(all_languages()["python"]).__module__ == "edgepack.bundle.languages.python"
 
 

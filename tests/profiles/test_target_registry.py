@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from edgepack.entry_points import index_entry_points
 from edgepack.errors import ProfileError, UsageError
 from edgepack.profiles import registry
-from edgepack.profiles.registry import GROUP, all_targets, collect, get_target, known_ids, load_entry_point, warnings
+from edgepack.profiles.registry import GROUP, all_targets, get_target, known_ids, load_entry_point, warnings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BUILTIN = "edgepack.resources:builtin_target_dir"
@@ -135,15 +136,17 @@ def test_the_id_is_the_entry_points_name(plugins: Path, monkeypatch: pytest.Monk
 
 def test_two_packages_for_one_id() -> None:
     """A built-in target cannot be replaced; of two plugins the first by value is used; both cases are warnings."""
-    registered = collect(
+    registered = index_entry_points(
         [
             EntryPoint("cpu", "their_cpu", GROUP),
             EntryPoint("cpu", BUILTIN, GROUP),
             EntryPoint("npu", "b_package", GROUP),
             EntryPoint("npu", "a_package", GROUP),
-        ]
+        ],
+        {"cpu": BUILTIN},
+        "target",
     )
-    assert {name: entry.value for name, entry in registered.entry_points.items()} == {
+    assert {name: entry.value for name, entry in registered.entries.items()} == {
         "cpu": BUILTIN,
         "npu": "a_package",
     }
@@ -154,7 +157,7 @@ def test_two_packages_for_one_id() -> None:
 
 def test_a_distribution_seen_twice_is_no_conflict() -> None:
     """An entry point that is on the path twice (an editable install and PYTHONPATH) counts once."""
-    assert collect([EntryPoint("cpu", BUILTIN, GROUP)] * 2).warnings == ()
+    assert index_entry_points([EntryPoint("cpu", BUILTIN, GROUP)] * 2, {"cpu": BUILTIN}, "target").warnings == ()
 
 
 def test_without_metadata_the_checkouts_targets_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,12 @@
 
 import warnings
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 
 from edgepack.bundle.languages.base import LoaderLanguage
 from edgepack.bundle.spec import BundleSpec
 from edgepack.choices import Platform
+from edgepack.entry_points import collect_entry_points
 from edgepack.errors import BundleError
 
 GROUP = "edgepack.languages"
@@ -23,7 +24,7 @@ BUILTIN = {
 
 @cache
 def all_languages() -> dict[str, LoaderLanguage]:
-    """Return the installed languages by id, built-in ones first; a broken plugin is a warning and is left out."""
+    """Return the installed languages by id, built-in ones first; a broken plugin is a warning and is ignored."""
     languages: dict[str, LoaderLanguage] = {}
     for language_id, entry in _entries().items():
         try:
@@ -32,7 +33,7 @@ def all_languages() -> dict[str, LoaderLanguage]:
             if language_id in BUILTIN:
                 raise
             warnings.warn(
-                f"the loader language '{language_id}' of {_package(entry)} is left out: "
+                f"the loader language '{language_id}' of {_package(entry)} is ignored: "
                 f"{entry.value}: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
@@ -40,7 +41,7 @@ def all_languages() -> dict[str, LoaderLanguage]:
 
 
 def refresh() -> None:
-    """Forget the installed languages, so that the next call looks again; for tests and long-lived processes."""
+    """Clear the cached languages, so that the next call reads them again; for tests and long-lived processes."""
     all_languages.cache_clear()
 
 
@@ -72,16 +73,11 @@ def app_language(spec: BundleSpec) -> LoaderLanguage:
 
 
 def _entries() -> dict[str, EntryPoint]:
-    entries = {name: EntryPoint(name, value, GROUP) for name, value in BUILTIN.items()}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
-        known = entries.setdefault(entry.name, entry)
-        if known.value != entry.value:
-            warnings.warn(
-                f"two packages offer the loader language '{entry.name}': {known.value} is used, {entry.value} of "
-                f"{_package(entry)} is not",
-                stacklevel=3,
-            )
-    return entries
+    """Return the entry points by id, the built-in ones first, in the order of `BUILTIN`."""
+    points = collect_entry_points(GROUP, BUILTIN, "loader language")
+    for warning in points.warnings:
+        warnings.warn(warning, stacklevel=3)
+    return {name: points.entries[name] for name in dict.fromkeys((*BUILTIN, *points.entries))}
 
 
 def _load(entry: EntryPoint) -> LoaderLanguage:
