@@ -27,8 +27,9 @@ from edgepack.bundle.golden import (
     machine_name,
     runtime_name,
 )
-from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec
+from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec, tensor_entry
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
+from edgepack.bundle.spec import tensor_spec
 from edgepack.cache import hash_path
 from edgepack.child import ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
@@ -42,6 +43,8 @@ _LARGEST_JSON = 64 << 20
 _DTYPES = frozenset(dtype.name for dtype in NUMPY_DTYPES.values() if dtype.kind != "c")
 #: NumPy's limit of a dimension; larger ones are invalid.
 _LARGEST_DIMENSION = 2**31 - 1
+#: Entries of a tensor that come from the author and not from the file.
+_AUTHORS = frozenset({"labels", "preprocessing"})
 _BUILD_AGAIN = "rebuild the bundle, or copy it again from where it was built"
 
 
@@ -399,11 +402,5 @@ def _no_number(text: str) -> float:
 
 
 def _facts(info: TensorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "tensor": info.tensor_name,
-        "shape": list(info.shape),
-        "dtype": info.tflite_dtype,
-        "scale": info.scale if info.quantized else None,
-        "zero_point": info.zero_point if info.quantized else None,
-    }
+    """Return what the manifest must have about a tensor of the file."""
+    return {key: value for key, value in tensor_entry(tensor_spec(info)).items() if key not in _AUTHORS}

@@ -184,7 +184,7 @@ def test_what_qualcomms_compiler_made_is_not_said_to_run(
     readme = (bundle / "README.md").read_text()
     assert "| model | `model/net.tflite` |" in readme
     assert (
-        "| compiled, not run by the loader | `model/net_Qualcomm_SM8550.tflite`, `model/net_Qualcomm_SM8650" in readme
+        "| compiled, not used by the loader | `model/net_Qualcomm_SM8550.tflite`, `model/net_Qualcomm_SM8650" in readme
     )
 
 
