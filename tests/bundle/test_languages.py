@@ -1,6 +1,7 @@
 """Loader languages: built-in ones and those of other packages come through one registry."""
 
 import ast
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -75,7 +76,9 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, 
 
 
 @pytest.fixture
-def broken(tmp_path: Path, install: Callable[[Path, dict[str, str]], None]) -> Callable[[str, str], None]:
+def broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, install: Callable[[Path, dict[str, str]], None]
+) -> Callable[[str, str], None]:
     """Return a function that installs one of the classes of `BROKEN` as a language."""
 
     def one(name: str, point: str) -> None:
@@ -85,6 +88,8 @@ def broken(tmp_path: Path, install: Callable[[Path, dict[str, str]], None]) -> C
         (folder / "rival" / "linux" / "pyproject.toml").write_text("")
         (folder / "app" / "android" / "app.txt.j2").write_text("{{ title }} in {{ language }}")
         (folder / "broken_language.py").write_text(BROKEN)
+        # Another test may have imported the module from its own folder.
+        monkeypatch.delitem(sys.modules, "broken_language", raising=False)
         install(folder, {name: point})
 
     return one

@@ -210,7 +210,7 @@ def unreadable_model(tmp_path: Path) -> Path:
         (["--repair", "fast"], 2, "--repair: expected exact, approximate or none, got 'fast'"),
         (["--compile", "maybe"], 2, "--compile: expected auto, require or never, got 'maybe'"),
         (["--scheme", "int8-qat", "--per-tensor"], 2, "--per-tensor: quantization-aware training"),
-        (["--soc", "SM9999"], 2, "target hexagon does not know the chip 'SM9999'"),
+        (["--soc", "SM9999"], 2, "target hexagon has no SoC 'SM9999'"),
         (["--variant", "v0"], 2, "target hexagon has no variant 'v0'"),
         (["--package", "com.2go.app"], 2, "--package: expected a package name such as com.example.app"),
         (["--package", "com..app"], 2, "--package: expected a package name such as com.example.app"),
