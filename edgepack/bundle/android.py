@@ -7,13 +7,8 @@ from typing import Any
 
 from edgepack.bundle import names
 from edgepack.bundle.spec import BundleSpec
-from edgepack.choices import Delivery, Language, Platform
+from edgepack.choices import Delivery, Platform
 from edgepack.errors import BundleError
-
-#: Values of `BundleSpec.language` that edgepack itself serves.
-LANGUAGES = tuple(Language)
-#: Values of `BundleSpec.delivery`.
-DELIVERIES = tuple(Delivery)
 
 #: Versions that the generated projects require; a key of [bundle.options] with the same name takes precedence.
 #: Source of litert: LiteRT issues 8 and 43 (1.4.0 is the first 1.x whose native libraries are 16 KB aligned).
@@ -153,8 +148,8 @@ def left_out(spec: BundleSpec, other_languages: Iterable[str]) -> frozenset[str]
     Raises:
         BundleError: The delivery is unknown, or not one of the bundle's platform.
     """
-    if spec.delivery not in DELIVERIES:
-        raise BundleError(f"delivery: expected {' or '.join(DELIVERIES)}, got '{spec.delivery}'")
+    if spec.delivery not in list(Delivery):
+        raise BundleError(f"delivery: expected {' or '.join(Delivery)}, got '{spec.delivery}'")
     if spec.delivery != Delivery.MODULE and spec.rule.template == Platform.LINUX:
         raise BundleError(
             f"target '{spec.profile.id}' builds a bundle for Linux, which has no delivery '{spec.delivery}'",

@@ -13,7 +13,7 @@ from edgepack.compilers import Companion, CompileRequest, CompileResult, Differe
 from edgepack.errors import ToolMissingError, UnfitModelError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.option_validation import divides
+from edgepack.pipeline.option_validation import supports_segments
 from edgepack.pipeline.results import NOT_COMPILED
 from edgepack.pipeline.search.acceptance import Choice, require_placement
 from edgepack.profiles.model import TargetProfile
@@ -63,7 +63,7 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
         options=dict(options.options),
         socs=context.options.target.socs,
     )
-    if divides(profile):
+    if supports_segments(profile):
         companions = tuple(_companion(path, profile) for path in context.options.co_compile)
         request = replace(request, companions=companions, segments=context.options.segments)
     result = get_compiler(options.id).compile(request, timeout=context.options.compile_timeout)

@@ -124,7 +124,7 @@ def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
     return options.delivery if _is_android(profile, options) else Delivery.MODULE
 
 
-def divides(profile: TargetProfile) -> bool:
+def supports_segments(profile: TargetProfile) -> bool:
     """Return whether the target's compiler can split a model into segments and compile several models together."""
     return profile.compiler is not None and get_compiler(profile.compiler.id).supports_segments
 
@@ -198,7 +198,7 @@ def _target_notes(profiles: Sequence[TargetProfile], options: BuildOptions) -> l
             lambda profile: profile.bundle.template == options.platform or bool(platform_of(profile, options)),
         )
     if compiler_option:
-        notes += _effect(compiler_option, "the Edge TPU", profiles, divides)
+        notes += _effect(compiler_option, "the Edge TPU", profiles, supports_segments)
     return notes
 
 

@@ -106,7 +106,7 @@ def rewrite_unproven(
         return RewrittenModel(tflite)
     score = off_accelerator(profile, rule, target_options)
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
-    return RewrittenModel(repaired.tflite, repaired.rewrites, repaired.tail, repaired.moved_ops)
+    return RewrittenModel(repaired.tflite, repaired.rewrites, repaired.postprocessing, repaired.moved_ops)
 
 
 def rewrite_proven(

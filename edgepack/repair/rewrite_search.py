@@ -91,13 +91,13 @@ class Repaired:
     Attributes:
         tflite: The file; the same bytes when nothing was rewritten.
         rewrites: The rewrites that were applied, in file order.
-        tail: Postprocessing steps that were cut and that the loader has to do, in order.
+        postprocessing: Steps that were cut and that the loader has to do, in order.
         moved_ops: Number of ops that all rewrites together move onto the accelerator.
     """
 
     tflite: bytes
     rewrites: tuple[Rewrite, ...] = ()
-    tail: tuple[PostprocessStep, ...] = ()
+    postprocessing: tuple[PostprocessStep, ...] = ()
     moved_ops: int = 0
 
 
@@ -122,7 +122,7 @@ def repair(
     """
     model = read_model(tflite)
     rewrites: list[Rewrite] = []
-    tail: list[PostprocessStep] = []
+    postprocessing: list[PostprocessStep] = []
     moved_ops = 0
     rewriters: tuple[Rewriter, ...] = ()
     if model.is_float and mode != Repair.NONE:
@@ -146,9 +146,9 @@ def repair(
     if not rewrites:
         rewritten_file, current = tflite, model
     if cut_tail:
-        rewritten_file, tail, saved = _cut_tail(rewritten_file, current, score)
+        rewritten_file, postprocessing, saved = _cut_postprocessing(rewritten_file, current, score)
         moved_ops += saved
-    return Repaired(rewritten_file, tuple(rewrites), tuple(tail), moved_ops)
+    return Repaired(rewritten_file, tuple(rewrites), tuple(postprocessing), moved_ops)
 
 
 #: Limit of the values in a tensor that the runtime can count (int32): only a broken file claims more.
@@ -259,7 +259,7 @@ def _batch_rewrite(model: Model) -> Rewrite:
     return Rewrite("batch-1", "", -1, names, "the open batch size fixed to 1, which the other rewrites need", True, 0)
 
 
-def _cut_tail(tflite: bytes, model: Model, score: Score) -> tuple[bytes, list[PostprocessStep], int]:
+def _cut_postprocessing(tflite: bytes, model: Model, score: Score) -> tuple[bytes, list[PostprocessStep], int]:
     """Cut last ops while the target does not support them; return (file, steps, ops moved onto the accelerator)."""
     steps: list[PostprocessStep] = []
     saved = 0

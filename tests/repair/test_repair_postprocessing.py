@@ -41,13 +41,13 @@ def test_cuts_what_is_refused_at_the_end(refused: tuple[str, ...], steps: list[s
     """Unsupported last ops are cut and listed in the order in which the loader does them; supported ones stay."""
     before = classes()
     result = repair(before, refusing(*refused), cut_tail=True)
-    assert [step.op for step in result.tail] == steps
+    assert [step.op for step in result.postprocessing] == steps
     assert result.moved_ops == len(steps)
     if not steps:
         assert result.tflite == before
         return
     assert not {op.name for op in read_model(result.tflite).main.ops} & set(steps)
-    assert prove(before, result.tflite, samples(before, 8), result.tail) == 0.0
+    assert prove(before, result.tflite, samples(before, 8), result.postprocessing) == 0.0
 
 
 def test_is_only_done_when_asked_for() -> None:
@@ -62,7 +62,7 @@ def test_the_signature_keeps_its_names() -> None:
     model = read_model(result.tflite)
     assert model.output_names() == ("class",)
     assert [model.main.tensors[i].name for i in model.main.outputs] == ["logits"]
-    step = result.tail[0].to_json()
+    step = result.postprocessing[0].to_json()
     assert (step["op"], step["axis"], step["dtype"], step["shape"]) == ("ARG_MAX", 1, "INT64", [1])
 
 
@@ -70,8 +70,8 @@ def test_probabilities_are_the_runtimes() -> None:
     """SOFTMAX result by the loader gives the probabilities of the runtime, with beta applied."""
     before = classifier()
     result = repair(before, refusing("SOFTMAX"), cut_tail=True)
-    assert [step.op for step in result.tail] == ["SOFTMAX"]
-    assert prove(before, result.tflite, samples(before, 4), result.tail) <= TOLERANCE
+    assert [step.op for step in result.postprocessing] == ["SOFTMAX"]
+    assert prove(before, result.tflite, samples(before, 4), result.postprocessing) <= TOLERANCE
 
 
 def test_a_step_that_others_need_is_not_cut() -> None:
@@ -100,7 +100,7 @@ def test_a_dequantize_at_the_end_of_a_quantized_file() -> None:
     tensors[x].quantization = tensors[y].quantization = q
     before = pack(file)
     result = repair(before, refusing("DEQUANTIZE", "RELU"), cut_tail=True)
-    assert [(s.op, s.zero_point) for s in result.tail] == [("DEQUANTIZE", 3)]
+    assert [(s.op, s.zero_point) for s in result.postprocessing] == [("DEQUANTIZE", 3)]
     assert [op.name for op in read_model(result.tflite).main.ops] == ["RELU"]
     sample = {"in": np.array([[-1.0, -0.1, 0.4, 3.0]], np.float32)}
-    assert prove(before, result.tflite, [sample], result.tail) == 0.0
+    assert prove(before, result.tflite, [sample], result.postprocessing) == 0.0
