@@ -51,9 +51,9 @@ def check_everywhere(model: Model) -> None:
         for variant in profile.variants:
             rules = variant.schemes or profile.schemes
             rule = select(replace(profile, schemes=rules), {Needs.NOTHING, Needs.SAMPLES}, "auto").rule
-            start = time.perf_counter()
+            start = time.process_time()
             report = check(preview(model, rule), profile, variant=variant.id)
-            assert time.perf_counter() - start < 3, (profile.id, variant.id)
+            assert time.process_time() - start < 3, (profile.id, variant.id)
             assert report.ops
             assert all(op.reasons or op.placement == "accelerator" for op in report.ops)
 
