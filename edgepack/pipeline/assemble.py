@@ -101,8 +101,8 @@ def assemble(
     """
     options, trial = context.options, choice.trial
     quantized, rule = trial.quantized, trial.candidate.rule
-    model, shipped = read_model(quantized.tflite), context.shipped(quantized.tflite)
-    main = ModelFile("host" if compiled.files else "main", f"{file_stem(context.name)}.tflite", shipped)
+    model = read_model(quantized.tflite)
+    main = ModelFile("host" if compiled.files else "main", f"{file_stem(context.name)}.tflite", trial.shipped)
     models = (main, *compiled.files)
     delivery = delivery_of(profile, options)
     notices = list(warnings)
@@ -111,7 +111,7 @@ def assemble(
     if unused:
         notices.append(_unused_notice(main, compiled.files, delivery))
     inputs, outputs = _tensors(model, context.info, quantized.postprocessing)
-    golden, missing = _golden(context.session, model, shipped, context.measured_on)
+    golden, missing = _golden(context.session, model, trial.shipped, context.measured_on)
     notices.extend(missing)
     calibration = calibration_facts(context, trial.candidate, quantized)
     report = compiled.report

@@ -98,7 +98,7 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             compiled = compile_model(context, profile, choice)
         result = replace(
             result,
-            model_sha256=sha256(context.shipped(choice.trial.quantized.tflite)),
+            model_sha256=sha256(choice.trial.shipped),
             compile=compiled.report,
             warnings=(*result.warnings, *compiled.warnings),
         )
@@ -130,17 +130,17 @@ def try_candidate(
         with watch.stage("check"):
             rewritten = rewrite(context, profile, candidate)
         quantized = quantize(context, profile, candidate, rewritten, watch)
+        shipped = context.shipped(quantized.tflite)
         with watch.stage("check"):
             placement = check_placement(read_model(quantized.tflite), profile, options.target)
             try:
                 require_placement(placement, profile, full=options.target.require_full)
             except UnfitModelError as error:
-                return refused(candidate, quantized, placement, error)
+                return refused(candidate, quantized, shipped, placement, error)
         with watch.stage("measure"):
             measurement = measure(context, quantized)
     except EdgepackError as error:
         return failed(candidate, error, context.path)
-    shipped = context.shipped(quantized.tflite)
     return accept(
         candidate, quantized, shipped, placement, measurement, options.limits, competing=plan.competing
     )  # fmt: skip
@@ -158,12 +158,11 @@ def _with_trials(result: TargetResult, trials: Sequence[Trial], context: BuildCo
 def _with_file(result: TargetResult, trial: ProducedTrial, context: BuildContext) -> TargetResult:
     """Return the result with the file of a trial."""
     quantized = trial.quantized
-    shipped = context.shipped(quantized.tflite)
     return replace(
         result,
         scheme=trial.candidate.rule.scheme,
         tool=quantized.tool,
-        model=shipped,
+        model=trial.shipped,
         model_name=f"{file_stem(context.name)}.tflite",
         improvements=quantized.report,
         repairs=quantized.rewrites,

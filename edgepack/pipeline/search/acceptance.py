@@ -63,15 +63,16 @@ def require_placement(report: Report, profile: TargetProfile, *, full: bool) -> 
 
 
 def refused(
-    candidate: Candidate, quantized: QuantizedModel, placement: Report, error: UnfitModelError
+    candidate: Candidate, quantized: QuantizedModel, shipped: bytes, placement: Report, error: UnfitModelError
 ) -> ProducedTrial:
     """Return the trial of a file that the target refuses; nothing is measured then."""
     return ProducedTrial(
         candidate,
-        len(quantized.tflite),
+        len(shipped),
         misses=frozenset({"target"}),
         why=error.message,
         quantized=quantized,
+        shipped=shipped,
         placement=placement,
         error=error,
     )
@@ -117,6 +118,7 @@ def accept(
         misses,
         " and ".join(reasons),
         quantized=quantized,
+        shipped=shipped,
         placement=placement,
         warnings=measurement.warnings,
     )

@@ -78,12 +78,14 @@ class ProducedTrial(Trial):
     """A trial with a file.
 
     Attributes:
-        quantized: The file.
+        quantized: The file, and how it was produced.
+        shipped: The file as it goes into the bundle, with metadata.
         placement: Where the target runs each op.
         warnings: What was noticed while measuring.
     """
 
     quantized: QuantizedModel
+    shipped: bytes
     placement: Report
     warnings: tuple[str, ...] = ()
 
