@@ -100,7 +100,7 @@ def with_tail(make_spec: Callable[..., BundleSpec], tflite: bytes, *arguments: o
     repaired = cut(tflite)
     spec = make_spec(repaired.tflite, *arguments, **changes)
     outputs = (
-        tensor_spec(info, tail=[step for step in repaired.tail if step.output == position])
+        tensor_spec(info, tail=[step for step in repaired.postprocessing if step.output == position])
         for position, info in enumerate(model_outputs(read_model(repaired.tflite)))
     )
     return replace(spec, outputs=tuple(outputs))

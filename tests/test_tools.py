@@ -198,7 +198,11 @@ def test_interrupt_kills_the_program_and_its_children(tmp_path: Path) -> None:
     """Ctrl-C ends the program and every process it started before the command returns."""
     pids = tmp_path / "pids"
     program = script(tmp_path / "program", f"/bin/sleep 60 & echo $! $$ > {pids}; wait")
-    code = f"from edgepack import tools; tools.run([{str(program)!r}])"
+    # A shell starts background jobs with SIGINT ignored, which a child would inherit.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from edgepack import tools; tools.run([{str(program)!r}])"
+    )
     root = str(Path(tools.__file__).parents[1])
     parent = subprocess.Popen(
         [sys.executable, "-c", code],

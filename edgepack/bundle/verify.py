@@ -355,7 +355,7 @@ class _Check:
                     self._problem(where, f"output '{spec.name}': the finished values are missing")
                 elif not finished_difference(spec, raw, expected, number, position).ok:
                     self._problem(
-                        where, f"output '{spec.name}': the finished values differ from the result of its tail"
+                        where, f"output '{spec.name}': the finished values differ from the result of its postprocessing"
                     )
 
     def _array(self, folder: str, entry: Mapping[str, Any]) -> Array | None:

@@ -105,7 +105,7 @@ def test_a_model_with_state_starts_every_case_afresh(make_spec: Callable[..., Bu
     done = run(program, loader.data, "--runtime", runtime_library("tflite"))
     assert done.returncode == 0, done.stdout + done.stderr
     done = run(program, loader.data, "--runtime", runtime_library("litert"))
-    assert done.returncode == 2 and "a model with state needs libtensorflowlite_c.so" in done.stderr
+    assert done.returncode == 2 and "a stateful model requires libtensorflowlite_c.so" in done.stderr
 
 
 # -- real values -------------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ int main(int count, char **arguments) {{
     done = run(program, tmp_path / "in", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert np.array_equal(np.frombuffer((tmp_path / "out").read_bytes(), dtype.lower())[None], expected)
-    assert done.stdout == f"{limits.max} {limits.min}'q': expected numbers, value 3 is none\n"
+    assert done.stdout == f"{limits.max} {limits.min}'q': expected numbers, value 3 is NaN\n"
 
 
 def test_labels_come_best_first(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_what_is_missing_is_named(make_spec: Callable[..., BundleSpec], tmp_path
         ([loader.data], "no runtime library found: expected libtensorflowlite_c.so"),
         ([loader.data, "--runtime", "/no/such.so"], "cannot load the runtime: /no/such.so"),
         ([loader.data, "--runtime", "libm.so.6"], "libm.so.6 has the C API of neither TensorFlow Lite nor LiteRT"),
-        ([loader.data, "--threads", "-1"], "expected no negative threads"),
+        ([loader.data, "--threads", "-1"], "expected threads >= 0"),
         *(
             ([folder, "--runtime", runtime_library(kind)], says)
             for kind in ("litert", "tflite")
@@ -225,8 +225,8 @@ def test_edge_tpu_is_taken_or_the_reason_given(make_spec: Callable[..., BundleSp
         ("/no/such", "", "no Edge TPU: libedgetpu.so.1: cannot open shared object file"),
         (str(tmp_path / "wrong"), "", "the library has no function edgetpu_list_devices"),
         (standin(tmp_path / "old", both, version=13), "", "has runtime version 13, this model needs 14"),
-        (standin(tmp_path / "none", ""), "", "no Edge TPU '' among the 0 found"),
-        (standin(tmp_path / "pci", '{0, "/dev/apex_0"}'), "usb", "no Edge TPU 'usb' among the 1 found"),
+        (standin(tmp_path / "none", ""), "", "no Edge TPU '' among the 0 connected"),
+        (standin(tmp_path / "pci", '{0, "/dev/apex_0"}'), "usb", "no Edge TPU 'usb' among the 1 connected"),
         (standin(tmp_path / "busy", both, busy=True), ":1", "the Edge TPU ':1' cannot be opened"),
         (standin(tmp_path / "there", both), "gpu", "device: expected '', ':N', 'usb'"),
         (str(tmp_path / "there"), "usb:", "device: expected"),
@@ -264,7 +264,7 @@ def test_a_delegate_that_does_not_take_the_file_is_a_step_down(
     assert done.stderr.count("opened") == done.stderr.count("freed 1") > 0
     done = run(program, loader.data, "--runtime", runtime_library("litert"), LD_LIBRARY_PATH=path)
     assert done.returncode == 0
-    assert "the C API of LiteRT takes no delegate of libedgetpu: give TensorFlow Lite's" in done.stderr
+    assert "the C API of LiteRT does not support libedgetpu's delegate" in done.stderr
 
 
 def test_without_a_compiled_file_the_host_runs(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_a_torn_pipeline_is_refused(shared_models: Path, tmp_path: Path) -> None
     path = standin(tmp_path / "lib", '{0, "/a"}, {0, "/b"}')
     done = run(program, loader.data, "--runtime", runtime_library("tflite"), LD_LIBRARY_PATH=path)
     assert done.returncode == 0 and "model.tflite on cpu" in done.stderr
-    assert "segment 0 reads '" in done.stderr and "which no earlier one gives" in done.stderr
+    assert "segment 0 reads '" in done.stderr and "which no earlier one computes" in done.stderr
 
 
 def test_another_compiled_file_takes_the_place_of_the_own(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_finished_vectors_of_another_tail_are_a_problem(specs: dict[str, BundleS
     manifest["outputs"][0]["tail"][0]["beta"] = 2.0
     files["manifest.json"] = json.dumps(manifest).encode()
     problems = [problem.what for problem in verify(write_tree(files, tmp_path / "bundle")).problems]
-    assert problems == ["output 'Identity': the finished values are not what its tail gives"] * 2
+    assert problems == ["output 'Identity': the finished values differ from the result of its postprocessing"] * 2
 
 
 # -- C and C++ ---------------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_train(tmp_path: Path) -> None:
 
     again = run(*arguments, "-o", tmp_path / "out.tflite")
     assert again.returncode == 2
-    assert "already exists" in again.stderr
+    assert "already exists" in " ".join(again.stderr.split())
     forced = run(*arguments, "-o", tmp_path / "out.tflite", "--force")
     assert forced.returncode == 0, forced.stderr
     assert "top-1" in forced.stdout

@@ -170,7 +170,7 @@ def test_a_wrong_toml_is_one_clear_error(tmp_path: Path, text: str, expected: st
 def test_a_toml_that_does_not_fit_is_refused(tmp_path: Path, text: str) -> None:
     """Two labels for ten classes, two means for one channel: refused before any file is produced."""
     (tmp_path / "model.toml").write_text(text)
-    with pytest.raises(UsageError, match=r"has (10 values, but 2 labels|1 channels, but 2 numbers)"):
+    with pytest.raises(UsageError, match=r"has (10 values, but 2 labels|1 channels, but 2 normalization values)"):
         build(FLOAT, ["cpu"], BuildOptions(out=tmp_path, metadata=tmp_path / "model.toml"))
 
 

@@ -225,4 +225,4 @@ def test_training_when_accuracy_asks(tmp_path: Path, dim: str) -> None:
     ]
     assert entry.bundle is not None
     assert verify(entry.bundle).problems == ()
-    assert "tried 4 | qat" in (entry.bundle / "README.md").read_text()
+    assert "candidate 4 | qat" in (entry.bundle / "README.md").read_text()
