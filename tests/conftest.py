@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLES = REPOSITORY / "examples" / "digits"
+
+
+def pytest_configure() -> None:
+    """Let tests interrupt processes: a shell's background jobs and all they start ignore Ctrl-C, which is inherited."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def find_shared_models() -> Path | None:
@@ -121,15 +128,22 @@ def is_slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let tests that share a costly fixture run on one worker (`-n`), so that the fixture is made once."""
+    group = _group(item)
+    if group is not None:
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run fast tests first: a broken import should show in seconds.
 
-    With several workers (`-n`), tests that share a module-scoped fixture run on one worker, so that the fixture is made
-    once. These groups come before the other tests, which then fill the time until all workers are done.
+    The groups of `pytest_itemcollected` come before the other tests, which then fill the time until all workers are
+    done; the group that takes longest is the first of the slow ones.
     """
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        if group is not None:
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (is_slow(item), groups[item] is None, groups[item] != "kotlin-slow"))
+
+    def order(item: pytest.Item) -> tuple[bool, bool, bool]:
+        group = item.get_closest_marker("xdist_group")
+        return is_slow(item), group is None, group is not None and group.args[0] != f"{ONE_WORKER[0]}-slow"
+
+    items.sort(key=order)

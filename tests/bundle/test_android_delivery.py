@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 import zipfile
@@ -220,22 +219,14 @@ def test_a_consumer_compiles_against_the_archive(
     assert [path for path in files if path.startswith("android/")] == ["android/tiny-model-2-0.aar"]
     with archive_of(spec) as archive:
         (tmp_path / "classes.jar").write_bytes(archive.read("classes.jar"))
-    (tmp_path / "Consumer.java").write_text(_CONSUMER)
+    consumer = tmp_path / "Consumer.java"
     path = os.pathsep.join(map(str, [tmp_path / "classes.jar", *kotlin.classpath, kotlin.stdlib]))
-    command = [
-        "javac",
-        "-Xlint:all,-classfile,-path",
-        "-Werror",
-        "-d",
-        tmp_path,
-        "-cp",
-        path,
-        tmp_path / "Consumer.java",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    arguments = ["-Xlint:all,-classfile,-path", "-Werror", "-d", str(tmp_path), "-cp", path, str(consumer)]
+    consumer.write_text(_CONSUMER)
+    done = kotlin.compilers.compile("java", *arguments)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "Consumer.java").write_text(_CONSUMER.replace("getOutput2ndOutput", "getNothing"))
-    assert subprocess.run(command, capture_output=True, timeout=120).returncode != 0
+    consumer.write_text(_CONSUMER.replace("getOutput2ndOutput", "getNothing"))
+    assert kotlin.compilers.compile("java", *arguments).returncode != 0
 
 
 @pytest.mark.slow

@@ -171,7 +171,9 @@ def test_a_signatures_order_does_not_matter(tmp_path: Path, kind: str) -> None:
 # -- CMake -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("cmake") is None, reason="needs CMake: install it")
+@pytest.mark.skipif(
+    shutil.which("cmake") is None or shutil.which("make") is None, reason="needs CMake and make: install both"
+)
 def test_cmake_builds_tests_installs_and_is_found(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
     """The project builds, passes ctest, installs with its data, and a consumer finds it and needs no path."""
     loader = bundle_of(make_spec(KWS, "cpu"), tmp_path / "bundle")
