@@ -17,7 +17,6 @@ from edgepack.pipeline.option_validation import bundle_path, validate_build
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.results import BuildResult, TargetResult
-from edgepack.pipeline.rewrite import rewrite
 from edgepack.pipeline.search.acceptance import (
     accept,
     choose,
@@ -27,7 +26,7 @@ from edgepack.pipeline.search.acceptance import (
     require_placement,
 )
 from edgepack.pipeline.search.candidates import Candidate, CandidatePlan, plan_candidates, resolve_profile
-from edgepack.pipeline.search.produce import quantize
+from edgepack.pipeline.search.produce import quantize, rewrite
 from edgepack.pipeline.search.trials import ProducedTrial, Trial, TrialReporter, failed, reason_to_skip, skipped
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch

@@ -15,9 +15,8 @@ from edgepack.pipeline.measure import measure, measure_latency, measure_layers
 from edgepack.pipeline.option_validation import validate_inputs
 from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, silent
 from edgepack.pipeline.placement import check_placement
-from edgepack.pipeline.rewrite import rewrite
 from edgepack.pipeline.search.candidates import Candidate, available_data, candidate_for, resolve_profile
-from edgepack.pipeline.search.produce import QuantizedModel, quantize
+from edgepack.pipeline.search.produce import QuantizedModel, quantize, rewrite
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile

@@ -7,22 +7,17 @@ built without them, with a note.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgepack.bundle.languages.jvm import jvm_segment
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
-from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import SamplesError, UsageError
 from edgepack.pipeline.options import BuildOptions
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
 from edgepack.samples import Preprocess
-
-if TYPE_CHECKING:
-    from edgepack.pipeline.train import TrainRequest
 
 
 def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, model: Path) -> list[str]:
@@ -72,36 +67,6 @@ def validate_inputs(options: BuildOptions, model: Path) -> None:
         require_file("--co-compile", path)
     if options.preprocess:
         Preprocess.parse(options.preprocess)
-
-
-def validate_train(model: Path, request: "TrainRequest") -> tuple[Path, Path]:
-    """Check the options of a training.
-
-    Args:
-        model: The user's model.
-        request: The options.
-
-    Returns:
-        Paths of the .tflite and of the JSON report that the training writes.
-
-    Raises:
-        UsageError: A file does not exist, an option has a wrong value, or an output exists and `force` is not set.
-        TransformError: The model is not a Keras file.
-    """
-    request.options.require_valid(request.recipe)
-    require_file("", model)
-    require_trainable(model)
-    require_sources({"--data": request.data, "--validation": request.validation})
-    if request.preprocess:
-        Preprocess.parse(request.preprocess)
-    stem = str(request.out).removesuffix(".tflite")
-    if not Path(stem).name:
-        raise UsageError(f"--out: expected a file name, got '{request.out}'")
-    outputs = (Path(f"{stem}.tflite"), Path(f"{stem}.json"))
-    for file in outputs:
-        if file.exists() and not request.force:
-            raise UsageError(f"'{file}' already exists", hint="choose another --out, or replace it with --force")
-    return outputs
 
 
 def bundle_name(model: Path, options: BuildOptions) -> str:

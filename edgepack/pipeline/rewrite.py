@@ -15,8 +15,6 @@ from edgepack.runtime.postprocessing import PostprocessStep
 
 if TYPE_CHECKING:
     # A check needs none of these, and they take long to import.
-    from edgepack.pipeline.context import BuildContext
-    from edgepack.pipeline.search.candidates import Candidate
     from edgepack.pipeline.session import Session
     from edgepack.pipeline.step_cache import Codec
     from edgepack.samples import SampleSet
@@ -50,32 +48,6 @@ class RewrittenModel:
 def has_accelerator(profile: TargetProfile) -> bool:
     """Return whether a target has an accelerator that ops can be moved to."""
     return profile.compiler is not None or profile.bundle.delegate != "none"
-
-
-def rewrite(context: "BuildContext", profile: TargetProfile, candidate: "Candidate") -> RewrittenModel:
-    """Rewrite the float model for one candidate; of a quantized model only last steps are cut.
-
-    A trained candidate starts from the Keras model: its file is only made later, and so is its cut.
-
-    Raises:
-        EdgepackError: The runtime failed on the model.
-    """
-    tflite = context.float_model.tflite
-    if candidate.recipe or (candidate.as_is and not context.options.target.cut_tail):
-        return RewrittenModel(tflite)
-    return rewrite_proven(
-        context.session, tflite, profile, candidate.rule, context.options.target, samples=context.samples
-    )
-
-
-def cut_postprocessing(
-    context: "BuildContext", profile: TargetProfile, rule: SchemeRule, tflite: bytes
-) -> RewrittenModel:
-    """Cut the last steps that the target refuses off a quantized file, where --cut-tail asks for it."""
-    target_options = context.options.target
-    if not target_options.cut_tail:
-        return RewrittenModel(tflite)
-    return rewrite_proven(context.session, tflite, profile, rule, target_options, samples=context.samples)
 
 
 def rewrite_unproven(

@@ -7,16 +7,19 @@ from typing import Any
 
 from edgepack.cache import sha256
 from edgepack.choices import IoType, Recipe, parse_choice
+from edgepack.convert.importers.registry import require_trainable
+from edgepack.errors import UsageError
 from edgepack.files import write_atomically
 from edgepack.pipeline.float_model import convert_model
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.model_info import preprocess_for
-from edgepack.pipeline.option_validation import validate_train
+from edgepack.pipeline.option_validation import require_file, require_sources
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import OnEvent, read_labelled, train_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
+from edgepack.samples import Preprocess
 from edgepack.train import Trained, TrainOptions
 from edgepack.train.report import gzip_size
 
@@ -95,6 +98,36 @@ class TrainResult:
             "left_float": list(self.trained.left_float),
             "notes": list(self.trained.notes),
         }
+
+
+def validate_train(model: Path, request: TrainRequest) -> tuple[Path, Path]:
+    """Check the options of a training.
+
+    Args:
+        model: The user's model.
+        request: The options.
+
+    Returns:
+        Paths of the .tflite and of the JSON report that the training writes.
+
+    Raises:
+        UsageError: A file does not exist, an option has a wrong value, or an output exists and `force` is not set.
+        TransformError: The model is not a Keras file.
+    """
+    request.options.require_valid(request.recipe)
+    require_file("", model)
+    require_trainable(model)
+    require_sources({"--data": request.data, "--validation": request.validation})
+    if request.preprocess:
+        Preprocess.parse(request.preprocess)
+    stem = str(request.out).removesuffix(".tflite")
+    if not Path(stem).name:
+        raise UsageError(f"--out: expected a file name, got '{request.out}'")
+    outputs = (Path(f"{stem}.tflite"), Path(f"{stem}.json"))
+    for file in outputs:
+        if file.exists() and not request.force:
+            raise UsageError(f"'{file}' already exists", hint="choose another --out, or replace it with --force")
+    return outputs
 
 
 def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event: OnEvent | None = None) -> TrainResult:

@@ -1,4 +1,4 @@
-"""The quantizing stage: the file of a candidate, by post-training quantization or by training."""
+"""The stages that produce the file of a candidate: rewriting, then post-training quantization or training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -6,12 +6,12 @@ from typing import Any
 
 from edgepack.errors import AccuracyError, QuantizationError, SamplesError
 from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.rewrite import RewrittenModel, cut_postprocessing
+from edgepack.pipeline.rewrite import RewrittenModel, rewrite_proven
 from edgepack.pipeline.search.candidates import Candidate
 from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated, quantize_with_ptq
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.pipeline.training import event_text, train_model
-from edgepack.profiles.model import TargetProfile
+from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.quantize.quantizer import QuantizationRefused
 from edgepack.repair import Rewrite
 from edgepack.runtime.postprocessing import PostprocessStep
@@ -42,6 +42,32 @@ class QuantizedModel:
     postprocessing: tuple[PostprocessStep, ...] = ()
     report: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+
+
+def rewrite(context: BuildContext, profile: TargetProfile, candidate: Candidate) -> RewrittenModel:
+    """Rewrite the float model for one candidate; of a quantized model only last steps are cut.
+
+    A trained candidate starts from the Keras model: its file is only made later, and so is its cut.
+
+    Raises:
+        EdgepackError: The runtime failed on the model.
+    """
+    tflite = context.float_model.tflite
+    if candidate.recipe or (candidate.as_is and not context.options.target.cut_tail):
+        return RewrittenModel(tflite)
+    return rewrite_proven(
+        context.session, tflite, profile, candidate.rule, context.options.target, samples=context.samples
+    )
+
+
+def cut_postprocessing(
+    context: BuildContext, profile: TargetProfile, rule: SchemeRule, tflite: bytes
+) -> RewrittenModel:
+    """Cut the last steps that the target refuses off a quantized file, where --cut-tail asks for it."""
+    target_options = context.options.target
+    if not target_options.cut_tail:
+        return RewrittenModel(tflite)
+    return rewrite_proven(context.session, tflite, profile, rule, target_options, samples=context.samples)
 
 
 def quantize(
