@@ -139,6 +139,7 @@ def test_loader_has_its_own_model_and_vectors(target: str) -> None:
     assert any(place.endswith("/tiny_edgetpu.tflite") for place in inside) == (target == "edgetpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [*sorted(TEMPLATES), *VARIANTS])
 @pytest.mark.parametrize("evil", EVIL)
 def test_hostile_names_stay_text(target: str, evil: str) -> None:

@@ -44,6 +44,7 @@ def build(out: Path, *more: str | Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_build_for_all_targets_without_tensorflow(tmp_path: Path) -> None:
     """All four bundles are built from a float .tflite and verify; the JSON document has the documented fields."""
     done = build(tmp_path, "-t", "all", "--json")
@@ -63,6 +64,7 @@ def test_build_for_all_targets_without_tensorflow(tmp_path: Path) -> None:
         assert document(checked)["results"][0]["golden"]
 
 
+@pytest.mark.slow
 def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
     """Text output is at most 80 columns wide, gives the reason for each scheme and the path of each bundle."""
     done = build(tmp_path / "o", "-t", "cpu", "-t", "edgetpu")
@@ -74,6 +76,7 @@ def test_the_table_fits_eighty_columns(tmp_path: Path) -> None:
     assert "not compiled" in done.stderr
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     """Bundles contain no time, path or dictionary order: built with or without the cache, their bytes are equal."""
     assert build(tmp_path / "a", "-t", "all").returncode == 0
@@ -86,6 +89,7 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         assert str(tmp_path).encode() not in data, name
 
 
+@pytest.mark.slow
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     """--dry-run runs every stage but writes nothing."""
     done = build(tmp_path / "o", "-t", "cpu", "--dry-run")
@@ -94,6 +98,7 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_an_existing_bundle_needs_force(tmp_path: Path) -> None:
     """A bundle is replaced only with --force; a folder that is not a bundle is never replaced."""
     assert build(tmp_path, "-t", "cpu").returncode == 0
@@ -158,6 +163,7 @@ def test_a_scheme_the_target_refuses_lists_those_it_takes(tmp_path: Path) -> Non
     assert "samples" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
@@ -287,6 +293,7 @@ def test_sarif_for_a_code_host(tmp_path: Path, shared_models: Path) -> None:
     assert run("check", model, "-t", "edgetpu", "--sarif", tmp_path / "no" / "findings.sarif").returncode == 2
 
 
+@pytest.mark.slow
 def test_effort_is_said(tmp_path: Path) -> None:
     """--effort medium improves int8 and lists the steps kept, also in the manifest; an unknown effort is refused."""
     done = build(tmp_path, "-t", "edgetpu", "--effort", "medium", "--json")
@@ -300,6 +307,7 @@ def test_effort_is_said(tmp_path: Path) -> None:
     assert build(tmp_path, "-t", "edgetpu", "--effort", "heroic").returncode == 2
 
 
+@pytest.mark.slow
 def test_a_cpu_bundle_for_android(tmp_path: Path) -> None:
     """--platform android gives the cpu target an Android module in the requested language."""
     done = build(tmp_path, "-t", "cpu", "--platform", "android", "--language", "java", "--package", "org.acme")

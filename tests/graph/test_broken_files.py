@@ -65,6 +65,7 @@ def test_random_bytes_behind_the_identifier(size: int) -> None:
         read_model(noise[:4] + b"TFL3" + noise[8:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
 def test_flipped_bytes_and_wild_numbers(path: Path) -> None:
     """300 seeded mutations of each file: flipped bits, and lengths and offsets with arbitrary values."""
@@ -156,6 +157,7 @@ def test_odd_graphs(make: Callable[[], bytes]) -> None:
     assert answers(make())
 
 
+@pytest.mark.slow
 def test_ten_thousand_ops() -> None:
     """A model of 10,000 ops is read, previewed and checked for each target."""
     net = Net()
@@ -175,6 +177,7 @@ def test_ten_thousand_ops() -> None:
         assert check(preview(model, rule), profile, variant=variant).summary["total"] >= 10_000
 
 
+@pytest.mark.slow
 def test_memory_stays_below_a_gigabyte() -> None:
     """A process limited to 1 GB reads the fuzzer's findings, and the corpus with arbitrary numbers in it."""
     script = (

@@ -45,6 +45,7 @@ def all_sound(result: BuildResult, targets: list[str] = TARGETS) -> None:
         assert verify(entry.bundle).problems == ()
 
 
+@pytest.mark.slow
 def test_one_conversion_and_one_calibration_serve_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four targets: the cache holds one conversion and one choice of ranges, and one file per distinct rule."""
     monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path / "cache"))
@@ -55,6 +56,7 @@ def test_one_conversion_and_one_calibration_serve_all(tmp_path: Path, monkeypatc
     assert entries["quantize"] == 4
 
 
+@pytest.mark.slow
 def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
     """Where the first choice loses more than a point and another does not, auto takes the other, with the reason."""
     data = np.load(EXAMPLES / "eval.npz")
@@ -69,6 +71,7 @@ def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
     assert entry.quality.drop <= 1.0
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_is_a_trial_and_the_next_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +88,7 @@ def test_a_candidate_that_fails_is_a_trial_and_the_next_is_tried(
     assert verify(entry.bundle).problems == ()
 
 
+@pytest.mark.slow
 def test_a_build_ends_in_the_first_error_when_no_candidate_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +161,7 @@ def test_a_compiler_that_fails_is_exit_code_6(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_xnnpack_refuses_still_runs_in_its_bundle(tmp_path: Path, shared_models: Path) -> None:
     """DeepLab's uint8 file fails under the default delegate; it is verified and loaded with plain kernels."""
     model = shared_models / "coral" / "deeplabv3_mnv2_dm05_pascal_quant.tflite"
@@ -275,6 +280,7 @@ def test_a_killed_build_leaves_the_old_bundle_or_the_new_one(tmp_path: Path) -> 
     assert left == [], "left-overs of killed builds are cleared by the next one"
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_share_the_cache(tmp_path: Path) -> None:
     """Two builds of the same thing, started together on an empty cache, both succeed with the same bytes."""
     processes = [

@@ -35,6 +35,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         return compare(FLOAT, TARGETS, samples=str(EXAMPLES / "samples.npz"), evaluation=str(EXAMPLES / "eval.npz"))
 
 
+@pytest.mark.slow
 def test_every_scheme_has_its_figures(digits: Comparison) -> None:
     """Each scheme has size, compressed size, accuracy, time here and the targets that take it."""
     schemes = {entry.scheme: entry for entry in digits.results}
@@ -71,6 +72,7 @@ def one_target(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Comp
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "scheme"),
     [(target, rule.scheme) for target in TARGETS for rule in get_target(target).schemes if rule.scheme != "int8-qat"],
@@ -90,6 +92,7 @@ def test_compare_shows_the_file_that_build_ships(
     assert shown.targets[target] == built.report.summary
 
 
+@pytest.mark.slow
 def test_layers_say_where_the_error_is(digits: Comparison) -> None:
     """int8 has a finite error on each computing layer, in the order of the file."""
     int8 = next(entry for entry in digits.results if entry.scheme == "int8")
@@ -97,6 +100,7 @@ def test_layers_say_where_the_error_is(digits: Comparison) -> None:
     assert all(layer.snr_db is None or 10 < layer.snr_db < 100 for layer in int8.layers)
 
 
+@pytest.mark.slow
 def test_without_samples_integer_schemes_say_what_they_need() -> None:
     """Nothing is invented: a scheme that needs samples is listed with its reason."""
     schemes = {entry.scheme: entry for entry in compare(FLOAT, ["cpu"]).results}
@@ -158,6 +162,7 @@ class _Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+@pytest.mark.slow
 def test_labels_of_the_picture_stay_apart(digits: Comparison) -> None:
     """Ten files of nearly one size and one accuracy still have a label each: inside the picture, none over another."""
     entry = next(entry for entry in digits.results if entry.scheme == "int8")
@@ -170,6 +175,7 @@ def test_labels_of_the_picture_stay_apart(digits: Comparison) -> None:
     assert all(abs(a[1] - b[1]) >= 15 or abs(a[0] - b[0]) >= 60 for a, b in combinations(places, 2))
 
 
+@pytest.mark.slow
 def test_the_page_is_sound_and_needs_no_network(digits: Comparison) -> None:
     """Tags are closed in order, nothing is loaded from anywhere, and a hostile name stays text."""
     page = _Page()

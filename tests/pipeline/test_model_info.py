@@ -51,6 +51,7 @@ def built(model: Path, out: Path, **more: object) -> tuple[ModelInfo | None, dic
     return read_metadata(shipped), json.loads((entry.bundle / "manifest.json").read_text()), shipped
 
 
+@pytest.mark.slow
 def test_flags_are_written(tmp_path: Path) -> None:
     """--labels and --preprocess stand in the file as the stock tools read them; every scheme and signature stays."""
     info, manifest, shipped = built(
@@ -86,6 +87,7 @@ def test_model_toml_is_written(tmp_path: Path) -> None:
     assert manifest["outputs"][0]["labels"] == list(DIGITS)  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_flags_come_before_the_toml_and_the_toml_before_the_file(tmp_path: Path) -> None:
     """The source closer to the command line has precedence, field by field."""
     own = ModelInfo("own", "own words", outputs=(TensorMetadata("scores", labels=tuple("abcdefghij")),))
@@ -113,6 +115,7 @@ def test_a_published_files_own_metadata_is_enough(tmp_path: Path, shared_models:
     assert manifest["outputs"][0]["labels"][:2] == ["background", "tench, Tinca tinca"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_pixels_follow_the_files_own_rule(tmp_path: Path) -> None:
     """A folder of pictures is read by the normalisation in the model's metadata, not by a guess."""
     info = ModelInfo(inputs=(TensorMetadata(mean=(10.0,), std=(2.0,)),))

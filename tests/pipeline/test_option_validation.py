@@ -68,6 +68,7 @@ def test_wrong_values_are_wrong_use(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--delivery", "ai-pack"], ["--platform", "android"], ["--segments", "2"]])
 def test_targets_without_a_use_build_without(
     shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str], words: list[str]
@@ -90,6 +91,7 @@ def test_targets_without_a_use_build_without(
     )
 
 
+@pytest.mark.slow
 def test_a_bundle_of_segments(
     shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_bundle_of_segments(
     assert manifest["compile"]["runtime_version"] == 14
 
 
+@pytest.mark.slow
 def test_a_bundle_with_co_compiled_models(
     shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

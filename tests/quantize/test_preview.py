@@ -46,6 +46,7 @@ def _described(model: Model) -> object:
     return ops, interface, model.input_names(), model.output_names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rule", RULES, ids=lambda r: f"{r.scheme}-{r.io}-{r.fully_connected}-{r.wide_bias}")
 def test_preview_is_what_quantize_makes(name, rule):

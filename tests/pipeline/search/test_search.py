@@ -160,6 +160,7 @@ def test_none_holds(tmp_path: Path, dim: str) -> None:
     assert again.error is None
 
 
+@pytest.mark.slow
 def test_size_asks_for_fewer_bits_and_not_for_effort(tmp_path: Path) -> None:
     """A size that float16 exceeds and int8 meets: the GPU's third choice is taken, larger files are not produced."""
     entry = search("android-gpu", tmp_path, [], max_size=30_000)
@@ -172,6 +173,7 @@ def test_size_asks_for_fewer_bits_and_not_for_effort(tmp_path: Path) -> None:
     assert len(entry.model) <= 30_000 < entry.ladder[0]["bytes"]
 
 
+@pytest.mark.slow
 def test_a_size_no_file_has(tmp_path: Path) -> None:
     """Too small a size ends with exit code 8 as well, without candidates that could not help."""
     entry = search("cpu", tmp_path, [], max_size=1000)
@@ -188,6 +190,7 @@ def test_training_alone_of_a_file_that_cannot_be_trained(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_scale_per_tensor(tmp_path: Path) -> None:
     """--per-tensor leaves no weight tensor with more than one scale; training cannot do that, with a clear error."""
     entry = search("cpu", tmp_path, [], scheme="int8", per_tensor=True)

@@ -73,6 +73,7 @@ def test_channels_come_to_lie_around_zero():
         assert off[1] < 0.5 * off[0], name
 
 
+@pytest.mark.slow
 def test_less_is_lost_in_int8():
     """With ranges from the same estimate, the centered model's int8 file gains at least 1 dB."""
     tflite = _bottleneck()

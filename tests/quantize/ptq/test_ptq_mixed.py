@@ -37,6 +37,7 @@ def hard(tmp_path):
     return tflite, choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax"), samples, judge
 
 
+@pytest.mark.slow
 def test_the_fewest_ops_stay_float(hard):
     """Int8 alone misses the limit; with some ops in float the file meets it, and exactly those ops are float in it."""
     tflite, ranges, samples, judge = hard
@@ -124,6 +125,7 @@ def test_int16_ops_compute_with_16_bits(hard, wide_bias):
     assert len(result.tflite) < len(plain.tflite) + 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("io", ["INT8", "FLOAT32"])
 def test_the_fewest_ops_go_to_int16(hard, io):
     """The search meets the limit with int16 too and keeps no op needlessly; inputs and outputs keep their type."""

@@ -184,6 +184,7 @@ def test_clipping_gain_depends_on_where_clipping_occurs():
     np.testing.assert_array_equal(noise_gains(tflite, samples)[index].clipping, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "clips", "least"), [(chain, False, 4.0), (lambda: chain("RELU6"), True, 0.5), (residual, False, 0.5)]
 )
