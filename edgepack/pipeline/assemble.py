@@ -5,7 +5,6 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from edgepack.pipeline.option_validation import delivery_of, platform_of
 from edgepack.pipeline.search.acceptance import Choice
 from edgepack.pipeline.search.produce import calibration_facts
 from edgepack.pipeline.session import Session
-from edgepack.pipeline.step_cache import Codec, to_json_bytes
+from edgepack.pipeline.step_cache import Codec, component_versions, to_json_bytes
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.postprocessing import PostprocessStep
@@ -206,7 +205,7 @@ def _golden(
         vectors, warnings = GoldenVectors(), (f"no golden vectors: {error.message}",)
     golden = Golden(
         machine=platform.machine(),
-        runtime=f"ai-edge-litert {_version('ai-edge-litert')}",
+        runtime=f"ai-edge-litert {component_versions()['ai-edge-litert']}",
         cases=tuple(GoldenCase(inputs, outputs) for inputs, outputs in vectors.cases),
         spread_steps=vectors.spread_steps,
         # Two figures are enough, and keep the last bits of a float kernel out of the bundle's bytes.
@@ -255,10 +254,3 @@ def _decode(files: Mapping[str, bytes]) -> GoldenVectors:
 
 
 _GOLDEN: Codec[GoldenVectors] = Codec(_encode, _decode)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

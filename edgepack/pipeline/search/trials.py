@@ -7,7 +7,7 @@ from typing import Any
 
 from edgepack.errors import EdgepackError
 from edgepack.findings import Report
-from edgepack.pipeline.options import Limits
+from edgepack.pipeline.options import Limits, Progress
 from edgepack.pipeline.search.candidates import Candidate
 from edgepack.pipeline.search.loss import loss_text
 from edgepack.pipeline.search.produce import QuantizedModel
@@ -143,7 +143,7 @@ class TrialReporter:
         target: Target id, in front of each line.
     """
 
-    def __init__(self, report: Any, target: str) -> None:
+    def __init__(self, report: Progress, target: str) -> None:
         self._report = report
         self._target = target
         self._pending: list[Trial] = []
