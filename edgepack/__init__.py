@@ -15,7 +15,7 @@ _MODULES = {
     "TargetOptions": "edgepack.pipeline.options",
     "build": "edgepack.pipeline.build",
     "check": "edgepack.pipeline.check",
-    "verify": "edgepack.bundle.verify",
+    "verify": "edgepack.pipeline.verify",
 }
 
 

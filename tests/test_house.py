@@ -23,7 +23,17 @@ FLOORS = {
     "cli": 5, "__init__": 5, "__main__": 5,
 }  # fmt: skip
 HEAVY = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization")
-LAZY = (*HEAVY, "ai_edge_litert", "ai_edge_quantizer", "jinja2", "PIL", "scipy")
+LAZY = (
+    *HEAVY,
+    "ai_edge_litert",
+    "ai_edge_quantizer",
+    "jinja2",
+    "PIL",
+    "scipy",
+    "cyclonedx",
+    "model_signing",
+    "cryptography",
+)
 
 
 def package_of(path: Path) -> str:

@@ -13,6 +13,9 @@ from edgepack.runtime.postprocessing import PostprocessStep
 
 SCHEMA = 1
 FILE_NAME = "manifest.json"
+SBOM_FILE = "sbom.cdx.json"
+#: Detached signature of a signed bundle; the name is the default of the model-signing command line.
+SIGNATURE_FILE = "model.sig"
 
 
 def plain(value: Any) -> Any:
@@ -92,7 +95,14 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
         "edgepack": spec.version,
         "name": spec.name,
         "source": {"format": spec.source.format, "sha256": spec.source.sha256, "bytes": spec.source.bytes},
-        "target": {"id": spec.profile.id, "title": spec.profile.title, "profile_sha256": spec.profile.sha256},
+        "target": {
+            "id": spec.profile.id,
+            "title": spec.profile.title,
+            "profile_sha256": spec.profile.sha256,
+            "variant": spec.checked.variant or None,
+            "soc": spec.checked.soc or None,
+            "runtime_version": spec.checked.runtime_version,
+        },
         "scheme": {"id": spec.scheme, "reason": spec.scheme_reason},
         "model": {
             "runs": f"model/{spec.runs}",
@@ -129,5 +139,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
         "golden": {"index": "golden/index.json", "cases": len(spec.golden.cases)},
         "warnings": list(spec.warnings),
         "notes": list(spec.notes),
+        "sbom": SBOM_FILE,
+        "signature": {"path": SIGNATURE_FILE, "method": spec.signed_with} if spec.signed_with else None,
         "files": {path: sha256(data) for path, data in files.items()},
     }

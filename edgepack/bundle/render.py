@@ -12,7 +12,8 @@ from edgepack.bundle.context import filters, language_context, make_context, pla
 from edgepack.bundle.golden import golden_files
 from edgepack.bundle.languages.base import USAGE, LoaderLanguage
 from edgepack.bundle.languages.registry import languages_for, loader_languages
-from edgepack.bundle.manifest import FILE_NAME, make_manifest, to_json_bytes
+from edgepack.bundle.manifest import FILE_NAME, SBOM_FILE, make_manifest, to_json_bytes
+from edgepack.bundle.sbom import make_sbom
 from edgepack.bundle.spec import BundleSpec
 from edgepack.bundle.views import label_lines
 from edgepack.choices import Delegate, Delivery, Platform
@@ -77,6 +78,7 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
     golden = golden_files(spec.golden, spec.outputs, f"model/{spec.host.filename}")
     files.update({f"golden/{path}": data for path, data in golden.items()})
     files.update(_render_templates(spec, _payload(spec, golden)))
+    files[SBOM_FILE] = to_json_bytes(make_sbom(spec, files))
     files[FILE_NAME] = to_json_bytes(make_manifest(spec, files))
     return dict(sorted(files.items()))
 

@@ -1,10 +1,17 @@
 """The schema of manifest.json and golden/index.json as a table, and the validation that reports every fault."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edgepack.bundle.manifest import SIGNATURE_FILE
+
+#: How a bundle can be signed: with a private key, or with an identity of Sigstore.
+SIGNERS = ("key", "sigstore")
+#: What `is_inside` accepts, as a regular expression of JSON Schema.
+_PATH = r"^(?!\.{0,2}(/|$))(?!.*/\.{0,2}(/|$))[^\\:\u0000]+$"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -19,6 +26,8 @@ class Field:
         choices: Allowed texts; empty for any.
         items: Schema of each item of a list or each value of an object; None for any value.
         fields: Schema of each key of an object; None for an object with any keys.
+        minimum: Smallest number; None for any.
+        maximum: Largest number; None for any.
     """
 
     kind: str
@@ -27,12 +36,45 @@ class Field:
     choices: tuple[str, ...] = ()
     items: "Field | None" = None
     fields: "Mapping[str, Field] | None" = None
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 TEXT, INTEGER, NUMBER, FLAG, SHA, PATH = (
     Field(kind) for kind in ("text", "integer", "number", "flag", "sha256", "path")
 )
+COUNT = Field("integer", minimum=0)
 _SHAPE = Field("list", items=INTEGER)
+_PERCENT = Field("number", optional=True, absent=True, minimum=0, maximum=100)
+_DECIBEL = Field("number", optional=True, absent=True)
+_QUALITY = {
+    "snr_db": _DECIBEL,
+    "logits_snr_db": _DECIBEL,
+    # A cosine, with what rounding adds.
+    "cosine": Field("number", absent=True, minimum=-1.000001, maximum=1.000001),
+    "max_error": Field("number", optional=True, absent=True, minimum=0),
+    "agreement": _PERCENT,
+    "top1": _PERCENT,
+    "top1_float": _PERCENT,
+    "samples": Field("integer", absent=True, minimum=0),
+    "collapsed": Field("list", absent=True, items=TEXT),
+}
+_TRIAL = {
+    "rung": TEXT,
+    "scheme": Field("text", absent=True),
+    "tried": Field("flag", absent=True),
+    "holds": Field("flag", absent=True),
+    "bytes": Field("integer", optional=True, absent=True, minimum=0),
+    "gzip_bytes": Field("integer", optional=True, absent=True, minimum=0),
+    "top1_float": _PERCENT,
+    "top1": _PERCENT,
+    "snr_db": _DECIBEL,
+    "why": Field("text", absent=True),
+}
+_PLACEMENT = {
+    key: Field("integer", absent=True, minimum=0)
+    for key in ("total", "accelerator", "host", "unsupported", "partitions")
+}
 _TENSOR = {
     "name": TEXT,
     "tensor": TEXT,
@@ -76,14 +118,23 @@ _FACTS = {"manufacturer": TEXT, "model": TEXT, "android": TEXT, "sdk": INTEGER, 
 #: Report of the generated self-test on a device.
 DEVICE_REPORT = Field("object", fields={"model_sha256": SHA, **_RUN})
 
+_TARGET = {
+    "id": TEXT,
+    "title": TEXT,
+    "profile_sha256": SHA,
+    "variant": Field("text", optional=True, absent=True),
+    "soc": Field("text", optional=True, absent=True),
+    "runtime_version": Field("integer", optional=True, absent=True),
+}
+
 MANIFEST = Field(
     "object",
     fields={
         "schema": INTEGER,
         "edgepack": TEXT,
         "name": TEXT,
-        "source": Field("object", fields={"format": TEXT, "sha256": SHA, "bytes": INTEGER}),
-        "target": Field("object", fields={"id": TEXT, "title": TEXT, "profile_sha256": TEXT}),
+        "source": Field("object", fields={"format": TEXT, "sha256": SHA, "bytes": COUNT}),
+        "target": Field("object", fields=_TARGET),
         "scheme": Field("object", fields={"id": TEXT, "reason": TEXT}),
         "model": Field(
             "object",
@@ -97,7 +148,7 @@ MANIFEST = Field(
                         fields={
                             "path": PATH,
                             "role": Field("text", choices=("main", "host", "compiled", "segment", "co-compiled")),
-                            "bytes": INTEGER,
+                            "bytes": COUNT,
                             "sha256": SHA,
                         },
                     ),
@@ -117,13 +168,21 @@ MANIFEST = Field(
                 "runtime_version": Field("integer", absent=True),
             },
         ),
-        "quality": Field("object", optional=True),
-        "ladder": Field("list", absent=True, items=Field("object")),
-        "placement": Field("object", optional=True),
-        "calibration": Field("object", optional=True, fields={"samples": INTEGER, "random": FLAG, "method": TEXT}),
+        "quality": Field("object", optional=True, fields=_QUALITY),
+        "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),
+        "placement": Field("object", optional=True, fields=_PLACEMENT),
+        "calibration": Field("object", optional=True, fields={"samples": COUNT, "random": FLAG, "method": TEXT}),
         "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
         "warnings": Field("list", items=TEXT),
         "notes": Field("list", items=TEXT),
+        # Absent in bundles of versions that did not write them.
+        "sbom": Field("path", absent=True),
+        "signature": Field(
+            "object",
+            optional=True,
+            absent=True,
+            fields={"path": Field("text", choices=(SIGNATURE_FILE,)), "method": Field("text", choices=SIGNERS)},
+        ),
         "files": Field("object", items=SHA),
         # Written by `verify --device`.
         "device": Field("object", absent=True, fields={**_FACTS, **_RUN}),
@@ -182,6 +241,8 @@ def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
     if not fits:
         yield f"{place}: expected {field.kind}{' or null' if field.optional else ''}, got {_kind_of(value)}"
         return
+    if field.kind in {"integer", "number"}:
+        yield from _number_faults(value, field, place)
     if field.kind == "sha256" and not _SHA256.fullmatch(value):
         yield f"{place}: expected 64 hexadecimal digits, got '{value[:80]}'"
     if field.kind == "path" and not is_inside(value):
@@ -201,6 +262,41 @@ def faults(value: Any, field: Field, where: str = "") -> Iterator[str]:
         entries: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in entries:
             yield from faults(item, field.items, f"{dot}{str(key)[:80]}")
+
+
+def _number_faults(value: float, field: Field, place: str) -> Iterator[str]:
+    # JSON has no infinity, but Python reads 1e999 as one; larger integers than these fit no field.
+    if (isinstance(value, int) and not -(2**63) <= value < 2**63) or not math.isfinite(value):
+        yield f"{place}: expected a number of 64 bits"
+        return
+    if field.minimum is not None and value < field.minimum:
+        yield f"{place}: expected at least {field.minimum:g}, got {value:g}"
+    if field.maximum is not None and value > field.maximum:
+        yield f"{place}: expected at most {field.maximum:g}, got {value:g}"
+
+
+def json_schema(field: Field) -> dict[str, Any]:
+    """Return a schema as a document of JSON Schema (2020-12)."""
+    types = {"flag": "boolean", "text": "string", "sha256": "string", "path": "string", "list": "array"}
+    kind = types.get(field.kind, field.kind)
+    schema: dict[str, Any] = {"type": [kind, "null"] if field.optional else kind}
+    if field.choices:
+        schema["enum"] = [*field.choices, *([None] if field.optional else [])]
+    if field.kind == "sha256":
+        schema["pattern"] = f"^{_SHA256.pattern}$"
+    if field.kind == "path":
+        schema["pattern"] = _PATH
+    if field.minimum is not None:
+        schema["minimum"] = field.minimum
+    if field.maximum is not None:
+        schema["maximum"] = field.maximum
+    if field.fields is not None:
+        schema["properties"] = {key: json_schema(inner) for key, inner in field.fields.items()}
+        schema["required"] = [key for key, inner in field.fields.items() if not inner.absent]
+        schema["additionalProperties"] = False
+    elif field.items is not None:
+        schema["items" if field.kind == "list" else "additionalProperties"] = json_schema(field.items)
+    return schema
 
 
 def _kind_of(value: Any) -> str:

@@ -189,6 +189,21 @@ class CalibrationSpec:
 
 
 @dataclass(frozen=True)
+class CheckedFor:
+    """For which version of the target the placement was checked.
+
+    Attributes:
+        variant: Variant of the profile; empty for the default.
+        soc: The chip; empty for none.
+        runtime_version: The runtime version; None for the newest.
+    """
+
+    variant: str = ""
+    soc: str = ""
+    runtime_version: int | None = None
+
+
+@dataclass(frozen=True)
 class BundleSpec:
     """A bundle.
 
@@ -218,6 +233,8 @@ class BundleSpec:
         delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
         socs: Chips (`SM8550`) for which an AI pack has a folder.
         classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
+        checked: What `placement` holds for.
+        signed_with: `key` or `sigstore` for a bundle that is signed when it is written, empty for one that is not.
     """
 
     name: str
@@ -244,6 +261,8 @@ class BundleSpec:
     delivery: str = "module"
     socs: tuple[str, ...] = ()
     classes: bytes | None = None
+    checked: CheckedFor = CheckedFor()
+    signed_with: str = ""
 
     @property
     def rule(self) -> BundleRule:

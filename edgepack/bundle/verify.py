@@ -8,13 +8,13 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgepack.bundle import claims
 from edgepack.bundle.golden import (
     LARGEST_SPREAD,
     RUN_GOLDEN,
@@ -27,9 +27,14 @@ from edgepack.bundle.golden import (
     machine_name,
     runtime_name,
 )
-from edgepack.bundle.manifest import FILE_NAME, SCHEMA, output_spec, tensor_entry
+from edgepack.bundle.manifest import FILE_NAME, SCHEMA, SIGNATURE_FILE, output_spec, tensor_entry
+from edgepack.bundle.sbom import sbom_faults
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
+from edgepack.bundle.signature import check_signature
+from edgepack.bundle.signers import Verifier
 from edgepack.bundle.spec import tensor_spec
+from edgepack.bundle.verify_result import Problem, SignatureStatus, VerifyResult
+from edgepack.bundle.write import LARGEST_MANIFEST, unlisted_files
 from edgepack.cache import hash_path
 from edgepack.child import ChildTimeout, Worker
 from edgepack.errors import BundleError, EdgepackError
@@ -38,8 +43,6 @@ from edgepack.graph.segments import segments_fault
 from edgepack.runtime import postprocessing
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
-#: A manifest has some kilobytes; a larger file is rejected before it fills the memory.
-_LARGEST_JSON = 64 << 20
 _DTYPES = frozenset(dtype.name for dtype in NUMPY_DTYPES.values() if dtype.kind != "c")
 #: NumPy's limit of a dimension; larger ones are invalid.
 _LARGEST_DIMENSION = 2**31 - 1
@@ -48,81 +51,22 @@ _AUTHORS = frozenset({"labels", "preprocessing"})
 _BUILD_AGAIN = "rebuild the bundle, or copy it again from where it was built"
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One difference between a bundle and its manifest, or between expected and actual outputs.
-
-    Attributes:
-        path: File or place in the manifest, relative to the bundle.
-        what: What was expected and what the bundle has.
-        fix: How to resolve it.
-    """
-
-    path: str
-    what: str
-    fix: str
-
-    def to_json(self) -> dict[str, str]:
-        """Return the problem as a JSON object."""
-        return {"path": self.path, "what": self.what, "fix": self.fix}
-
-
-@dataclass(frozen=True)
-class VerifyResult:
-    """Result of the verification.
-
-    Attributes:
-        problems: All problems; empty for a valid bundle.
-        golden: One entry per output of each golden case.
-        tolerance: The tolerance that applied, `same` or `other`; empty when the model did not run.
-        notes: What was not checked and why, in sentences.
-        files: Number of hashed files.
-        manifest: The manifest; empty when it cannot be read.
-    """
-
-    problems: tuple[Problem, ...]
-    golden: tuple[Difference, ...] = ()
-    tolerance: str = ""
-    notes: tuple[str, ...] = ()
-    files: int = 0
-    manifest: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def ok(self) -> bool:
-        """True when there are no problems."""
-        return not self.problems
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the result as a JSON object."""
-        return {
-            "ok": self.ok,
-            "files": self.files,
-            "tolerance": self.tolerance or None,
-            "problems": [problem.to_json() for problem in self.problems],
-            "golden": [
-                {
-                    "case": difference.case,
-                    "output": difference.output,
-                    "largest": difference.largest if math.isfinite(difference.largest) else None,
-                    "allowed": difference.allowed,
-                    "ok": difference.ok,
-                }
-                for difference in self.golden
-            ],
-            "notes": list(self.notes),
-        }
-
-
-def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) -> VerifyResult:
-    """Check a bundle: manifest, every file's hash, the model's tensors and its golden vectors.
+def verify(
+    path: Path, *, signer: Verifier | None = None, worker: Worker | None = None, timeout: float = 300.0
+) -> VerifyResult:
+    """Check a bundle: signature, manifest, every file's hash, copies, the model's tensors and its golden vectors.
 
     Args:
         path: The bundle's folder.
+        signer: Whose signature the bundle must have; None accepts unsigned bundles and checks no signature. The model
+            does not run when the signature is not valid.
         worker: Child process to run the model in; None starts one for this call.
         timeout: Time limit of the golden vectors, in seconds.
 
     Raises:
         BundleError: The folder does not exist, or has no manifest.
+        UsageError: The signer's key cannot be read.
+        ToolMissingError: A signature is to be checked, and the package for that is not installed.
     """
     if not path.is_dir():
         raise BundleError(
@@ -131,7 +75,7 @@ def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) 
     if not os.path.lexists(path / FILE_NAME):
         raise BundleError(f"'{path}' has no {FILE_NAME}", hint="pass the folder that edgepack build wrote")
     check = _Check(path)
-    check.run(worker, timeout)
+    check.run(signer, worker, timeout)
     return VerifyResult(
         problems=tuple(check.problems),
         golden=tuple(check.golden),
@@ -139,6 +83,7 @@ def verify(path: Path, *, worker: Worker | None = None, timeout: float = 300.0) 
         notes=tuple(check.notes),
         files=check.hashed,
         manifest=check.manifest,
+        signature=check.signature,
     )
 
 
@@ -153,14 +98,23 @@ class _Check:
         self.notes: list[str] = []
         self.hashed = 0
         self.manifest: dict[str, Any] = {}
+        self.signature = SignatureStatus.UNSIGNED
 
-    def run(self, worker: Worker | None, timeout: float) -> None:
+    def run(self, signer: Verifier | None, worker: Worker | None, timeout: float) -> None:
         manifest = self._document(FILE_NAME, MANIFEST)
         if manifest is None:
             return
         self.manifest = manifest
-        self._files(manifest["files"])
+        self._signature(manifest.get("signature"), signer)
+        self._files(manifest)
+        self._claims(claims.reserved_faults(manifest))
+        self._claims(claims.model_list_faults(manifest))
+        self._claims(claims.copy_faults(self.root, manifest, self._quiet))
+        self._sbom(manifest)
         model = self._model(manifest)
+        if self.signature is SignatureStatus.INVALID:
+            self.notes.append("the model was not run, because the signature is not valid")
+            return
         for position, entry in enumerate(manifest["outputs"]):
             fault = postprocessing.fault(tuple(entry["shape"]), output_spec(position, entry).tail)
             if fault:
@@ -171,6 +125,43 @@ class _Check:
 
     def _problem(self, path: str, what: str, fix: str = _BUILD_AGAIN) -> None:
         self.problems.append(Problem(path, what, fix))
+
+    def _claims(self, found: Iterable[claims.Fault]) -> None:
+        for path, what in found:
+            self._problem(path, what)
+
+    def _signature(self, signed: Mapping[str, Any] | None, signer: Verifier | None) -> None:
+        """Check the signature first: whatever else the bundle says is its signer's word."""
+        fix = "do not use the bundle, or ask for one that is signed as you expect"
+        if signed is None:
+            if signer is not None:
+                self.signature = SignatureStatus.INVALID
+                self._problem(FILE_NAME, "the bundle is unsigned: expected a signature", fix)
+            return
+        if signer is None:
+            self.signature = SignatureStatus.NOT_CHECKED
+            self._regular(SIGNATURE_FILE)
+            return
+        self.signature = SignatureStatus.INVALID
+        if signed["method"] != signer.method:
+            expected = {"key": "a key (--key)", "sigstore": "an identity (--identity and --issuer)"}[signed["method"]]
+            self._problem(SIGNATURE_FILE, f"the bundle is signed with {expected}, which was not given", fix)
+        elif self._regular(SIGNATURE_FILE) is not None:
+            try:
+                check_signature(self.root, signer)
+            except BundleError as error:
+                self._problem(SIGNATURE_FILE, error.message, error.hint)
+            else:
+                self.signature = SignatureStatus.VALID
+
+    def _sbom(self, manifest: Mapping[str, Any]) -> None:
+        path = manifest.get("sbom")
+        if path is None:
+            return
+        document = self._json(path)
+        if document is not None:
+            for fault in sbom_faults(document, manifest):
+                self._problem(path, fault)
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -192,18 +183,32 @@ class _Check:
             return None
         return place
 
-    def _document(self, path: str, shape: Any) -> dict[str, Any] | None:
-        """Return a JSON document that matches its schema; None, with every fault recorded, otherwise."""
+    def _quiet(self, path: str) -> Path | None:
+        """Return a regular file, None for anything else, which `_files` has reported."""
+        before = len(self.problems)
+        place = self._regular(path)
+        del self.problems[before:]
+        return place
+
+    def _json(self, path: str) -> Any:
+        """Return a decoded JSON document; None, with the problem recorded, otherwise."""
         place = self._regular(path)
         if place is None:
             return None
-        if place.stat().st_size > _LARGEST_JSON:
-            self._problem(path, f"expected at most {_LARGEST_JSON} bytes, got {place.stat().st_size}")
+        if place.stat().st_size > LARGEST_MANIFEST:
+            self._problem(path, f"expected at most {LARGEST_MANIFEST} bytes, got {place.stat().st_size}")
             return None
         try:
-            document = json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_number)
+            return json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_number)
         except (OSError, ValueError, RecursionError) as error:
             self._problem(path, f"cannot be read as JSON: {type(error).__name__}")
+            return None
+
+    def _document(self, path: str, shape: Any) -> dict[str, Any] | None:
+        """Return a JSON document that matches its schema; None, with every fault recorded, otherwise."""
+        before = len(self.problems)
+        document = self._json(path)
+        if len(self.problems) > before:
             return None
         schema = document.get("schema") if isinstance(document, dict) else None
         if isinstance(schema, int) and schema > SCHEMA:
@@ -214,14 +219,14 @@ class _Check:
             self._problem(path, fault)
         return None if invalid else document
 
-    def _files(self, listed: Mapping[str, str]) -> None:
-        present = set()
-        for folder, folders, files in os.walk(self.root):
-            for name in [*folders, *files]:
-                place = Path(folder) / name
-                if name in files or place.is_symlink():
-                    present.add(place.relative_to(self.root).as_posix())
-        for path in sorted(present - set(listed) - {FILE_NAME}):
+    def _files(self, manifest: Mapping[str, Any]) -> None:
+        listed = manifest["files"]
+        try:
+            unlisted = unlisted_files(self.root, manifest)
+        except OSError as error:
+            self._problem(".", f"cannot be read completely: {error.strerror or error}")
+            unlisted = []
+        for path in unlisted:
             self._problem(path, "is not in the manifest", "remove it: the manifest lists every file of a bundle")
         for path, digest in sorted(listed.items()):
             if not is_inside(path):
@@ -253,6 +258,7 @@ class _Check:
             if file is None:
                 continue
             content = file.read_bytes()
+            self._claims(claims.size_faults(entry, content))
             try:
                 model = read_model(content)
             except EdgepackError as error:
@@ -266,6 +272,8 @@ class _Check:
                 self._tensors(path, model, manifest)
             if path == manifest["model"]["host"]:
                 data, host = content, model
+        if data is not None:
+            self._claims(claims.author_faults(manifest, data))
         if segments and host is not None and (fault := segments_fault(host, segments)):
             self._problem(FILE_NAME, f"model.files: {fault}")
         return data

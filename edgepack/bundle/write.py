@@ -14,14 +14,20 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from edgepack.bundle.manifest import FILE_NAME, SCHEMA
+from edgepack.bundle.manifest import FILE_NAME, SCHEMA, SIGNATURE_FILE
 from edgepack.errors import BundleError
 
+#: A manifest has some kilobytes; a larger file is rejected before it fills the memory.
+LARGEST_MANIFEST = 64 << 20
+#: Files that an error names; its details have them all.
+_SHOWN = 10
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
@@ -29,17 +35,51 @@ _NO_EXCHANGE = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
 
 def is_bundle(path: Path) -> bool:
     """Return whether a folder has a manifest that edgepack wrote."""
+    return _manifest(path) is not None
+
+
+def _manifest(path: Path) -> dict[str, Any] | None:
+    """Return the manifest of a folder that edgepack wrote, None for any other folder."""
+    place = path / FILE_NAME
     try:
-        manifest = json.loads((path / FILE_NAME).read_text(encoding="utf-8"))
+        if not stat.S_ISREG(place.lstat().st_mode) or place.stat().st_size > LARGEST_MANIFEST:
+            return None
+        manifest = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return False
-    return (
+        return None
+    valid = (
         isinstance(manifest, dict)
         and isinstance(manifest.get("schema"), int)
         and 1 <= manifest["schema"] <= SCHEMA
         and isinstance(manifest.get("edgepack"), str)
         and isinstance(manifest.get("files"), dict)
     )
+    return manifest if valid else None
+
+
+def unlisted_files(path: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """Return every file and link of a bundle that its manifest does not list, sorted; empty folders do not count.
+
+    Args:
+        path: The bundle's folder.
+        manifest: Its manifest; only `files` and `signature` are read.
+    """
+    listed = {*manifest["files"], FILE_NAME}
+    signature = manifest.get("signature")
+    if isinstance(signature, Mapping):
+        listed.add(SIGNATURE_FILE)
+    present = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    # A folder that cannot be read may contain anything: it is an error, not an empty folder.
+    for folder, folders, files in os.walk(path, onerror=fail):
+        for name in [*folders, *files]:
+            place = Path(folder) / name
+            if name in files or place.is_symlink():
+                present.add(place.relative_to(path).as_posix())
+    return sorted(present - listed)
 
 
 def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: bool = False) -> None:
@@ -117,13 +157,62 @@ def require_replaceable(dest: Path, force: bool) -> None:
             f"'{dest.name}' exists and is a file: expected nothing or a bundle", hint="move it away or pass another -o"
         )
     # An empty folder has no contents to lose.
-    if any(dest.iterdir()) and not is_bundle(dest):
+    if not any(dest.iterdir()):
+        return
+    manifest = _manifest(dest)
+    if manifest is None:
         raise BundleError(
             f"the folder '{dest.name}' exists and is not a bundle: expected a manifest.json written by edgepack",
             hint="move it away or pass another -o; --force replaces bundles only",
         )
-    if any(dest.iterdir()) and not force:
+    if not force:
         raise BundleError(f"the bundle '{dest.name}' exists", hint="pass --force to replace it, or another -o")
+    try:
+        others = _files_of_others(dest)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle '{dest.name}' cannot be read completely: {error.strerror or error}",
+            hint="move it away or pass another -o; nothing was changed",
+        ) from error
+    _refuse_others(dest.name, others)
+
+
+def _files_of_others(dest: Path) -> list[str]:
+    """Return the files of an existing bundle that its manifest does not list.
+
+    Another writer may exchange the folder between the reading of the manifest and of the files: then both are read
+    again, because they belong to different bundles.
+    """
+    while True:
+        before = dest.stat()
+        manifest = _manifest(dest)
+        others: list[str] = []
+        try:
+            others = [] if manifest is None else unlisted_files(dest, manifest)
+            after = dest.stat()
+        except FileNotFoundError:
+            if dest.is_dir():
+                continue
+            return []
+        if not others or (before.st_ino, before.st_ctime_ns) == (after.st_ino, after.st_ctime_ns):
+            return others
+
+
+def _refuse_others(name: str, others: Sequence[str]) -> None:
+    """Refuse to remove files that edgepack did not write.
+
+    Raises:
+        BundleError: With the first of these files by name; `details` has them all.
+    """
+    if not others:
+        return
+    shown = ", ".join(f"'{path}'" for path in others[:_SHOWN])
+    more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+    raise BundleError(
+        f"the bundle '{name}' contains files that are not in its manifest, which --force would remove: {shown}{more}",
+        hint="move them out of the bundle or delete them, then build again; nothing was changed",
+        details={"unlisted_files": list(others)},
+    )
 
 
 def _advice(error: OSError, dest: Path) -> str:
@@ -242,13 +331,32 @@ def _move(folder: Path, dest: Path, force: bool) -> None:
     # Checked again: another process may have written something there in the meantime.
     require_replaceable(dest, force)
     if _exchange(folder, dest):
+        _require_unchanged(folder, dest, lambda: _exchange(folder, dest))
         return
     aside = Path(tempfile.mkdtemp(prefix=_prefix(dest, "old"), dir=dest.parent))
     dest.rename(aside)
+    _require_unchanged(aside, dest, lambda: aside.rename(dest))
     folder.rename(dest)
     # The manifest first: if the process is killed from here on, the remains must not look like a bundle.
     (aside / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _require_unchanged(old: Path, dest: Path, restore: Callable[[], object]) -> None:
+    """Check the moved old bundle once more, and move it back where a file was added since the first check.
+
+    Raises:
+        BundleError: A file was added.
+    """
+    manifest = _manifest(old)
+    try:
+        others = [] if manifest is None else unlisted_files(old, manifest)
+    except OSError:
+        # Another writer is removing the folder as a remainder.
+        return
+    if others:
+        restore()
+        _refuse_others(dest.name, others)
 
 
 def _umask() -> int:

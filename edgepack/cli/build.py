@@ -128,7 +128,15 @@ def build(
     name: str = arguments.option(
         panels.BUNDLE, "--name", "NAME", "Name of the bundles.", default="", show_default="the model's"
     ),
-    force: bool = arguments.flag(panels.BUNDLE, "--force", "Replace an existing bundle."),
+    force: bool = arguments.flag(
+        panels.BUNDLE, "--force", "Replace an existing bundle, unless it contains files of yours."
+    ),
+    sign: bool = arguments.flag(
+        panels.BUNDLE, "--sign", "Sign the bundles, with an identity of Sigstore unless --sign-key is given."
+    ),
+    sign_key: Path | None = arguments.option(
+        panels.BUNDLE, "--sign-key", "FILE", "Private key (PEM, elliptic curve) to sign the bundles with, offline."
+    ),
     platform: Platform | None = arguments.choice(
         panels.BUNDLE,
         "--platform",
@@ -190,6 +198,8 @@ def build(
         delivery=delivery,
         dry_run=dry_run,
         force=force,
+        sign=sign,
+        sign_key=sign_key,
     )
     result = build(
         arguments.require_path(model),

@@ -12,7 +12,7 @@ from edgepack.errors import BundleError, EdgepackError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bundle.device import DeviceResult
-    from edgepack.bundle.verify import VerifyResult
+    from edgepack.bundle.verify_result import VerifyResult
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +22,30 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     bundle: Path = typer.Argument(..., metavar="BUNDLE", help="Folder of a bundle.", show_default=False),
+    key: Path | None = arguments.option(
+        panels.SIGNATURE, "--key", "FILE", "Require a signature that this public key (PEM) verifies."
+    ),
+    identity: str = arguments.option(
+        panels.SIGNATURE,
+        "--identity",
+        "ID",
+        "Require a Sigstore signature of this identity; needs --issuer.",
+        default="",
+    ),
+    issuer: str = arguments.option(
+        panels.SIGNATURE,
+        "--issuer",
+        "URL",
+        "OpenID Connect provider that vouches for the identity.",
+        default="",
+    ),
+    evaluation: str = arguments.option(
+        panels.DATA,
+        "--eval",
+        "SRC",
+        "The labelled samples that the build measured on: measure the accuracy again.",
+        default="",
+    ),
     device: bool = arguments.flag(
         panels.DEVICE, "--device", "Also run an Android bundle's self-test on a device, over adb."
     ),
@@ -48,14 +72,18 @@ def verify(
     ),
     json_: bool = arguments.JSON,
 ) -> int:
-    """Verify the hashes and golden vectors of a bundle, here and on a device."""
-    from edgepack.bundle.verify import verify as run
+    """Verify the signature, the manifest, the hashes and the golden vectors of a bundle, here and on a device."""
+    from edgepack.bundle.signers import Verifier
+    from edgepack.pipeline.verify import verify as run
 
     if not device and (serial or apk is not None):
         raise UsageError("--serial and --apk need --device", hint="add --device")
     if apk is not None:
         arguments.require_path(apk)
-    result = run(arguments.require_path(bundle))
+    signer = Verifier(key, identity, issuer) if key is not None or identity or issuer else None
+    result = run(
+        arguments.require_path(bundle), signer=signer, evaluation=evaluation, progress=arguments.progress(json_)
+    )
     error: EdgepackError | None = None
     if not result.ok:
         count = len(result.problems)
@@ -94,11 +122,15 @@ def _run_on_device(
     output.progress("running the self-test on the device")
     device_result = run_on_device(bundle, result.manifest, serial=serial, apk=apk, runs=runs, timeout=timeout)
     require_agreement(device_result)
-    record(bundle, result.manifest, device_result)
+    if result.manifest.get("signature") is None:
+        record(bundle, result.manifest, device_result)
+    else:
+        output.warn("the bundle is signed: the figures of the device are not written into its manifest")
     return device_result
 
 
 def _print(result: "VerifyResult") -> None:
+    output.out(output.wrap(_signature_text(result)))
     for problem in result.problems:
         output.out(output.wrap(f"{problem.path}: {problem.what}"))
         output.out(output.wrap(f"  fix: {problem.fix}", "    "))
@@ -111,6 +143,16 @@ def _print(result: "VerifyResult") -> None:
         )
     for note in result.notes:
         output.out(output.wrap(f"note: {note}"))
+
+
+def _signature_text(result: "VerifyResult") -> str:
+    """Return what is known of the signature, for people."""
+    return {
+        "unsigned": "unsigned: nothing shows who made this bundle, or that its figures are true",
+        "not-checked": "signed, not checked: give --key, or --identity and --issuer",
+        "valid": "signature: valid, and it covers every file",
+        "invalid": "signature: NOT VALID",
+    }[result.signature.value]
 
 
 def _print_recorded_device(manifest: Mapping[str, Any]) -> None:

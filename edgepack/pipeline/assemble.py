@@ -16,6 +16,7 @@ from edgepack.bundle.render import render
 from edgepack.bundle.spec import (
     BundleSpec,
     CalibrationSpec,
+    CheckedFor,
     CompileSpec,
     Golden,
     GoldenCase,
@@ -146,6 +147,8 @@ def assemble(
         platform=platform_of(profile, options),
         delivery=delivery,
         socs=options.target.socs if profile.socs else (),
+        checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
+        signed_with=options.signer.method if options.signer is not None else "",
     )
     return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))
 

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from edgepack.bundle.manifest import SIGNATURE_FILE
 from edgepack.bundle.names import file_stem
+from edgepack.bundle.signature import sign
 from edgepack.bundle.write import write
 from edgepack.cache import sha256
 from edgepack.errors import EdgepackError, UnfitModelError
@@ -109,7 +111,10 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
                 destination = bundle_path(context.path, profile, options)
-                write(bundle.files, destination, force=options.force)
+                files = dict(bundle.files)
+                if options.signer is not None:
+                    files[SIGNATURE_FILE] = sign(files, destination.name, options.signer)
+                write(files, destination, force=options.force)
                 result = replace(result, bundle=destination)
     except EdgepackError as error:
         result = replace(result, error=error)

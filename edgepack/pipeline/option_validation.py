@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgepack.bundle.languages.jvm import jvm_segment
 from edgepack.bundle.names import file_stem
+from edgepack.bundle.signature import require_signer
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
@@ -34,6 +35,7 @@ def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, mod
     Raises:
         UsageError: A file does not exist, options contradict each other, a target has no such variant or chip, or an
             option has no effect on any target.
+        ToolMissingError: The bundles are to be signed, and the package for that is not installed.
         BundleError: A bundle exists and `force` is not set, or its folder holds something else.
     """
     validate_inputs(options, model)
@@ -46,6 +48,8 @@ def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, mod
     for profile in profiles:
         choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
     notes = _target_notes(profiles, options)
+    if options.signer is not None:
+        require_signer(options.signer)
     if not options.dry_run:
         for profile in profiles:
             require_replaceable(bundle_path(model, profile, options), options.force)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgepack.bundle.signers import Signer
 from edgepack.choices import (
     CompilePolicy,
     Delivery,
@@ -148,7 +149,9 @@ class BuildOptions:
         platform: Operating system of the bundle in place of the target's own, None to keep it; only for targets
             without an accelerator.
         dry_run: Run every stage but write no bundle.
-        force: Replace an existing bundle.
+        force: Replace an existing bundle, unless it contains files that are not in its manifest.
+        sign: Sign the bundles with an identity of Sigstore.
+        sign_key: Sign the bundles with the private key in this file (PEM, an elliptic curve) instead.
 
     Raises:
         UsageError: A text that is not a value of its enum.
@@ -184,6 +187,8 @@ class BuildOptions:
     delivery: Delivery = Delivery.MODULE
     dry_run: bool = False
     force: bool = False
+    sign: bool = False
+    sign_key: Path | None = None
 
     def __post_init__(self) -> None:
         """Convert texts to enums; `object.__setattr__` because the class is frozen."""
@@ -197,6 +202,11 @@ class BuildOptions:
             "delivery": parse_choice("--delivery", Delivery, self.delivery),
         }.items():
             object.__setattr__(self, name, value)
+
+    @property
+    def signer(self) -> Signer | None:
+        """How the bundles are signed, None for unsigned ones."""
+        return Signer(self.sign_key) if self.sign or self.sign_key is not None else None
 
     @property
     def limits(self) -> Limits:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import UnfitModelError
+from edgepack.graph import read_model
 from edgepack.runtime.logits import with_logits
 from edgepack.runtime.metrics import Quality, QualityMeter, class_output
 from edgepack.runtime.postprocessing import PostprocessStep, finish
@@ -80,11 +81,15 @@ def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array
 def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tuple[list[Array], list[Array]]]:
     """Return the raw inputs and raw outputs of the model for each sample of real values.
 
-    Runs with one thread, so that the same file gives the same bytes on the same kind of machine.
+    Runs with one thread, so that the same file gives the same bytes on the same kind of machine. A stateful model
+    starts every sample with its initial state, as it does in `verify`.
     """
+    stateful = any(tensor.is_variable for graph in read_model(tflite).graphs for tensor in graph.tensors)
     runner = Runner(tflite, threads=1)
     cases = []
-    for sample in samples:
+    for number, sample in enumerate(samples):
+        if stateful and number:
+            runner = Runner(tflite, threads=1)
         arrays = [
             quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)
         ]

@@ -24,6 +24,7 @@ from edgepack.bundle.spec import (
 )
 from edgepack.graph import NUMPY_DTYPES, read_model
 from edgepack.profiles.model import BundleRule, CompilerRule, OpTable, PartitionRule, SchemeRule, TargetProfile
+from edgepack.quantize.select import scheme_of
 from edgepack.runtime.runner import model_inputs, model_outputs
 
 TEMPLATES = {
@@ -86,7 +87,7 @@ def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = Non
         name=name,
         version="0.1.0",
         profile=profile_of(target),
-        scheme="int8",
+        scheme=scheme_of(model),
         scheme_reason="it runs everywhere",
         source=SourceSpec("tflite", hashlib.sha256(data).hexdigest(), len(data)),
         inputs=inputs,

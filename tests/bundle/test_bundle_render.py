@@ -124,7 +124,11 @@ def test_manifest_vouches_for_every_file(target: str) -> None:
     assert list(faults(json.loads(files["golden/index.json"]), GOLDEN_INDEX)) == []
     hashes = {path: hashlib.sha256(data).hexdigest() for path, data in files.items() if path != "manifest.json"}
     assert manifest["files"] == hashes
-    assert manifest["target"] == {"id": target, "title": tiny_spec(target).profile.title, "profile_sha256": "0" * 64}
+    assert manifest["target"] == {
+        "id": target, "title": tiny_spec(target).profile.title, "profile_sha256": "0" * 64,
+        "variant": None, "soc": None, "runtime_version": None,
+    }  # fmt: skip
+    assert manifest["sbom"] in hashes and manifest["signature"] is None
 
 
 @pytest.mark.parametrize("target", sorted(TEMPLATES))

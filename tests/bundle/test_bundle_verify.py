@@ -49,9 +49,12 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 
 def replace_file(bundle: Path, path: str, data: bytes) -> None:
-    """Change a file and its hash in the manifest."""
-    (bundle / path).write_bytes(data)
-    edit(bundle, lambda manifest: manifest["files"].update({path: sha256(data)}))
+    """Change a file, the loader's copies of it, and their hashes in the manifest."""
+    inside = path.removeprefix("model/")
+    places = [path, *(str(copy.relative_to(bundle)) for copy in bundle.glob(f"*/**/data/{inside}"))]
+    for place in places:
+        (bundle / place).write_bytes(data)
+    edit(bundle, lambda manifest: manifest["files"].update(dict.fromkeys(places, sha256(data))))
 
 
 @pytest.mark.parametrize(("file", "target"), MODELS)
