@@ -1,21 +1,62 @@
 """A cache of results on disk: `key -> folder of files`. Safe with concurrent processes and when killed at any time.
 
-An entry is written under a temporary name and renamed in one step, so a reader sees a complete entry or none. Two
-writers of one key write the same content; the copy of the second is discarded.
+An entry is written under a temporary name, synced and renamed in one step, so a reader sees a complete entry or none.
+Its index holds its own key, and size and digest of each file: what does not match in any respect is removed and
+computed again. Entries are removed by renaming them first, so a reader notices. Two writers of one key write the same
+content; the copy of the second is discarded. The entries used last are kept when the cache exceeds its size.
 """
 
 import contextlib
-import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_FORMAT = 1
+from edgepack import interrupts
+from edgepack.cache_entries import (
+    FORMAT,
+    DamagedError,
+    identity,
+    read_entry,
+    read_index,
+    remove,
+    sync_folder,
+    write_entry,
+)
+from edgepack.digests import hash_path, sha256
+from edgepack.errors import UsageError
+from edgepack.files import read_regular, require_regular
+
+__all__ = ["Cache", "CacheUsage", "cache_size_limit", "default_cache_dir", "hash_path", "key_of", "sha256"]
+
+#: Default of EDGEPACK_CACHE_SIZE. A build of MobileNet v2 with all schemes stores about 0.1 GB.
+DEFAULT_SIZE = 10 * 10**9
+
+#: Removal goes on down to this share of the limit, so that not every further entry starts it again (as in ccache).
+_LOW_MARK = 0.8
+
+#: After writing this share of the limit, a process counts the cache again, because others write as well.
+_RECOUNT = 1 / 16
+
+#: Seconds after which the remains of a killed process, and the state of an interrupted training, are removed.
+_REMAINS_AGE, _CHECKPOINT_AGE = 24 * 3600, 30 * 24 * 3600
+
+#: Bytes of the record of damaged entries, about 8,000 of them; no more are recorded.
+_MAX_RECORD = 1 << 20
+
+#: Names that only this class gives: entries, and hidden folders of writers, removed entries and trainings.
+_ENTRY = re.compile(r"[a-z][a-z0-9_-]*-[0-9a-f]{40}")
+_HIDDEN = re.compile(r"\..+\.(tmp|removed|checkpoint)(-[A-Za-z0-9_]+)?|\.[a-z][a-z0-9_-]*-[0-9a-f]{40}\.[a-z0-9_]{8}")
+_RECORD = ".damaged"
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def default_cache_dir() -> Path:
@@ -26,26 +67,22 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "edgepack"
 
 
-def sha256(data: bytes) -> str:
-    """Return the hex SHA-256 of `data`."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def hash_path(path: Path) -> str:
-    """Return the hex SHA-256 of a file, or of the relative paths and contents of a folder's files.
+def cache_size_limit() -> int:
+    """Return EDGEPACK_CACHE_SIZE in bytes, 0 for no limit.
 
     Raises:
-        OSError: A file cannot be read.
+        UsageError: It is not a size.
     """
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()
+    text = os.environ.get("EDGEPACK_CACHE_SIZE", "").strip()
+    if not text:
+        return DEFAULT_SIZE
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([kmgt]?)b?", text.lower(), re.ASCII)
+    if match is None:
+        raise UsageError(
+            f"EDGEPACK_CACHE_SIZE is '{text[:40]}': expected a number of bytes or a size such as 500M, 10G or 0",
+            hint="0 means no limit; unset the variable for the default of 10G",
+        )
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def key_of(step: str, parts: Mapping[str, Any]) -> str:
@@ -55,17 +92,29 @@ def key_of(step: str, parts: Mapping[str, Any]) -> str:
         step: What produces the result (`convert`); the prefix of the key.
         parts: JSON-serializable inputs, options and versions.
     """
-    text = json.dumps({"format": _FORMAT, "step": step, **parts}, sort_keys=True, separators=(",", ":"))
+    text = json.dumps({"format": FORMAT, "step": step, **parts}, sort_keys=True, separators=(",", ":"))
     return f"{step}-{sha256(text.encode())[:40]}"
 
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """Contents of the cache: number of entries and bytes by key prefix."""
+    """Contents of the cache.
+
+    Attributes:
+        path: Its folder.
+        entries: Number of entries by key prefix.
+        bytes: Their size by key prefix.
+        damaged: Entries that are damaged now, and are removed when a build looks for them.
+        dropped: Damaged entries that were removed since the cache was cleared, by what was wrong with them.
+        limit: Size above which the entries used least recently are removed, 0 for none.
+    """
 
     path: Path
     entries: dict[str, int]
     bytes: dict[str, int]
+    damaged: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    limit: int = 0
 
 
 class Cache:
@@ -74,66 +123,187 @@ class Cache:
     Args:
         root: The folder, created on the first write; None for `default_cache_dir()`.
         enabled: False makes every lookup miss and every store do nothing.
+        limit: Size in bytes above which entries are removed, 0 for none; None for `cache_size_limit()`.
+
+    Raises:
+        UsageError: EDGEPACK_CACHE_SIZE is not a size.
     """
 
-    def __init__(self, root: Path | None = None, *, enabled: bool = True) -> None:
+    def __init__(self, root: Path | None = None, *, enabled: bool = True, limit: int | None = None) -> None:
         self.root = root if root is not None else default_cache_dir()
         self.enabled = enabled
+        self.limit = cache_size_limit() if limit is None else limit
+        #: Size of the cache when it was counted last, None before; bytes that this object has written since.
+        self._counted: int | None = None
+        self._written = 0
 
     def get(self, key: str) -> dict[str, bytes] | None:
-        """Return an entry's files by name, None when it is missing or does not match its hashes."""
+        """Return an entry's files by name, None when it is missing; a damaged one is removed and counts as missing."""
         if not self.enabled:
             return None
         folder = self.root / key
-        try:
-            index = json.loads((folder / "index.json").read_text())
-            files = {name: (folder / name).read_bytes() for name in index}
-        except (OSError, ValueError):
-            return None
-        if any(sha256(files[name]) != digest for name, digest in index.items()):
-            # Corrupt or modified entry: recompute and replace it.
-            shutil.rmtree(folder, ignore_errors=True)
-            return None
-        with contextlib.suppress(OSError):
-            os.utime(folder)
-        return files
+        reason = ""
+        # Twice, because another process may replace the entry while it is read.
+        for _ in range(2):
+            before = identity(folder)
+            if before is None:
+                return None
+            try:
+                files = read_entry(folder, key)
+            except DamagedError as error:
+                reason = str(error)
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+            else:
+                with contextlib.suppress(OSError):
+                    os.utime(folder)
+                return files
+            if identity(folder) != before:
+                continue
+        if identity(folder) == before:
+            self.drop(key, reason)
+        return None
+
+    def drop(self, key: str, reason: str) -> None:
+        """Remove a damaged entry and count it."""
+        if self.enabled and remove(self.root / key):
+            with contextlib.suppress(OSError):
+                # One short write at the end of the file: concurrent writers do not mix their lines.
+                descriptor = os.open(self.root / _RECORD, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
+                try:
+                    if os.fstat(descriptor).st_size < _MAX_RECORD:
+                        os.write(descriptor, f"{json.dumps({'key': key, 'reason': reason})}\n".encode())
+                finally:
+                    os.close(descriptor)
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
         """Store an entry. A cache that cannot be written is not an error: the result is computed again next time."""
         if not self.enabled:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), interrupts.hold():
             self.root.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.root))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}.tmp-", dir=self.root))
             try:
-                for name, data in files.items():
-                    (temporary / name).write_bytes(data)
-                (temporary / "index.json").write_text(json.dumps({name: sha256(data) for name, data in files.items()}))
-                temporary.rename(self.root / key)
-            except OSError:
+                write_entry(temporary, key, files)
+                self._move(temporary, key)
+            finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+            self._written += sum(map(len, files.values()))
+            self._keep_within_limit()
 
     def usage(self) -> CacheUsage:
-        """Return the number of entries and their size."""
+        """Return the number of entries and their size, and how many were damaged."""
         entries: dict[str, int] = {}
         sizes: dict[str, int] = {}
-        for folder in sorted(self.root.iterdir()) if self.root.is_dir() else []:
-            if folder.name.startswith(".") or not (folder / "index.json").is_file():
+        damaged = 0
+        for path in self._entries():
+            try:
+                described = read_index(path, path.name)
+            except DamagedError:
+                damaged += 1
                 continue
-            step = folder.name.rpartition("-")[0]
+            except OSError:
+                # Removed in the meantime, or unreadable, which is damage as well.
+                damaged += os.path.lexists(path)
+                continue
+            step = path.name.rpartition("-")[0]
             entries[step] = entries.get(step, 0) + 1
-            with contextlib.suppress(OSError):
-                sizes[step] = sizes.get(step, 0) + sum(f.stat().st_size for f in folder.iterdir())
-        return CacheUsage(self.root, entries, sizes)
+            sizes[step] = sizes.get(step, 0) + sum(size for size, _ in described.values())
+        return CacheUsage(self.root, entries, sizes, damaged, self._dropped(), self.limit)
 
     def clear(self) -> int:
         """Remove all entries and the leftovers of killed processes; return the number of removed folders."""
-        if not self.root.is_dir():
-            return 0
-        removed = 0
-        for folder in self.root.iterdir():
-            # Remove only what this class created: EDGEPACK_CACHE_DIR may be set to a folder with user files.
-            if folder.is_dir() and (folder.name.startswith(".") or (folder / "index.json").is_file()):
-                shutil.rmtree(folder, ignore_errors=True)
-                removed += 1
+        # Only what this class created: EDGEPACK_CACHE_DIR may be set to a folder with user files.
+        removed = sum(remove(path) for path in [*self._entries(), *self._hidden()])
+        with contextlib.suppress(OSError):
+            (self.root / _RECORD).unlink()
         return removed
+
+    def _move(self, temporary: Path, key: str) -> None:
+        """Give a complete entry its name, in place of whatever damaged thing has that name.
+
+        Raises:
+            OSError: It cannot be renamed.
+        """
+        try:
+            temporary.rename(self.root / key)
+        except OSError:
+            if self.get(key) is not None:
+                return
+            temporary.rename(self.root / key)
+        sync_folder(self.root)
+
+    def _entries(self) -> list[Path]:
+        """Return the paths of all entries, in the order of their names, damaged ones included."""
+        return [p for p in _listed(self.root) if _ENTRY.fullmatch(p.name) or _is_entry(p)]
+
+    def _hidden(self) -> list[Path]:
+        return [p for p in _listed(self.root) if _HIDDEN.fullmatch(p.name)]
+
+    def _dropped(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        with contextlib.suppress(OSError):
+            if require_regular(self.root / _RECORD).st_size > 2 * _MAX_RECORD:
+                return counts
+            for line in read_regular(self.root / _RECORD).splitlines():
+                try:
+                    reason = str(json.loads(line)["reason"])[:100]
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    reason = "unknown"
+                counts[reason] = counts.get(reason, 0) + 1
+        return counts
+
+    def _keep_within_limit(self) -> None:
+        """Remove what was used least recently when the cache is larger than its limit."""
+        if not self.limit:
+            return
+        if self._counted is not None and (
+            self._written < self.limit * _RECOUNT and self._counted + self._written <= self.limit
+        ):
+            return
+        now = time.time()
+        found: list[tuple[float, int, Path]] = []
+        for path in [*self._entries(), *self._hidden()]:
+            with contextlib.suppress(OSError):
+                size, used = _size(path), path.lstat().st_mtime
+                hidden = path.name.startswith(".")
+                age = _CHECKPOINT_AGE if path.name.endswith(".checkpoint") else _REMAINS_AGE
+                if hidden and now - used > age:
+                    remove(path)
+                    continue
+                # What another process is writing or removing now, and the state of a training, are counted but stay.
+                found.append((float("inf") if hidden else used, size, path))
+        total = sum(size for _, size, _ in found)
+        if total > self.limit:
+            for used, size, path in sorted(found):
+                if total <= self.limit * _LOW_MARK or used == float("inf"):
+                    break
+                remove(path)
+                total -= size
+        self._counted, self._written = total, 0
+
+
+def _is_entry(path: Path) -> bool:
+    """Return whether a folder of any name is an intact entry."""
+    try:
+        return not path.name.startswith(".") and bool(read_index(path, path.name))
+    except (OSError, DamagedError):
+        return False
+
+
+def _listed(root: Path) -> list[Path]:
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        return 0
+    return sum(entry.lstat().st_size for entry in _walk(path))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)

@@ -215,6 +215,11 @@ class Worker:
         self._log.seek(max(self._log_start, end - 65536))
         return tail(self._log.read().decode("utf-8", "replace"))
 
+    def kill(self) -> None:
+        """End the child without waiting; a call that is running in another thread fails."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self) -> None:
         """End the child and delete its log."""
         process, self._process = self._process, None

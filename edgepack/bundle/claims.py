@@ -13,7 +13,7 @@ from typing import Any
 from edgepack.bundle.manifest import FILE_NAME, SIGNATURE_FILE
 from edgepack.bundle.schema import is_inside
 from edgepack.bundle.views import label_lines
-from edgepack.cache import sha256
+from edgepack.digests import sha256
 from edgepack.errors import EdgepackError
 from edgepack.graph.metadata import read_metadata
 

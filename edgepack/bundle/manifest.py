@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.bundle.spec import BundleSpec, TensorSpec
-from edgepack.cache import sha256
+from edgepack.digests import sha256
 from edgepack.runtime.postprocessing import PostprocessStep
 
 SCHEMA = 1

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgepack.bundle.android import dependencies
 from edgepack.bundle.spec import BundleSpec
-from edgepack.cache import sha256
 from edgepack.choices import Delegate, Platform
+from edgepack.digests import sha256
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component

@@ -35,8 +35,8 @@ from edgepack.bundle.signers import Verifier
 from edgepack.bundle.spec import tensor_spec
 from edgepack.bundle.verify_result import Problem, SignatureStatus, VerifyResult
 from edgepack.bundle.write import LARGEST_MANIFEST, unlisted_files
-from edgepack.cache import hash_path
 from edgepack.child import ChildTimeout, Worker
+from edgepack.digests import hash_path
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
 from edgepack.graph.segments import segments_fault

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgepack import interrupts
 from edgepack.bundle.manifest import FILE_NAME, SCHEMA, SIGNATURE_FILE
 from edgepack.errors import BundleError
 
@@ -101,7 +102,7 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
         dest.parent.mkdir(parents=True, exist_ok=True)
         _recover(dest)
         require_replaceable(dest, force)
-        with _workspace(dest) as folder:
+        with interrupts.hold(), _workspace(dest) as folder:
             for path, data in files.items():
                 _write_file(folder / paths[path], data, sync)
             if sync:
@@ -128,7 +129,7 @@ def replace_manifest(dest: Path, data: bytes) -> None:
     """
     dest = Path(os.path.realpath(dest))
     try:
-        with _workspace(dest) as folder:
+        with interrupts.hold(), _workspace(dest) as folder:
             _write_file(folder / FILE_NAME, data, sync=False)
             (folder / FILE_NAME).replace(dest / FILE_NAME)
     except OSError as error:

@@ -2,14 +2,17 @@
 
 import json
 import os
-import signal
+import shutil
 import sys
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from types import FrameType
 
 import typer
 
+from edgepack import interrupts
 from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
@@ -53,7 +56,18 @@ def command_line() -> typer.Typer:
 
 def main() -> None:
     """Run the command line and exit with the documented code."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        with _own_temporary_folder():
+            code = run(sys.argv[1:])
+    except interrupts.Interrupted:
+        code = interrupts.exit_code()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = 0
+    sys.stderr.flush()
+    # Python's own end restores the default handlers, with which a late signal has another exit code.
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -67,7 +81,6 @@ def run(arguments: list[str]) -> int:
     """
     as_json = "--json" in arguments
     command = next((word for word in arguments if not word.startswith("-")), "")
-    signal.signal(signal.SIGTERM, _interrupt)
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         result = typer.main.get_command(command_line()).main(arguments, prog_name="edgepack", standalone_mode=False)
@@ -80,8 +93,7 @@ def run(arguments: list[str]) -> int:
         page = f"edgepack {command} --help" if command in COMMANDS else "edgepack --help"
         return _fail(UsageError(text, hint=f"see `{page}`"), as_json, command)
     except (KeyboardInterrupt, typer.Abort):
-        output.err("interrupted")
-        return 130
+        return _interrupted()
     except BrokenPipeError:
         # `edgepack ... | head` closed the pipe; without this, Python's flush at exit would fail as well.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,11 +104,37 @@ def run(arguments: list[str]) -> int:
         traceback.print_exc()
         output.err("this is a bug in edgepack; please report it with the lines above")
         return 1
+    if interrupts.received():
+        # Typer turns an interrupt into a result, always with the code of Ctrl-C.
+        return _interrupted()
     return result if isinstance(result, int) else 0
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupted() -> int:
+    output.err("interrupted")
+    return interrupts.exit_code()
+
+
+@contextmanager
+def _own_temporary_folder() -> Iterator[None]:
+    """Put every temporary file of the command, of its children and tools into one folder, and remove that at the end.
+
+    A child that is killed, or a signal between the creation of a folder and its protection, leaves nothing behind.
+    """
+    folder = ""
+    try:
+        with interrupts.hold():
+            interrupts.raise_interrupted()
+            # Where no folder can be created, whoever needs a temporary file reports it.
+            with suppress(OSError):
+                folder = tempfile.mkdtemp(prefix="edgepack-")
+                os.environ["TMPDIR"] = tempfile.tempdir = folder
+        yield
+    finally:
+        with interrupts.hold():
+            if folder:
+                shutil.rmtree(folder, ignore_errors=True)
+            interrupts.exit_at_once()
 
 
 def _warn(message: Warning | str, *_: object) -> None:

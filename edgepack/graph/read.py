@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import ModelFileError
+from edgepack.files import read_regular
 from edgepack.graph.model import NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
 
 #: More dimensions than any TFLite kernel supports; a larger number means a corrupt file.
@@ -59,7 +60,7 @@ def read_bytes(path: Path) -> bytes:
         ModelFileError: The file cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise ModelFileError(f"cannot read '{path}': {error.strerror or error}") from error
 

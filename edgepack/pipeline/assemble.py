@@ -25,7 +25,7 @@ from edgepack.bundle.spec import (
     TensorSpec,
     tensor_spec,
 )
-from edgepack.cache import sha256
+from edgepack.digests import sha256
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata

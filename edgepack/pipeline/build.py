@@ -8,7 +8,7 @@ from edgepack.bundle.manifest import SIGNATURE_FILE
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.signature import sign
 from edgepack.bundle.write import write
-from edgepack.cache import sha256
+from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import read_model
 from edgepack.pipeline.assemble import assemble

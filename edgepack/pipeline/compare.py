@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import sha256
 from edgepack.convert.importers.registry import require_trainable
+from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.findings import Report
 from edgepack.graph import read_model

@@ -1,13 +1,15 @@
 """The first stage: the user's model as one float .tflite, converted once for all targets."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edgepack.cache import hash_path
 from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.importers.registry import importer_for
+from edgepack.digests import Snapshot
+from edgepack.errors import ModelFileError
 from edgepack.pipeline.jobs import LOAD_PACKAGES
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -54,11 +56,26 @@ def convert_model(session: Session, path: Path) -> tuple[FloatModel, SourceModel
             log_dir=session.steps.cache.root / "logs",
         )
 
-    digest = hash_path(path)
-    inputs = {"model": digest, "importer": importer.fingerprint, "options": options}
-    model = session.steps.memoize("convert", inputs, _CODEC, compute)
-    size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
-    return model, SourceModel(model.source_format, size, digest)
+    snapshot = take_snapshot(path)
+    inputs = {"model": snapshot, "importer": importer.fingerprint, "options": options}
+    # Code that a model imports may do anything and read any file, so that no key can cover it.
+    model = session.steps.memoize("convert", inputs, _CODEC, compute, store=not options.allow_code)
+    return model, SourceModel(model.source_format, snapshot.size, snapshot.digest)
+
+
+def take_snapshot(path: Path) -> Snapshot:
+    """Return the digest of a model file or folder with everything that a reader sees in it.
+
+    Raises:
+        ModelFileError: A file cannot be read, or is not a regular file.
+    """
+    try:
+        return Snapshot.take(path)
+    except OSError as error:
+        place = os.fsdecode(error.filename or path)
+        raise ModelFileError(
+            f"cannot read '{place}': {error.strerror or error}", hint="a model consists of regular files"
+        ) from error
 
 
 def _encode(model: FloatModel) -> Mapping[str, bytes]:

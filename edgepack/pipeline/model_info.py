@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import ModelFileError, UsageError
+from edgepack.files import read_regular
 from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata, copy_metadata, read_metadata, write_metadata
 from edgepack.runtime.metrics import class_output
@@ -149,7 +150,7 @@ def read_model_toml(path: Path, model: Model) -> ModelInfo:
         UsageError: The file cannot be read, or does not match the model.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        document = tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"--metadata: cannot read '{path}': {error}") from error
     _only(document, (*_MODEL_KEYS, "inputs", "outputs"), path)
@@ -168,7 +169,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
         UsageError: The file cannot be read, is empty or is not text.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--labels: cannot read '{path}' as UTF-8 text: {error}") from error
     while lines and not lines[-1].strip():

@@ -14,7 +14,8 @@ from edgepack.bundle.signature import require_signer
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
-from edgepack.errors import SamplesError, UsageError
+from edgepack.errors import ModelFileError, SamplesError, UsageError
+from edgepack.files import open_regular
 from edgepack.pipeline.options import BuildOptions
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
@@ -106,15 +107,18 @@ def require_file(option: str, path: Path) -> None:
         path: The file or folder.
 
     Raises:
-        UsageError: It does not exist, or the user may not read it.
+        UsageError: It does not exist, or the option's file cannot be read.
+        ModelFileError: The model cannot be read.
     """
     where = f"{option}: " if option else ""
     try:
-        next(path.iterdir(), None) if path.is_dir() else path.open("rb").close()
+        next(path.iterdir(), None) if path.is_dir() else open_regular(path).close()
     except FileNotFoundError:
         raise UsageError(f"{where}'{path}' does not exist") from None
     except OSError as error:
-        raise UsageError(f"{where}cannot read '{path}': {error.strerror or error}") from error
+        # A model that exists and cannot be read has the exit code that its reader gives it.
+        kind = UsageError if option else ModelFileError
+        raise kind(f"{where}cannot read '{path}': {error.strerror or error}") from error
 
 
 def require_sources(sources: Mapping[str, str]) -> None:

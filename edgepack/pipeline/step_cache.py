@@ -9,18 +9,26 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from edgepack._version import __version__
-from edgepack.cache import Cache, hash_path, key_of, sha256
+from edgepack.cache import Cache, key_of
+from edgepack.digests import Snapshot, hash_path, sha256
+from edgepack.errors import ModelFileError
 
 T = TypeVar("T")
 
 #: Packages whose version changes results.
 _COMPONENTS = (
     "tensorflow",
+    "keras",
     "tf-keras",
     "tensorflow-model-optimization",
     "ai-edge-litert",
     "ai-edge-quantizer",
+    "flatbuffers",
+    "h5py",
+    "ml-dtypes",
     "numpy",
+    "pillow",
+    "scipy",
 )
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -49,7 +57,9 @@ class StepCache:
         self.cache = cache
         self._memory: dict[str, Mapping[str, bytes]] = {}
 
-    def memoize(self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T]) -> T:
+    def memoize(
+        self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T], *, store: bool = True
+    ) -> T:
         """Return the result of a step, computed unless it is in the cache.
 
         A computed result passes through the codec as well, so that both paths return equal values.
@@ -57,17 +67,30 @@ class StepCache:
         Args:
             step: Name of the step; the prefix of its cache key.
             inputs: Everything that the result depends on beside edgepack's code and the packages' versions: bytes,
-                paths, sample sets, dataclasses and JSON values. A path counts by its content.
+                snapshots of files that `compute` reads, sample sets, dataclasses and JSON values.
             codec: How the result is stored.
             compute: Computes the result.
+            store: False when the result depends on something that no key can name, such as the code that a model
+                imports: it is kept only in memory, for this session.
+
+        Raises:
+            ModelFileError: A file of `inputs` changed while `compute` read it.
         """
         key = self.key(step, inputs)
-        files = self.cache.get(key) or self._memory.get(key)
-        if files is None:
-            files = codec.encode(compute())
+        files = self._memory.get(key) or (self.cache.get(key) if store else None)
+        if files is not None:
+            try:
+                return codec.decode(files)
+            except Exception:
+                # An entry of the right hashes with a content that no step writes.
+                self._memory.pop(key, None)
+                self.cache.drop(key, "cannot be decoded")
+        files = codec.encode(compute())
+        touched = [value for value in inputs.values() if isinstance(value, Snapshot) and not _untouched_or_raise(value)]
+        if store and not touched:
             self.cache.put(key, files)
-            if not self.cache.enabled:
-                self._memory[key] = files
+        if not (store and self.cache.enabled):
+            self._memory[key] = files
         return codec.decode(files)
 
     def key(self, step: str, inputs: Mapping[str, Any]) -> str:
@@ -103,6 +126,21 @@ def code_digest(package: Path) -> str:
 def to_json_bytes(document: Any) -> bytes:
     """Return a JSON document with sorted keys."""
     return json.dumps(document, sort_keys=True).encode()
+
+
+def _untouched_or_raise(snapshot: Snapshot) -> bool:
+    """Return False for a file that was replaced by an equal one: in between it may have been another.
+
+    Raises:
+        ModelFileError: Its content changed.
+    """
+    if snapshot.untouched():
+        return True
+    if not snapshot.unchanged():
+        raise ModelFileError(
+            f"'{snapshot.path}' changed while it was read", hint="run the command again when nothing writes to it"
+        )
+    return False
 
 
 def _digest_form(value: Any) -> Any:

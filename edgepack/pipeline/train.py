@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import sha256
 from edgepack.choices import IoType, Recipe, parse_choice
 from edgepack.convert.importers.registry import require_trainable
+from edgepack.digests import sha256
 from edgepack.errors import UsageError
 from edgepack.files import write_atomically
 from edgepack.pipeline.float_model import convert_model

@@ -10,6 +10,7 @@ from typing import Any
 from edgepack.child import Worker
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import TransformError
+from edgepack.pipeline.float_model import take_snapshot
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
@@ -54,7 +55,7 @@ def train_model(
     options.require_valid(recipe)
     require_trainable(path)
     inputs = {
-        "model": path,
+        "model": take_snapshot(path),
         "reference": reference,
         "data": data,
         "validation": validation,
@@ -63,9 +64,12 @@ def train_model(
         "io": "FLOAT32" if rule is None else rule.io,
     }
 
+    # Neither result nor state of a training with a model's own code is kept: no key can cover what it imports.
+    store = not options.allow_code
+
     def compute() -> Trained:
         with contextlib.ExitStack() as stack:
-            if session.steps.cache.enabled:
+            if store and session.steps.cache.enabled:
                 folder = session.steps.cache.root / f".{session.steps.key('train', inputs)}.checkpoint"
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepack-train-")))
@@ -85,7 +89,7 @@ def train_model(
                 timeout=timeout,
             )
 
-    return session.steps.memoize("train", inputs, _TRAINED, compute)
+    return session.steps.memoize("train", inputs, _TRAINED, compute, store=store)
 
 
 def event_text(event: Mapping[str, Any]) -> str:

@@ -34,6 +34,9 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            # Loading packages takes seconds, and nobody needs them any more.
+            self._native.kill()
         self._wait_until_warm()
         self.tensorflow.close()
         self._native.close()

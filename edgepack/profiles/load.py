@@ -11,6 +11,7 @@ from typing import Any
 
 from edgepack.choices import Delegate, IoType
 from edgepack.errors import ProfileError
+from edgepack.files import read_regular
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import (
     BundleRule,
@@ -65,7 +66,7 @@ def parse_toml(path: Path) -> tuple[dict[str, Any], bytes]:
         ProfileError: The file cannot be read or is not TOML.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise ProfileError(
             f"{path}: cannot be read: {error.strerror or error}",

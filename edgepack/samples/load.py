@@ -1,6 +1,7 @@
 """Reading of samples from .npz, .npy, a folder of images, or a Python function."""
 
 import importlib
+import os
 import sys
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.cache import hash_path, sha256
+from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import SamplesError
+from edgepack.files import open_regular
 from edgepack.samples.source import Preprocess, SampleSet
 from edgepack.text import first_line
 
@@ -77,17 +79,19 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
 
 def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
     try:
-        digest = hash_path(path)
+        snapshot = Snapshot.take(path)
         if path.suffix not in {".npz", ".npy"}:
             raise SamplesError(f"samples '{path.name}' have an unknown format", hint=_HINT)
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             loaded = np.load(stream, allow_pickle=False)
             arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
+        if not snapshot.unchanged():
+            raise SamplesError(f"samples '{path.name}' changed while they were read", hint="run the command again")
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
         raise SamplesError(f"cannot read samples '{path.name}': {reason}", hint=_HINT) from error
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
-    return _from_arrays(path.name, digest, arrays, labels, inputs)
+    return _from_arrays(path.name, snapshot.digest, arrays, labels, inputs)
 
 
 def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> SampleSet:
@@ -110,9 +114,12 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
         spec.name: np.stack([_without_batch(np.asarray(item[0][spec.name]), spec) for item in items]) for spec in inputs
     }
     labels = None if any(item[1] is None for item in items) else np.asarray([item[1] for item in items])
-    digest = sha256(
-        b"".join(arrays[name].tobytes() for name in sorted(arrays)) + (b"" if labels is None else labels.tobytes())
-    )
+    # Types and shapes count as well: equal bytes can be read as other values.
+    parts = {**{f"x {name}": array for name, array in arrays.items()}, **({} if labels is None else {"y": labels})}
+    described = [
+        f"{name} {parts[name].dtype.str} {parts[name].shape} {sha256(parts[name].tobytes())}" for name in sorted(parts)
+    ]
+    digest = sha256("\n".join(described).encode())
     return _from_arrays(f"{module}:{function}", digest, arrays, labels, inputs)
 
 
@@ -178,7 +185,7 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
             )
     return SampleSet(
         source=path.name,
-        digest=hash_path(path) + f"/{preprocess.to_json()}",
+        digest=f"{_hash_images(path, files)}/{preprocess.to_json()}",
         arrays={},
         images=tuple(files),
         shapes={spec.name: (1, *spec.shape[1:])},
@@ -188,6 +195,11 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
         preprocess=preprocess,
         notes=tuple(notes),
     )
+
+
+def _hash_images(folder: Path, files: Sequence[Path]) -> str:
+    """Return a digest of the images that are read, by name; other files beside them do not matter."""
+    return sha256(b"".join(os.fsencode(file.relative_to(folder)) + b"\0" + hash_path(file).encode() for file in files))
 
 
 def _names(inputs: Sequence[InputSpec]) -> list[str]:

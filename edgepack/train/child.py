@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.cache import sha256
 from edgepack.child import emit
+from edgepack.digests import sha256
 from edgepack.errors import ConversionError, TransformError
 from edgepack.graph import read_model
 from edgepack.runtime.runner import TensorInfo, model_inputs

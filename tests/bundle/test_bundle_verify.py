@@ -15,8 +15,8 @@ from edgepack.bundle.manifest import to_json_bytes
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
 from edgepack.bundle.verify import VerifyResult, verify
-from edgepack.cache import sha256
 from edgepack.child import Worker
+from edgepack.digests import sha256
 from edgepack.errors import BundleError
 
 KWS = "mlperf-tiny/kws_reference_int8.tflite"

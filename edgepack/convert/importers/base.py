@@ -7,9 +7,9 @@ from inspect import getfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from edgepack.cache import sha256
 from edgepack.child import ChildCrash, ChildException, ChildTimeout, JobCall, Worker
 from edgepack.convert.model import ConvertOptions, FloatModel
+from edgepack.digests import sha256
 from edgepack.errors import ConversionError
 
 if TYPE_CHECKING:
@@ -133,9 +133,17 @@ class Importer(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """Identity for cache keys: it changes with the code of the module, which a plugin's version may not."""
+        """Identity for cache keys: it changes with the code of the module, which a plugin's version may not.
+
+        A module in a package counts with every Python file of the package, because it may import any of them.
+        """
         module = Path(getfile(type(self)))
-        return f"{type(self).__module__}:{type(self).__qualname__} {sha256(module.read_bytes())}"
+        name = type(self).__module__
+        # `a.b.c` is the file a/b/c.py, or a/b/c/__init__.py.
+        depth = name.count(".") + (module.name == "__init__.py")
+        files = sorted(module.parents[depth - 1].rglob("*.py")) if depth else [module]
+        code = b"".join(sha256(file.read_bytes()).encode() for file in files)
+        return f"{name}:{type(self).__qualname__} {sha256(code)}"
 
     @abstractmethod
     def recognizes(self, path: Path, head: bytes) -> bool:

@@ -16,6 +16,7 @@ from edgepack.convert.importers.base import HEAD_BYTES, Importer
 from edgepack.convert.importers.tflite import TfliteImporter
 from edgepack.entry_points import collect_entry_points, origin
 from edgepack.errors import ConversionError, ModelFileError, TransformError
+from edgepack.files import open_regular
 
 GROUP = "edgepack.importers"
 
@@ -166,7 +167,7 @@ def _head(path: Path) -> bytes:
     if path.is_dir():
         return b""
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(HEAD_BYTES)
     except OSError as error:
         raise ModelFileError(f"cannot read '{path}': {error.strerror or error}", hint=_formats_hint()) from error

@@ -1,0 +1,85 @@
+"""SIGINT, SIGTERM and SIGHUP: one exception, exit code 128 + number, never where files would be left.
+
+Imports only what Python itself has loaded at start, so that the command line can install the handlers first of all.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ends the command."""
+
+
+_held = 0
+_waiting = 0
+_received = 0
+
+
+def exit_at_once() -> None:
+    """Let a signal end the process: before a command starts and after it ended there is nothing to clean up."""
+    _install(_exit)
+
+
+def raise_interrupted() -> None:
+    """Let the first signal raise `Interrupted` in the main thread; later ones do not disturb the clean-up."""
+    global _received, _waiting  # noqa: PLW0603 - the state of the process's handlers
+    _received = _waiting = 0
+    _install(_raise)
+
+
+def received() -> bool:
+    """Return whether a signal has arrived since `raise_interrupted`."""
+    return _received != 0
+
+
+def exit_code() -> int:
+    """Return 128 + the number of the received signal, as shells report it: 130 for SIGINT, 143 for SIGTERM."""
+    return 128 + (_received or signal.SIGINT)
+
+
+@contextmanager
+def hold() -> Iterator[None]:
+    """Delay signals until the end of a short section, between whose steps something would be left behind."""
+    global _held  # noqa: PLW0603
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+        if not _held and _waiting:
+            _release()
+
+
+def _install(handler: object) -> None:
+    for number in SIGNALS:
+        # What the parent process ignores (`nohup`, background jobs of a script) stays ignored.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(128 + number)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    global _received, _waiting  # noqa: PLW0603
+    if _received:
+        return
+    _received = number
+    if _held:
+        _waiting = number
+        return
+    raise Interrupted(number)
+
+
+def _release() -> None:
+    global _waiting
+    number, _waiting = _waiting, 0
+    raise Interrupted(number)
