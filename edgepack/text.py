@@ -26,6 +26,11 @@ def readable_size(count: float) -> str:
     return f"{count / 1000:.1f} TB"
 
 
+def whole_number(text: str) -> int | None:
+    """Return the number of a text of decimal digits, None for other text and for more digits than any version has."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
 def first_few(items: Sequence[str], limit: int = 5) -> str:
     """Return the first items joined with `; `, and how many more there are: `a; b; and 3 more`."""
     shown = "; ".join(items[:limit])

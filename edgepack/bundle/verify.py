@@ -4,7 +4,6 @@ A bundle may come from anywhere, so nothing in it is trusted: links are never fo
 bundle, sizes are compared with the files before memory is allocated, and the model runs in a child process.
 """
 
-import json
 import math
 import os
 import stat
@@ -37,6 +36,7 @@ from edgepack.bundle.verify_result import Problem, SignatureStatus, VerifyResult
 from edgepack.bundle.write import LARGEST_MANIFEST, unlisted_files
 from edgepack.child import ChildTimeout, Worker
 from edgepack.digests import hash_path
+from edgepack.documents import DocumentError, read_json
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import NUMPY_DTYPES, Model, read_model
 from edgepack.graph.segments import segments_fault
@@ -199,9 +199,9 @@ class _Check:
             self._problem(path, f"expected at most {LARGEST_MANIFEST} bytes, got {place.stat().st_size}")
             return None
         try:
-            return json.loads(place.read_text(encoding="utf-8"), parse_constant=_no_number)
-        except (OSError, ValueError, RecursionError) as error:
-            self._problem(path, f"cannot be read as JSON: {type(error).__name__}")
+            document = read_json(place)
+        except DocumentError as error:
+            self._problem(path, f"cannot be read as JSON: {error}")
             return None
 
     def _document(self, path: str, shape: Any) -> dict[str, Any] | None:
@@ -309,6 +309,12 @@ class _Check:
         if len(index["quantized_outputs"]) != len(manifest["outputs"]):
             self._problem(path, "quantized_outputs: expected one flag per output")
             return
+        for number, case in enumerate(index["cases"]):
+            for kind in ("inputs", "outputs", "finished"):
+                tensors = len(manifest["inputs" if kind == "inputs" else "outputs"])
+                if kind in case and len(case[kind]) != tensors:
+                    self._problem(path, f"cases.{number}.{kind}: expected {tensors} entries, got {len(case[kind])}")
+                    return
         if not index["cases"]:
             self.notes.append("the bundle contains no golden vectors: the model was not run")
             return
@@ -403,10 +409,6 @@ class _Check:
             if worker is None:
                 own.close()
         return []
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is not a number in JSON")
 
 
 def _facts(info: TensorInfo) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from edgepack.findings import Reason
 from edgepack.graph import Model
 from edgepack.graph.read import enum_names
 from edgepack.profiles.model import FileRule, OpTable, TargetProfile
+from edgepack.text import whole_number
 
 
 def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int, Reason]:
@@ -72,5 +73,5 @@ def model_reasons(context: Context, model: Model, profile: TargetProfile, table:
 
 def _version(text: str) -> tuple[int, ...]:
     """Return the first two numbers of `2.6.0`, empty when there are none."""
-    parts = text.split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
+    numbers = [whole_number(part) for part in text.split(".")[:2]]
+    return () if None in numbers else tuple(number for number in numbers if number is not None)

@@ -56,8 +56,10 @@ def unpack(tflite: bytes) -> Any:
         model = schema().ModelT.InitFromPackedBuf(tflite, 0)
     except Exception as error:
         raise ModelFileError(f"the model cannot be edited: {type(error).__name__} while unpacking it") from error
-    for buffer in model.buffers or []:
+    for index, buffer in enumerate(model.buffers or []):
         if buffer.offset > 1:
+            if buffer.offset + buffer.size > len(tflite):
+                raise ModelFileError(f"buffer {index} ends at byte {buffer.offset + buffer.size} of {len(tflite)}")
             buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
         buffer.offset = buffer.size = 0
     return model

@@ -7,6 +7,8 @@ commit 03f49db5; entries up to TensorFlow 2.21 agree with what TFLiteConverter 2
 from collections.abc import Iterable
 from functools import cache
 
+from edgepack.text import whole_number
+
 #: Per op: the first runtime with version 1, 2, 3 ... (`-` for a version that was never released); `2.3` means 2.3.0.
 _TABLE = """
 ABS 1.13 2.4 2.5 2.6 2.12
@@ -204,7 +206,7 @@ def runtime_for(op: str, version: int) -> str:
 
 def as_numbers(version: str) -> tuple[int, ...]:
     """Return a version as numbers for comparison: (2, 14, 4) for `2.14.4`."""
-    return tuple(int(part) for part in version.split(".") if part.isdigit())
+    return tuple(number for part in version.split(".") if (number := whole_number(part)) is not None)
 
 
 def min_runtime_version(ops: Iterable[tuple[str, int]]) -> str:

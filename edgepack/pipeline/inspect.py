@@ -1,12 +1,12 @@
 """`inspect`: a model as a JSON document with tensors, ops, quantization and sizes."""
 
-import json
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgepack.convert.importers.registry import is_tflite
+from edgepack.documents import read_json
 from edgepack.errors import BundleError
 from edgepack.graph import Model, Tensor, read_model
 from edgepack.pipeline.model_info import own_metadata
@@ -38,15 +38,16 @@ def _load(path: Path, options: ModelOptions, progress: Progress) -> tuple[str, b
     manifest = path / "manifest.json"
     if manifest.is_file():
         try:
-            document = json.loads(manifest.read_text())
+            document = read_json(manifest)
+            target = str(document["target"]["id"])
             chosen = path / str(document["model"]["host"])
             if not chosen.resolve().is_relative_to(path.resolve()) or not chosen.is_file():
                 raise KeyError("model.host")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(
-                f"'{path}' has a manifest that names no model", hint=f"run `edgepack verify {path}`"
+                f"'{path}' has a manifest that names no model or target", hint=f"run `edgepack verify {path}`"
             ) from error
-        return f"bundle for {document.get('target', {}).get('id', '?')}", chosen, f"{path.name}/model/{chosen.name}"
+        return f"bundle for {target}", chosen, f"{path.name}/model/{chosen.name}"
     from edgepack.pipeline.float_model import convert_model
     from edgepack.pipeline.session import Session
 

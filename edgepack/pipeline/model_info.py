@@ -4,7 +4,6 @@ Sources are options, a `model.toml` and the standard metadata of the user's own 
 The result goes into the bundle's loaders and into the metadata of the file that ships.
 """
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import zip_longest
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ModelFileError, UsageError
 from edgepack.files import read_regular
 from edgepack.graph import Model, read_model
@@ -150,8 +150,8 @@ def read_model_toml(path: Path, model: Model) -> ModelInfo:
         UsageError: The file cannot be read, or does not match the model.
     """
     try:
-        document = tomllib.loads(read_regular(path).decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        document, _ = read_toml(path)
+    except DocumentError as error:
         raise UsageError(f"--metadata: cannot read '{path}': {error}") from error
     _only(document, (*_MODEL_KEYS, "inputs", "outputs"), path)
     texts = {key: _text(document, key, path) for key in _MODEL_KEYS}

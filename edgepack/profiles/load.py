@@ -4,14 +4,13 @@ Reading is strict: unknown keys are faults. One error reports all faults.
 """
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgepack.choices import Delegate, IoType
+from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ProfileError
-from edgepack.files import read_regular
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import (
     BundleRule,
@@ -38,6 +37,9 @@ _IO_TYPES = tuple(kind.upper() for kind in IoType)
 _STRATEGIES = ("first", "largest", "every")
 _SOURCE_LEVELS = ("measured", "source", "documentation", "recalled")
 _GRANULARITIES = ("per-channel", "per-tensor")
+
+#: The largest growth measured is below 2 (`coral-layout`); a larger factor is a mistake.
+_LARGEST_GROWTH = 1000
 
 
 def load_profile(path: Path | str) -> TargetProfile:
@@ -66,16 +68,9 @@ def parse_toml(path: Path) -> tuple[dict[str, Any], bytes]:
         ProfileError: The file cannot be read or is not TOML.
     """
     try:
-        data = read_regular(path)
-    except OSError as error:
-        raise ProfileError(
-            f"{path}: cannot be read: {error.strerror or error}",
-            hint="a target is a folder with profile.toml and ops.toml",
-        ) from error
-    try:
-        return tomllib.loads(data.decode("utf-8")), data
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ProfileError(f"{path}: not valid TOML: {error}") from error
+        return read_toml(path)
+    except DocumentError as error:
+        raise ProfileError(f"{path}: {error}", hint="a target is a folder with profile.toml and ops.toml") from error
 
 
 class _Loader:
@@ -305,8 +300,10 @@ class _Loader:
         layout = self._layout(table.table("layout", optional=True))
         rule = MemoryRule(on_chip, table.integer("parameter_bytes", on_chip, lowest=1), (growth[0], growth[1]), layout)
         table.reject_unknown_keys()
-        if growth[0] > growth[1]:
-            self.faults.expected(f"{table.path}.growth", "[lowest, highest]", list(growth))
+        if not 0 < growth[0] <= growth[1] <= _LARGEST_GROWTH:
+            self.faults.expected(
+                f"{table.path}.growth", f"[lowest, highest], above 0 and at most {_LARGEST_GROWTH}", list(growth)
+            )
         if rule.parameter_bytes > on_chip:
             self.faults.expected(
                 f"{table.path}.parameter_bytes", f"at most on_chip_bytes ({on_chip})", rule.parameter_bytes

@@ -22,7 +22,7 @@ def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: F
         The table; incomplete when faults were added.
     """
     top = TomlTable(data, "", faults)
-    defaults = top.free("defaults")
+    defaults = top.unchecked("defaults")
     validate_constraints(defaults, "[defaults]", faults, may_cancel=False)
     max_versions = top.integers_by_name("max_version")
     min_runtimes = top.integers_by_name("min_runtime")
@@ -71,7 +71,8 @@ def override(defaults: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, A
         if argument is False:
             merged.pop(key, None)
         elif key in CONSTRAINTS and CONSTRAINTS[key].merges and isinstance(merged.get(key), dict):
-            merged[key] = {**merged[key], **argument}
+            # An argument of another type is a fault already.
+            merged[key] = {**merged[key], **(argument if isinstance(argument, dict) else {})}
         else:
             merged[key] = argument
     return dict(sorted(merged.items()))

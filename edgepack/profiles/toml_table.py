@@ -131,9 +131,20 @@ class TomlTable:
                 self._faults.expected(f"{self._table_key(key)}.{name}", "a sentence", value)
         return {name: str(value) for name, value in sorted(table.items())}
 
-    def free(self, key: str) -> dict[str, Any]:
-        """Return a table whose keys are not checked here."""
+    def unchecked(self, key: str) -> dict[str, Any]:
+        """Return a table that the caller validates."""
         return dict(self._value(key, {}, dict, "a table", {}))
+
+    def free(self, key: str) -> dict[str, Any]:
+        """Return a table whose keys are not checked here; its values are plain, or lists of plain values."""
+        table = self.unchecked(key)
+        for name, value in table.items():
+            for item in value if isinstance(value, list) else [value]:
+                if not isinstance(item, str | bool) and not is_number(item):
+                    what = "a string, a number, true or false, or a list of these"
+                    self._faults.expected(f"{self._table_key(key)}.{name}", what, value)
+                    break
+        return table
 
     def table(self, key: str, *, optional: bool = False) -> "TomlTable":
         """Return a sub-table."""

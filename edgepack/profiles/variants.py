@@ -7,6 +7,7 @@ from typing import Any
 from edgepack.errors import UsageError
 from edgepack.profiles.faults import did_you_mean
 from edgepack.profiles.model import SchemeRule, TargetProfile, Variant
+from edgepack.text import whole_number
 
 
 def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") -> Variant:
@@ -54,8 +55,7 @@ def _meets(facts: Mapping[str, Any], required: Mapping[str, bool | int]) -> bool
 
 def hexagon_arch(facts: Mapping[str, Any]) -> int | None:
     """Return the Hexagon architecture of a SoC (73 for `v73`), None when the facts do not contain it."""
-    digits = str(facts.get("arch", "")).lstrip("v")
-    return int(digits) if digits.isdigit() else None
+    return whole_number(str(facts.get("arch", "")).lstrip("v"))
 
 
 def chips_for(profile: TargetProfile, scheme: str) -> tuple[str, ...]:

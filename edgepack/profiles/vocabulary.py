@@ -232,10 +232,15 @@ def _quantity_pair(value: Any, path: str, faults: Faults) -> None:
 def _option_values(name: str, allowed: Any, path: str, faults: Faults) -> None:
     if not isinstance(allowed, list) or not allowed:
         faults.expected(path, "a list of allowed values", allowed)
+        return
+    for i, value in enumerate(allowed):
+        if not isinstance(value, str | bool) and not is_number(value):
+            faults.expected(f"{path}[{i}]", "a string, a number, true or false", value)
 
 
 def _permutation(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, list) or sorted(map(str, value)) != sorted(map(str, range(len(value)))):
+    whole = isinstance(value, list) and value and all(map(is_integer, value))
+    if not whole or sorted(value) != list(range(len(value))):
         faults.expected(path, "a permutation of 0..rank-1", value)
 
 

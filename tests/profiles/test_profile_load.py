@@ -233,7 +233,11 @@ PROFILE_FAULTS = [
     ("on_chip_bytes = 1000", "on_chip_bytes = 9\nlayout = { row = 1 }", "[memory].layout.row: unknown key"),
     ("on_chip_bytes = 1000", "on_chip_bytes = 0", "[memory].on_chip_bytes: expected an integer from 1, got 0"),
     ("on_chip_bytes = 1000", "on_chip_bytes = 9\nparameter_bytes = 10", "[memory].parameter_bytes: expected at most"),
-    ("on_chip_bytes = 1000", "on_chip_bytes = 9\ngrowth = [2, 1]", "[memory].growth: expected [lowest, highest], got"),
+    (
+        "on_chip_bytes = 1000",
+        "on_chip_bytes = 9\ngrowth = [2, 1]",
+        "[memory].growth: expected [lowest, highest], above",
+    ),
     (
         "on_chip_bytes = 1000",
         "on_chip_bytes = 9\ngrowth = [1]",
