@@ -199,7 +199,7 @@ class _Check:
             self._problem(path, f"expected at most {LARGEST_MANIFEST} bytes, got {place.stat().st_size}")
             return None
         try:
-            document = read_json(place)
+            return read_json(place)
         except DocumentError as error:
             self._problem(path, f"cannot be read as JSON: {error}")
             return None

@@ -56,10 +56,13 @@ def unpack(tflite: bytes) -> Any:
         model = schema().ModelT.InitFromPackedBuf(tflite, 0)
     except Exception as error:
         raise ModelFileError(f"the model cannot be edited: {type(error).__name__} while unpacking it") from error
-    for index, buffer in enumerate(model.buffers or []):
+    for number, buffer in enumerate(model.buffers or []):
         if buffer.offset > 1:
             if buffer.offset + buffer.size > len(tflite):
-                raise ModelFileError(f"buffer {index} ends at byte {buffer.offset + buffer.size} of {len(tflite)}")
+                raise ModelFileError(
+                    f"the model cannot be edited: buffer {number} ends at byte {buffer.offset + buffer.size} of "
+                    f"{len(tflite)}"
+                )
             buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
         buffer.offset = buffer.size = 0
     return model

@@ -20,6 +20,9 @@ _MAX_RANK = 32
 
 #: Most values of a constant per byte of its file: a sparse one of 99.9 % zeros. Pruning reaches 99 %.
 _SPARSEST = 1024
+#: Product of the other dimensions that a tensor with a dimension of 0 may have, unless the file is larger: empty boxes
+#: of a detector are [0, 4], and a file of 16 MB is not a false size.
+_MOST_EMPTY = 1 << 24
 
 #: Fields of builtin options with an enum value, with the enum's class in the schema.
 ENUM_FIELDS = {
@@ -214,6 +217,9 @@ class _Reader:
         raw = self._buffer(buffer)
         kind = enum_names("TensorType").get(code, f"TYPE_{code}")
         sparse = tensor.Sparsity() is not None
+        if 0 in shape and prod(size for size in shape if size) > max(len(self._data), _MOST_EMPTY):
+            # It holds nothing, yet ops compute the size of their outputs from the other dimensions.
+            raise ModelFileError(f"tensor {index} is empty and has the shape {list(shape)}")
         if raw is not None and kind in NUMPY_DTYPES and not sparse:
             # The runtime refuses such a file as well; reading it here could reserve any amount of memory.
             needed = prod(shape) * NUMPY_DTYPES[kind].itemsize

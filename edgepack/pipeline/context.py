@@ -21,6 +21,7 @@ from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.pipeline.training import read_labelled
+from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_inputs, model_outputs
 from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 from edgepack.samples.specs import input_specs
@@ -93,6 +94,7 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     notes = list(float_model.notes)
     inputs = input_specs(float_model.tflite)
     model = read_model(float_model.tflite)
+    require_memory(model)
     own, unreadable = own_metadata(float_model.tflite)
     notes.extend(unreadable)
     toml = read_model_toml(options.metadata, model) if options.metadata is not None else None

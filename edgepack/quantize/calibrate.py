@@ -17,6 +17,7 @@ from edgepack.errors import QuantizationError, SamplesError
 from edgepack.graph import Model, read_model
 from edgepack.graph.edit import expose_activations, float_activations, tensor_keys
 from edgepack.quantize.histogram import Counts, Floats, Statistics
+from edgepack.runtime.memory import require_memory
 from edgepack.text import first_line
 
 Sample = Mapping[str, npt.NDArray[Any]]
@@ -132,6 +133,7 @@ def calibrate(
     """
     model = read_model(tflite)
     keys = tensor_keys(model.main)
+    require_memory(model, keeps_all=True)
     collector = _Collector({index: keys[index] for index in float_activations(model.main)}, model)
     runtime = _runtime(expose_activations(tflite, model), threads)
     count = 0

@@ -30,6 +30,7 @@ from edgepack.quantize.int16_bias import narrow_biases, split_biases
 from edgepack.quantize.io_types import set_io_types
 from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_MIN_ELEMENTS
 from edgepack.quantize.ranges import Range
+from edgepack.runtime.memory import require_memory
 from edgepack.schemes import get_scheme, plain_type
 from edgepack.text import first_line
 
@@ -156,6 +157,7 @@ def require_loadable(tflite: bytes) -> None:
     """
     from ai_edge_litert.interpreter import Interpreter
 
+    require_memory(read_model(tflite))
     try:
         Interpreter(model_content=tflite, num_threads=1).allocate_tensors()
     except (RuntimeError, ValueError) as error:

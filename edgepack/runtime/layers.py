@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import read_model
+from edgepack.runtime.memory import require_memory
 from edgepack.runtime.metrics import snr_db
 from edgepack.runtime.runner import dequantize, model_inputs, quantize, tensor_info
 from edgepack.samples.source import SampleSet
@@ -84,6 +85,7 @@ class _Tapped:
             name: tensor_info(name, next(t for t in graph.op_outputs(graph.ops[index]) if t.name == name))
             for name, index in producers.items()
         }
+        require_memory(model, keeps_all=True)
         self._interpreter = Interpreter(
             model_content=tflite,
             num_threads=1,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, Model, Tensor, read_model
+from edgepack.runtime.memory import require_memory
 from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
@@ -116,6 +117,7 @@ class Runner:
                 "the model was compiled for the Edge TPU and does not run on this machine",
                 hint="run the uncompiled host model of the same bundle",
             )
+        require_memory(model)
         try:
             self._interpreter = _load(tflite, threads, plain)
         except (RuntimeError, ValueError) as error:

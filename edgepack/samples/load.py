@@ -1,28 +1,27 @@
 """Reading of samples from .npz, .npy, a folder of images, or a Python function."""
 
+import hashlib
 import importlib
-import os
 import sys
-import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import SamplesError
-from edgepack.files import open_regular
-from edgepack.samples.source import Preprocess, SampleSet
-from edgepack.text import first_line
+from edgepack.samples.source import Preprocess, SampleSet, image_bytes
+from edgepack.samples.storage import StoredArray, read_stored
 
 Array = npt.NDArray[Any]
 
 #: Names of an .npz array that contains labels.
 _LABEL_NAMES = ("y", "labels", "label")
 _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+#: Most bytes that a function's samples have together: they are in memory, and a function may never end.
+MOST_FUNCTION_BYTES = 1 << 30
 _HINT = "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, or module:function"
 
 
@@ -78,27 +77,19 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
 
 
 def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
-    try:
-        snapshot = Snapshot.take(path)
-        if path.suffix not in {".npz", ".npy"}:
-            raise SamplesError(f"samples '{path.name}' have an unknown format", hint=_HINT)
-        with open_regular(path) as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            arrays = dict(loaded) if path.suffix == ".npz" else {"x": loaded}
-        if not snapshot.unchanged():
-            raise SamplesError(f"samples '{path.name}' changed while they were read", hint="run the command again")
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
-        raise SamplesError(f"cannot read samples '{path.name}': {reason}", hint=_HINT) from error
+    if path.suffix not in {".npz", ".npy"}:
+        raise SamplesError(f"samples '{path.name}' have an unknown format", hint=_HINT)
+    stored = read_stored(path)
+    arrays: dict[str, Array | StoredArray] = dict(stored.arrays)
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
-    return _from_arrays(path.name, snapshot.digest, arrays, labels, inputs)
+    return _from_arrays(path.name, stored.digest, arrays, labels, inputs)
 
 
 def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> SampleSet:
     sys.path.insert(0, str(Path.cwd()))
     try:
         generate = getattr(importlib.import_module(module), function)
-        items = list(_items(generate(), inputs))
+        items = list(_limited(_items(generate(), inputs)))
     except SamplesError:
         raise
     except Exception as error:
@@ -110,17 +101,32 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
         sys.path.pop(0)
     if not items:
         raise SamplesError(f"samples '{module}:{function}' yielded nothing")
-    arrays = {
-        spec.name: np.stack([_without_batch(np.asarray(item[0][spec.name]), spec) for item in items]) for spec in inputs
-    }
+    try:
+        arrays: dict[str, Array | StoredArray] = {
+            spec.name: np.stack([_without_batch(np.asarray(item[0][spec.name]), spec) for item in items])
+            for spec in inputs
+        }
+    except ValueError as error:
+        raise SamplesError(f"samples '{module}:{function}' differ in shape: {error}") from error
     labels = None if any(item[1] is None for item in items) else np.asarray([item[1] for item in items])
-    # Types and shapes count as well: equal bytes can be read as other values.
-    parts = {**{f"x {name}": array for name, array in arrays.items()}, **({} if labels is None else {"y": labels})}
-    described = [
-        f"{name} {parts[name].dtype.str} {parts[name].shape} {sha256(parts[name].tobytes())}" for name in sorted(parts)
-    ]
-    digest = sha256("\n".join(described).encode())
-    return _from_arrays(f"{module}:{function}", digest, arrays, labels, inputs)
+    digest = hashlib.sha256()
+    for array in [*(arrays[name] for name in sorted(arrays)), *([] if labels is None else [labels])]:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.asarray(array).tobytes())
+    return _from_arrays(f"{module}:{function}", digest.hexdigest(), arrays, labels, inputs)
+
+
+def _limited(items: Iterable[tuple[dict[str, Any], Any]]) -> Iterable[tuple[dict[str, Any], Any]]:
+    """Yield items until they exceed `MOST_FUNCTION_BYTES`."""
+    total = 0
+    for item in items:
+        total += sum(np.asarray(array).nbytes for array in item[0].values())
+        if total > MOST_FUNCTION_BYTES:
+            raise SamplesError(
+                f"the function yielded more than {MOST_FUNCTION_BYTES:,} bytes of samples, which stay in memory",
+                hint="yield fewer samples (100 to 500 are typical), or write them to an .npy, which is read by sample",
+            )
+        yield item
 
 
 def _items(yielded: Iterable[Any], inputs: Sequence[InputSpec]) -> Iterable[tuple[dict[str, Any], Any]]:
@@ -183,11 +189,13 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
             notes.append(
                 "pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained with other values"
             )
+    digests = tuple(hashlib.sha256(image_bytes(file)).digest() for file in files)
     return SampleSet(
         source=path.name,
-        digest=f"{_hash_images(path, files)}/{preprocess.to_json()}",
+        digest=_folder_digest(path, files, digests) + f"/{preprocess.to_json()}",
         arrays={},
-        images=tuple(files),
+        images=tuple(file.absolute() for file in files),
+        image_digests=digests,
         shapes={spec.name: (1, *spec.shape[1:])},
         dtypes={spec.name: spec.sample_dtype},
         labels=np.asarray([folders.index(p.relative_to(path).parts[0]) for p in files], np.int64) if labelled else None,
@@ -197,9 +205,12 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
     )
 
 
-def _hash_images(folder: Path, files: Sequence[Path]) -> str:
-    """Return a digest of the images that are read, by name; other files beside them do not matter."""
-    return sha256(b"".join(os.fsencode(file.relative_to(folder)) + b"\0" + hash_path(file).encode() for file in files))
+def _folder_digest(path: Path, files: Sequence[Path], digests: Sequence[bytes]) -> str:
+    """Return the SHA-256 of the relative paths and contents of a folder's images."""
+    whole = hashlib.sha256()
+    for file, digest in zip(files, digests, strict=True):
+        whole.update(file.relative_to(path).as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
+    return whole.hexdigest()
 
 
 def _names(inputs: Sequence[InputSpec]) -> list[str]:
@@ -207,7 +218,11 @@ def _names(inputs: Sequence[InputSpec]) -> list[str]:
 
 
 def _from_arrays(
-    source: str, digest: str, arrays: dict[str, Array], labels: Array | None, inputs: Sequence[InputSpec]
+    source: str,
+    digest: str,
+    arrays: dict[str, Array | StoredArray],
+    labels: Array | StoredArray | None,
+    inputs: Sequence[InputSpec],
 ) -> SampleSet:
     if len(inputs) == 1 and inputs[0].name not in arrays and len(arrays) == 1:
         # One input and one array: its name does not matter (x, or the name of a layer).
@@ -238,7 +253,7 @@ def _from_arrays(
     )
 
 
-def _fit(source: str, array: Array, spec: InputSpec) -> Array:
+def _fit(source: str, array: Array | StoredArray, spec: InputSpec) -> Array | StoredArray:
     """Return `array` with shape (samples, *input shape without batch) and real values.
 
     Raises:
@@ -246,16 +261,18 @@ def _fit(source: str, array: Array, spec: InputSpec) -> Array:
     """
     expected = spec.shape[1:]
     # A stack of inputs with their batch dimension, (samples, 1, ...), is accepted too.
-    if array.ndim == len(spec.shape) + 1 and array.shape[1] == 1:
-        array = array.reshape(array.shape[0], *array.shape[2:])
+    rank = len(array.shape)
+    if rank == len(spec.shape) + 1 and array.shape[1] == 1:
+        shape, rank = (array.shape[0], *array.shape[2:]), rank - 1
+        array = replace(array, shape=shape) if isinstance(array, StoredArray) else array.reshape(shape)
     if array.dtype.kind not in "fiub":
         raise SamplesError(f"samples '{source}': input '{spec.name}' has the type {array.dtype}, expected numbers")
-    fits = array.ndim == len(spec.shape) and all(
+    fits = rank == len(spec.shape) > 0 and all(
         size in (-1, actual) for size, actual in zip(expected, array.shape[1:], strict=True)
     )
     if not fits:
         hint = "the first dimension is the number of samples"
-        if len(expected) == 3 and array.ndim == 4 and array.shape[1:] == (expected[2], expected[0], expected[1]):
+        if len(expected) == 3 and rank == 4 and array.shape[1:] == (expected[2], expected[0], expected[1]):
             hint = "the samples are channels-first (NCHW): transpose them with x.transpose(0, 2, 3, 1)"
         elif array.shape == expected:
             hint = "this is a single sample: add a dimension for the samples, x[None]"
@@ -266,11 +283,14 @@ def _fit(source: str, array: Array, spec: InputSpec) -> Array:
         )
     if spec.scale and array.dtype == spec.dtype:
         # Integers of the input's own type are quantized values of the input.
+        if isinstance(array, StoredArray):
+            return array.dequantized(spec.scale, spec.zero_point)
         return ((array.astype(np.float32) - spec.zero_point) * np.float32(spec.scale)).astype(np.float32)
     return array
 
 
-def _labels(source: str, labels: Array, count: int) -> npt.NDArray[np.int64]:
+def _labels(source: str, source_labels: Array | StoredArray, count: int) -> npt.NDArray[np.int64]:
+    labels = source_labels.read_all() if isinstance(source_labels, StoredArray) else source_labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2:

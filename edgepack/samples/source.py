@@ -1,5 +1,9 @@
 """A set of samples that are read one by one, so that a folder of images is never in memory as a whole."""
 
+import hashlib
+import io
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import SamplesError
+from edgepack.samples.storage import StoredArray, open_regular
+from edgepack.text import first_line
+
+#: Formats that are decoded, by Pillow's names; others such as EPS start a program to decode them.
+IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+
+#: Most pixels of an image: Pillow's limit against decompression bombs, Image.MAX_IMAGE_PIXELS.
+MOST_PIXELS = 89_478_485
+
+#: Most bytes of an image file: 3 bytes for each of `MOST_PIXELS`, uncompressed.
+MOST_IMAGE_BYTES = 3 * MOST_PIXELS + (1 << 20)
 
 Array = npt.NDArray[Any]
 
@@ -60,13 +75,15 @@ class Preprocess:
 class SampleSet:
     """Samples of one model.
 
-    The data is either in `arrays` (all samples stacked) or in the files of `images`.
+    The data is either in `arrays` (in memory, or in a file from which samples are read one by one) or in the files of
+    `images`. What was read is what was hashed: a file that changes afterwards is an error.
 
     Attributes:
         source: Source as the user named it, without parent folders; for messages and manifests.
         digest: SHA-256 of the content, for cache keys.
         arrays: Input name -> array of shape (samples, ...) without the batch dimension of 1.
         images: Image files of the only input, in order.
+        image_digests: SHA-256 of each image file.
         shapes: Input name -> shape of the array that `sample` returns, with the batch dimension of 1.
         dtypes: Input name -> NumPy dtype of the array that `sample` returns.
         labels: int64 class index of each sample, shape (samples,), or None.
@@ -77,10 +94,11 @@ class SampleSet:
 
     source: str
     digest: str
-    arrays: dict[str, Array]
+    arrays: dict[str, Array | StoredArray]
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype[Any]]
     images: tuple[Path, ...] = ()
+    image_digests: tuple[bytes, ...] = ()
     labels: npt.NDArray[np.int64] | None = None
     label_names: tuple[str, ...] = ()
     preprocess: Preprocess = field(default_factory=Preprocess)
@@ -93,13 +111,17 @@ class SampleSet:
         """Return one sample: input name -> array with the batch dimension of 1 (as in `shapes`).
 
         Raises:
-            SamplesError: An image cannot be read.
+            SamplesError: A file cannot be read, or is not the one that was hashed.
         """
         if self.images:
             (name,) = self.shapes
-            return {name: read_image(self.images[index], self.shapes[name], self.dtypes[name], self.preprocess)}
+            digest = self.image_digests[index] if self.image_digests else None
+            values = read_image(self.images[index], self.shapes[name], self.dtypes[name], self.preprocess, digest)
+            return {name: values}
         return {
-            name: np.ascontiguousarray(array[index], dtype=self.dtypes[name]).reshape(self.shapes[name])
+            name: np.ascontiguousarray(
+                array.row(index) if isinstance(array, StoredArray) else array[index], dtype=self.dtypes[name]
+            ).reshape(self.shapes[name])
             for name, array in self.arrays.items()
         }
 
@@ -115,28 +137,80 @@ class SampleSet:
         return replace(
             self,
             digest=f"{self.digest}[{','.join(map(str, indices))}]",
-            arrays={name: array[chosen] for name, array in self.arrays.items()},
+            arrays={
+                name: array.take(chosen) if isinstance(array, StoredArray) else array[chosen]
+                for name, array in self.arrays.items()
+            },
             images=tuple(self.images[i] for i in indices) if self.images else (),
+            image_digests=tuple(self.image_digests[i] for i in indices) if self.image_digests else (),
             labels=None if self.labels is None else self.labels[chosen],
         )
 
 
-def read_image(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preprocess: Preprocess) -> Array:
-    """Read an image into an input of shape (1, height, width, 1 or 3).
-
-    Resizes with a bilinear filter, without keeping the aspect ratio. An integer input gets the unscaled pixels.
+def image_bytes(path: Path) -> bytes:
+    """Return the bytes of an image file.
 
     Raises:
-        SamplesError: Pillow cannot read the file as an image.
+        SamplesError: It cannot be read, is no regular file or larger than `MOST_IMAGE_BYTES`.
     """
-    from PIL import Image, UnidentifiedImageError
+    try:
+        with open_regular(path) as stream:
+            # A read of n bytes reserves n bytes, so the size comes first.
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read(size) if size <= MOST_IMAGE_BYTES else b""
+    except OSError as error:
+        raise SamplesError(f"cannot read the image '{path.name}': {error.strerror or error}") from error
+    if size > MOST_IMAGE_BYTES:
+        raise SamplesError(
+            f"the image '{path.name}' has more than {MOST_IMAGE_BYTES:,} bytes", hint="scale or compress it first"
+        )
+    return data
+
+
+def read_image(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preprocess: Preprocess, digest: bytes | None = None
+) -> Array:
+    """Read an image into an input of shape (1, height, width, 1 or 3).
+
+    Resizes with a bilinear filter, without keeping the aspect ratio. An integer input gets the unscaled pixels. The
+    dimensions in the file are compared with `MOST_PIXELS` before it is decoded.
+
+    Args:
+        path: The file.
+        shape: Shape of the input.
+        dtype: Dtype of the input.
+        preprocess: Conversion of pixels to values.
+        digest: SHA-256 that the file has to have, None for any.
+
+    Raises:
+        SamplesError: Pillow cannot read the file as an image, it is too large, or it changed.
+    """
+    from PIL import Image
 
     _, height, width, channels = shape
+    data = image_bytes(path)
+    if digest is not None and hashlib.sha256(data).digest() != digest:
+        raise SamplesError(
+            f"the image '{path.name}' changed after it was hashed", hint="build again with the final file"
+        )
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SamplesError(f"cannot read the image '{path.name}': {type(error).__name__}") from error
+        with warnings.catch_warnings():
+            # Pillow warns above its limit; the check of the dimensions below refuses such an image.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as opened:
+                if opened.width * opened.height > MOST_PIXELS:
+                    raise Image.DecompressionBombError(
+                        f"{opened.width} x {opened.height} pixels, at most {MOST_PIXELS}"
+                    )
+                image = opened.convert("L" if channels == 1 else "RGB").resize(
+                    (width, height), Image.Resampling.BILINEAR
+                )
+    except Exception as error:  # whatever the decoders of damaged files raise
+        kind = type(error).__name__
+        reason = kind if isinstance(error, OSError) and error.errno is None else f"{kind}: {first_line(error)}"
+        raise SamplesError(
+            f"cannot read the image '{path.name}': {reason}", hint=f"formats are {', '.join(IMAGE_FORMATS)}"
+        ) from error
     pixels = np.asarray(image, np.uint8).reshape(shape)
     if dtype.kind != "f":
         return pixels.astype(dtype)

@@ -51,14 +51,8 @@ class Data:
 
     def inputs(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> Any:
         """Return the inputs of the model for one batch: an array, or a list of arrays."""
-        if self.samples.images:
-            samples = [self.samples.sample(int(i)) for i in positions]
-            stacked = [np.concatenate([sample[name] for sample in samples]) for name in self.names]
-        else:
-            stacked = [
-                np.ascontiguousarray(self.samples.arrays[name][positions], dtype=self.samples.dtypes[name])
-                for name in self.names
-            ]
+        samples = [self.samples.sample(int(i)) for i in positions]
+        stacked = [np.concatenate([sample[name] for sample in samples]) for name in self.names]
         shaped = [array.reshape(len(positions), *shape) for array, shape in zip(stacked, self.shapes, strict=True)]
         return shaped[0] if len(shaped) == 1 else shaped
 
