@@ -1,145 +1,55 @@
 """Loading of .keras and .h5 files in the child, with Keras 3 or tf-keras, as a callable with named tensors."""
 
-import json
-import shutil
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edgepack.convert.environment import import_tensorflow
-from edgepack.convert.keras_code import archive_config, find_code, refuse_code, without_mixed_precision
+from edgepack.convert.mixed_precision import without_mixed_precision
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.original import OpenInput, Original, is_positional, named_leaves, rebuilt, unique
-from edgepack.errors import ConversionError, ModelFileError
+from edgepack.errors import ConversionError
 from edgepack.text import first_line
+from edgepack.untrusted.keras_code import find_code
+from edgepack.untrusted.keras_file import is_refusal, open_keras_file
 
 
-def read_h5_config(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the model's configuration in an .h5, and the Keras version that wrote it.
-
-    Raises:
-        ModelFileError: The file is broken, or contains only weights.
-    """
-    import h5py  # type: ignore[import-untyped]
-
-    try:
-        with h5py.File(path, "r") as file:
-            config, version = file.attrs.get("model_config"), file.attrs.get("keras_version", "")
-            names = sorted(file)
-    except OSError as error:
-        raise ModelFileError(
-            f"'{path}' is a broken HDF5 file: {error}", hint="copy or export the file again and compare its size"
-        ) from error
-    if config is None:
-        what = "weights without a model" if "model_weights" in names or "layers" in names else "no Keras model"
-        raise ModelFileError(
-            f"'{path}' contains {what}: expected the attribute 'model_config'",
-            hint="save the whole model: model.save('model.keras')",
-        )
-    try:
-        document = json.loads(_text(config))
-    except ValueError as error:
-        raise ModelFileError(
-            f"the configuration in '{path}' cannot be read: {error}", hint="save the model again"
-        ) from error
-    return document, _text(version)
-
-
-@dataclass(frozen=True)
-class KerasContainer:
-    """A file format of Keras.
-
-    Attributes:
-        suffix: Suffix without which Keras refuses the file.
-        read_config: Returns the model's configuration and the Keras version that wrote the file.
-        rewrite: Writes a copy of a file with another configuration.
-    """
-
-    suffix: str
-    read_config: Callable[[Path], tuple[dict[str, Any], str]]
-    rewrite: Callable[[Path, Path, dict[str, Any]], None]
-
-
-def load_keras(path: Path, options: ConvertOptions, *, container: KerasContainer) -> Original:
+def load_keras(path: Path, options: ConvertOptions) -> Original:
     """Load a Keras model without its optimizer; code in it runs only when the options allow it.
 
     Args:
-        path: The file.
+        path: A .keras archive or an .h5.
         options: The user's options.
-        container: Its format.
 
     Raises:
         ModelFileError: The file is broken.
         ConversionError: It contains code that is not allowed, or neither Keras 3 nor tf-keras loads it.
     """
-    config, version = container.read_config(path)
-    if not options.allow_code:
-        refuse_code(path, config)
-    import_tensorflow()
-    custom = _custom_objects(config) if options.allow_code else {}
-    # The file names the Keras version that wrote it; the other Keras still loads some files that this one refuses.
-    order = [_with_tf_keras, _with_keras] if version.startswith("2") else [_with_keras, _with_tf_keras]
-    failures = []
-    for load in order:
-        try:
-            with _loadable(path, container, config) as (file, notes):
-                library, model = load(file, custom, not options.allow_code)
-            return _original(library, model, options, notes)
-        except ConversionError:
-            raise
-        except Exception as error:
-            failures.append(f"{type(error).__name__}: {first_line(error, default='')}")
+    with open_keras_file(path, allow_code=options.allow_code) as file:
+        config, mixed = without_mixed_precision(file.config)
+        copy = file.write_copy(config)
+        import_tensorflow()
+        custom = _custom_objects(config) if options.allow_code else {}
+        notes = (f"the model's mixed precision ({', '.join(sorted(mixed))}) became float32",) if mixed else ()
+        # The file names the Keras version that wrote it; the other Keras still loads some files that this one refuses.
+        order = [_with_tf_keras, _with_keras] if file.version.startswith("2") else [_with_keras, _with_tf_keras]
+        failures = []
+        for load in order:
+            try:
+                library, model = load(copy, custom, not options.allow_code)
+                return _original(library, model, options, notes)
+            except ConversionError:
+                raise
+            except Exception as error:
+                failures.append(f"{type(error).__name__}: {first_line(error, default='')}")
+                if is_refusal(error):
+                    break
     raise ConversionError(
-        f"'{path}' (written by Keras {version or 'of unknown version'}) cannot be loaded: {failures[0]}",
+        f"'{path}' (written by Keras {file.version or 'of unknown version'}) cannot be loaded: {failures[0]}",
         hint=_hint(failures, options),
         details={"log": "\n\n".join(failures)},
     )
-
-
-@contextmanager
-def _loadable(path: Path, container: KerasContainer, config: dict[str, Any]) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yield a file that Keras loads and TFLite converts, with the suffix Keras requires and without mixed precision.
-
-    The second value is notes for the user on what was changed.
-    """
-    float32_config, mixed = without_mixed_precision(config)
-    if not mixed and path.suffix in {container.suffix, ".hdf5"}:
-        yield path, ()
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / f"{path.stem or 'model'}{container.suffix}"
-        if not mixed:
-            copy.symlink_to(path.resolve())
-            yield copy, ()
-            return
-        container.rewrite(path, copy, float32_config)
-        yield copy, (f"the model's mixed precision ({', '.join(sorted(mixed))}) became float32",)
-
-
-def _rewrite_archive(path: Path, copy: Path, config: dict[str, Any]) -> None:
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
-        for name in source.namelist():
-            target.writestr(name, json.dumps(config) if name == "config.json" else source.read(name))
-
-
-def _rewrite_h5(path: Path, copy: Path, config: dict[str, Any]) -> None:
-    import h5py
-
-    shutil.copyfile(path, copy)
-    with h5py.File(copy, "r+") as file:
-        file.attrs["model_config"] = json.dumps(config)
-
-
-#: Keras archive: config.json and model.weights.h5 in a zip.
-ARCHIVE = KerasContainer(".keras", archive_config, _rewrite_archive)
-
-#: Legacy HDF5 with the configuration in the attribute `model_config`.
-H5 = KerasContainer(".h5", read_h5_config, _rewrite_h5)
 
 
 def _with_keras(path: Path, custom: dict[str, Any], safe: bool) -> tuple[Any, Any]:
@@ -227,7 +137,3 @@ def _hint(failures: list[str], options: ConvertOptions) -> str:
             return "put the module with the custom classes on PYTHONPATH, or export a SavedModel: model.export(DIR)"
         return "it uses custom classes: export a SavedModel with model.export(DIR), or allow its code with --allow-code"
     return "load it in the environment that saved it and export a SavedModel: model.export(DIR)"
-
-
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -15,12 +15,12 @@ from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.compare import missing_weights, relative_difference
 from edgepack.convert.importers.registry import importer_for
 from edgepack.convert.interface import plain_name
-from edgepack.convert.keras_code import find_code
 from edgepack.convert.original import named_leaves, rebuilt, unique
 from edgepack.errors import ConversionError, ModelFileError
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
 from edgepack.runtime import Runner
+from edgepack.untrusted.keras_code import find_code
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLE = REPOSITORY / "examples" / "digits" / "digits.keras"
@@ -62,13 +62,13 @@ def flipped(path: Path) -> None:
     ],
 )
 def test_files_that_are_no_model(tmp_path: Path, name: str, write: Callable[[Path], object], message: str) -> None:
-    """A file that is not a model is refused with one sentence, without starting a child process."""
+    """A file that is not a model is refused with one sentence; only a child process parses the JSON of an archive."""
     path = tmp_path / name
     write(path)
     with Worker() as worker:
         with pytest.raises(ModelFileError, match=message):
             convert(path, worker=worker, options=ConvertOptions())
-        assert not worker.started
+        assert worker.started == (message == "cannot be read")
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 100, 2000])
@@ -157,7 +157,7 @@ def test_code_is_found_wherever_it_hides() -> None:
     inner = {"module": "keras", "class_name": "Sequential", "config": {"name": "inner", "layers": [dense]}}
     registered = {"module": None, "class_name": "Mine", "registered_name": "Pack>Mine", "config": {"name": "m"}}
     codes = list(find_code({"class_name": "Functional", "config": {"name": "net", "layers": [inner, registered]}}))
-    assert [(code.layer, code.what) for code in codes] == [("d", "evil.mod.run"), ("m", "Pack>Mine")]
+    assert [(code.layer, code.what) for code in codes] == [("inner/d", "evil.mod.run"), ("m", "Pack>Mine")]
     helper = {"module": "keras.utils", "class_name": "function", "config": "get_file"}
     assert [code.what for code in find_code(helper)] == ["keras.utils.get_file"]
     lookalike = {"module": "keras_evil", "class_name": "X", "config": {"name": "x"}}

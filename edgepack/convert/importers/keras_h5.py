@@ -1,10 +1,9 @@
 """Legacy Keras HDF5 (.h5): configuration in the attribute `model_config`, weights in the same file."""
 
-from functools import partial
 from pathlib import Path
 
 from edgepack.convert.importers.base import Conversion, Importer
-from edgepack.convert.load_keras import H5, load_keras
+from edgepack.convert.load_keras import load_keras
 from edgepack.convert.model import FloatModel
 
 
@@ -23,4 +22,4 @@ class KerasH5Importer(Importer):
 
     def convert(self, conversion: Conversion) -> FloatModel:
         """Convert; the child refuses code before it imports TensorFlow."""
-        return conversion.with_tensorflow(partial(load_keras, container=H5))
+        return conversion.with_tensorflow(load_keras)
