@@ -1,13 +1,18 @@
 """Run functions in a child process, so that native code that aborts ends the child and not the user's command.
 
 A `Worker` is one child process that serves calls until it is closed. The output of the child, native libraries
-included, goes to a log; when the child dies or exceeds its time limit, the call raises `ChildCrash` or `ChildTimeout`
-with the end of that log. Values are pickled: both processes belong to the same user and the same installation.
+included, goes to a log; when the child dies or reaches a limit, the call raises `ChildCrash`, `ChildTimeout` or
+`ChildMemory` with the end of that log. Values are pickled: both processes belong to the same user and the same
+installation.
+
+A child imports nothing from the current folder (`edgepack.import_path`), writes only to a temporary folder of its own
+and has no network (`edgepack.confinement`), and has limits on memory and time (`edgepack.limits`).
 """
 
 import contextlib
 import os
 import pickle
+import re
 import select
 import signal
 import struct
@@ -15,78 +20,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
+from edgepack import confinement, limits
 from edgepack.errors import EdgepackError
+from edgepack.import_path import as_variable
+from edgepack.job import ChildCrash, ChildException, ChildMemory, ChildTimeout, Job, JobCall, limit_hint
+from edgepack.private_folder import PrivateFolder
 from edgepack.tools import tail
 
-P = ParamSpec("P")
+__all__ = [
+    "ChildCrash",
+    "ChildException",
+    "ChildMemory",
+    "ChildTimeout",
+    "Job",
+    "JobCall",
+    "Worker",
+    "emit",
+    "limit_hint",
+]
+
 R = TypeVar("R")
+
+#: What native code prints when it runs out of memory, before it aborts.
+_OUT_OF_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|cannot allocate memory", re.IGNORECASE)
 
 #: Length of a pickle that follows, in bytes.
 _HEADER = struct.Struct("<Q")
-
-
-class ChildCrash(Exception):
-    """The child process died before it replied.
-
-    Attributes:
-        reason: `signal 11 (SIGSEGV)` or `exit code 3`.
-        log_tail: Last lines that the child printed.
-    """
-
-    def __init__(self, reason: str, log_tail: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.log_tail = log_tail
-
-
-class ChildTimeout(ChildCrash):
-    """The child process exceeded its time limit and was killed."""
-
-
-class ChildException(ChildCrash):
-    """The function raised an exception other than `EdgepackError`; `reason` is its type and message."""
-
-
-@dataclass(frozen=True)
-class Job(Generic[P, R]):
-    """A function that runs in a child process, with the error that its failure becomes.
-
-    Attributes:
-        function: A function at module level; its arguments and its result must be picklable.
-        error: Raised when the child dies, exceeds its time limit or raises an exception other than `EdgepackError`.
-        purpose: What the function does, as the subject of an error message (`calibration`).
-        hint: What the user can do when it fails.
-    """
-
-    function: Callable[P, R]
-    error: type[EdgepackError]
-    purpose: str
-    hint: str = ""
-
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> "JobCall[R]":
-        """Bind the arguments; a type checker compares them with the function's signature."""
-        return JobCall(self, args, kwargs)
-
-    @property
-    def reference(self) -> str:
-        """The function as `module:name`, which is how the child finds it."""
-        return f"{self.function.__module__}:{self.function.__name__}"
-
-
-@dataclass(frozen=True)
-class JobCall(Generic[R]):
-    """A job with its arguments."""
-
-    job: Job[Any, R]
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
 
 
 class Worker:
@@ -94,10 +59,23 @@ class Worker:
 
     Args:
         env: Extra environment variables for the child.
+        memory: Bytes that the child may hold; None for `limits.default_memory()`.
+        writable: Existing folders in which the child may write, besides its temporary folder.
+
+    Attributes:
+        seconds: Time limit of calls that have none of their own.
+        deadline: Time (`time.monotonic`) at which every call ends, None for no such time.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, env: Mapping[str, str] | None = None, *, memory: int | None = None, writable: Sequence[Path] = ()
+    ) -> None:
+        self.seconds = limits.TARGET_SECONDS
+        self.deadline: float | None = None
         self._env = dict(env or {})
+        self._memory = memory
+        self._writable = [str(path.absolute()) for path in writable]
+        self._folder: PrivateFolder | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
         self._log_start = 0
@@ -151,24 +129,32 @@ class Worker:
         Args:
             function: A job with its arguments, or `package.module:name`; arguments and result must be picklable.
             *args: Positional arguments.
-            timeout: Seconds until the child is killed, None for no limit.
+            timeout: Seconds until the child is killed, `seconds` by default; `deadline` ends it earlier.
             on_event: Called with each value that the function passes to `emit`.
             **kwargs: Keyword arguments.
 
         Raises:
             EdgepackError: The function raised it.
-            ChildCrash: The child died, exceeded `timeout` (`ChildTimeout`) or raised another error (`ChildException`).
+            ChildCrash: The child died, reached a limit (`ChildTimeout`, `ChildMemory`) or raised another error
+                (`ChildException`).
         """
         if isinstance(function, JobCall):
             args, kwargs, function = function.args, dict(function.kwargs), function.job.reference
+        seconds = self.seconds if timeout is None else timeout
+        deadline = time.monotonic() + seconds
+        if self.deadline is not None and self.deadline < deadline:
+            seconds, deadline = self.seconds, self.deadline
+        late = f"the time limit of {seconds:g} s was reached"
+        if deadline <= time.monotonic():
+            raise ChildTimeout(late, "")
         process = self._start()
         assert process.stdin is not None and self._log is not None
         self._log_start = self._log.seek(0, os.SEEK_END)
-        deadline = None if timeout is None else time.monotonic() + timeout
         try:
-            _send(process.stdin, (function, args, kwargs))
+            cpu = limits.cpu_seconds(max(1.0, deadline - time.monotonic()))
+            _send(process.stdin, (function, args, kwargs, cpu))
             while True:
-                kind, value = self._receive(process, deadline)
+                kind, value = self._receive(process, deadline, late)
                 if kind == "event":
                     if on_event is not None:
                         on_event(value)
@@ -180,6 +166,8 @@ class Worker:
             return value
         if kind == "error":
             raise value
+        if kind == "memory":
+            raise ChildMemory(f"{self._memory_reason()} ({value})", self.log_tail())
         raise ChildException(value, self.log_tail())
 
     def run(
@@ -189,7 +177,7 @@ class Worker:
 
         Args:
             call: The job with its arguments.
-            timeout: Seconds until the child is killed, None for no limit.
+            timeout: Seconds until the child is killed, `seconds` by default; `deadline` ends it earlier.
             on_event: Called with each value that the function passes to `emit`.
 
         Raises:
@@ -202,7 +190,8 @@ class Worker:
         except ChildCrash as crash:
             raise job.error(
                 f"{job.purpose} failed: {crash.reason}",
-                hint=job.hint
+                hint=limit_hint(crash)
+                or job.hint
                 or "run `edgepack inspect` on the model; if it is valid, report an issue with the log below",
                 details={"log_tail": crash.log_tail},
             ) from crash
@@ -238,38 +227,59 @@ class Worker:
         if self._log is not None:
             self._log.close()
             self._log = None
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
         if self._log is None:
             self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        if self._folder is None:
+            self._folder = PrivateFolder()
+        if self._memory is None:
+            self._memory = limits.default_memory()
+        folder = str(self._folder.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edgepack.child"],
+            [sys.executable, "-P", "-m", "edgepack.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            # Without -P: the current folder may contain the user's modules that yield samples.
-            env={**os.environ, "PYTHONPATH": import_path(), "PYTHONUNBUFFERED": "1", **self._env},
+            env={
+                **os.environ,
+                "PYTHONPATH": as_variable(),
+                "PYTHONSAFEPATH": "1",
+                "PYTHONUNBUFFERED": "1",
+                **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), folder),
+                **self._env,
+            },
         )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # The first call reports why the child ended.
+            _send(self._process.stdin, (self._memory, [folder, *self._writable]))
         return self._process
 
-    def _receive(self, process: subprocess.Popen[bytes], deadline: float | None) -> tuple[str, Any]:
-        assert process.stdout is not None
-        (length,) = _HEADER.unpack(self._read(process, _HEADER.size, deadline))
-        kind, value = pickle.loads(self._read(process, length, deadline))
+    def _receive(self, process: subprocess.Popen[bytes], deadline: float, late: str) -> tuple[str, Any]:
+        (length,) = _HEADER.unpack(self._read(process, _HEADER.size, deadline, late))
+        kind, value = pickle.loads(self._read(process, length, deadline, late))
         return kind, value
 
-    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float | None) -> bytes:
-        assert process.stdout is not None
+    def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float, late: str) -> bytes:
+        assert process.stdout is not None and self._memory is not None
         chunks = []
         while size:
-            wait = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready, _, _ = select.select([process.stdout], [], [], wait)
-            if not ready:
+            ready, _, _ = select.select([process.stdout], [], [], limits.POLL_SECONDS)
+            if time.monotonic() > deadline:
                 process.kill()
                 self._forget(process)
-                raise ChildTimeout("time limit reached", self.log_tail())
+                raise ChildTimeout(late, self.log_tail())
+            if limits.memory_of(process.pid) > self._memory:
+                process.kill()
+                self._forget(process)
+                raise ChildMemory(self._memory_reason(), self.log_tail())
+            if not ready:
+                continue
             chunk = os.read(process.stdout.fileno(), min(size, 1 << 20))
             if not chunk:
                 raise EOFError
@@ -287,17 +297,19 @@ class Worker:
         self._process = None
         return code
 
+    def _memory_reason(self) -> str:
+        return f"the memory limit of {limits.format_size(self._memory or 0)} was reached"
+
     def _crash(self, process: subprocess.Popen[bytes]) -> ChildCrash:
-        code = self._forget(process)
+        code, log = self._forget(process), self.log_tail()
+        if code == -signal.SIGXCPU:
+            return ChildTimeout("the limit on CPU time was reached (the time limit on every processor)", log)
+        if _OUT_OF_MEMORY.search(log):
+            return ChildMemory(self._memory_reason(), log)
         if code < 0:
             name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else "unknown"
-            return ChildCrash(f"signal {-code} ({name})", self.log_tail())
-        return ChildCrash(f"exit code {code}", self.log_tail())
-
-
-def import_path() -> str:
-    """Return this process's import path as PYTHONPATH, so that a child imports the same modules."""
-    return os.pathsep.join(str(Path(p).resolve()) if p else str(Path.cwd()) for p in sys.path)
+            return ChildCrash(f"signal {-code} ({name})", log)
+        return ChildCrash(f"exit code {code}", log)
 
 
 def _send(stream: BinaryIO | Any, message: Any) -> None:
@@ -332,13 +344,15 @@ def _serve() -> int:
     os.dup2(null, 0)
     # Not `globals()`: functions import this module as edgepack.child, but it runs here as __main__.
     import_module("edgepack.child")._emit = lambda value: _send(replies, ("event", value))  # type: ignore[attr-defined]
-    while True:
-        header = requests.read(_HEADER.size)
-        if len(header) < _HEADER.size:
-            return 0
+    settings = _next(requests)
+    if settings is None:
+        return 0
+    _confine(*pickle.loads(settings))
+    while (request := _next(requests)) is not None:
         reply: tuple[str, Any]
         try:
-            function, args, kwargs = pickle.loads(requests.read(_HEADER.unpack(header)[0]))
+            function, args, kwargs, cpu = pickle.loads(request)
+            limits.restrict_cpu(cpu)
             module, name = function.split(":")
             reply = ("ok", getattr(import_module(module), name)(*args, **kwargs))
         except EdgepackError as error:
@@ -348,8 +362,25 @@ def _serve() -> int:
 
             traceback.print_exc()
             sys.stderr.flush()
-            reply = ("exception", f"{type(error).__name__}: {error}")
+            kind = "memory" if isinstance(error, MemoryError) else "exception"
+            reply = (kind, f"{type(error).__name__}: {error}")
         _send(replies, reply)
+    return 0
+
+
+def _next(requests: BinaryIO) -> bytes | None:
+    """Return the next pickle, None when the parent has closed the pipe."""
+    header = requests.read(_HEADER.size)
+    return requests.read(_HEADER.unpack(header)[0]) if len(header) == _HEADER.size else None
+
+
+def _confine(memory: int, writable: Sequence[str]) -> None:
+    """Apply limits and confinement; what the system refuses is shown by `edgepack doctor`, which tries it."""
+    try:
+        limits.restrict(memory)
+        confinement.confine(writable)
+    except OSError as error:
+        sys.stderr.write(f"this process is not confined: {error}\n")
 
 
 if __name__ == "__main__":

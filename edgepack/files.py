@@ -1,5 +1,6 @@
 """Files of users: atomic writes, and reads that never block on a named pipe or a device."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,6 +10,24 @@ from pathlib import Path
 
 from edgepack import interrupts
 from edgepack.errors import UsageError
+
+
+def create_folder(path: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        UsageError: It cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def remove_when_empty(path: Path) -> None:
+    """Remove a folder in which nothing is left."""
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:

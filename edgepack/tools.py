@@ -16,7 +16,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from edgepack import confinement, limits
 from edgepack.errors import CompilerError, ToolMissingError
 
 _TAIL_LINES = 40
@@ -169,6 +171,7 @@ def run(
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
     name: str = "",
+    writable: Sequence[Path] | None = None,
 ) -> Completed:
     """Run a program to its end.
 
@@ -181,6 +184,8 @@ def run(
         timeout: Seconds, None for no limit.
         env: Environment variables to add.
         name: Name for messages, the file name by default.
+        writable: Existing folders: the program is confined, without network, and writes to these only, with the
+            limits of child processes. None for a program that needs more (adb, compilers of the loader's source).
 
     Returns:
         Exit code and output, for any exit code.
@@ -194,15 +199,7 @@ def run(
     # Files, not pipes: a grandchild that outlives the program would keep a pipe open and block the reader.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
-            process = subprocess.Popen(
-                list(argv),
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                env={**os.environ, "LC_ALL": "C", **(env or {})},
-                start_new_session=True,
-            )
+            process = _start(argv, cwd, stdout, stderr, {**os.environ, "LC_ALL": "C", **(env or {})}, timeout, writable)
         except (FileNotFoundError, PermissionError) as error:
             raise ToolMissingError(f"{name} cannot be started: {error.strerror}", hint=f"reinstall {name}") from error
         except OSError as error:
@@ -233,6 +230,49 @@ def run(
             details={"timeout_seconds": timeout, "log_tail": tail(completed.output)},
         )
     return completed
+
+
+def _start(
+    argv: Sequence[str],
+    cwd: Path | None,
+    stdout: BinaryIO,
+    stderr: BinaryIO,
+    env: Mapping[str, str],
+    timeout: float | None,
+    writable: Sequence[Path] | None,
+) -> subprocess.Popen[bytes]:
+    """Start a program, confined when `writable` is given.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def start(command: Sequence[str], inherited: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            list(command), cwd=cwd, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=env,
+            start_new_session=True, pass_fds=inherited,
+        )  # fmt: skip
+
+    if writable is None or sys.platform != "linux":
+        return start(argv)
+    status, inherited = os.pipe()
+    try:
+        cpu = limits.cpu_seconds(limits.TARGET_SECONDS if timeout is None else timeout)
+        folders = [path.absolute() for path in writable]
+        process = start(
+            confinement.command(argv, folders, inherited, limits.default_memory(), cpu), inherited=(inherited,)
+        )
+        os.close(inherited)
+        inherited = -1
+        # The end of the pipe: the program has been started, or could not be.
+        if number := os.read(status, 16):
+            process.wait()
+            raise OSError(int(number), os.strerror(int(number)))
+    finally:
+        os.close(status)
+        if inherited >= 0:
+            os.close(inherited)
+    return process
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -401,7 +401,7 @@ class _Check:
                 self._problem(
                     path,
                     f"the replay of the golden vectors exceeded its time limit of {timeout:g} s",
-                    "verify it on a faster machine",
+                    "raise the limit with --timeout, or verify it on a faster machine",
                 )
             else:
                 self._problem(path, error.message, error.hint or _BUILD_AGAIN)

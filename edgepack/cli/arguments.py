@@ -12,6 +12,7 @@ from edgepack.choices import Choice, Repair, SchemeChoice, parse_choice
 from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import UsageError
+from edgepack.limits import TARGET_SECONDS, parse_memory
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 
 
@@ -97,7 +98,22 @@ ALLOW_CODE = flag(panels.MODEL, "--allow-code", "Run Lambda layers and custom co
 SIGNATURE = option(
     panels.MODEL, "--signature", "NAME", "Signature of a SavedModel.", default="", show_default="serving_default"
 )
-TIMEOUT = option(panels.MODEL, "--timeout", "SECONDS", "Time limit of the conversion.", default=900.0, min=1.0)
+TIMEOUT = option(
+    panels.RUN,
+    "--timeout",
+    "SECONDS",
+    "Time limit of the conversion, and then of each target; training is not counted.",
+    default=TARGET_SECONDS,
+    min=1.0,
+)
+MEMORY_LIMIT = option(
+    panels.RUN,
+    "--memory-limit",
+    "SIZE",
+    "Memory that each child process may hold, such as 8GB.",
+    default="",
+    show_default="3/4 of the machine's, at most 16 GiB",
+)
 SAMPLES = option(
     panels.DATA,
     "--samples",
@@ -153,12 +169,17 @@ _UNITS = {
 
 
 def model_options(
-    input_shape: list[str], signature: str, allow_code: bool, timeout: float, no_cache: bool
+    input_shape: list[str],
+    signature: str,
+    allow_code: bool,
+    timeout: float,
+    no_cache: bool,
+    memory_limit: str = "",
 ) -> ModelOptions:
     """Return the model options that the arguments describe.
 
     Raises:
-        UsageError: An --input-shape that is not NAME=1,2,3.
+        UsageError: An --input-shape that is not NAME=1,2,3, or a --memory-limit that is no size.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in input_shape:
@@ -170,7 +191,8 @@ def model_options(
         if not separator or not name or not shape or min(shape) < 1:
             raise UsageError(f"--input-shape: expected NAME=1,224,224,3, got '{text}'")
         shapes[name] = shape
-    return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache)
+    memory = parse_memory(memory_limit) if memory_limit else None
+    return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache, memory_limit=memory)
 
 
 def target_options(

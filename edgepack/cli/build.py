@@ -24,7 +24,6 @@ def build(
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
-    timeout: float = arguments.TIMEOUT,
     samples: str = arguments.SAMPLES,
     evaluation: str = arguments.EVALUATION,
     train: str = arguments.option(
@@ -160,6 +159,8 @@ def build(
         panels.BUNDLE, "--delivery", Delivery, "FORM", "How an Android bundle reaches the app.", default=Delivery.MODULE
     ),
     dry_run: bool = arguments.flag(panels.RUN, "--dry-run", "Run every stage but write no bundle."),
+    timeout: float = arguments.TIMEOUT,
+    memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -168,7 +169,7 @@ def build(
     from edgepack.pipeline.options import BuildOptions
 
     options = BuildOptions(
-        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
         target=arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         out=out,
         name=name,

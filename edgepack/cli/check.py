@@ -28,7 +28,6 @@ def check(
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
-    timeout: float = arguments.TIMEOUT,
     scheme: SchemeChoice = arguments.SCHEME,
     target: list[str] = arguments.TARGETS,
     variant: str = arguments.VARIANT,
@@ -41,6 +40,8 @@ def check(
     sarif: Path | None = arguments.option(
         panels.OUTPUT, "--sarif", "FILE", "Also write the findings as SARIF 2.1.0, for code scanning."
     ),
+    timeout: float = arguments.TIMEOUT,
+    memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -51,7 +52,7 @@ def check(
     result = run(
         arguments.require_path(model),
         arguments.require_targets(target),
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
         arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         scheme=scheme,
         progress=arguments.progress(json_),

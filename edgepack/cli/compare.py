@@ -24,7 +24,6 @@ def compare(
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
-    timeout: float = arguments.TIMEOUT,
     samples: str = arguments.SAMPLES,
     evaluation: str = arguments.EVALUATION,
     train: str = arguments.option(
@@ -53,6 +52,8 @@ def compare(
         show_default="all",
     ),
     html: Path | None = arguments.option(panels.OUTPUT, "--html", "FILE", "Also write a self-contained HTML page."),
+    timeout: float = arguments.TIMEOUT,
+    memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -63,7 +64,7 @@ def compare(
     result = run(
         arguments.require_path(model),
         target or ["all"],
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
         samples=samples,
         evaluation=evaluation,
         train=train,

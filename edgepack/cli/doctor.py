@@ -44,6 +44,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
     programs += [find(tool) for tool in (JAVAC, KOTLINC, ADB)]
     tools = [{"kind": "tool", **asdict(info)} for info in programs]
     problems = [*warnings(), *importers.warnings()]
+    protections = _protections()
     packages = [_package(name, purpose) for name, purpose in _PACKAGES]
     if json_:
         output.document(
@@ -53,6 +54,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
             targets=list(known_ids()),
             warnings=problems,
             cache=str(default_cache_dir()),
+            protections=protections,
         )
         return 0
     output.out(f"Python {platform.python_version()} on {sys.platform} {platform.machine()}")
@@ -62,11 +64,38 @@ def doctor(json_: bool = arguments.JSON) -> int:
     output.out("vendor tools:")
     for entry in tools:
         _print(entry)
+    output.out("protections of child processes:")
+    for name, text in protections.items():
+        output.out(output.wrap(f"  {name}: {text}", "    "))
     output.out(f"targets: {', '.join(known_ids())}")
     output.out(f"cache: {default_cache_dir()}")
     for text in problems:
         output.warn(text)
     return 0
+
+
+def _protections() -> dict[str, str]:
+    """Return what confines child processes on this system; a child tries what it should not be able to do."""
+    import tempfile
+
+    from edgepack import confinement, limits
+    from edgepack.child import ChildCrash, Worker
+
+    with tempfile.TemporaryDirectory(prefix="edgepack-doctor-") as outside, Worker() as worker:
+        try:
+            held = worker.call("edgepack.confinement:probe", outside, timeout=20)
+        except ChildCrash:
+            held = {"files": False, "network": False}
+    missing = f"{confinement.VARIABLE} is off" if not confinement.enabled() else "this system does not offer it"
+    landlock = f"children write to their own temporary folder only (Landlock {confinement.landlock_version()})"
+    size = limits.format_size(limits.default_memory())
+    measured = f"at most {size} for each child (--memory-limit)"
+    return {
+        "files": landlock if held["files"] else f"not protected: {missing}",
+        "network": "children have none (seccomp)" if held["network"] else f"not protected: {missing}",
+        "memory": measured if limits.can_measure_memory() else "not limited: this system does not offer it",
+        "time": f"at most {limits.TARGET_SECONDS:g} s for each target (--timeout), and that on every processor",
+    }
 
 
 def _package(name: str, purpose: str) -> dict[str, Any]:

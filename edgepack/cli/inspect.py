@@ -23,8 +23,9 @@ def inspect(
     input_shape: list[str] = arguments.INPUT_SHAPE,
     signature: str = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
-    timeout: float = arguments.TIMEOUT,
     every: bool = arguments.flag(panels.OUTPUT, "--all", "List every op and every tensor."),
+    timeout: float = arguments.TIMEOUT,
+    memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -33,7 +34,7 @@ def inspect(
 
     document = run(
         arguments.require_path(model),
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
         arguments.progress(json_),
     )
     if json_:

@@ -10,6 +10,7 @@ import typer
 from edgepack.choices import IoType, LossName, Recipe, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.limits import TARGET_SECONDS, TRAINING_SECONDS
 from edgepack.text import readable_size
 
 if TYPE_CHECKING:
@@ -93,8 +94,14 @@ def train(
     ),
     force: bool = arguments.flag(panels.OUTPUT, "--force", "Replace existing files."),
     timeout: float = arguments.option(
-        panels.RUN, "--timeout", "SECONDS", "Time limit of the training.", default=0.0, show_default="none", min=0.0
+        panels.RUN,
+        "--timeout",
+        "SECONDS",
+        "Time limit of the training, which the same command resumes after the last epoch.",
+        default=TRAINING_SECONDS,
+        min=1.0,
     ),
+    memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -106,14 +113,14 @@ def train(
         data=data,
         recipe=recipe,
         out=out,
-        model=arguments.model_options(input_shape, "", allow_code, 900.0, no_cache),
+        model=arguments.model_options(input_shape, "", allow_code, TARGET_SECONDS, no_cache, memory_limit),
         validation=validation,
         options=TrainOptions(
             epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code
         ),
         io=io,
         preprocess=preprocess,
-        timeout=timeout or None,
+        timeout=timeout,
         force=force,
     )
     result = run(

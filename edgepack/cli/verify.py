@@ -68,12 +68,20 @@ def verify(
         panels.DEVICE, "--runs", "N", "Number of timed runs on the device.", default=50, min=1, max=100_000
     ),
     timeout: float = arguments.option(
-        panels.DEVICE, "--timeout", "SECONDS", "Time limit of the self-test on the device.", default=300.0, min=1.0
+        panels.RUN,
+        "--timeout",
+        "SECONDS",
+        "Time limit of the golden vectors, and of the self-test on the device.",
+        default=300.0,
+        min=1.0,
     ),
+    memory_limit: str = arguments.MEMORY_LIMIT,
     json_: bool = arguments.JSON,
 ) -> int:
     """Verify the signature, the manifest, the hashes and the golden vectors of a bundle, here and on a device."""
     from edgepack.bundle.signers import Verifier
+    from edgepack.child import Worker
+    from edgepack.limits import parse_memory
     from edgepack.pipeline.verify import verify as run
 
     if not device and (serial or apk is not None):
@@ -81,9 +89,15 @@ def verify(
     if apk is not None:
         arguments.require_path(apk)
     signer = Verifier(key, identity, issuer) if key is not None or identity or issuer else None
-    result = run(
-        arguments.require_path(bundle), signer=signer, evaluation=evaluation, progress=arguments.progress(json_)
-    )
+    with Worker(memory=parse_memory(memory_limit) if memory_limit else None) as worker:
+        result = run(
+            arguments.require_path(bundle),
+            signer=signer,
+            evaluation=evaluation,
+            worker=worker,
+            timeout=timeout,
+            progress=arguments.progress(json_),
+        )
     error: EdgepackError | None = None
     if not result.ok:
         count = len(result.problems)

@@ -228,7 +228,14 @@ def _attempt(program: Path, request: CompileRequest, timeout: float) -> _Run | t
         (folder / f"{_STEM}.tflite").write_bytes(request.model)
         for number, companion in enumerate(request.companions):
             (folder / f"with_{number}.tflite").write_bytes(companion.model)
-        raw = tools.run([str(program), *_arguments(request, timeout)], cwd=folder, timeout=timeout, name=_TOOL.name)
+        raw = tools.run(
+            [str(program), *_arguments(request, timeout)],
+            cwd=folder,
+            timeout=timeout,
+            env={"TMPDIR": name},
+            name=_TOOL.name,
+            writable=(folder,),
+        )
         # Logs are shown and go into error details, which must not contain paths of this machine.
         completed = replace(raw, stdout=raw.stdout.replace(name, "."), stderr=raw.stderr.replace(name, "."))
         if completed.exit_code != 0 or not succeeded(completed.output, max(1, request.segments)):

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from edgepack import tools
-from edgepack.child import import_path
 from edgepack.compilers.base import (
     CompiledOp,
     CompileRequest,
@@ -30,6 +29,7 @@ from edgepack.compilers.base import (
 from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import read_model
+from edgepack.import_path import as_variable
 
 _NAME = "LiteRT AOT compiler for Qualcomm"
 _SDK = "ai_edge_litert_sdk_qualcomm"
@@ -145,8 +145,9 @@ def _run(
         [sys.executable, "-m", "edgepack.compilers.qnn_child", *socs],
         cwd=folder,
         timeout=timeout,
-        env={"PYTHONPATH": import_path(), "TMPDIR": str(folder / "tmp")},
+        env={"PYTHONPATH": as_variable(), "PYTHONSAFEPATH": "1", "TMPDIR": str(folder / "tmp")},
         name=_NAME,
+        writable=(folder,),
     )
     # The log of the native tool is in a file that its Python wrapper leaves in the temporary folder.
     logs = "\n".join(path.read_text("utf-8", "replace") for path in sorted((folder / "tmp").glob("*.error")))

@@ -29,6 +29,7 @@ from edgepack.digests import sha256
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata
+from edgepack.job import reached_limit
 from edgepack.pipeline.compile import CompiledModel
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.jobs import GOLDEN_VECTORS, KERNEL_SPREAD
@@ -204,6 +205,8 @@ def _golden(
     try:
         vectors = golden_vectors(session, shipped, chosen)
     except UnfitModelError as error:
+        if reached_limit(error):
+            raise
         # The model needs an op that only the user's app has: the bundle ships without vectors and says so.
         vectors, warnings = GoldenVectors(), (f"no golden vectors: {error.message}",)
     golden = Golden(

@@ -73,6 +73,7 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
     The candidates are tried in order until one is accepted. Its file is compiled, assembled into a bundle and written.
     """
     options, limits = context.options, context.options.limits
+    context.session.workers.start_clock()
     watch = Stopwatch()
     watch.seconds["convert"] = context.convert_seconds
     trials: list[Trial] = []
@@ -144,6 +145,8 @@ def try_candidate(
         with watch.stage("measure"):
             measurement = measure(context, quantized)
     except EdgepackError as error:
+        if context.session.workers.expired:
+            raise
         return failed(candidate, error, context.path)
     return accept(
         candidate, quantized, shipped, placement, measurement, options.limits, competing=plan.competing

@@ -185,6 +185,8 @@ def compare_scheme(context: BuildContext, profiles: Sequence[TargetProfile], sch
             files[profile.id] = _produce(context, profile, candidate_for(rule, context.options))
             placements[profile.id] = _place(context, profile, files[profile.id])
         except EdgepackError as error:
+            if context.session.workers.expired:
+                raise
             files.pop(profile.id, None)
             failures[profile.id] = error
     if not files:
@@ -209,6 +211,8 @@ def compare_recipe(
     try:
         trained = _produce(context, profile, candidate)
     except EdgepackError as error:
+        if context.session.workers.expired:
+            raise
         return replace(result, reason=error.message)
     details = [f"{100 * sparsity:g} % zeros"] * bool(sparsity) + [f"{clusters} clusters"] * bool(clusters)
     result = replace(result, notes=(", ".join(details),) if details else ())

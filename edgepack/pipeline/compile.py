@@ -66,7 +66,9 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
     if supports_segments(profile):
         companions = tuple(_companion(path, profile) for path in context.options.co_compile)
         request = replace(request, companions=companions, segments=context.options.segments)
-    result = get_compiler(options.id).compile(request, timeout=context.options.compile_timeout)
+    result = get_compiler(options.id).compile(
+        request, timeout=min(context.options.compile_timeout, context.session.workers.remaining)
+    )
     warnings: list[str] = []
     if result.status == "skipped":
         if context.options.compile == "require" or options.policy == "required":

@@ -21,6 +21,7 @@ from edgepack.choices import (
     parse_choice,
     parse_optional,
 )
+from edgepack.limits import TARGET_SECONDS
 
 #: Receives one sentence about the current step; the command line shows it on stderr.
 Progress = Callable[[str], None]
@@ -38,15 +39,17 @@ class ModelOptions:
         input_shapes: Shapes for inputs with unknown dimensions, by input name.
         signature: Signature of a SavedModel; empty for `serving_default`.
         allow_code: Run Lambda layers, custom classes and ops of the model that access files.
-        timeout: Time limit of the conversion in seconds.
+        timeout: Time limit in seconds of the conversion, and then of each target.
         cache: Read from and write to the cache.
+        memory_limit: Bytes that each child process may hold; None for `limits.default_memory()`.
     """
 
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     signature: str = ""
     allow_code: bool = False
-    timeout: float = 900.0
+    timeout: float = TARGET_SECONDS
     cache: bool = True
+    memory_limit: int | None = None
 
 
 @dataclass(frozen=True)

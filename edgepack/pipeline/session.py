@@ -21,7 +21,7 @@ class Session:
         self.options = options
         self.progress = progress
         self.steps = StepCache(Cache(enabled=options.cache))
-        self.workers = Workers()
+        self.workers = Workers(options.memory_limit, options.timeout)
 
     def __enter__(self) -> Self:
         return self

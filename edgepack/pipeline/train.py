@@ -10,6 +10,7 @@ from edgepack.convert.importers.registry import require_trainable
 from edgepack.digests import sha256
 from edgepack.errors import UsageError
 from edgepack.files import write_atomically
+from edgepack.limits import TRAINING_SECONDS
 from edgepack.pipeline.float_model import convert_model
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.model_info import preprocess_for
@@ -36,7 +37,7 @@ class TrainRequest:
         options: Epochs, sparsity, clusters and so on.
         io: Data type of the inputs and outputs of an int8 file.
         preprocess: `MEAN,STD` of pixels; empty for the default.
-        timeout: Seconds that the training may take, None for no limit.
+        timeout: Seconds that the training may take.
         out: Where the files go, without suffix; a suffix of .tflite is removed.
         force: Replace existing files.
     """
@@ -49,7 +50,7 @@ class TrainRequest:
     options: TrainOptions = field(default_factory=TrainOptions)
     io: IoType = IoType.INT8
     preprocess: str = ""
-    timeout: float | None = None
+    timeout: float = TRAINING_SECONDS
     force: bool = False
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from edgepack.child import Worker
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import TransformError
+from edgepack.files import create_folder, remove_when_empty
+from edgepack.limits import TRAINING_SECONDS
 from edgepack.pipeline.float_model import take_snapshot
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -33,7 +35,7 @@ def train_model(
     rule: SchemeRule | None = None,
     validation: SampleSet | None = None,
     on_event: OnEvent | None = None,
-    timeout: float | None = None,
+    timeout: float = TRAINING_SECONDS,
 ) -> Trained:
     """Train a model, or return the result of an equal training from the cache; an interrupted one is resumed.
 
@@ -74,7 +76,11 @@ def train_model(
             else:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgepack-train-")))
             # A process of its own: training holds memory that the next conversion should not pay for.
-            worker = stack.enter_context(Worker())
+            # The child may write to this folder only, which therefore exists before and is removed after it.
+            create_folder(folder)
+            stack.callback(remove_when_empty, folder)
+            stack.enter_context(session.workers.paused_clock())
+            worker = stack.enter_context(Worker(memory=session.options.memory_limit, writable=[folder]))
             return train(
                 path,
                 worker=worker,

@@ -3,30 +3,38 @@
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from edgepack.child import JobCall, Worker
 from edgepack.errors import EdgepackError
+from edgepack.limits import TARGET_SECONDS
 
 R = TypeVar("R")
 
 
 class Workers:
-    """Owner of the child processes.
+    """Owner of the child processes, and of the time that they may take.
+
+    Args:
+        memory: Bytes that each child may hold; None for the default.
+        seconds: Time limit of the conversion, and then of each target.
 
     Attributes:
         threads: Threads that the runtime may use in the native child.
         tensorflow: The child that loads TensorFlow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int | None = None, seconds: float = TARGET_SECONDS) -> None:
         # More threads do not help one small model, and a machine's other jobs need theirs.
         self.threads = max(1, min(4, os.cpu_count() or 1))
-        self.tensorflow = Worker()
-        self._native = Worker()
+        self.tensorflow = Worker(memory=memory)
+        self._native = Worker(memory=memory)
+        self._seconds = seconds
         self._warming: threading.Thread | None = None
+        self.start_clock()
 
     def __enter__(self) -> Self:
         return self
@@ -40,6 +48,35 @@ class Workers:
         self._wait_until_warm()
         self.tensorflow.close()
         self._native.close()
+
+    def start_clock(self) -> None:
+        """Give the calls from here on, together, the whole time limit: at the start of each target."""
+        self._set_deadline(time.monotonic() + self._seconds)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the time limit of the target, at least 0.1."""
+        deadline = self.tensorflow.deadline
+        return self._seconds if deadline is None else max(0.1, deadline - time.monotonic())
+
+    @property
+    def expired(self) -> bool:
+        """Whether the time limit of the target is over, so that nothing else can run for it."""
+        return self.tensorflow.deadline is not None and time.monotonic() >= self.tensorflow.deadline
+
+    @contextlib.contextmanager
+    def paused_clock(self) -> Iterator[None]:
+        """Do not count the time in this block: training has a limit of its own."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            if self.tensorflow.deadline is not None:
+                self._set_deadline(self.tensorflow.deadline + time.monotonic() - start)
+
+    def _set_deadline(self, deadline: float) -> None:
+        for worker in (self.tensorflow, self._native):
+            worker.seconds, worker.deadline = self._seconds, deadline
 
     def run(self, call: JobCall[R], *, on_event: Callable[[Any], None] | None = None) -> R:
         """Run a job in the native child.

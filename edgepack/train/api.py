@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgepack.child import ChildCrash, ChildException, ChildTimeout, Job, Worker
+from edgepack.child import ChildCrash, ChildException, ChildMemory, ChildTimeout, Job, Worker
 from edgepack.errors import SamplesError, TransformError
+from edgepack.limits import TRAINING_SECONDS
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import SampleSet
 from edgepack.train.child import run_training
@@ -31,7 +32,7 @@ def train(
     validation: SampleSet | None = None,
     rule: SchemeRule | None = None,
     on_event: Callable[[Any], None] | None = None,
-    timeout: float | None = None,
+    timeout: float = TRAINING_SECONDS,
 ) -> Trained:
     """Train a Keras model with labelled data.
 
@@ -50,7 +51,7 @@ def train(
             per tensor, as TFMOT trains them, whether the rule requires that or allows per channel.
         on_event: Called with `{"step": text}` and, per epoch, with `{"stage", "epoch", "epochs", "loss", "accuracy",
             "seconds_left"}`.
-        timeout: Seconds until the child is killed, None for no limit.
+        timeout: Seconds until the child is killed.
 
     Raises:
         UsageError: The recipe or an option is not valid.
@@ -87,11 +88,14 @@ def require_labels(samples: SampleSet) -> None:
         )
 
 
-def _training_error(path: Path, crash: ChildCrash, timeout: float | None) -> TransformError:
+def _training_error(path: Path, crash: ChildCrash, timeout: float) -> TransformError:
     """Return the error for a child that failed: what happened, and what to do about it."""
     if isinstance(crash, ChildTimeout):
-        message = f"training '{path.name}' took longer than {timeout or 0:g} seconds and was stopped"
+        message = f"training '{path.name}' took longer than {timeout:g} seconds and was stopped"
         hint = "run the same command again with a longer --timeout: it resumes after the last epoch"
+    elif isinstance(crash, ChildMemory):
+        message = f"training '{path.name}' was stopped: {crash.reason}"
+        hint = "use a smaller --batch or fewer samples, or raise the limit with --memory-limit"
     elif isinstance(crash, ChildException):
         message = f"training '{path.name}' failed: {crash.reason}"
         hint = "try `--recipe prune` or fewer kinds of layers to find the layer that TFMOT does not support"

@@ -12,6 +12,7 @@ def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state = tmp_path / "runs"
     monkeypatch.setenv("EDGEPACK_EDGETPU_COMPILER", str(edgetpu_standin.install(tmp_path)))
     monkeypatch.setenv("EDGETPU_STANDIN_STATE", str(state))
+    monkeypatch.setenv("EDGEPACK_WRITABLE", str(tmp_path))
     for name in ("EDGETPU_STANDIN_SCENARIO", "EDGETPU_STANDIN_EXIT"):
         monkeypatch.delenv(name, raising=False)
     return state

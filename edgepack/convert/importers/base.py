@@ -7,7 +7,7 @@ from inspect import getfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from edgepack.child import ChildCrash, ChildException, ChildTimeout, JobCall, Worker
+from edgepack.child import ChildCrash, ChildException, ChildMemory, ChildTimeout, JobCall, Worker, limit_hint
 from edgepack.convert.model import ConvertOptions, FloatModel
 from edgepack.digests import sha256
 from edgepack.errors import ConversionError
@@ -67,6 +67,8 @@ class Conversion:
             message = f"converting '{self.path}' exceeded the time limit of {self.timeout:g} seconds and was stopped"
             hint = "raise the limit with --timeout, or convert on a faster machine and use the resulting .tflite"
             tail = crash.log_tail
+        except ChildMemory as crash:
+            message, hint, tail = f"converting {what} failed: {crash.reason}", limit_hint(crash), crash.log_tail
         except ChildException as crash:
             message, hint, tail = f"converting {what} failed: {crash.reason}", f"try {other_form}", crash.log_tail
         except ChildCrash as crash:
