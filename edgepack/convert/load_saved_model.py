@@ -1,5 +1,6 @@
 """Loading of a SavedModel's signature in the child, as a callable with named tensors."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.original import OpenInput, Original
-from edgepack.convert.saved_model_scan import refuse_unsafe, scan_saved_model
 from edgepack.errors import ConversionError, ModelFileError, UsageError
 from edgepack.text import first_line
+from edgepack.untrusted.saved_model_file import read_saved_model
 
 
 def choose_signature(path: Path, signatures: Sequence[str], requested: str) -> str:
@@ -41,7 +42,7 @@ def choose_signature(path: Path, signatures: Sequence[str], requested: str) -> s
 
 
 def load_saved_model(path: Path, options: ConvertOptions) -> Original:
-    """Load one signature of a SavedModel.
+    """Load one signature of a SavedModel, from a private copy of what was examined.
 
     Args:
         path: The folder.
@@ -50,15 +51,18 @@ def load_saved_model(path: Path, options: ConvertOptions) -> Original:
     Raises:
         ModelFileError: The folder is broken.
         UsageError: See `choose_signature`.
-        ConversionError: It contains operations that are not allowed, or cannot be loaded.
+        ConversionError: It contains code that is not allowed, or cannot be loaded.
     """
-    scan = scan_saved_model(path)
-    if not options.allow_code:
-        refuse_unsafe(path, scan)
-    key = choose_signature(path, scan.signatures, options.signature)
     tf = import_tensorflow()
+    file = read_saved_model(path)
+    if not options.allow_code:
+        file.refuse_code()
+    key = choose_signature(path, file.signatures, options.signature)
+    folder = tempfile.TemporaryDirectory(prefix="edgepack-")
+    copy = Path(folder.name)
+    file.write_copy(copy)
     try:
-        loaded = tf.saved_model.load(str(path), tags=list(scan.tags))
+        loaded = tf.saved_model.load(str(copy), tags=list(file.tags))
     except Exception as error:
         reason = first_line(error, default="")
         # A missing or damaged checkpoint. An op that this TensorFlow lacks raises the same classes.
@@ -82,6 +86,6 @@ def load_saved_model(path: Path, options: ConvertOptions) -> Original:
         return list(function(**{one.name: tensor for one, tensor in zip(inputs, tensors, strict=True)}).items())
 
     def documented() -> Any:
-        return tf.lite.TFLiteConverter.from_saved_model(str(path), signature_keys=[key], tags=set(scan.tags))
+        return tf.lite.TFLiteConverter.from_saved_model(str(copy), signature_keys=[key], tags=set(file.tags))
 
-    return Original(inputs, call, documented, signature=key, keep=(loaded,))
+    return Original(inputs, call, documented, signature=key, keep=(loaded, folder))

@@ -72,12 +72,12 @@ def test_files_that_are_no_model(tmp_path: Path, name: str, write: Callable[[Pat
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 100, 2000])
-def test_broken_saved_models(shared_models: Path, tmp_path: Path, size: int) -> None:
+def test_broken_saved_models(tensorflow_worker: Worker, shared_models: Path, tmp_path: Path, size: int) -> None:
     """A truncated saved_model.pb gives one error, wherever it was cut."""
     data = (shared_models / "mlperf-tiny" / "kws_saved_model" / "saved_model.pb").read_bytes()
     (tmp_path / "saved_model.pb").write_bytes(data[:size])
-    with Worker() as worker, pytest.raises(ModelFileError, match=r"corrupt|no graph"):
-        convert(tmp_path, worker=worker, options=ConvertOptions())
+    with pytest.raises(ModelFileError, match=r"corrupt|no graph"):
+        convert(tmp_path, worker=tensorflow_worker, options=ConvertOptions())
 
 
 def test_a_folder_above_the_model_is_pointed_down(tmp_path: Path) -> None:

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from edgepack.convert.importers.base import Conversion, Importer
-from edgepack.convert.load_saved_model import choose_signature, load_saved_model
+from edgepack.convert.load_saved_model import load_saved_model
 from edgepack.convert.model import FloatModel
-from edgepack.convert.saved_model_scan import refuse_unsafe, scan_saved_model
 from edgepack.errors import ModelFileError
 
 
@@ -36,9 +35,5 @@ class SavedModelImporter(Importer):
         )
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Refuse unsafe operations and unknown signatures without TensorFlow, then convert."""
-        scan = scan_saved_model(conversion.path)
-        if not conversion.options.allow_code:
-            refuse_unsafe(conversion.path, scan)
-        choose_signature(conversion.path, scan.signatures, conversion.options.signature)
+        """Convert; the child refuses code and unknown signatures before it loads anything."""
         return conversion.with_tensorflow(load_saved_model)
