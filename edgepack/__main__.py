@@ -1,6 +1,11 @@
 """Entry of `edgepack` and of `python -m edgepack`."""
 
-from edgepack import interrupts
+from edgepack import import_path
+
+# Before any other import: `python -m edgepack`, or an empty entry in PYTHONPATH, puts the current folder first.
+import_path.clean()
+
+from edgepack import interrupts  # noqa: E402
 
 # Before everything else is imported, which takes longer than a user needs to press Ctrl-C.
 interrupts.exit_at_once()

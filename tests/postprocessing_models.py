@@ -108,7 +108,7 @@ def with_tail(make_spec: Callable[..., BundleSpec], tflite: bytes, *arguments: o
 
 def make_folder(folder: Path) -> Path:
     """Write the models and samples.npz to a folder."""
-    with Worker() as worker:
+    with Worker(writable=[folder]) as worker:
         worker.call("postprocessing_models:make", str(folder), timeout=300)
     (folder / "scaled.tflite").write_bytes(scaled())
     np.savez(folder / "samples.npz", image=images(60))

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import SamplesError
-from edgepack.samples.storage import StoredArray, open_regular
+from edgepack.files import open_regular
+from edgepack.samples.storage import StoredArray
 from edgepack.text import first_line
 
 #: Formats that are decoded, by Pillow's names; others such as EPS start a program to decode them.

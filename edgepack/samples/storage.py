@@ -6,12 +6,10 @@ that a child process opens the file itself, and every read verifies that the fil
 
 import hashlib
 import os
-import stat
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from io import BufferedReader
 from math import prod
 from pathlib import Path
 from typing import IO, Any, Self
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import SamplesError
+from edgepack.files import open_regular
 from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
@@ -60,20 +59,6 @@ class FileState:
         """Return the state of an open file."""
         found = os.fstat(descriptor)
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file; a pipe or a device, which could block forever or never end, is refused.
-
-    Raises:
-        SamplesError: The path names something else.
-        OSError: The file cannot be opened.
-    """
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise SamplesError(f"samples '{path.name}' are not a regular file", hint="copy them to a file first")
-    return open(descriptor, "rb")  # noqa: PTH123 - an open descriptor
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,7 +123,7 @@ def folder(request: pytest.FixtureRequest) -> Path:
     script = Path(__file__).with_name("converter_layers.py")
     cached: Path = request.config.cache.mkdir(f"layers-{hashlib.sha256(script.read_bytes()).hexdigest()[:12]}")
     if not (cached / "analyzer.json").is_file():
-        with Worker() as worker:
+        with Worker(writable=[cached]) as worker:
             worker.call("converter_layers:write", str(cached), timeout=600)
     return cached
 

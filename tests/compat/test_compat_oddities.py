@@ -60,7 +60,7 @@ SEVERAL = {"branch", "loop", "two signatures", "variable", "words"}
 def odd(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     """The converter's files of the models, by name."""
     folder: Path = tmp_path_factory.mktemp("odd")
-    with Worker() as worker:
+    with Worker(writable=[folder]) as worker:
         worker.call("converter_oddities:write", str(folder), timeout=300)
     return {path.stem: read_model(path) for path in folder.glob("*.tflite")}
 

@@ -6,7 +6,7 @@ import flatbuffers
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from edgepack.cli import main
+from edgepack.cli.main import run
 from edgepack.compat import check
 from edgepack.graph import read_model
 from edgepack.pipeline.reports.sarif import sarif
@@ -51,10 +51,7 @@ def long_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_lines(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """Return the lines of `edgepack check` in a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("sys.argv", ["edgepack", "check", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    assert left.value.code in (0, None)
+    assert run(["check", *arguments]) == 0
     return capsys.readouterr().out.splitlines()
 
 

@@ -11,9 +11,9 @@ from edgepack.convert import ConvertOptions, FloatModel, convert
 
 
 @pytest.fixture(scope="session")
-def tensorflow_worker() -> Iterator[Worker]:
-    """A child process that keeps TensorFlow loaded."""
-    with Worker() as worker:
+def tensorflow_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A child process that keeps TensorFlow loaded; it may write the models of the tests."""
+    with Worker(writable=[tmp_path_factory.getbasetemp()]) as worker:
         yield worker
 
 

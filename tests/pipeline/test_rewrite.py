@@ -19,7 +19,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("leaky")
     from edgepack.child import Worker
 
-    with Worker() as worker:
+    with Worker(writable=[folder]) as worker:
         worker.call("test_rewrite:make_model", str(folder / "leaky.keras"))
     np.savez(folder / "samples.npz", x=np.random.default_rng(0).random((60, 16, 16, 3), np.float32))
     return folder / "leaky.keras"

@@ -155,7 +155,7 @@ def test_a_killed_training_goes_on(case: Case, tmp_path: Path) -> None:
     options = TrainOptions(epochs=2, batch=16)
     rule = SchemeRule("int8-qat", io="INT8")
     state = tmp_path / "state"
-    with Worker() as doomed, pytest.raises(Exception, match="SIGKILL"):
+    with Worker(writable=[tmp_path]) as doomed, pytest.raises(Exception, match="SIGKILL"):
         doomed.call(
             "train_models:kill_after",
             TrainingRequest(case.path, case.reference, case.data, None, "prune+qat", options, rule, state),

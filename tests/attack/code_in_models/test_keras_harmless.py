@@ -16,9 +16,9 @@ CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLay
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[Worker]:
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A child process with TensorFlow."""
-    with Worker() as one:
+    with Worker(writable=[tmp_path_factory.getbasetemp()]) as one:
         yield one
 
 

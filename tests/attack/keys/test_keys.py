@@ -1,12 +1,14 @@
 """Keys see what is used: whatever a reader of a model gets to see changes the digest, and nothing else is opened."""
 
 import contextlib
+import hashlib
 import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
@@ -294,18 +296,23 @@ def test_samples_of_a_function_count_by_type_and_shape(tmp_path: Path, monkeypat
 
 
 def test_samples_that_change_while_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An .npz that is replaced between digest and reading is refused."""
-    np.savez(tmp_path / "s.npz", x=np.zeros((2, 4), np.float32))
-    take = Snapshot.take
+    """An .npz that is replaced while it is hashed, or between digest and reading, is refused."""
+    file, specs = tmp_path / "s.npz", [InputSpec("x", (1, 4), np.dtype(np.float32))]
+    np.savez(file, x=np.zeros((2, 4), np.float32))
+    samples = load_samples(str(file), specs)
+    np.savez(file, x=np.ones((2, 4), np.float32))
+    with pytest.raises(SamplesError, match="changed after"):
+        samples.sample(0)
+    digest = hashlib.file_digest
 
-    def take_then_replace(path: Path) -> Snapshot:
-        snapshot = take(path)
-        np.savez(tmp_path / "s.npz", x=np.ones((2, 4), np.float32))
-        return snapshot
+    def digest_then_replace(stream: BufferedReader, name: str) -> object:
+        found = digest(stream, name)
+        file.write_bytes(file.read_bytes() + b"!")
+        return found
 
-    monkeypatch.setattr(Snapshot, "take", take_then_replace)
+    monkeypatch.setattr(hashlib, "file_digest", digest_then_replace)
     with pytest.raises(SamplesError, match="changed while"):
-        load_samples(str(tmp_path / "s.npz"), [InputSpec("x", (1, 4), np.dtype(np.float32))])
+        load_samples(str(file), specs)
 
 
 def test_keys_hold_every_package_that_computes() -> None:

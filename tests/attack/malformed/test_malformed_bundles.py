@@ -36,20 +36,27 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
+def copies_of_index(bundle: Path) -> list[str]:
+    """Return the paths of the golden index, in `golden/` and in the data of the generated project."""
+    return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("golden/index.json"))
+
+
 def write(bundle: Path, manifest: Any, index: Any) -> None:
     raw = json.dumps(index).encode()
-    (bundle / "golden" / "index.json").write_bytes(raw)
+    for path in copies_of_index(bundle):
+        (bundle / path).write_bytes(raw)
     if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict):
-        manifest = {**manifest, "files": {**manifest["files"], "golden/index.json": sha256(raw)}}
+        hashes = dict.fromkeys(copies_of_index(bundle), sha256(raw))
+        manifest = {**manifest, "files": {**manifest["files"], **hashes}}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.fixture
 def documents(bundle: Path) -> Iterator[tuple[Any, Any]]:
     """The manifest and the golden index, which are restored afterwards."""
-    files = [bundle / "manifest.json", bundle / "golden" / "index.json"]
+    files = [bundle / "manifest.json", *(bundle / path for path in copies_of_index(bundle))]
     before = [file.read_bytes() for file in files]
-    yield tuple(map(json.loads, before))
+    yield tuple(map(json.loads, before[:2]))
     for file, data in zip(files, before, strict=True):
         file.write_bytes(data)
 
@@ -79,9 +86,9 @@ def test_a_case_with_another_number_of_tensors(
 @given(st.data())
 def test_mutated_documents(bundle: Path, worker: Worker, data: st.DataObject) -> None:
     """One to three changes of the manifest or the index: problems with a text, or none; inspect gives one error."""
-    files = [bundle / "manifest.json", bundle / "golden" / "index.json"]
+    files = [bundle / "manifest.json", *(bundle / path for path in copies_of_index(bundle))]
     before = [file.read_bytes() for file in files]
-    documents = [json.loads(raw) for raw in before]
+    documents = [json.loads(raw) for raw in before[:2]]
     changed = data.draw(st.integers(0, 1))
     documents[changed] = data.draw(mutated(documents[changed], VALUES))
     try:

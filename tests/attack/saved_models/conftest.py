@@ -8,7 +8,7 @@ from edgepack.child import Worker
 
 
 @pytest.fixture(scope="session")
-def attack_worker() -> Iterator[Worker]:
-    """A child process that keeps TensorFlow loaded."""
-    with Worker() as worker:
+def attack_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A child process that keeps TensorFlow loaded; it may write the models of the tests."""
+    with Worker(writable=[tmp_path_factory.getbasetemp()]) as worker:
         yield worker
