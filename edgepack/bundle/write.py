@@ -336,8 +336,14 @@ def _move(folder: Path, dest: Path, force: bool) -> None:
         return
     aside = Path(tempfile.mkdtemp(prefix=_prefix(dest, "old"), dir=dest.parent))
     dest.rename(aside)
-    _require_unchanged(aside, dest, lambda: aside.rename(dest))
+    # Nothing in between: a process that is killed here leaves no bundle at the destination.
     folder.rename(dest)
+
+    def restore() -> None:
+        dest.rename(folder)
+        aside.rename(dest)
+
+    _require_unchanged(aside, dest, restore)
     # The manifest first: if the process is killed from here on, the remains must not look like a bundle.
     (aside / FILE_NAME).unlink(missing_ok=True)
     shutil.rmtree(aside, ignore_errors=True)
