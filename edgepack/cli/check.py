@@ -1,6 +1,5 @@
 """`edgepack check`."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -61,7 +60,7 @@ def check(
         from edgepack.pipeline.reports.sarif import sarif as sarif_document
 
         findings = sarif_document([entry.report for entry in result.results if entry.report], model.as_posix())
-        write_atomically(sarif, json.dumps(findings, indent=2) + "\n")
+        write_atomically(sarif, output.json_text(findings) + "\n")
     if json_:
         output.document("check", [entry.to_json() for entry in result.results], result.error)
     else:

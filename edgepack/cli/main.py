@@ -1,6 +1,5 @@
 """The entry point: registers the commands and maps every failure to its documented exit code."""
 
-import json
 import os
 import shutil
 import sys
@@ -144,7 +143,7 @@ def _warn(message: Warning | str, *_: object) -> None:
 def _fail(error: EdgepackError, as_json: bool, command: str) -> int:
     if as_json:
         document = {"schema": 1, "command": command, "ok": False, "error": error.to_json(), "results": []}
-        output.out(json.dumps(document, indent=2))
+        output.out(output.json_text(document))
     else:
         output.error(error)
     return error.exit_code

@@ -68,7 +68,7 @@ def wrap(text: str, indent: str = "  ") -> str:
 def document(command: str, results: Sequence[Any], problem: EdgepackError | None = None, **more: Any) -> None:
     """Print the JSON document of a command on stdout."""
     out(
-        json.dumps(
+        json_text(
             {
                 "schema": 1,
                 "command": command,
@@ -76,10 +76,19 @@ def document(command: str, results: Sequence[Any], problem: EdgepackError | None
                 "error": None if problem is None else problem.to_json(),
                 "results": list(results),
                 **more,
-            },
-            indent=2,
+            }
         )
     )
+
+
+def json_text(document: Any) -> str:
+    """Return a document as JSON; infinities and NaN, which JSON does not have, become null."""
+    try:
+        return json.dumps(document, indent=2, allow_nan=False)
+    except ValueError:
+        from edgepack.bundle.manifest import plain
+
+        return json.dumps(plain(document), indent=2, allow_nan=False)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

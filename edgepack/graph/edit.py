@@ -184,7 +184,7 @@ def restore_interface(tflite: bytes, original: Model) -> bytes:
     the description become the original's. Signatures of other subgraphs are left as they are.
 
     Raises:
-        ModelFileError: The file has another number of inputs or outputs.
+        ModelFileError: The file has another number of inputs or outputs, or a signature names another tensor.
     """
     model = unpack(tflite)
     graph = model.subgraphs[0]
@@ -237,6 +237,14 @@ def _signature(key: str, inputs: Mapping[str, int], outputs: Mapping[str, int], 
     signature = schema().SignatureDefT()
     signature.signatureKey = key.encode()
     signature.subgraphIndex = 0
+    for kind, named in (("input", inputs), ("output", outputs)):
+        for name, index in named.items():
+            if index not in moved:
+                raise ModelFileError(
+                    f"signature '{key}' names tensor {index} as its {kind} '{name}': expected an input or output of "
+                    "the main graph",
+                    hint="export the model again with the signature of its inputs and outputs",
+                )
     signature.inputs = [_tensor_map(name, moved[index]) for name, index in inputs.items()]
     signature.outputs = [_tensor_map(name, moved[index]) for name, index in outputs.items()]
     return signature

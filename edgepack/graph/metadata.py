@@ -174,17 +174,28 @@ def associated_files(tflite: bytes) -> dict[str, bytes]:
         raise ModelFileError("the archive behind the model cannot be read") from error
 
 
+def normalization_fault(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return what is wrong with a normalization of pixels, (pixel - mean) / std; empty when it can be used.
+
+    It is judged in float32, the type of the metadata and of the loaders. A negative std inverts an image.
+    """
+    if len(mean) != len(std):
+        return f"expected as many std as mean, got {list(mean)} and {list(std)}"
+    with np.errstate(all="ignore"):
+        means, stds = (np.asarray(values, np.float64).astype(np.float32) for values in (mean, std))
+        pixels = np.array([[0.0], [255.0]], np.float32)
+        usable = bool(np.isfinite([means, stds]).all() and np.isfinite((pixels - means) / stds).all())
+    return "" if usable else f"expected finite numbers and no std of 0, got mean {list(mean)} and std {list(std)}"
+
+
 def _check(tensor: TensorMetadata, shape: Sequence[int]) -> None:
     name = tensor.name
     channels = shape[-1] if shape else 1
     for what, values in (("mean", tensor.mean), ("minimum", tensor.minimum), ("maximum", tensor.maximum)):
         if len(values) not in {0, 1, channels}:
             raise ModelFileError(f"metadata of '{name}': expected 1 or {channels} values of {what}, got {len(values)}")
-    if len(tensor.mean) != len(tensor.std) or any(not value > 0 for value in tensor.std):
-        raise ModelFileError(
-            f"metadata of '{name}': expected as many std as mean, all above 0, got {list(tensor.mean)} and "
-            f"{list(tensor.std)}"
-        )
+    if fault := normalization_fault(tensor.mean, tensor.std):
+        raise ModelFileError(f"metadata of '{name}': {fault}")
     if tensor.color and tensor.color not in _COLORS:
         raise ModelFileError(f"metadata of '{name}': expected {' or '.join(_COLORS)}, got '{tensor.color}'")
     if tensor.labels and len(tensor.labels) != channels:

@@ -24,6 +24,11 @@ _SPARSEST = 1024
 #: of a detector are [0, 4], and a file of 16 MB is not a false size.
 _MOST_EMPTY = 1 << 24
 
+#: Largest scale: the runtime's kernels compute with float32.
+_LARGEST_SCALE = float(np.finfo(np.float32).max)
+#: Values of the types whose kernels take the zero point for one of the tensor's values; float tensors may keep others.
+_ZERO_POINTS = {name: np.iinfo(NUMPY_DTYPES[name]) for name in ("INT8", "UINT8", "INT16", "INT32")}
+
 #: Fields of builtin options with an enum value, with the enum's class in the schema.
 ENUM_FIELDS = {
     "fused_activation_function": "ActivationFunctionType",
@@ -236,13 +241,13 @@ class _Reader:
             dtype=kind,
             buffer=buffer,
             raw=raw,
-            quantization=self._quantization(tensor.Quantization()),
+            quantization=self._quantization(tensor.Quantization(), index, kind),
             is_variable=bool(tensor.IsVariable()),
             has_sparsity=sparse,
             has_rank=bool(tensor.HasRank()) or bool(shape),
         )
 
-    def _quantization(self, parameters: Any) -> Quantization | None:
+    def _quantization(self, parameters: Any, index: int, kind: str) -> Quantization | None:
         if parameters is None:
             return None
         blockwise = parameters.DetailsType() == schema().QuantizationDetails.BlockwiseQuantization
@@ -255,6 +260,18 @@ class _Reader:
             zero_point = np.zeros(scale.size, np.int64)
         else:
             zero_point = parameters.ZeroPointAsNumpy()
+        # A negated comparison is also true of NaN; float32's largest number excludes infinity.
+        if not (scale.min() >= 0 and scale.max() <= _LARGEST_SCALE):
+            wrong = scale[~((scale >= 0) & (scale <= _LARGEST_SCALE))][0]
+            raise ModelFileError(f"tensor {index} has the scale {wrong}: expected a finite number of 0 or more")
+        if kind in _ZERO_POINTS and not (
+            zero_point.min() >= _ZERO_POINTS[kind].min and zero_point.max() <= _ZERO_POINTS[kind].max
+        ):
+            limits = _ZERO_POINTS[kind]
+            wrong = zero_point[(zero_point < limits.min) | (zero_point > limits.max)][0]
+            raise ModelFileError(
+                f"tensor {index} of {kind} has the zero point {wrong}: expected {limits.min} to {limits.max}"
+            )
         return Quantization(scale, zero_point, int(parameters.QuantizedDimension()), blockwise)
 
     def _op(

@@ -10,13 +10,20 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from edgepack import documents
 from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ModelFileError, UsageError
-from edgepack.files import read_regular
+from edgepack.files import open_regular
 from edgepack.graph import Model, read_model
-from edgepack.graph.metadata import ModelInfo, TensorMetadata, copy_metadata, read_metadata, write_metadata
+from edgepack.graph.metadata import (
+    ModelInfo,
+    TensorMetadata,
+    copy_metadata,
+    normalization_fault,
+    read_metadata,
+    write_metadata,
+)
+from edgepack.profiles.faults import is_number, shown
 from edgepack.runtime.metrics import class_output
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 from edgepack.samples import Preprocess
@@ -26,14 +33,25 @@ _MODEL_KEYS = ("name", "description", "version", "author", "license")
 _INPUT_KEYS = ("tensor", "name", "description", "mean", "std")
 _OUTPUT_KEYS = ("tensor", "name", "description", "labels", "labels_file")
 _COLORS = {1: "grayscale", 3: "rgb"}
+#: Upper limit of a file of labels, as for other documents; ImageNet's 21,841 names have 0.5 MB.
+_LARGEST_LABELS = documents.LARGEST
 
 
 def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
-    """Return a file's metadata, and a note where it cannot be read."""
+    """Return a file's metadata, and a note for each part of it that cannot be used."""
     try:
-        return read_metadata(tflite), ()
+        info = read_metadata(tflite)
     except ModelFileError as error:
         return None, (f"{error.message}; it is ignored",)
+    if info is None:
+        return None, ()
+    notes = []
+    inputs = list(info.inputs)
+    for position, entry in enumerate(inputs):
+        if fault := normalization_fault(entry.mean, entry.std):
+            inputs[position] = replace(entry, mean=(), std=())
+            notes.append(f"the file's metadata of input {position} '{entry.name}': {fault}; it is ignored")
+    return replace(info, inputs=tuple(inputs)), tuple(notes)
 
 
 def preprocess_for(tflite: bytes, text: str) -> Preprocess | None:
@@ -162,77 +180,101 @@ def read_model_toml(path: Path, model: Model) -> ModelInfo:
     )
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path, option: str = "--labels") -> tuple[str, ...]:
     """Return the class names of a file with one name per line; blank lines at the end are ignored.
 
+    Args:
+        path: The file.
+        option: Option or key that names the file, for messages.
+
     Raises:
-        UsageError: The file cannot be read, is empty or is not text.
+        UsageError: The file cannot be read, is empty, too large or not text.
     """
     try:
-        lines = read_regular(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--labels: cannot read '{path}' as UTF-8 text: {error}") from error
+        # Opened first: only what is open is known to be a regular file of this size.
+        with open_regular(path) as stream:
+            raw = stream.read(_LARGEST_LABELS + 1)
+        if len(raw) > _LARGEST_LABELS:
+            raise UsageError(f"{option}: '{path}' has more than {_LARGEST_LABELS:,} bytes: expected one name per line")
+        lines = raw.decode("utf-8-sig").splitlines()
+    # A ValueError that is no UnicodeDecodeError comes from a path with a NUL.
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option}: cannot read {str(path)!r} as UTF-8 text: {error}") from error
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
-        raise UsageError(f"--labels: '{path}' is empty", hint="write one class name per line")
+        raise UsageError(f"{option}: '{path}' is empty", hint="write one class name per line")
     return tuple(line.strip() for line in lines)
 
 
 def _tensors(document: Mapping[str, Any], side: str, names: Sequence[str], path: Path) -> tuple[TensorMetadata, ...]:
     entries = document.get(side, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise _fault(path, f"expected [[{side}]] tables")
+        raise _fault(path, f"{side}: expected [[{side}]] tables, got {shown(entries)}")
     if len(entries) > len(names):
         raise _fault(path, f"there are {len(entries)} [[{side}]], but the model has {len(names)}")
     tensors = [TensorMetadata()] * len(names)
+    described: set[int] = set()
     for position, entry in enumerate(entries):
-        tensor = _text(entry, "tensor", path) or names[position]
+        place = f"[[{side}]][{position}]"
+        tensor = _text(entry, "tensor", path, place) or names[position]
         if tensor not in names:
-            raise _fault(path, f"[[{side}]] names the tensor '{tensor}': expected {', '.join(names)}")
-        tensors[names.index(tensor)] = _input(entry, path) if side == "inputs" else _output(entry, path)
+            raise _fault(path, f"{place}.tensor: expected one of {', '.join(names)}, got {shown(tensor)}")
+        index = names.index(tensor)
+        if index in described:
+            raise _fault(path, f"{place}: '{tensor}' is described by an earlier table as well")
+        described.add(index)
+        tensors[index] = _input(entry, path, place) if side == "inputs" else _output(entry, path, place)
     return tuple(tensors)
 
 
-def _input(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
-    _only(entry, _INPUT_KEYS, path)
-    mean, std = _numbers(entry, "mean", path), _numbers(entry, "std", path)
-    if len(mean) != len(std) or not all(std):
-        raise _fault(path, f"expected one std per mean, none of them 0, got {list(mean)} and {list(std)}")
-    return TensorMetadata(_text(entry, "name", path), _text(entry, "description", path), mean, std)
+def _input(entry: Mapping[str, Any], path: Path, place: str) -> TensorMetadata:
+    _only(entry, _INPUT_KEYS, path, place)
+    mean, std = _numbers(entry, "mean", path, place), _numbers(entry, "std", path, place)
+    if fault := normalization_fault(mean, std):
+        raise _fault(path, f"{place}: {fault}")
+    return TensorMetadata(_text(entry, "name", path, place), _text(entry, "description", path, place), mean, std)
 
 
-def _output(entry: Mapping[str, Any], path: Path) -> TensorMetadata:
-    _only(entry, _OUTPUT_KEYS, path)
+def _output(entry: Mapping[str, Any], path: Path, place: str) -> TensorMetadata:
+    _only(entry, _OUTPUT_KEYS, path, place)
     labels = entry.get("labels", [])
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise _fault(path, "labels: expected a list of strings")
-    file = _text(entry, "labels_file", path)
+        raise _fault(path, f"{place}.labels: expected a list of strings, got {shown(labels)}")
+    file = _text(entry, "labels_file", path, place)
     if file and labels:
-        raise _fault(path, "give labels or labels_file, not both")
-    names = read_labels(path.parent / file) if file else tuple(labels)
-    return TensorMetadata(_text(entry, "name", path), _text(entry, "description", path), labels=names)
+        raise _fault(path, f"{place}: give labels or labels_file, not both")
+    names = read_labels(path.parent / file, f"--metadata: '{path.name}': {place}.labels_file") if file else labels
+    return TensorMetadata(
+        _text(entry, "name", path, place), _text(entry, "description", path, place), labels=tuple(names)
+    )
 
 
-def _only(table: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
+def _only(table: Mapping[str, Any], keys: Sequence[str], path: Path, place: str = "") -> None:
     for key in table:
         if key not in keys:
-            raise _fault(path, f"unknown key '{key}': expected {', '.join(keys)}")
+            raise _fault(path, f"{_key(place, key)}: unknown key, expected {', '.join(keys)}")
 
 
-def _text(table: Mapping[str, Any], key: str, path: Path) -> str:
+def _text(table: Mapping[str, Any], key: str, path: Path, place: str = "") -> str:
     value = table.get(key, "")
     if not isinstance(value, str):
-        raise _fault(path, f"{key}: expected a string, got {value!r}")
+        raise _fault(path, f"{_key(place, key)}: expected a string, got {shown(value)}")
     return value
 
 
-def _numbers(table: Mapping[str, Any], key: str, path: Path) -> tuple[float, ...]:
+def _numbers(table: Mapping[str, Any], key: str, path: Path, place: str) -> tuple[float, ...]:
     value = table.get(key, [])
     numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(n, bool) or not isinstance(n, int | float) or not np.isfinite(n) for n in numbers):
-        raise _fault(path, f"{key}: expected a number or a list of numbers, got {value!r}")
+    if not all(map(is_number, numbers)):
+        raise _fault(path, f"{_key(place, key)}: expected a number or a list of numbers, got {shown(value)}")
     return tuple(float(number) for number in numbers)
+
+
+def _key(place: str, key: str) -> str:
+    # A key of TOML may be any text.
+    name = key if key.isidentifier() and len(key) < 80 else shown(key)
+    return f"{place}.{name}" if place else name
 
 
 def _fault(path: Path, what: str) -> UsageError:

@@ -1,10 +1,10 @@
 """`train`: a Keras model trained for its target, written as OUT.tflite with a JSON report."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgepack.bundle.manifest import to_json_bytes
 from edgepack.choices import IoType, Recipe, parse_choice
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.digests import sha256
@@ -168,5 +168,5 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
         trained, request.recipe, quality, len(reference), gzip_size(reference), tflite, report
     )  # fmt: skip
     write_atomically(tflite, trained.tflite)
-    write_atomically(report, json.dumps(result.document(), indent=2, sort_keys=True).encode() + b"\n")
+    write_atomically(report, to_json_bytes(result.document()))
     return result

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from edgepack.errors import SamplesError
 from edgepack.files import open_regular
+from edgepack.graph.metadata import normalization_fault
 from edgepack.samples.storage import StoredArray
 from edgepack.text import first_line
 
@@ -46,17 +47,17 @@ class Preprocess:
         """Parse `MEAN,STD`, or three means followed by three standard deviations.
 
         Raises:
-            SamplesError: Not two or six finite numbers, or a standard deviation of zero.
+            SamplesError: Not two or six finite numbers, or a standard deviation of zero in float32.
         """
         try:
             numbers = tuple(float(part) for part in text.split(","))
             half = len(numbers) // 2
-            if len(numbers) not in {2, 6} or 0 in numbers[half:] or not np.isfinite(numbers).all():
+            if len(numbers) not in {2, 6} or normalization_fault(numbers[:half], numbers[half:]):
                 raise ValueError
         except ValueError:
             raise SamplesError(
-                f"--preprocess: expected MEAN,STD such as 127.5,127.5, or three of each, got '{text}'",
-                hint="an input value is (pixel - MEAN) / STD with pixels in 0..255",
+                f"--preprocess: expected MEAN,STD such as 127.5,127.5, or three of each, got '{text[:80]}'",
+                hint="an input value is (pixel - MEAN) / STD with pixels in 0..255; STD is not 0, both are finite",
             ) from None
         return cls(numbers[:half], numbers[half:])
 

@@ -168,8 +168,8 @@ print(json.dumps({"metadata": json.loads(shown.get_metadata_json()), "files": fi
     [
         (ModelInfo(inputs=(TensorMetadata(), TensorMetadata())), "expected at most 1 inputs, got 2"),
         (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,)),)), "expected as many std as mean"),
-        (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,), std=(0.0,)),)), "all above 0"),
-        (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,), std=(float("nan"),)),)), "all above 0"),
+        (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,), std=(0.0,)),)), "no std of 0"),
+        (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,), std=(float("nan"),)),)), "finite numbers"),
         (ModelInfo(inputs=(TensorMetadata("x", mean=(0.0,) * 3, std=(1.0,) * 3),)), "values of mean, got 3"),
         (ModelInfo(inputs=(TensorMetadata("x", color="cmyk"),)), "expected rgb or grayscale, got 'cmyk'"),
         (ModelInfo(outputs=(TensorMetadata("y", labels=("one",)),)), "expected 10 labels, got 1"),
