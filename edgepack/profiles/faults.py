@@ -1,9 +1,13 @@
 """Collects the faults of a profile, so that its author sees all of them at once."""
 
 import difflib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+#: Largest integer of an int32, the type of versions, dimensions and positions in the TFLite schema.
+LARGEST_INTEGER = (1 << 31) - 1
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -26,6 +30,18 @@ def is_integer(value: Any) -> bool:
 def is_number(value: Any) -> bool:
     """Return whether a TOML value is an integer or a float."""
     return isinstance(value, float) or is_integer(value)
+
+
+def integer_fault(value: Any, lowest: int, highest: int = LARGEST_INTEGER) -> str:
+    """Return what is expected in place of a value that is no integer of a range, empty for one that is."""
+    if not is_integer(value) or value < lowest:
+        return f"an integer from {lowest}"
+    return f"an integer up to {highest}" if value > highest else ""
+
+
+def is_finite(value: Any) -> bool:
+    """Return whether a TOML value is a number other than `inf`."""
+    return is_number(value) and math.isfinite(value)
 
 
 @dataclass

@@ -4,6 +4,7 @@ Reading is strict: unknown keys are faults. One error reports all faults.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ _GRANULARITIES = ("per-channel", "per-tensor")
 
 #: The largest growth measured is below 2 (`coral-layout`); a larger factor is a mistake.
 _LARGEST_GROWTH = 1000
+
+#: The largest padding and overhead known are 64 channels and 12 bytes (`coral-layout`); larger than this is a mistake.
+_LARGEST_PADDING = 1 << 16
+
+#: Most bytes of on-chip memory, 1 TiB; the largest known has 8 MiB.
+_LARGEST_MEMORY = 1 << 40
 
 
 def load_profile(path: Path | str) -> TargetProfile:
@@ -88,11 +95,11 @@ class _Loader:
         data, raw = parse_toml(self.path)
         self._add_to_hash(self.path.name, raw)
         top = TomlTable(data, "", self.faults)
-        if top.integer("schema") not in (SCHEMA, None):
+        if top.integer("schema") != SCHEMA and top.has("schema"):
             self.faults.expected("schema", str(SCHEMA), data["schema"])
         target_id = top.identifier("id")
         title = top.text("title")
-        summary = top.text("summary", "")
+        summary = top.text("summary", "", blank=True)
         sources = tuple(self._source(table) for table in top.tables("sources"))
         if not sources:
             self.faults.add("[[sources]]", "a profile needs at least one source for its facts")
@@ -190,7 +197,10 @@ class _Loader:
 
     def _source(self, table: TomlTable) -> Source:
         source = Source(
-            table.identifier("id"), table.text("url", ""), table.text("fact"), table.choice("level", _SOURCE_LEVELS)
+            table.identifier("id"),
+            table.text("url", "", blank=True).strip(),
+            table.text("fact"),
+            table.choice("level", _SOURCE_LEVELS),
         )
         if source.level != "recalled" and not source.url and table.has("level"):
             self.faults.add(f"{table.path}.url", f"a source of level '{source.level}' needs its address")
@@ -206,7 +216,7 @@ class _Loader:
                     io=entry.choice("io", _IO_TYPES, "FLOAT32"),
                     fully_connected=entry.choice("fully_connected", _GRANULARITIES, "per-channel"),
                     weights=entry.choice("weights", _GRANULARITIES, "per-channel"),
-                    why=entry.text("why", ""),
+                    why=entry.text("why", "", blank=True),
                     chip=self._chip(entry.table("chip", optional=True)),
                     mixed=self._mixed(entry),
                     mixed_chip=self._chip(entry.table("mixed_chip", optional=True)),
@@ -243,7 +253,7 @@ class _Loader:
             strategy=table.choice("strategy", _STRATEGIES, default.strategy),
             max_partitions=table.integer("max_partitions", default.max_partitions, lowest=0),
             min_ops=table.integer("min_ops", default.min_ops, lowest=1),
-            cut=table.text("cut", default.cut),
+            cut=table.text("cut", default.cut, blank=True),
         )
         table.reject_unknown_keys()
         return rule
@@ -280,6 +290,8 @@ class _Loader:
         if not table.present:
             return None
         schemes = table.strings("schemes", ("int8", "int8-qat"))
+        if not schemes:
+            self.faults.expected(f"{table.path}.schemes", f"at least one of {', '.join(SCHEMES)}", [])
         for i, scheme in enumerate(schemes):
             if scheme not in SCHEMES:
                 self.faults.choice(f"{table.path}.schemes[{i}]", SCHEMES, scheme)
@@ -295,10 +307,11 @@ class _Loader:
     def _memory(self, table: TomlTable) -> MemoryRule | None:
         if not table.present:
             return None
-        on_chip = table.integer("on_chip_bytes", lowest=1)
+        on_chip = table.integer("on_chip_bytes", lowest=1, highest=_LARGEST_MEMORY)
         growth = table.numbers("growth", 2, (1.0, 1.0))
         layout = self._layout(table.table("layout", optional=True))
-        rule = MemoryRule(on_chip, table.integer("parameter_bytes", on_chip, lowest=1), (growth[0], growth[1]), layout)
+        free = table.integer("parameter_bytes", on_chip, lowest=1, highest=_LARGEST_MEMORY)
+        rule = MemoryRule(on_chip, free, (growth[0], growth[1]), layout)
         table.reject_unknown_keys()
         if not 0 < growth[0] <= growth[1] <= _LARGEST_GROWTH:
             self.faults.expected(
@@ -314,10 +327,10 @@ class _Loader:
         if not table.present:
             return None
         layout = MemoryLayout(
-            rows=table.integer("rows", 1, lowest=1),
-            columns=table.integer("columns", 1, lowest=1),
-            channels=table.integer("channels", 1, lowest=1),
-            row_overhead=table.integer("row_overhead", 0, lowest=0),
+            rows=table.integer("rows", 1, lowest=1, highest=_LARGEST_PADDING),
+            columns=table.integer("columns", 1, lowest=1, highest=_LARGEST_PADDING),
+            channels=table.integer("channels", 1, lowest=1, highest=_LARGEST_PADDING),
+            row_overhead=table.integer("row_overhead", 0, lowest=0, highest=_LARGEST_PADDING),
         )
         table.reject_unknown_keys()
         return layout
@@ -336,6 +349,9 @@ class _Loader:
         socs: dict[str, dict[str, Any]] = {}
         for soc in table.names():
             entry = table.table(soc)
+            # The name becomes part of the names of compiled files.
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", soc):
+                self.faults.expected(entry.path, "a SoC's name of letters, digits, '-', '_' and '.'", soc)
             facts: dict[str, Any] = {"arch": entry.text("arch")}
             if entry.has("float16"):
                 facts["float16"] = entry.boolean("float16")

@@ -7,7 +7,7 @@ from typing import Any
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.model import FileRule, OpRule, OpTable
 from edgepack.profiles.toml_table import TomlTable
-from edgepack.profiles.vocabulary import CONSTRAINTS, validate_constraints
+from edgepack.profiles.vocabulary import CONSTRAINTS, OP_NAME, is_op_name, validate_constraints
 
 
 def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: Faults) -> OpTable:
@@ -35,8 +35,8 @@ def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: F
         if not ops:
             faults.add(f"{row.path}.ops", "expected at least one op name")
         for op in ops:
-            if not re.fullmatch(r"[A-Z][A-Z0-9_]*|CUSTOM:.+", op):
-                faults.expected(f"{row.path}.ops", "a TFLite builtin name or CUSTOM:name", op)
+            if not is_op_name(op):
+                faults.expected(f"{row.path}.ops", OP_NAME, op)
             if op in rules:
                 faults.add(f"{row.path}.ops", f"{op} is in an earlier row as well")
             own: dict[str, Any] = dict(constraints)
@@ -95,7 +95,8 @@ def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> 
         static_shapes=table.boolean("static_shapes", False),
         max_runtime_version=table.text("max_runtime_version", ""),
     )
-    if rule.max_runtime_version and not re.fullmatch(r"\d+(\.\d+)*", rule.max_runtime_version):
+    version = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", rule.max_runtime_version)
+    if rule.max_runtime_version and version is None:
         faults.expected(f"{table.path}.max_runtime_version", "a version such as '2.6'", rule.max_runtime_version)
     table.reject_unknown_keys()
     return rule

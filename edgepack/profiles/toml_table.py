@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edgepack.profiles.faults import Faults, did_you_mean, is_integer, is_number
+from edgepack.profiles.faults import LARGEST_INTEGER, Faults, did_you_mean, integer_fault, is_finite, is_number
 
 
 class _Required:
@@ -66,10 +66,10 @@ class TomlTable:
         self._known.update(self._data)
         return sorted(self._data)
 
-    def text(self, key: str, default: str | _Required = REQUIRED) -> str:
-        """Return a string; a required one must not be empty."""
+    def text(self, key: str, default: str | _Required = REQUIRED, *, blank: bool = False) -> str:
+        """Return a string, which must not be empty unless it may be `blank`."""
         value = str(self._value(key, default, str, "a string", ""))
-        if not value.strip() and default is REQUIRED and self.has(key) and isinstance(self._data[key], str):
+        if not value.strip() and not blank and self.has(key) and isinstance(self._data[key], str):
             self._faults.expected(self._key(key), "a string that is not empty", value)
         return value
 
@@ -87,12 +87,14 @@ class TomlTable:
             self._faults.choice(self._key(key), choices, self._data[key])
         return value
 
-    def integer(self, key: str, default: int | _Required = REQUIRED, *, lowest: int | None = None) -> int:
-        """Return an integer, at least `lowest`."""
-        what = "an integer" if lowest is None else f"an integer from {lowest}"
-        value = int(self._value(key, default, int, what, 1))
-        if lowest is not None and value < lowest:
+    def integer(
+        self, key: str, default: int | _Required = REQUIRED, *, lowest: int = 0, highest: int = LARGEST_INTEGER
+    ) -> int:
+        """Return an integer from `lowest` to `highest`."""
+        value = int(self._value(key, default, int, f"an integer from {lowest}", lowest))
+        if what := integer_fault(value, lowest, highest):
             self._faults.expected(self._key(key), what, value)
+            return lowest
         return value
 
     def boolean(self, key: str, default: bool | _Required = REQUIRED) -> bool:
@@ -119,8 +121,8 @@ class TomlTable:
         """Return a table of names and integers from 1."""
         table = self._value(key, {}, dict, "a table", {})
         for name, value in table.items():
-            if not is_integer(value) or value < 1:
-                self._faults.expected(f"{self._table_key(key)}.{name}", "an integer from 1", value)
+            if what := integer_fault(value, 1):
+                self._faults.expected(f"{self._table_key(key)}.{name}", what, value)
         return {name: value for name, value in sorted(table.items()) if isinstance(value, int)}
 
     def texts_by_name(self, key: str) -> dict[str, str]:
@@ -140,8 +142,8 @@ class TomlTable:
         table = self.unchecked(key)
         for name, value in table.items():
             for item in value if isinstance(value, list) else [value]:
-                if not isinstance(item, str | bool) and not is_number(item):
-                    what = "a string, a number, true or false, or a list of these"
+                if not isinstance(item, str | bool) and not is_finite(item):
+                    what = "a string, a finite number, true or false, or a list of these"
                     self._faults.expected(f"{self._table_key(key)}.{name}", what, value)
                     break
         return table

@@ -4,12 +4,21 @@
 the two). It lets a third-party target consist of data only.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgepack.profiles.faults import Faults, did_you_mean, is_integer, is_number
+from edgepack.profiles.faults import (
+    LARGEST_INTEGER,
+    Faults,
+    did_you_mean,
+    integer_fault,
+    is_finite,
+    is_integer,
+    is_number,
+)
 
 #: Called with (argument, key path, faults); adds a fault for everything that is wrong in the argument.
 Validator = Callable[[Any, str, Faults], None]
@@ -91,6 +100,18 @@ QUANTITIES: Mapping[str, str] = {
 }
 
 
+#: Quantities that can be negative; the others are sizes and counts.
+_SIGNED = frozenset({"alpha", "beta", "slice_stride_c", "slice_stride_min"})
+
+#: More dimensions than any TFLite kernel supports, as in `edgepack.graph.read`.
+_MOST_DIMENSIONS = 32
+
+#: Inputs that positions can name, far above the inputs of any op whose positions differ in meaning.
+_MOST_INPUTS = 1 << 10
+
+OP_NAME = "a TFLite builtin name or CUSTOM:name"
+
+
 @dataclass(frozen=True)
 class Constraint:
     """A constraint of the vocabulary.
@@ -166,23 +187,26 @@ def _flag(value: Any, path: str, faults: Faults) -> None:
         faults.expected(path, "true", value)
 
 
-def _count(value: Any, path: str, faults: Faults) -> None:
-    if not is_integer(value) or value < 0:
-        faults.expected(path, "an integer from 0", value)
+def _integer_from(lowest: int, highest: int = LARGEST_INTEGER) -> Validator:
+    def validate(value: Any, path: str, faults: Faults) -> None:
+        if what := integer_fault(value, lowest, highest):
+            faults.expected(path, what, value)
+
+    return validate
 
 
-def _integer(value: Any, path: str, faults: Faults) -> None:
-    if not is_integer(value):
-        faults.expected(path, "an integer", value)
+def is_op_name(value: Any) -> bool:
+    """Return whether a TOML value is a TFLite builtin name or CUSTOM:name."""
+    return isinstance(value, str) and re.fullmatch(r"[A-Z][A-Z0-9_]*|CUSTOM:\S.*", value) is not None
 
 
 def _op_name(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, str):
-        faults.expected(path, "an op name", value)
+    if not is_op_name(value):
+        faults.expected(path, OP_NAME, value)
 
 
 def _role(value: Any, path: str, faults: Faults) -> None:
-    if not isinstance(value, str) or not (value in ROLES or re.fullmatch(r"input\d+", value)):
+    if not isinstance(value, str) or not (value in ROLES or re.fullmatch(r"input[0-9]{1,9}", value)):
         faults.choice(path, [*sorted(ROLES), "inputN"], value)
 
 
@@ -212,13 +236,15 @@ def _quantity_range(name: str, bounds: Any, path: str, faults: Faults) -> None:
         return
     if not isinstance(bounds, list) or len(bounds) != 2 or not all(map(is_number, bounds)):
         faults.expected(path, "[lowest, highest]", bounds)
-    elif bounds[0] > bounds[1]:
+    elif bounds[0] > bounds[1] or (bounds[0] == bounds[1] and not is_finite(bounds[0])):
         faults.expected(path, "lowest <= highest", bounds)
+    elif name not in _SIGNED and any(bound < 0 and bound != -math.inf for bound in bounds):
+        faults.expected(path, f"bounds of 0 or more, because {name} is never negative", bounds)
 
 
 def _quantity_factor(name: str, factor: Any, path: str, faults: Faults) -> None:
-    if _is_quantity(name, path, faults) and (not is_integer(factor) or factor < 1):
-        faults.expected(path, "an integer from 1", factor)
+    if _is_quantity(name, path, faults) and (what := integer_fault(factor, 1)):
+        faults.expected(path, what, factor)
 
 
 def _quantity_pair(value: Any, path: str, faults: Faults) -> None:
@@ -234,8 +260,8 @@ def _option_values(name: str, allowed: Any, path: str, faults: Faults) -> None:
         faults.expected(path, "a list of allowed values", allowed)
         return
     for i, value in enumerate(allowed):
-        if not isinstance(value, str | bool) and not is_number(value):
-            faults.expected(f"{path}[{i}]", "a string, a number, true or false", value)
+        if not isinstance(value, str | bool) and not is_finite(value):
+            faults.expected(f"{path}[{i}]", "a string, a finite number, true or false", value)
 
 
 def _permutation(value: Any, path: str, faults: Faults) -> None:
@@ -261,7 +287,11 @@ def _branch(value: Any, path: str, faults: Faults) -> None:
 
 _types = _list_of(_one_of(TENSOR_TYPES), "a list of tensor types")
 _ops = _list_of(_op_name, "a list of op names")
-_integers = _list_of(_integer, "a list of integers")
+_count = _integer_from(0)
+_version = _integer_from(1)
+_positions = _list_of(_integer_from(0, _MOST_INPUTS - 1), "a list of input positions")
+_axes = _list_of(_integer_from(-_MOST_DIMENSIONS, _MOST_DIMENSIONS - 1), "a list of axes")
+_versions = _list_of(_version, "a list of op versions")
 _roles = _list_of(_role, "a list of roles")
 _activations = _list_of(_one_of(ACTIVATIONS), "a list of activations")
 _types_by_role = _table_of(_types_of_role, "a table of roles and lists of tensor types")
@@ -281,21 +311,21 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     constraint.id: constraint
     for constraint in (
         Constraint("any-of", "list of tables of constraints", _alternatives),
-        Constraint("axes-within", "list of axes, counted from 0", _integers),
+        Constraint("axes-within", "list of axes; negative ones count from the last", _axes),
         Constraint("broadcast", "`none`, `numpy` or `gpu-legacy`", _one_of(BROADCAST_FORMS)),
-        Constraint("constant-inputs", "list of input positions, counted from 0", _integers),
+        Constraint("constant-inputs", "list of input positions, counted from 0", _positions),
         Constraint("consumers", "list of op names", _ops),
         Constraint("dense-weights", "true", _flag),
         Constraint("dtype-pairs", "list of [input type, output type]", _type_pairs),
         Constraint("dtypes", "role = list of tensor types", _types_by_role, merges=True),
         Constraint("equal-quantities", "list of pairs of quantities", _quantity_pairs),
-        Constraint("exact-version", "list of op versions", _integers),
-        Constraint("forbidden-axes", "list of axes; negative ones count from the last", _integers),
+        Constraint("exact-version", "list of op versions", _versions),
+        Constraint("forbidden-axes", "list of axes; negative ones count from the last", _axes),
         Constraint("fused-activation", "list of activations", _activations),
         Constraint("max-effective-rank", "number of innermost dimensions", _count),
         Constraint("max-rank", "number of dimensions", _count),
-        Constraint("max-version", "op version", _count),
-        Constraint("min-runtime", "runtime version", _count),
+        Constraint("max-version", "op version", _version),
+        Constraint("min-runtime", "runtime version", _version),
         Constraint("multiple-of", "quantity = factor", _factors, merges=True),
         Constraint("one-dimensional", "list of roles", _roles),
         Constraint("options", "option = list of allowed values", _options, merges=True),
@@ -305,7 +335,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         Constraint("producers", "list of op names", _ops),
         Constraint("quantized", "list of roles", _roles),
         Constraint("range", _RANGE, _ranges, merges=True),
-        Constraint("runtime-inputs-only", "list of input positions, counted from 0", _integers),
+        Constraint("runtime-inputs-only", "list of input positions, counted from 0", _positions),
         Constraint("same-dtype", "list of roles", _roles),
         Constraint("same-quantization", "true", _flag),
         Constraint("same-shape", "list of roles", _roles),

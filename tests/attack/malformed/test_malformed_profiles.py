@@ -122,6 +122,60 @@ def test_every_field_with_values_of_every_type(folder: Callable[[dict[str, Any]]
                 assert any(key in message for key in named), (place, value, message)
 
 
+#: Values out of range for each type of TOML; 10**400 is refused as an integer of more than 64 bits.
+OUT_OF_RANGE: dict[type, tuple[Any, ...]] = {
+    int: (-1, -(1 << 63), (1 << 63) - 1, 10**400),
+    float: (-1.0, math.nan, math.inf, -math.inf, 1e308),
+    str: ("", " ", "no such value"),
+    list: ([],),
+    dict: ({},),
+}
+ANY_TEXT = ("", " ", "no such value")
+ANY_INTEGER = (-1, -(1 << 63), (1 << 63) - 1)
+
+#: Values of `OUT_OF_RANGE` that are in range all the same, by a part of their place.
+ALLOWED: dict[str, tuple[Any, ...]] = {
+    # Free text, and text without which there is only less to show.
+    "title": ("no such value",), "fact": ("no such value",), "url": ("no such value",), "refused": ("no such value",),
+    "summary": ANY_TEXT, "why": ANY_TEXT, "cut": ANY_TEXT,
+    # What entry points, folders of templates and the compiler's wrapper decide.
+    "manufacturer": ("no such value",), "arch": ("no such value",),
+    "compiler.options": (*ANY_TEXT, *ANY_INTEGER, [], {}), "bundle.options": (*ANY_TEXT, *ANY_INTEGER, [], {}),
+    # Options and axes may be negative, and a range may have no limit.
+    "options": (*ANY_TEXT, *ANY_INTEGER, -1.0, 1e308), "forbidden-axes": (-1,), "axes-within": (-1,),
+    "range": ((1 << 63) - 1, math.inf, -math.inf, 1e308), "alpha": (-1.0, *ANY_INTEGER),
+    # Tables and lists that may be empty.
+    "defaults": ({},), "layout": ({},), "ops": ({},), "partition": ({},), "max_version": ({},), "min_runtime": ({},),
+    "max_versions": ({},), "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
+}  # fmt: skip
+
+
+def allowed(place: tuple[str | int, ...], value: Any) -> bool:
+    """Return whether a value is in range at a place."""
+    named = f".{'.'.join(str(key) for key in place[1:] if isinstance(key, str))}."
+    return any(f".{key.strip('.')}." in named and value in values for key, values in ALLOWED.items())
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_field_with_values_out_of_range(folder: Callable[[dict[str, Any]], str], target: str) -> None:
+    """Each value is replaced by others of its type that are out of range: the message has the place and what fits."""
+    files = seed(target)
+    tried: set[tuple[Any, ...]] = set()
+    for place in places(files):
+        kind = tuple(0 if isinstance(key, int) else key for key in place)
+        if len(place) < 2 or kind in tried:
+            continue
+        tried.add(kind)
+        for value in OUT_OF_RANGE.get(type(at(files, place)), ()):
+            if allowed(place, value):
+                continue
+            message = folder(replaced(files, place, value))
+            named = [str(key) for key in place[1:] if isinstance(key, str)]
+            assert message, f"{place}: {value!r:.40} passes"
+            assert any(word in message for word in ("expected", "needs", "unknown", "no ")), message
+            assert any(key in message for key in named), (place, value, message)
+
+
 @SETTINGS
 @given(st.data())
 def test_mutated_profiles(folder: Callable[[dict[str, Any]], str], data: st.DataObject) -> None:
