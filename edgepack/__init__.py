@@ -3,8 +3,6 @@
 The functions mirror the commands of the same names and accept their options.
 """
 
-from importlib import import_module
-
 from edgepack._version import __version__
 
 __all__ = ["BuildOptions", "ModelOptions", "TargetOptions", "__version__", "build", "check", "verify"]
@@ -23,5 +21,8 @@ def __getattr__(name: str) -> object:
     # Modules load on first use, which keeps `import edgepack` fast.
     module = _MODULES.get(name)
     if module is not None:
+        # Imported here: it takes as long as Python's own start, and signals are handled only after it.
+        from importlib import import_module
+
         return getattr(import_module(module), name)
     raise AttributeError(f"module 'edgepack' has no attribute '{name}'")

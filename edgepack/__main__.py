@@ -1,14 +1,15 @@
 """Entry of `edgepack` and of `python -m edgepack`."""
 
-from edgepack import import_path
+from edgepack import interrupts
 
-# Before any other import: `python -m edgepack`, or an empty entry in PYTHONPATH, puts the current folder first.
-import_path.clean()
-
-from edgepack import interrupts  # noqa: E402
-
-# Before everything else is imported, which takes longer than a user needs to press Ctrl-C.
+# First of all: everything else that is imported takes longer than a user needs to press Ctrl-C.
 interrupts.exit_at_once()
+
+from edgepack import import_path  # noqa: E402
+
+# Before any import that the current folder could answer: `python -m edgepack`, or an empty entry in PYTHONPATH, puts it
+# first. The imports above are part of this package or built into Python.
+import_path.clean()
 
 
 def main() -> None:

@@ -1,15 +1,26 @@
 """SIGINT, SIGTERM and SIGHUP: one exception, exit code 128 + number, never where files would be left.
 
-Imports only what Python itself has loaded at start, so that the command line can install the handlers first of all.
+Imports only what Python itself has loaded at start, so that the command line can install the handlers first of all:
+after 14 ms of CPU time, 12 of which are the interpreter's own start (measured with wait4). A signal before that ends
+the process as the system does, which shells report with the same codes; SIGINT can also end the interpreter's start
+with exit code 1 and a traceback.
 """
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+try:
+    # Built into CPython. `signal` wraps it in enums, whose import takes 5 ms.
+    import _signal as signal  # type: ignore[import-not-found]
+except ImportError:
+    import signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+SIGNALS: tuple[int, ...] = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,14 +54,17 @@ def exit_code() -> int:
     return 128 + (_received or signal.SIGINT)
 
 
-@contextmanager
-def hold() -> Iterator[None]:
+class hold:
     """Delay signals until the end of a short section, between whose steps something would be left behind."""
-    global _held  # noqa: PLW0603
-    _held += 1
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        global _held  # noqa: PLW0603
+        _held += 1
+
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
+        global _held  # noqa: PLW0603
         _held -= 1
         if not _held and _waiting:
             _release()
@@ -59,16 +73,16 @@ def hold() -> Iterator[None]:
 def _install(handler: object) -> None:
     for number in SIGNALS:
         # What the parent process ignores (`nohup`, background jobs of a script) stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
-def _exit(number: int, frame: FrameType | None) -> None:
+def _exit(number: int, frame: "FrameType | None") -> None:
     os.write(2, b"interrupted\n")
     os._exit(128 + number)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def _raise(number: int, frame: "FrameType | None") -> None:
     global _received, _waiting  # noqa: PLW0603
     if _received:
         return

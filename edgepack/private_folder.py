@@ -1,4 +1,4 @@
-"""A temporary folder for one child process, removed even when its owner was killed."""
+"""A temporary folder for one command or child process, removed even when its owner was killed."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-_PREFIX = "edgepack-child-"
+_PREFIX = "edgepack-run-"
 
 
 class PrivateFolder:
@@ -22,7 +22,9 @@ class PrivateFolder:
         _remove_abandoned(Path(tempfile.gettempdir()))
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # Where the file system has no locks, nobody can lock the folder in order to remove it.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self) -> None:
         """Remove the folder."""

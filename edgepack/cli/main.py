@@ -1,7 +1,6 @@
 """The entry point: registers the commands and maps every failure to its documented exit code."""
 
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -15,6 +14,7 @@ from edgepack import interrupts
 from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
+from edgepack.private_folder import PrivateFolder
 
 #: Commands in the order of `edgepack --help`, groups last; each is a module of this package with a function `register`.
 COMMANDS = ("build", "train", "check", "compare", "verify", "inspect", "doctor", "targets", "cache")
@@ -118,21 +118,22 @@ def _interrupted() -> int:
 def _own_temporary_folder() -> Iterator[None]:
     """Put every temporary file of the command, of its children and tools into one folder, and remove that at the end.
 
-    A child that is killed, or a signal between the creation of a folder and its protection, leaves nothing behind.
+    A child that is killed, or a signal between the creation of a folder and its protection, leaves nothing behind. The
+    folder of a command that was killed is removed by a later command.
     """
-    folder = ""
+    folder: PrivateFolder | None = None
     try:
         with interrupts.hold():
             interrupts.raise_interrupted()
             # Where no folder can be created, whoever needs a temporary file reports it.
             with suppress(OSError):
-                folder = tempfile.mkdtemp(prefix="edgepack-")
-                os.environ["TMPDIR"] = tempfile.tempdir = folder
+                folder = PrivateFolder()
+                os.environ["TMPDIR"] = tempfile.tempdir = str(folder.path)
         yield
     finally:
         with interrupts.hold():
-            if folder:
-                shutil.rmtree(folder, ignore_errors=True)
+            if folder is not None:
+                folder.close()
             interrupts.exit_at_once()
 
 
