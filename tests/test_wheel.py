@@ -61,11 +61,12 @@ def run(clean: Path, cwd: Path, *arguments: str | Path) -> subprocess.CompletedP
 
 
 def test_the_wheel_carries_targets_and_templates(wheel: Path) -> None:
-    """The wheel contains targets/ and templates/ under edgepack/_data, and no tests."""
+    """The wheel contains targets/ and templates/ under edgepack/_data, the lists of harmless names, and no tests."""
     import zipfile
 
     names = zipfile.ZipFile(wheel).namelist()
     assert "edgepack/_data/targets/edgetpu/profile.toml" in names
+    assert {"edgepack/untrusted/keras_objects.toml", "edgepack/untrusted/graph_ops.toml"} <= set(names)
     assert any(name.startswith("edgepack/_data/templates/android/") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "docs/", "examples/"))]
 

@@ -38,7 +38,11 @@ def find_graph_code(saved_model: Any) -> list[str]:
 
 
 def asset_files(meta_graph: Any) -> list[Any]:
-    """Return the AssetFileDefs of a graph; TensorFlow 1 writes them into a collection."""
+    """Return the AssetFileDefs of a graph; TensorFlow 1 writes them into a collection.
+
+    Raises:
+        DecodeError: The collection holds something else.
+    """
     from tensorflow.core.protobuf import meta_graph_pb2
 
     packed = (

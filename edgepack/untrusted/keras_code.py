@@ -32,6 +32,10 @@ _REFERENCES = {"activation", "initializer", "regularizer", "constraint"}
 #: Settings that name a file when they are text; inline vocabularies are lists.
 _FILES = {"vocabulary", "vocabulary_file", "filepath", "file_path", "filename", "ckpt_to_load_from"}
 
+#: Settings that contain or name a Python function, or the module that it is looked up in: those of cell wrappers
+#: (`residual_fn`, `residual_fn_type`, `residual_fn_module`) and of feature columns (`normalizer_fn`).
+_FUNCTIONS = re.compile(r"_fn(_type|_module)?$|function_type$")
+
 _FOREIGN = "is not part of Keras"
 _NO_TENSORS = "is not in the list of functions that compute on tensors only"
 
@@ -152,12 +156,12 @@ def _settings(node: dict[str, Any], layer: str) -> Iterator[Code]:
     """Yield settings that name a function outside Keras, or a file."""
     known = keras_names()
     for key, value in node.items():
+        if _FUNCTIONS.search(key) and value is not None:
+            yield Code(layer, f"{key} '{str(value)[:80]}'", "contains a Python function")
         if not isinstance(value, str):
             continue
         if key.rpartition("_")[2] in _REFERENCES and value not in known.all_functions | known.all_classes:
             yield Code(layer, f"{key} '{value}'", _FOREIGN)
-        elif key.endswith("function_type") and value != "function":
-            yield Code(layer, f"{key} '{value}'", "contains a Python function")
         elif key in _FILES and value:
             yield Code(layer, f"{key} '{value}'", "reads a file")
 

@@ -7,7 +7,13 @@ from functools import cache
 from pathlib import Path
 
 #: Packages of Keras that earlier versions named otherwise.
-_FORMER_AREAS = {"engine": "models", "mixed_precision": "dtype_policies", "policy": "dtype_policies"}
+_FORMER_AREAS = {"feature_column": "layers", "mixed_precision": "dtype_policies", "policy": "dtype_policies"}
+
+#: The package of Keras 2 that had models and the base classes of layers.
+_ENGINE = "engine"
+
+#: Other packages whose classes are known, and their areas.
+_PACKAGES = {"tensorflow_model_optimization": "tfmot"}
 
 
 @dataclass(frozen=True)
@@ -15,7 +21,8 @@ class KerasNames:
     """Names whose code is Keras's or TensorFlow's own and computes on tensors only.
 
     Attributes:
-        classes: Class names by area, the package of Keras below `keras` or `keras.src`.
+        classes: Class names by area, the package of Keras below `keras` or `keras.src`; `tfmot` for the wrappers of
+            TensorFlow Model Optimization, `feature_columns` for the columns of TensorFlow, which have no module.
         functions: Function names by area.
         code: Classes of Keras that contain code or reach for files, with the reason as a predicate.
         registered: Registered names of Keras's own classes, such as `Custom>CustomScaleLayer`.
@@ -51,6 +58,7 @@ def keras_names() -> KerasNames:
     """Return the lists of the installed package."""
     document = tomllib.loads(Path(__file__).with_name("keras_objects.toml").read_text(encoding="utf-8"))
     classes = {area: frozenset(text.split()) for area, text in document["classes"].items()}
+    classes[_ENGINE] = classes["models"] | classes["layers"]
     functions = {area: frozenset(text.split()) for area, text in document["functions"].items()}
     lists = {
         key: frozenset(document[key].split())
@@ -69,9 +77,11 @@ def keras_names() -> KerasNames:
 def area_of(module: str) -> str | None:
     """Return the area of a module of Keras: `layers` for `keras.src.layers.core.dense`, empty for `keras` itself.
 
-    None when the module is not Keras's.
+    TensorFlow Model Optimization is one area, `tfmot`. None for the modules of other packages.
     """
     root, *rest = module.split(".")
+    if root in _PACKAGES:
+        return _PACKAGES[root]
     if module in {"tensorflow.keras", "tensorflow.python.keras"} or module.startswith(
         ("tensorflow.keras.", "tensorflow.python.keras.")
     ):

@@ -101,11 +101,14 @@ def read_saved_model(path: Path) -> SavedModelFile:
     try:
         with _open(file) as stream:
             message.ParseFromString(stream.read())
+        code = find_graph_code(message)
+        # All later readers of the assets' collection find what was parsed here.
+        for graph in message.meta_graphs:
+            asset_files(graph)
     except DecodeError as error:
         raise ModelFileError(f"'{file}' is corrupt: {error}", hint="export the SavedModel again") from error
     if not message.meta_graphs:
         raise ModelFileError(f"'{file}' contains no graph", hint="export the SavedModel again")
-    code = find_graph_code(message)
     graphs = message.meta_graphs
     chosen = next((graph for graph in graphs if set(graph.meta_info_def.tags) == {"serve"}), graphs[0])
     kept = saved_model_pb2.SavedModel(saved_model_schema_version=message.saved_model_schema_version)

@@ -1,7 +1,6 @@
 """Small real models, built in the child process, where TensorFlow is. Each function writes one model."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,13 +277,13 @@ def untrained(path: str) -> None:
 def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
     """Convert while the frozen conversion fails, so that the documented call is used."""
     from edgepack.convert import ConvertOptions, child
-    from edgepack.convert.load_keras import ARCHIVE, load_keras
+    from edgepack.convert.load_keras import load_keras
     from edgepack.convert.load_saved_model import load_saved_model
 
     def fail(_: Any) -> bytes:
         raise RuntimeError("deliberate failure")
 
-    load = load_saved_model if Path(path).is_dir() else partial(load_keras, container=ARCHIVE)
+    load = load_saved_model if Path(path).is_dir() else load_keras
     original, child._convert_frozen = child._convert_frozen, fail
     try:
         return child.convert(load, Path(path), ConvertOptions(), [])

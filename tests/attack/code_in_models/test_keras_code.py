@@ -65,6 +65,15 @@ CODE: dict[str, dict[str, Any]] = {
     "JaxLayer": layer("JaxLayer"),
     "cell wrapper": layer("RNN", {"cell": layer("ResidualWrapper", {"residual_function_type": "lambda"})}),
     "function type": layer("Dense", {"residual_function_type": "lambda", "residual_function": ["4wE="]}),
+    "function of a cell wrapper": layer("ResidualWrapper", {"residual_fn": "relu", "residual_fn_type": "function"}),
+    "module of a cell wrapper": layer("DropoutWrapper", {"dropout_fn_module": "os"}),
+    "function of a feature column": layer(
+        "DenseFeatures", {"columns": [layer("NumericColumn", {"normalizer_fn": "f"})]}
+    ),
+    "file of a feature column": layer("VocabularyFileCategoricalColumn", {"vocabulary_file": "/etc/passwd"}),
+    "checkpoint of a feature column": layer("EmbeddingColumn", {"ckpt_to_load_from": "/tmp/x"}),
+    "look-alike of TFMOT": layer("QuantizeWrapperV2", module="tensorflow_model_optimization_evil.keras"),
+    "TFMOT's module, other class": layer("Evil", module="tensorflow_model_optimization.python.core"),
     "cell": layer("RNN", {"cell": layer("Cell", module="evil.cells", registered_name="Cell")}),
     "TimeDistributed": layer("TimeDistributed", {"layer": call("io.write_file")}),
     "Bidirectional": layer("Bidirectional", {"layer": layer("LSTM"), "backward_layer": layer("Mine", module="evil")}),

@@ -262,3 +262,14 @@ def private_copy(path: str, target: str) -> None:
 
     Path(target).mkdir()
     read_saved_model(Path(path)).write_copy(Path(target))
+
+
+def unreadable_assets(path: str) -> None:
+    """The collection of assets holds a message that is no AssetFileDef; nothing else reads assets."""
+    variable(path)
+
+    def change(message: Any) -> None:
+        collection = message.meta_graphs[0].collection_def["saved_model_assets"]
+        collection.any_list.value.add(value=b"\xff\xff\xff")
+
+    _edit(path, change)

@@ -70,3 +70,10 @@ def test_assets_stay_in_the_model(attack_worker: Worker, tmp_path: Path) -> None
     asset.symlink_to(secret)
     with pytest.raises(ModelFileError, match="link to a file outside the model"):
         convert(model, worker=attack_worker, options=ConvertOptions(), timeout=60)
+
+
+def test_assets_that_cannot_be_read(attack_worker: Worker, tmp_path: Path) -> None:
+    """A collection of assets that cannot be parsed is one error, with exit code and hint."""
+    attack_worker.call("saved_model_attacks:unreadable_assets", str(tmp_path / "model"))
+    with pytest.raises(ModelFileError, match="is corrupt"):
+        convert(tmp_path / "model", worker=attack_worker, options=ConvertOptions(), timeout=60)
