@@ -176,7 +176,7 @@ def _with_file(result: TargetResult, trial: ProducedTrial, context: BuildContext
         postprocessing=quantized.postprocessing,
         report=trial.placement,
         quality=trial.quality,
-        warnings=tuple(dict.fromkeys((*quantized.warnings, *trial.warnings))),
+        warnings=tuple(dict.fromkeys((*context.warnings, *quantized.warnings, *trial.warnings))),
     )
 
 

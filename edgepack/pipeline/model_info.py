@@ -15,7 +15,7 @@ import numpy as np
 from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ModelFileError, UsageError
 from edgepack.files import read_regular
-from edgepack.graph import Model, read_model
+from edgepack.graph import Model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata, copy_metadata, read_metadata, write_metadata
 from edgepack.runtime.metrics import class_output
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
@@ -34,22 +34,6 @@ def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
         return read_metadata(tflite), ()
     except ModelFileError as error:
         return None, (f"{error.message}; it is ignored",)
-
-
-def preprocess_for(tflite: bytes, text: str) -> Preprocess | None:
-    """Return the normalization of pixels: from --preprocess, else from the file's own metadata, None without both.
-
-    Args:
-        tflite: The model as a .tflite.
-        text: `MEAN,STD` or empty.
-
-    Raises:
-        SamplesError: The text is not such a pair.
-    """
-    if text:
-        return Preprocess.parse(text)
-    own, _ = own_metadata(tflite)
-    return None if own is None else pixel_rule(own, model_inputs(read_model(tflite)))
 
 
 def describe_model(
