@@ -34,6 +34,10 @@ AUTO = "auto"
 #: Most samples of a trial: enough to tell a working model from one that guesses, a second for a large model.
 _SAMPLES = 64
 
+#: Share of right answers below which other values are tried: ImageNet models have 0.7 and more. Where nobody said which
+#: normalization is right, they are tried below the higher one. A trial is a dozen runs of the model per sample.
+_DOUBTFUL, _CERTAIN = 0.6, 0.9
+
 #: Probability up to which a result is not put down to chance.
 _SIGNIFICANCE = 0.01
 
@@ -203,7 +207,7 @@ def try_inputs(session: Session, tflite: bytes, samples: SampleSet, *, search: b
         session: Child processes and cache.
         tflite: The float model.
         samples: Labelled samples.
-        search: Try other normalizations in any case: nobody said which one is right.
+        search: Try other normalizations also where the model works halfway: nobody said which one is right.
     """
     found = _classes(tflite, samples)
     if found is None or samples.labels is None:
@@ -218,7 +222,8 @@ def try_inputs(session: Session, tflite: bytes, samples: SampleSet, *, search: b
     labels = np.asarray(chosen.labels)
     chance = max(1 / classes, float(np.bincount(labels).max()) / len(labels))
     guesses = _at_least(sum(hits), len(hits), chance) > _SIGNIFICANCE
-    if not guesses and not search:
+    rate = sum(hits) / len(hits)
+    if not guesses and rate >= (_CERTAIN if search else _DOUBTFUL):
         return InputTrial()
     variants = _variants(tflite, chosen)
     scale = _pixel_scale(chosen)
