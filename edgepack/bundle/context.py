@@ -152,6 +152,7 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         "model_token": hashlib.sha256(spec.host.data).hexdigest()[:32],
         # An NPU runs a file with integer activations quantized, and any other one in half precision.
         "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},
+        "single_precision": spec.single_precision,
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
         "tolerances": tolerances(spec.golden),

@@ -234,6 +234,7 @@ class BundleSpec:
         socs: Chips (`SM8550`) for which an AI pack has a folder.
         classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
         checked: What `placement` holds for.
+        single_precision: True when the loader asks a GPU for single precision, because values exceed half precision.
         signed_with: `key` or `sigstore` for a bundle that is signed when it is written, empty for one that is not.
     """
 
@@ -263,6 +264,7 @@ class BundleSpec:
     classes: bytes | None = None
     checked: CheckedFor = CheckedFor()
     signed_with: str = ""
+    single_precision: bool = False
 
     @property
     def rule(self) -> BundleRule:

@@ -127,10 +127,11 @@ EVALUATION = option(
 PREPROCESS = option(
     panels.DATA,
     "--preprocess",
-    "MEAN,STD",
-    "Normalization of pixels: input = (pixel - MEAN) / STD.",
+    "MEAN,STD|auto",
+    "Normalization of pixels: input = (pixel - MEAN) / STD; auto takes the usual one with which labelled images are "
+    "recognized best.",
     default="",
-    show_default="the model's metadata, else 0,255",
+    show_default="the model's metadata or first ops, else 0,255",
 )
 SCHEME = choice(panels.ACCURACY, "--scheme", SchemeChoice, "SCHEME", "Quantization scheme.", default=SchemeChoice.AUTO)
 VARIANT = option(

@@ -230,9 +230,9 @@ def _print(result: "BuildResult") -> None:
             output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
     for note in result.notes:
         output.warn(note)
-    for entry in result.results:
-        for warning in entry.warnings:
-            output.warn(f"{entry.target}: {warning}")
+    for warning in dict.fromkeys(warning for entry in result.results for warning in entry.warnings):
+        targets = ", ".join(entry.target for entry in result.results if warning in entry.warnings)
+        output.warn(f"{targets}: {warning}")
     for entry in result.results:
         if entry.error is not None:
             output.err(f"{entry.target}:")

@@ -15,6 +15,7 @@ import numpy as np
 from edgepack.child import Job
 from edgepack.convert.compare import (
     TOLERANCE,
+    WIDE_MAGNITUDES,
     Array,
     largest_difference,
     missing_weights,
@@ -23,6 +24,7 @@ from edgepack.convert.compare import (
 )
 from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.interface import write_interface
+from edgepack.convert.leading import Arithmetic, read_arithmetic
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
 from edgepack.convert.original import Original
@@ -56,7 +58,7 @@ def convert(
     path: Path,
     options: ConvertOptions,
     samples: Sequence[Mapping[str, Array]],
-) -> tuple[bytes, float, list[str]]:
+) -> tuple[bytes, float, list[str], dict[str, Arithmetic]]:
     """Convert one model.
 
     Args:
@@ -66,7 +68,8 @@ def convert(
         samples: A few of the user's samples for the comparison, by input name, with batch 1.
 
     Returns:
-        The .tflite, the largest relative difference to the original's outputs, notes for the user.
+        The .tflite, the largest relative difference to the original's outputs, notes for the user, and what the
+        original does to the values of its inputs first.
 
     Raises:
         ModelFileError: The file is broken.
@@ -76,7 +79,18 @@ def convert(
     # Refusals that need no TensorFlow come from here, seconds before it is imported.
     original = load(path, options)
     traced = _trace(original, options)
+    return *_convert_checked(traced, path, samples), read_arithmetic(traced.function, traced.inputs)
+
+
+def _convert_checked(
+    traced: _Traced, path: Path, samples: Sequence[Mapping[str, Array]]
+) -> tuple[bytes, float, list[str]]:
+    """Convert in the way whose result has the original's outputs and weights."""
     probes = probe_inputs(traced.shapes, traced.dtypes) + _matching_samples(samples, traced)
+    if not outputs_vary(traced.run, probes):
+        # To a model that scales pixels or 16-bit sound itself, values around 1 are all the same.
+        for magnitude in WIDE_MAGNITUDES:
+            probes += probe_inputs(traced.shapes, traced.dtypes, magnitude)
     frozen, problem = _attempt(traced, probes, _convert_frozen)
     notes = _notes(traced, probes)
     if frozen is not None and not problem:

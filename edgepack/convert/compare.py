@@ -13,19 +13,24 @@ Array = npt.NDArray[Any]
 #: Largest difference of an output, relative to its largest absolute value, that is accepted as equal.
 TOLERANCE = 1e-4
 
+#: Largest values of pixels and of 16-bit sound, for models that scale these themselves.
+WIDE_MAGNITUDES = (255.0, 32768.0)
+
 #: Fraction of the original's weights that the file must contain. Below 1 because the converter fuses batch
 #: normalization and folds constants; a file that lost its variables contains almost none.
 _WEIGHTS_SHARE = 0.5
 
 
-def probe_inputs(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> list[list[Array]]:
+def probe_inputs(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str], magnitude: float = 1.0) -> list[list[Array]]:
     """Return deterministic pseudo-random inputs for the comparison.
 
-    Floats are uniform in [0, 1), like images, and in [-1, 1); integers are 0 or 1, valid indices of any table.
+    Floats are uniform in [0, magnitude), like images, and in [-magnitude, magnitude); integers are 0 or 1, valid
+    indices of any table.
 
     Args:
         shapes: Static shape of each input.
         dtypes: NumPy name of each input's type.
+        magnitude: Largest value of floats.
 
     Returns:
         Two sets of inputs, one array per input each.
@@ -36,7 +41,7 @@ def probe_inputs(shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> li
         arrays = []
         for shape, dtype in zip(shapes, dtypes, strict=True):
             if np.issubdtype(np.dtype(dtype), np.floating):
-                arrays.append(random.uniform(low, 1.0, shape).astype(dtype))
+                arrays.append((magnitude * random.uniform(low, 1.0, shape)).astype(dtype))
             else:
                 arrays.append(random.integers(0, 2, shape).astype(dtype))
         sets.append(arrays)

@@ -32,6 +32,8 @@ class FloatModel:
         checked: Largest difference between the .tflite's outputs and the original's, divided by the largest absolute
             value of that output; None for a .tflite, which has no other original.
         notes: Sentences for the user.
+        arithmetic: What the original does to each value of an input first, by input name: factors and summands, one of
+            each or one per channel; without inputs whose values it takes as they are. Empty for a .tflite.
     """
 
     tflite: bytes
@@ -39,3 +41,4 @@ class FloatModel:
     quantized: bool
     checked: float | None
     notes: tuple[str, ...] = ()
+    arithmetic: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)

@@ -32,6 +32,7 @@ from edgepack.graph.metadata import ModelInfo, TensorMetadata
 from edgepack.job import reached_limit
 from edgepack.pipeline.compile import CompiledModel
 from edgepack.pipeline.context import BuildContext
+from edgepack.pipeline.half_precision import asks_for_single_precision, find_half_precision
 from edgepack.pipeline.jobs import GOLDEN_VECTORS, KERNEL_SPREAD
 from edgepack.pipeline.option_validation import delivery_of, platform_of
 from edgepack.pipeline.search.acceptance import Choice
@@ -149,6 +150,7 @@ def assemble(
         delivery=delivery,
         socs=options.target.socs if profile.socs else (),
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
+        single_precision=asks_for_single_precision(find_half_precision(context, rule), profile),
         signed_with=options.signer.method if options.signer is not None else "",
     )
     return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))

@@ -14,6 +14,7 @@ from edgepack.graph import read_model
 from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
 from edgepack.pipeline.context import BuildContext, prepare
+from edgepack.pipeline.half_precision import find_half_precision, half_precision_warnings
 from edgepack.pipeline.measure import measure
 from edgepack.pipeline.option_validation import bundle_path, validate_build
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
@@ -144,6 +145,8 @@ def try_candidate(
                 return refused(candidate, quantized, shipped, placement, error)
         with watch.stage("measure"):
             measurement = measure(context, quantized)
+            half = half_precision_warnings(find_half_precision(context, candidate.rule), profile)
+            measurement = replace(measurement, warnings=(*half, *measurement.warnings))
     except EdgepackError as error:
         if context.session.workers.expired:
             raise
@@ -176,7 +179,7 @@ def _with_file(result: TargetResult, trial: ProducedTrial, context: BuildContext
         postprocessing=quantized.postprocessing,
         report=trial.placement,
         quality=trial.quality,
-        warnings=tuple(dict.fromkeys((*quantized.warnings, *trial.warnings))),
+        warnings=tuple(dict.fromkeys((*context.warnings, *quantized.warnings, *trial.warnings))),
     )
 
 

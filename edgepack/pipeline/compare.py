@@ -166,7 +166,7 @@ def compare(
             asdict(context.source),
             tuple(results),
             tuple(profile.id for profile in profiles),
-            context.notes,
+            (*context.warnings, *context.notes),
         )
 
 

@@ -7,11 +7,11 @@ from edgepack.convert import FloatModel
 from edgepack.graph import read_model
 from edgepack.graph.metadata import ModelInfo
 from edgepack.pipeline.float_model import SourceModel, convert_model
+from edgepack.pipeline.input_values import choose_preprocess
 from edgepack.pipeline.model_info import (
     describe_model,
     labelled_output,
     own_metadata,
-    pixel_rule,
     read_labels,
     read_model_toml,
     with_metadata,
@@ -22,8 +22,8 @@ from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.pipeline.training import read_labelled
 from edgepack.runtime.memory import require_memory
-from edgepack.runtime.runner import model_inputs, model_outputs
-from edgepack.samples import Preprocess, SampleSet, lint, load_samples
+from edgepack.runtime.runner import model_outputs
+from edgepack.samples import SampleSet, lint, load_samples
 from edgepack.samples.specs import input_specs
 
 
@@ -47,6 +47,7 @@ class BuildContext:
         own_info: The same from the model's own metadata, None without.
         new_info: True when `info` holds more than the model's own metadata.
         convert_seconds: Duration of the conversion.
+        warnings: What makes the results of every target doubtful, such as a float model that guesses.
     """
 
     options: BuildOptions
@@ -64,6 +65,7 @@ class BuildContext:
     own_info: ModelInfo | None
     new_info: bool
     convert_seconds: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def measured_on(self) -> SampleSet | None:
@@ -98,18 +100,18 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     own, unreadable = own_metadata(float_model.tflite)
     notes.extend(unreadable)
     toml = read_model_toml(options.metadata, model) if options.metadata is not None else None
-    preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
-    for metadata in (toml, own):
-        preprocess = preprocess or (None if metadata is None else pixel_rule(metadata, model_inputs(model)))
+    found = choose_preprocess(session, float_model, (toml, own), options)
+    preprocess = found.preprocess
     samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
     training = read_labelled(options.train, float_model.tflite, preprocess) if options.train else None
     samples = training if samples is None else samples
     evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
+    notes.extend(found.notes)
     for loaded in (samples, evaluation):
         notes.extend(note for note in (loaded.notes if loaded else ()) if note not in notes)
     if samples is not None:
         samples = samples.limited(options.calibration_samples)
-        notes.extend(lint(samples, evaluation))
+        notes.extend(lint(samples, evaluation, scales_itself=found.scales_itself))
     name = bundle_name(path, options)
     images = next((loaded.preprocess for loaded in (samples, evaluation) if loaded and loaded.images), None)
     names = labels or (evaluation.label_names if evaluation else ())
@@ -133,4 +135,5 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
         own_info=own,
         new_info=info != describe_model(model, name=name, own=own),
         convert_seconds=watch.seconds["convert"],
+        warnings=found.warnings,
     )

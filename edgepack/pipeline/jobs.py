@@ -18,6 +18,7 @@ from edgepack.quantize.quantizer import Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.repair.equivalence import prove_on
 from edgepack.runtime.evaluate import evaluate, golden_vectors, kernel_spread, synthetic_samples
+from edgepack.runtime.input_values import count_hits
 from edgepack.runtime.layers import layer_errors
 from edgepack.runtime.runner import model_inputs
 from edgepack.runtime.timing import latency
@@ -228,6 +229,7 @@ QUANTIZE_MIXED = Job(quantize_mixed, QuantizationError, "the search for ops that
 
 PROVE_EQUIVALENCE = Job(prove_on, UnfitModelError, "running the model before and after the rewrites")
 EVALUATE = Job(evaluate, UnfitModelError, "running the model on the samples")
+COUNT_HITS = Job(count_hits, UnfitModelError, "running the float model on labelled samples")
 LAYER_ERRORS = Job(layer_errors, UnfitModelError, "running the model layer by layer")
 LATENCY = Job(latency, UnfitModelError, "timing the model")
 GOLDEN_VECTORS = Job(golden_vectors, UnfitModelError, "running the model for golden vectors")

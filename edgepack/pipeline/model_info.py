@@ -14,7 +14,7 @@ from edgepack import documents
 from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ModelFileError, UsageError
 from edgepack.files import open_regular
-from edgepack.graph import Model, read_model
+from edgepack.graph import Model
 from edgepack.graph.metadata import (
     ModelInfo,
     TensorMetadata,
@@ -52,22 +52,6 @@ def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
             inputs[position] = replace(entry, mean=(), std=())
             notes.append(f"the file's metadata of input {position} '{entry.name}': {fault}; it is ignored")
     return replace(info, inputs=tuple(inputs)), tuple(notes)
-
-
-def preprocess_for(tflite: bytes, text: str) -> Preprocess | None:
-    """Return the normalization of pixels: from --preprocess, else from the file's own metadata, None without both.
-
-    Args:
-        tflite: The model as a .tflite.
-        text: `MEAN,STD` or empty.
-
-    Raises:
-        SamplesError: The text is not such a pair.
-    """
-    if text:
-        return Preprocess.parse(text)
-    own, _ = own_metadata(tflite)
-    return None if own is None else pixel_rule(own, model_inputs(read_model(tflite)))
 
 
 def describe_model(

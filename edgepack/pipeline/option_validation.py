@@ -16,6 +16,7 @@ from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, Scheme
 from edgepack.compilers import get_compiler
 from edgepack.errors import ModelFileError, SamplesError, UsageError
 from edgepack.files import open_regular
+from edgepack.pipeline.input_values import AUTO
 from edgepack.pipeline.options import BuildOptions
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
@@ -61,7 +62,7 @@ def validate_inputs(options: BuildOptions, model: Path) -> None:
     """Check that the model and every file that the options name exist, and the form of --preprocess.
 
     Raises:
-        UsageError: A file does not exist or cannot be read, or --preprocess is not MEAN,STD.
+        UsageError: A file does not exist or cannot be read, or --preprocess is neither MEAN,STD nor auto.
     """
     require_file("", model)
     require_sources({"--samples": options.samples, "--eval": options.eval, "--train": options.train})
@@ -70,7 +71,7 @@ def validate_inputs(options: BuildOptions, model: Path) -> None:
             require_file(option, path)
     for path in options.co_compile:
         require_file("--co-compile", path)
-    if options.preprocess:
+    if options.preprocess not in ("", AUTO):
         Preprocess.parse(options.preprocess)
 
 

@@ -12,8 +12,8 @@ from edgepack.errors import UsageError
 from edgepack.files import write_atomically
 from edgepack.limits import TRAINING_SECONDS
 from edgepack.pipeline.float_model import convert_model
+from edgepack.pipeline.input_values import AUTO, preprocess_for
 from edgepack.pipeline.measure import measure_quality
-from edgepack.pipeline.model_info import preprocess_for
 from edgepack.pipeline.option_validation import require_file, require_sources
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.session import Session
@@ -119,7 +119,7 @@ def validate_train(model: Path, request: TrainRequest) -> tuple[Path, Path]:
     require_file("", model)
     require_trainable(model)
     require_sources({"--data": request.data, "--validation": request.validation})
-    if request.preprocess:
+    if request.preprocess not in ("", AUTO):
         Preprocess.parse(request.preprocess)
     stem = str(request.out).removesuffix(".tflite")
     if not Path(stem).name:
@@ -145,8 +145,9 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
     """
     tflite, report = validate_train(path, request)
     with Session(request.model, progress) as session:
-        reference = convert_model(session, path)[0].tflite
-        preprocess = preprocess_for(reference, request.preprocess)
+        float_model = convert_model(session, path)[0]
+        reference = float_model.tflite
+        preprocess = preprocess_for(session, float_model, request.preprocess, request.data)
         data = read_labelled(request.data, reference, preprocess)
         validation = read_labelled(request.validation, reference, preprocess) if request.validation else None
         trained = train_model(

@@ -221,6 +221,7 @@ class _Loader:
                     mixed=self._mixed(entry),
                     mixed_chip=self._chip(entry.table("mixed_chip", optional=True)),
                     wide_bias=entry.boolean("wide_bias") if entry.has("wide_bias") else True,
+                    compute=entry.choice("compute", ("float16",), ""),
                 )
             )
             entry.reject_unknown_keys()

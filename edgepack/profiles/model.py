@@ -22,6 +22,7 @@ class SchemeRule:
         mixed_chip: Requirements of `mixed` on the SoC, in the form of `chip`; empty for none.
         wide_bias: False when the accelerator does not support 64-bit biases: layers whose int16 kernel needs one then
             get a separate addition after them.
+        compute: `float16` when the accelerator computes the scheme's files in half precision, empty otherwise.
     """
 
     scheme: str
@@ -33,6 +34,7 @@ class SchemeRule:
     mixed: tuple[str, ...] = ()
     mixed_chip: Mapping[str, bool | int] = field(default_factory=dict)
     wide_bias: bool = True
+    compute: str = ""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ _CHECKED = 500
 _COMPARED = 50
 
 
-def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
+def lint(samples: SampleSet, other: SampleSet | None = None, *, scales_itself: bool = False) -> list[str]:
     """Return one warning for each likely mistake in calibration samples.
 
     Args:
         samples: The calibration samples.
         other: Evaluation samples of the same model; a tenfold difference in magnitude suggests two normalizations.
+        scales_itself: True when the model's first ops scale its input, so that unscaled pixels are right.
     """
     warnings: list[str] = []
     count = min(len(samples), _CHECKED)
@@ -49,7 +50,7 @@ def lint(samples: SampleSet, other: SampleSet | None = None) -> list[str]:
     for name, (low, high) in limits.items():
         if low == high:
             warnings.append(f"'{name}' has the constant value {low:g} in '{samples.source}'")
-        elif samples.dtypes[name].kind == "f" and 100 < high <= 255 and low >= 0:
+        elif not scales_itself and samples.dtypes[name].kind == "f" and 100 < high <= 255 and low >= 0:
             warnings.append(
                 f"'{name}' of '{samples.source}' ranges from {low:g} to {high:g}, like unnormalized pixels; "
                 "correct only if the model normalizes them itself"

@@ -28,7 +28,7 @@ def variants() -> Iterator[BundleSpec]:
     yield tiny_spec("hexagon")
     yield tiny_spec("hexagon", scheme="float16")
     yield tiny_spec("android-gpu", profile=profile_of("cpu", bundle=BundleRule("android", "none")))
-    pictures = tiny_spec("android-gpu")
+    pictures = tiny_spec("android-gpu", single_precision=True)
     known = {"mean": 127.5, "std": [58.4, 57.1, 57.4]}
     yield replace(pictures, inputs=(replace(pictures.inputs[0], preprocessing=known), pictures.inputs[1]))
     plain = tuple(TensorSpec(dtype, dtype, (1, 2), dtype) for dtype in DTYPES)

@@ -1,6 +1,7 @@
 """Small real models, built in the child process, where TensorFlow is. Each function writes one model."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,47 @@ def abort(*_: Any) -> None:
     sys.stderr.write("LLVM ERROR: operation destroyed but still has uses\n")
     sys.stderr.flush()
     os.abort()
+
+
+def arithmetic_of_models() -> dict[str, dict[str, tuple[tuple[float, ...], tuple[float, ...]]]]:
+    """Return what models of both Keras versions and an exported SavedModel do to their inputs first, by model."""
+    import tempfile
+
+    import keras
+    import tensorflow as tf
+    import tf_keras
+
+    from edgepack.convert.leading import read_arithmetic
+
+    def read(run: Any) -> Any:
+        spec = tf.TensorSpec((1, 16, 16, 3), tf.float32, name="x")
+        function = tf.function(run, input_signature=[spec], autograph=False).get_concrete_function()
+        return read_arithmetic(function, ["x"])
+
+    found = {}
+    for library in (keras, tf_keras):
+        layers = library.layers
+        image = library.Input((16, 16, 3))
+        normal = layers.Normalization(mean=[120.0, 110.0, 100.0], variance=[3600.0] * 3)
+        inner = library.Sequential([library.Input((16, 16, 3)), layers.Rescaling(1 / 255), layers.Conv2D(4, 3)])
+        augmented = layers.Resizing(8, 8)(layers.RandomFlip()(image))
+        bodies = {
+            "rescaling": layers.Conv2D(4, 3)(layers.Rescaling(1 / 127.5, -1)(image)),
+            "normalization": layers.Conv2D(4, 3)(normal(image)),
+            "operators": layers.Conv2D(4, 3)(image / 255.0 * 2.0 - 1.0),
+            "nested": layers.Flatten()(inner(image)),
+            "augmented": layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(augmented)),
+            "plain": layers.Conv2D(4, 3)(image),
+            "activation": layers.Conv2D(4, 3)(layers.ReLU()(image)),
+        }
+        for name, output in bodies.items():
+            found[f"{library.__name__} {name}"] = read(partial(library.Model(image, output), training=False))
+    with tempfile.TemporaryDirectory() as folder:
+        keras.Model(image := keras.Input((16, 16, 3)), keras.layers.Rescaling(1 / 255)(image)).export(
+            folder, verbose=False
+        )
+        loaded = tf.saved_model.load(folder)
+        serve = loaded.signatures["serving_default"]
+        (name,) = serve.structured_input_signature[1]
+        found["exported"] = read(lambda x: serve(**{name: x}))
+    return found

@@ -100,8 +100,15 @@ class Conversion:
         from edgepack.convert.child import CONVERT
 
         samples = [dict(sample) for sample in self.samples[:_CHECKED_SAMPLES]]
-        tflite, difference, notes = self.run(CONVERT.call(load, self.path, self.options, samples))
-        return FloatModel(tflite, self.source_format, quantized=False, checked=difference, notes=tuple(notes))
+        tflite, difference, notes, arithmetic = self.run(CONVERT.call(load, self.path, self.options, samples))
+        return FloatModel(
+            tflite,
+            self.source_format,
+            quantized=False,
+            checked=difference,
+            notes=tuple(notes),
+            arithmetic=arithmetic,
+        )
 
 
 class Importer(ABC):
