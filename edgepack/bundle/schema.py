@@ -47,6 +47,17 @@ COUNT = Field("integer", minimum=0)
 _SHAPE = Field("list", items=INTEGER)
 _PERCENT = Field("number", optional=True, absent=True, minimum=0, maximum=100)
 _DECIBEL = Field("number", optional=True, absent=True)
+_OUTPUT_QUALITY = {
+    "name": TEXT,
+    "kind": Field("text", absent=True),
+    "snr_db": _DECIBEL,
+    "interval_db": Field("list", optional=True, absent=True, items=NUMBER),
+    "columns": Field("list", absent=True, items=COUNT),
+    "axis": Field("integer", optional=True, absent=True, minimum=0),
+    "logits_snr_db": _DECIBEL,
+    "max_error": Field("number", optional=True, absent=True, minimum=0),
+    "constant": Field("flag", absent=True),
+}
 _QUALITY = {
     "snr_db": _DECIBEL,
     "logits_snr_db": _DECIBEL,
@@ -58,6 +69,9 @@ _QUALITY = {
     "top1_float": _PERCENT,
     "samples": Field("integer", absent=True, minimum=0),
     "collapsed": Field("list", absent=True, items=TEXT),
+    "worst_output": Field("text", optional=True, absent=True),
+    "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),
+    "outputs": Field("list", absent=True, items=Field("object", fields=_OUTPUT_QUALITY)),
 }
 _TRIAL = {
     "rung": TEXT,
