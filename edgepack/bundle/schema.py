@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
+from edgepack.choices import Verdict
 
 #: How a bundle can be signed: with a private key, or with an identity of Sigstore.
 SIGNERS = ("key", "sigstore")
@@ -69,6 +70,7 @@ _QUALITY = {
     "top1_float": _PERCENT,
     "samples": Field("integer", absent=True, minimum=0),
     "collapsed": Field("list", absent=True, items=TEXT),
+    "verdict": Field("text", absent=True, choices=tuple(Verdict)),
     "worst_output": Field("text", optional=True, absent=True),
     "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),
     "outputs": Field("list", absent=True, items=Field("object", fields=_OUTPUT_QUALITY)),

@@ -86,6 +86,7 @@ class Quality:
         outputs: Quality of each output.
         worsened: Samples that only the float model classifies right, without labels those with another class.
         improved: Samples that only the converted model classifies right; 0 without labels.
+        trained: True for a file with further training: it may differ from the float model without being worse.
     """
 
     snr_db: float | None
@@ -100,6 +101,7 @@ class Quality:
     outputs: tuple[OutputQuality, ...] = ()
     worsened: int | None = None
     improved: int = 0
+    trained: bool = False
 
     @property
     def drop(self) -> float | None:
