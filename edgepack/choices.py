@@ -127,6 +127,14 @@ class IoType(StrEnum):
     UINT8 = "uint8"
 
 
+class Verdict(StrEnum):
+    """Judgement of a file's loss: none beyond the thresholds, accuracy is lost, or it is likely unusable."""
+
+    SOUND = "sound"
+    LOSSY = "lossy"
+    UNUSABLE = "unusable"
+
+
 class Recipe(StrEnum):
     """Training recipe: quantization-aware training, pruning, clustering, and combinations of them."""
 

@@ -129,7 +129,7 @@ class BundleError(EdgepackError):
 
 
 class AccuracyError(EdgepackError):
-    """No candidate meets the requested limits: --max-drop, --max-size, --max-download."""
+    """No candidate meets the requested limits: --max-drop, --max-size, --max-download, --strict."""
 
     exit_code = 8
     kind = "accuracy"

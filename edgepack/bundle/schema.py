@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
+from edgepack.choices import Verdict
 
 #: How a bundle can be signed: with a private key, or with an identity of Sigstore.
 SIGNERS = ("key", "sigstore")
@@ -47,6 +48,17 @@ COUNT = Field("integer", minimum=0)
 _SHAPE = Field("list", items=INTEGER)
 _PERCENT = Field("number", optional=True, absent=True, minimum=0, maximum=100)
 _DECIBEL = Field("number", optional=True, absent=True)
+_OUTPUT_QUALITY = {
+    "name": TEXT,
+    "kind": Field("text", absent=True),
+    "snr_db": _DECIBEL,
+    "interval_db": Field("list", optional=True, absent=True, items=NUMBER),
+    "columns": Field("list", absent=True, items=COUNT),
+    "axis": Field("integer", optional=True, absent=True, minimum=0),
+    "logits_snr_db": _DECIBEL,
+    "max_error": Field("number", optional=True, absent=True, minimum=0),
+    "constant": Field("flag", absent=True),
+}
 _QUALITY = {
     "snr_db": _DECIBEL,
     "logits_snr_db": _DECIBEL,
@@ -58,6 +70,10 @@ _QUALITY = {
     "top1_float": _PERCENT,
     "samples": Field("integer", absent=True, minimum=0),
     "collapsed": Field("list", absent=True, items=TEXT),
+    "verdict": Field("text", absent=True, choices=tuple(Verdict)),
+    "worst_output": Field("text", optional=True, absent=True),
+    "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),
+    "outputs": Field("list", absent=True, items=Field("object", fields=_OUTPUT_QUALITY)),
 }
 _TRIAL = {
     "rung": TEXT,

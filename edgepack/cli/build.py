@@ -69,6 +69,9 @@ def build(
     max_drop: float | None = arguments.option(
         panels.ACCURACY, "--max-drop", "POINTS", "Largest loss of accuracy in percentage points (else exit 8).", min=0.0
     ),
+    strict: bool = arguments.flag(
+        panels.ACCURACY, "--strict", "Refuse a file that loses accuracy or is likely unusable (exit 8)."
+    ),
     max_size: str = arguments.option(
         panels.ACCURACY,
         "--max-size",
@@ -187,6 +190,7 @@ def build(
         per_tensor=per_tensor,
         effort=effort,
         max_drop=max_drop,
+        strict=strict,
         max_size=arguments.size("--max-size", max_size),
         max_download=arguments.size("--max-download", max_download),
         compile=compile_,
@@ -262,7 +266,16 @@ def _table(results: Sequence["TargetResult"]) -> str:
             text.append(f"  {entry.bundle}")
         else:
             text.append("  dry run: nothing written")
+        text.extend(_judgement(entry))
     return "\n".join(text)
+
+
+def _judgement(entry: "TargetResult") -> list[str]:
+    """Return a line for the worst loss of a file; the warnings list all."""
+    from edgepack.pipeline.search.loss import judge
+
+    findings = () if entry.quality is None else judge(entry.quality)
+    return [f"  {'LIKELY UNUSABLE' if f.unusable else 'loses accuracy'}: {f.message}" for f in findings[:1]]
 
 
 def _row(entry: "TargetResult") -> tuple[str, ...]:

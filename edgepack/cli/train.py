@@ -148,6 +148,8 @@ def _show(event: Mapping[str, Any]) -> None:
 
 
 def _print(result: "TrainResult") -> None:
+    from edgepack.pipeline.search.loss import judge
+
     report = result.trained.report
     output.out(
         output.wrap(
@@ -158,6 +160,8 @@ def _print(result: "TrainResult") -> None:
     quality = result.quality
     if quality is not None and quality.top1 is not None:
         output.out(f"top-1 {quality.top1:.2f} %, float {quality.top1_float:.2f} %, on {quality.samples} samples")
+    for finding in judge(quality) if quality is not None else ():
+        output.warn(str(finding))
     rows = [
         (
             layer.layer,

@@ -36,6 +36,7 @@ from edgepack.pipeline.half_precision import asks_for_single_precision, find_hal
 from edgepack.pipeline.jobs import GOLDEN_VECTORS, KERNEL_SPREAD
 from edgepack.pipeline.option_validation import delivery_of, platform_of
 from edgepack.pipeline.search.acceptance import Choice
+from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.pipeline.search.produce import calibration_facts
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, component_versions, to_json_bytes
@@ -136,7 +137,7 @@ def assemble(
             report["reason"],
             report.get("figures", {}).get("runtime_version", 0),
         ),
-        quality=None if trial.quality is None else trial.quality.to_json(),
+        quality=judged_figures(trial.quality),
         ladder=tuple(dict(entry) for entry in ladder),
         placement=trial.placement.summary,
         calibration=None

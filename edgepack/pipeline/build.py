@@ -11,6 +11,7 @@ from edgepack.bundle.write import write
 from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.pipeline.advice import explain_loss
 from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
 from edgepack.pipeline.context import BuildContext, prepare
@@ -27,6 +28,7 @@ from edgepack.pipeline.search.acceptance import (
     produced_trials,
     refused,
     require_placement,
+    require_sound,
 )
 from edgepack.pipeline.search.candidates import Candidate, CandidatePlan, plan_candidates, resolve_profile
 from edgepack.pipeline.search.produce import quantize, rewrite
@@ -95,7 +97,11 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
         result = _with_trials(result, trials, context)
         choice = choose(trials, plan, limits, profile)
         result = _with_file(result, choice.trial, context)
-        result = replace(result, reason=choice.reason, warnings=(*_failures(trials, limits), *result.warnings))
+        with watch.stage("measure"):
+            advice = explain_loss(context, profile, choice, trials)
+        result = replace(result, reason=choice.reason, warnings=(*_failures(trials, limits), *result.warnings, *advice))
+        if options.strict:
+            require_sound(choice.trial, profile, advice)
 
         with watch.stage("compile"):
             compiled = compile_model(context, profile, choice)

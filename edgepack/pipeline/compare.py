@@ -16,6 +16,8 @@ from edgepack.pipeline.option_validation import validate_inputs
 from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.search.candidates import Candidate, available_data, candidate_for, resolve_profile
+from edgepack.pipeline.search.loss import judge
+from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.pipeline.search.produce import QuantizedModel, quantize, rewrite
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
@@ -76,7 +78,7 @@ class ComparedScheme:
             "sha256": self.sha256,
             "bytes": self.bytes,
             "gzip_bytes": self.gzip_bytes,
-            "quality": None if self.quality is None else self.quality.to_json(),
+            "quality": judged_figures(self.quality),
             "latency": None if self.latency is None else {**asdict(self.latency), "where": "this machine"},
             "layers": [asdict(layer) for layer in self.layers],
             "targets": self.targets,
@@ -217,7 +219,7 @@ def compare_recipe(
     details = [f"{100 * sparsity:g} % zeros"] * bool(sparsity) + [f"{clusters} clusters"] * bool(clusters)
     result = replace(result, notes=(", ".join(details),) if details else ())
     placements = {target: _place(context, one, trained) for target, (one, _) in supporting.items()}
-    return _measured(context, result, dict.fromkeys(supporting, trained), placements, with_layers=False)
+    return _measured(context, result, dict.fromkeys(supporting, trained), placements, trained=True)
 
 
 def _produce(context: BuildContext, profile: TargetProfile, candidate: Candidate) -> QuantizedModel:
@@ -236,7 +238,7 @@ def _measured(
     files: Mapping[str, QuantizedModel],
     placements: Mapping[str, Report],
     *,
-    with_layers: bool = True,
+    trained: bool = False,
 ) -> ComparedScheme:
     """Return the result with the figures of the first target's file.
 
@@ -247,8 +249,12 @@ def _measured(
     layers: tuple[LayerError, ...] = ()
     integer = result.scheme in SCHEMES and get_scheme(result.scheme).is_integer
     samples = context.measured_on
-    if with_layers and integer and samples is not None:
+    if not trained and integer and samples is not None:
         layers = measure_layers(context.session, context.float_model.tflite, quantized.tflite, samples)
+    quality = measure(context, quantized).quality
+    if quality is not None and trained:
+        quality = replace(quality, trained=True)
+    findings = () if quality is None else judge(quality)
     return replace(
         result,
         tool=quantized.tool,
@@ -256,10 +262,10 @@ def _measured(
         sha256=sha256(shipped),
         bytes=len(shipped),
         gzip_bytes=gzip_size(shipped),
-        quality=measure(context, quantized).quality,
+        quality=quality,
         latency=measure_latency(context.session, quantized.tflite),
         layers=layers,
         targets={target: report.summary for target, report in placements.items()},
         accepted=tuple(target for target, report in placements.items() if report.compatible),
-        notes=(*result.notes, *quantized.warnings),
+        notes=(*(str(finding) for finding in findings), *result.notes, *quantized.warnings),
     )

@@ -22,8 +22,8 @@ from edgepack.pipeline.model_info import own_metadata, pixel_rule
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
+from edgepack.runtime.class_scores import output_kinds
 from edgepack.runtime.input_values import Variant
-from edgepack.runtime.metrics import class_output
 from edgepack.runtime.runner import model_inputs, model_outputs
 from edgepack.samples import Preprocess, SampleSet, load_samples
 from edgepack.samples.specs import input_specs
@@ -250,10 +250,12 @@ def _classes(tflite: bytes, samples: SampleSet) -> tuple[int, int] | None:
     """Return the position of the output with class scores and the number of classes, None without one."""
     if samples.labels is None or not samples.labels.size:
         return None
-    shapes = [info.shape for info in model_outputs(read_model(tflite))]
+    model = read_model(tflite)
+    shapes = [info.shape for info in model_outputs(model)]
     highest = int(samples.labels.max())
+    # Labels that count from 1 exceed the classes by one.
     for label in (highest, highest - 1):
-        position = class_output(shapes, label)
+        position = output_kinds(model.main, shapes, highest_label=label).classes
         if position is not None:
             return position, math.prod(shapes[position])
     return None

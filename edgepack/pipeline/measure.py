@@ -1,7 +1,7 @@
 """The measuring stages: what a file lost against the float model, how long it takes here, where the error is."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from edgepack.errors import UnfitModelError
@@ -12,7 +12,7 @@ from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.repair import before_class_choice
 from edgepack.runtime.layers import LayerError
-from edgepack.runtime.metrics import Quality
+from edgepack.runtime.metrics import OutputQuality, Quality
 from edgepack.runtime.postprocessing import PostprocessStep, scores
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
@@ -44,7 +44,12 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
     reference = before_class_choice(context.float_model.tflite, quantized.postprocessing)
     try:
         quality = measure_quality(
-            context.session, reference, quantized.tflite, samples, scores(quantized.postprocessing)
+            context.session,
+            reference,
+            quantized.tflite,
+            samples,
+            scores(quantized.postprocessing),
+            class_outputs(context, quantized.postprocessing),
         )
     except UnfitModelError as error:
         if not context.float_model.quantized:
@@ -53,14 +58,14 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
         return Measurement(warnings=(f"not measured: {error.message}",))
     if context.float_model.quantized:
         # There is no float model to compare with; only the file's own accuracy is known.
-        quality = replace(quality, snr_db=None, agreement=None, top1_float=None)
-    return Measurement(
-        quality,
-        tuple(
-            f"output '{name}' has one value on all samples: the quantized model has collapsed"
-            for name in quality.collapsed
-        ),
-    )
+        quality = replace(quality, snr_db=None, agreement=None, top1_float=None, outputs=())
+    return Measurement(quality)
+
+
+def class_outputs(context: BuildContext, postprocessing: tuple[PostprocessStep, ...] = ()) -> tuple[int, ...]:
+    """Return the positions of the outputs that have class names, or that the loader chooses the class from."""
+    named = {at for at, entry in enumerate(context.info.outputs) if entry.labels}
+    return tuple(sorted(named | {step.output for step in postprocessing if step.op == "ARG_MAX"}))
 
 
 def measure_quality(
@@ -69,6 +74,7 @@ def measure_quality(
     tflite: bytes,
     samples: SampleSet,
     postprocessing: tuple[PostprocessStep, ...] = (),
+    named: Collection[int] = (),
 ) -> Quality:
     """Return what a file lost against a reference on the samples.
 
@@ -78,6 +84,7 @@ def measure_quality(
         tflite: The file.
         samples: Samples, with labels where accuracy is of interest.
         postprocessing: Steps that the reference has and the file leaves to the loader.
+        named: Positions of outputs known to hold class scores.
 
     Raises:
         UnfitModelError: One of both does not run here.
@@ -85,13 +92,14 @@ def measure_quality(
 
     def compute() -> Quality:
         session.progress(f"measuring on {len(samples)} samples")
-        return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing))[""]
+        return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing, named))[""]
 
     inputs = {
         "reference": reference,
         "model": tflite,
         "samples": samples,
         "postprocessing": [step.to_json() for step in postprocessing],
+        "named": sorted(named),
     }
     return session.steps.memoize("measure", inputs, _QUALITY, compute)
 
@@ -121,7 +129,17 @@ def measure_latency(session: Session, tflite: bytes) -> Latency | None:
 
 def _decode_quality(files: Mapping[str, bytes]) -> Quality:
     fields = json.loads(files["quality.json"])
-    return Quality(**{**fields, "collapsed": tuple(fields["collapsed"])})
+    outputs = tuple(
+        OutputQuality(
+            **{
+                **entry,
+                "columns": tuple(entry["columns"]),
+                "interval": None if entry["interval"] is None else tuple(entry["interval"]),
+            }
+        )
+        for entry in fields["outputs"]
+    )
+    return Quality(**{**fields, "collapsed": tuple(fields["collapsed"]), "outputs": outputs})
 
 
 _QUALITY: Codec[Quality] = Codec(lambda quality: {"quality.json": to_json_bytes(asdict(quality))}, _decode_quality)

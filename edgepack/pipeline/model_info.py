@@ -24,7 +24,7 @@ from edgepack.graph.metadata import (
     write_metadata,
 )
 from edgepack.profiles.faults import is_number, shown
-from edgepack.runtime.metrics import class_output
+from edgepack.runtime.class_scores import labelled_vector
 from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 from edgepack.samples import Preprocess
 
@@ -109,7 +109,7 @@ def describe_model(
 
 def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int | None:
     """Return the position of the output that has a score for each label, None when there is none."""
-    classes = class_output([info.shape for info in outputs], len(labels) - 1 if labels else None)
+    classes = labelled_vector([info.shape for info in outputs], len(labels) - 1 if labels else None)
     return None if classes is None or outputs[classes].shape[-1] != len(labels) else classes
 
 

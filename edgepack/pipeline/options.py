@@ -139,6 +139,7 @@ class BuildOptions:
         method: How activation ranges are chosen; None for the one that loses least.
         effort: How much time is spent on the accuracy of int8; `low` takes seconds.
         max_drop: Largest loss of accuracy in percentage points, None for no limit.
+        strict: Refuse a file that loses accuracy or is likely unusable, and one that could not be measured.
         max_size: Largest size of the .tflite in bytes, None for no limit.
         max_download: Largest size of the .tflite in bytes after gzip, level 9, None for no limit.
         compile: Whether the vendor's compiler runs.
@@ -178,6 +179,7 @@ class BuildOptions:
     method: RangeMethod | None = None
     effort: Effort = Effort.LOW
     max_drop: float | None = None
+    strict: bool = False
     max_size: int | None = None
     max_download: int | None = None
     compile: CompilePolicy = CompilePolicy.AUTO

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgepack.errors import EdgepackError
 from edgepack.findings import Report
+from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.postprocessing import PostprocessStep
@@ -79,7 +80,7 @@ class TargetResult:
             "tail": [step.to_json() for step in self.postprocessing],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
-            "quality": None if self.quality is None else self.quality.to_json(),
+            "quality": judged_figures(self.quality),
             "ladder": list(self.ladder),
             "bundle": None if self.bundle is None else str(self.bundle),
             "warnings": list(self.warnings),

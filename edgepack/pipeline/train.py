@@ -1,6 +1,6 @@
 """`train`: a Keras model trained for its target, written as OUT.tflite with a JSON report."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from edgepack.pipeline.input_values import AUTO, preprocess_for
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.option_validation import require_file, require_sources
 from edgepack.pipeline.options import ModelOptions, Progress, silent
+from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import OnEvent, read_labelled, train_model
 from edgepack.profiles.model import SchemeRule
@@ -94,7 +95,7 @@ class TrainResult:
             "float_bytes": self.float_bytes,
             "float_gzip_bytes": self.float_gzip_bytes,
             "report": self.trained.report.to_json(),
-            "quality": None if self.quality is None else self.quality.to_json(),
+            "quality": judged_figures(self.quality),
             "history": list(self.trained.history),
             "left_float": list(self.trained.left_float),
             "notes": list(self.trained.notes),
@@ -164,7 +165,7 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
         )
         quality = None
         if validation is not None:
-            quality = measure_quality(session, reference, trained.tflite, validation)
+            quality = replace(measure_quality(session, reference, trained.tflite, validation), trained=True)
     result = TrainResult(
         trained, request.recipe, quality, len(reference), gzip_size(reference), tflite, report
     )  # fmt: skip

@@ -3,7 +3,7 @@
 These functions run in a child process: arguments and results can be pickled.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import read_model
+from edgepack.runtime.class_scores import output_kinds
 from edgepack.runtime.logits import with_logits
-from edgepack.runtime.metrics import Quality, QualityMeter, class_output
+from edgepack.runtime.metrics import Quality, QualityMeter
 from edgepack.runtime.postprocessing import PostprocessStep, finish
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
 from edgepack.samples.source import SampleSet
@@ -25,6 +26,7 @@ def evaluate(
     candidates: Mapping[str, bytes],
     samples: SampleSet,
     tail: Sequence[PostprocessStep] = (),
+    named: Collection[int] = (),
     *,
     threads: int = 2,
 ) -> dict[str, Quality]:
@@ -35,6 +37,7 @@ def evaluate(
         candidates: Converted .tflite files by a key of the caller's choice.
         samples: Samples with the reference's input names; their labels are used if they have any.
         tail: Postprocessing steps that were cut off the candidates but not the reference; they are computed here.
+        named: Positions of outputs known to hold class scores (`class_scores.output_kinds`).
         threads: Threads of the interpreter.
 
     Raises:
@@ -46,9 +49,9 @@ def evaluate(
     labels = samples.labels
     highest = int(labels.max()) if labels is not None and labels.size else None
     count = len(base_logits)
-    classes = class_output([info.shape for info in base.outputs[:count]], highest)
     names = [info.name for info in base.outputs[:count]]
-    meters = {key: QualityMeter(names, classes) for key in loaded}
+    kinds = output_kinds(read_model(reference).main, [info.shape for info in base.outputs[:count]], named, highest)
+    meters = {key: QualityMeter(names, kinds.classes, kinds.probabilities) for key in loaded}
     squashed = [position for position in range(count) if base_logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for number in range(len(samples)):
@@ -60,10 +63,10 @@ def evaluate(
             outputs = zip(steps, results[:count], strict=True)
             got = [np.asarray(finish(output_steps, real), np.float64) for output_steps, real in outputs]
             meters[key].add(expected[:count], got, label)
-            expected_logits = [expected[base_logits[position]] for position in squashed]
-            got_logits = [results[logits[position]] for position in squashed]
-            if all(one.shape == other.shape for one, other in zip(expected_logits, got_logits, strict=True)):
-                meters[key].add_logits(expected_logits, got_logits)
+            for position in squashed:
+                before, after = expected[base_logits[position]], results[logits[position]]
+                if before.shape == after.shape:
+                    meters[key].add_logits(position, before, after)
     return {key: meter.result() for key, meter in meters.items()}
 
 

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from edgepack.graph import read_model
 from edgepack.runtime.memory import require_memory
-from edgepack.runtime.metrics import snr_db
 from edgepack.runtime.runner import dequantize, model_inputs, quantize, tensor_info
+from edgepack.runtime.signal import SignalMeter
 from edgepack.samples.source import SampleSet
 
 
@@ -21,7 +21,7 @@ class LayerError:
     Attributes:
         op: TFLite name of the op in the quantized file.
         output: Name of the tensor.
-        snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over the samples, dB; None when the outputs are equal.
+        snr_db: SNR about each element's mean over the samples, dB (`SignalMeter`); None when the outputs are equal.
     """
 
     op: str
@@ -46,23 +46,13 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
     """
     base, other = _Tapped(reference), _Tapped(quantized)
     names = [name for name in other.activations if name in base.activations]
-    signal = dict.fromkeys(names, 0.0)
-    noise = dict.fromkeys(names, 0.0)
+    meters = {name: SignalMeter(columns=False) for name in names}
     for position in range(min(most, len(samples))):
         sample = samples.sample(position)
         expected, got = base.run(sample, names), other.run(sample, names)
         for name in names:
-            difference = expected[name] - got[name]
-            signal[name] += float(np.vdot(expected[name], expected[name]))
-            noise[name] += float(np.vdot(difference, difference))
-    return [
-        LayerError(
-            other.activations[name],
-            name,
-            snr_db(signal[name], noise[name]),
-        )
-        for name in names
-    ]
+            meters[name].add(expected[name], got[name])
+    return [LayerError(other.activations[name], name, meters[name].result().snr_db) for name in names]
 
 
 class _Tapped:

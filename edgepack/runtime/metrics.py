@@ -1,12 +1,15 @@
 """Quality metrics of a converted model compared with the float model, accumulated sample by sample."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from edgepack.runtime.confidence import paired_interval, wilson_interval
+from edgepack.runtime.signal import SignalMeter
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,11 +23,57 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class OutputQuality:
+    """Quality of one output.
+
+    Attributes:
+        name: Name of the output.
+        kind: `classes`, `probabilities` (the model ends in SOFTMAX or LOGISTIC) or `values`.
+        snr_db: 10 log10(signal / noise), dB: the signal is the sum of the squared differences of the float model's
+            values from the mean of their element over the samples, the noise the sum of the squared errors. Of columns
+            in groups of different variation (`columns.column_groups`) the worst group counts. At least `LOWEST_SNR`,
+            also for values that are not finite; None when the values are equal.
+        interval: 95 % confidence interval of the SNR, dB; None when the values are equal or with one sample.
+        columns: Columns of the worst group, empty when the output is one group.
+        axis: Axis of the columns, None without.
+        logits_snr_db: SNR of the tensor before the SOFTMAX or LOGISTIC; None without one, or when that is equal.
+        max_error: Largest absolute difference of a value.
+        bounded: True when the values are probabilities.
+        constant: True when the float model's values are the same on all samples. The SNR is then the one about zero.
+    """
+
+    name: str
+    kind: str
+    snr_db: float | None
+    interval: tuple[float, float] | None = None
+    columns: tuple[int, ...] = ()
+    axis: int | None = None
+    logits_snr_db: float | None = None
+    max_error: float = 0.0
+    bounded: bool = False
+    constant: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one entry of `quality.outputs` of JSON documents, with rounded figures."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "snr_db": _rounded(self.snr_db),
+            "interval_db": None if self.interval is None else [round(value, 2) for value in self.interval],
+            "columns": list(self.columns),
+            "axis": self.axis,
+            "logits_snr_db": _rounded(self.logits_snr_db),
+            "max_error": float(f"{self.max_error:.6g}"),
+            "constant": self.constant,
+        }
+
+
+@dataclass(frozen=True)
 class Quality:
     """Quality of a converted model, measured on `samples` samples.
 
     Attributes:
-        snr_db: 10 log10(sum ref^2 / sum (ref - got)^2) over all outputs, dB; None when the outputs are equal.
+        snr_db: SNR of the worst output, dB; None when all outputs are equal.
         cosine: Mean cosine of the angle between the two output vectors of a sample; 1.0 for equal directions.
         max_error: Largest absolute difference of any output value.
         agreement: Percentage of samples with the same top-1 class, None when the outputs are no class scores.
@@ -32,8 +81,12 @@ class Quality:
         top1_float: Top-1 accuracy of the float model in percent, None without labels.
         samples: Number of samples.
         collapsed: Names of outputs that collapsed to a constant on all samples while the float model's varied.
-        logits_snr_db: SNR of the tensor before the last SOFTMAX or LOGISTIC, dB: probabilities near 0 and 1 hide most
-            quantization errors. None when the model ends in neither, or when the logits are equal.
+        logits_snr_db: Lowest SNR of the tensors before the last SOFTMAX or LOGISTIC, dB: probabilities near 0 and 1
+            hide most quantization errors. None when the model ends in neither, or when the logits are equal.
+        outputs: Quality of each output.
+        worsened: Samples that only the float model classifies right, without labels those with another class.
+        improved: Samples that only the converted model classifies right; 0 without labels.
+        trained: True for a file with further training: it may differ from the float model without being worse.
     """
 
     snr_db: float | None
@@ -45,6 +98,10 @@ class Quality:
     samples: int
     collapsed: tuple[str, ...] = ()
     logits_snr_db: float | None = None
+    outputs: tuple[OutputQuality, ...] = ()
+    worsened: int | None = None
+    improved: int = 0
+    trained: bool = False
 
     @property
     def drop(self) -> float | None:
@@ -53,19 +110,45 @@ class Quality:
             return self.top1_float - self.top1
         return None if self.agreement is None else 100.0 - self.agreement
 
+    @property
+    def drop_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of `drop` in percentage points, None when it is not known."""
+        drop = self.drop
+        if drop is None or not self.samples:
+            return None
+        worsened = round(max(drop, 0.0) * self.samples / 100) if self.worsened is None else self.worsened
+        if self.top1 is not None and self.top1_float is not None:
+            return paired_interval(worsened, self.improved, self.samples)
+        return wilson_interval(worsened, self.samples)
+
+    @property
+    def worst(self) -> OutputQuality | None:
+        """The output with the lowest SNR, None when all outputs are equal."""
+        return worst_output(self.outputs)
+
     def to_json(self) -> dict[str, Any]:
         """Return the `quality` object of JSON documents, with rounded figures."""
+        interval, worst = self.drop_interval, self.worst
         return {
-            "snr_db": None if self.snr_db is None else round(self.snr_db, 2),
-            "logits_snr_db": None if self.logits_snr_db is None else round(self.logits_snr_db, 2),
+            "snr_db": _rounded(self.snr_db),
+            "worst_output": None if worst is None else worst.name,
+            "logits_snr_db": _rounded(self.logits_snr_db),
             "cosine": round(self.cosine, 6),
             "max_error": float(f"{self.max_error:.6g}"),
             "agreement": None if self.agreement is None else round(self.agreement, 3),
             "top1": None if self.top1 is None else round(self.top1, 3),
             "top1_float": None if self.top1_float is None else round(self.top1_float, 3),
+            "drop_interval": None if interval is None else [round(value, 2) for value in interval],
             "samples": self.samples,
             "collapsed": list(self.collapsed),
+            "outputs": [output.to_json() for output in self.outputs],
         }
+
+
+def worst_output(outputs: Sequence[OutputQuality]) -> OutputQuality | None:
+    """Return the output with the lowest SNR, None when all are equal."""
+    different = [output for output in outputs if output.snr_db is not None]
+    return min(different, key=lambda output: output.snr_db or 0.0) if different else None
 
 
 class QualityMeter:
@@ -74,20 +157,23 @@ class QualityMeter:
     Args:
         names: Names of the outputs.
         classes: Index of the output with class scores, None without one.
+        probabilities: Indices of the outputs that a SOFTMAX or LOGISTIC produces.
     """
 
-    def __init__(self, names: Sequence[str], classes: int | None) -> None:
+    def __init__(self, names: Sequence[str], classes: int | None, probabilities: Collection[int] = ()) -> None:
         self._names = tuple(names)
         self._classes = classes
-        self._signal = 0.0
-        self._noise = 0.0
-        self._logits_signal = 0.0
-        self._logits_noise = 0.0
+        self._probabilities = frozenset(probabilities)
+        self._outputs = [
+            SignalMeter(columns=at != classes and at not in self._probabilities) for at in range(len(self._names))
+        ]
+        self._logits = {at: SignalMeter(columns=False) for at in range(len(self._names))}
         self._cosines = 0.0
-        self._max_error = 0.0
         self._same = 0
         self._right = 0
         self._right_float = 0
+        self._worsened = 0
+        self._improved = 0
         self._labelled = 0
         self._samples = 0
         infinity = (math.inf, -math.inf)
@@ -105,43 +191,43 @@ class QualityMeter:
         self._samples += 1
         dot = norm_reference = norm_got = 0.0
         for position, (expected, actual) in enumerate(zip(reference, got, strict=True)):
-            difference = expected - actual
-            self._signal += float(np.vdot(expected, expected))
-            self._noise += float(np.vdot(difference, difference))
+            self._outputs[position].add(expected, actual)
             dot += float(np.vdot(expected, actual))
             norm_reference += float(np.vdot(expected, expected))
             norm_got += float(np.vdot(actual, actual))
-            if difference.size:
-                self._max_error = max(self._max_error, float(np.abs(difference).max()))
+            if expected.size:
                 self._ranges[position] = _widen(self._ranges[position], actual)
                 self._float_ranges[position] = _widen(self._float_ranges[position], expected)
         denominator = math.sqrt(norm_reference * norm_got)
         self._cosines += dot / denominator if denominator else float(norm_reference == norm_got)
         if self._classes is not None:
-            best_reference = int(np.argmax(reference[self._classes]))
-            best = int(np.argmax(got[self._classes]))
-            self._same += best == best_reference
-            if label is not None:
-                self._labelled += 1
-                self._right += best == label
-                self._right_float += best_reference == label
+            self._classify(int(np.argmax(reference[self._classes])), int(np.argmax(got[self._classes])), label)
 
-    def add_logits(self, reference: Sequence[FloatArray], got: Sequence[FloatArray]) -> None:
-        """Add the logits of one sample: real values, the same shapes."""
-        for expected, actual in zip(reference, got, strict=True):
-            difference = expected - actual
-            self._logits_signal += float(np.vdot(expected, expected))
-            self._logits_noise += float(np.vdot(difference, difference))
+    def add_logits(self, output: int, reference: FloatArray, got: FloatArray) -> None:
+        """Add the logits of one sample of an output: real values, the same shapes."""
+        self._logits[output].add(reference, got)
+
+    def _classify(self, best_reference: int, best: int, label: int | None) -> None:
+        self._same += best == best_reference
+        if label is not None:
+            self._labelled += 1
+            self._right += best == label
+            self._right_float += best_reference == label
+            self._worsened += best_reference == label != best
+            self._improved += best == label != best_reference
 
     def result(self) -> Quality:
         """Return the metrics over all samples added."""
         samples = max(1, self._samples)
         labelled = self._labelled == self._samples and self._labelled > 0
+        outputs = tuple(self._output(position) for position in range(len(self._names)))
+        logits = [output.logits_snr_db for output in outputs if output.logits_snr_db is not None]
+        worst = worst_output(outputs)
         return Quality(
-            snr_db=snr_db(self._signal, self._noise),
-            logits_snr_db=snr_db(self._logits_signal, self._logits_noise),
+            snr_db=None if worst is None else worst.snr_db,
+            logits_snr_db=min(logits, default=None),
             cosine=self._cosines / samples,
-            max_error=self._max_error,
+            max_error=max((output.max_error for output in outputs), default=0.0),
             agreement=None if self._classes is None else 100.0 * self._same / samples,
             top1=100.0 * self._right / samples if labelled else None,
             top1_float=100.0 * self._right_float / samples if labelled else None,
@@ -153,32 +239,31 @@ class QualityMeter:
                 )
                 if low == high and float_high > float_low
             ),
+            outputs=outputs,
+            worsened=self._worsened if labelled else self._samples - self._same,
+            improved=self._improved if labelled else 0,
+        )
+
+    def _output(self, position: int) -> OutputQuality:
+        bounded = position in self._probabilities
+        figures = self._outputs[position].result()
+        return OutputQuality(
+            name=self._names[position],
+            kind="classes" if position == self._classes else "probabilities" if bounded else "values",
+            snr_db=figures.snr_db,
+            interval=figures.interval,
+            columns=figures.columns,
+            axis=figures.axis,
+            logits_snr_db=self._logits[position].result().snr_db,
+            max_error=figures.max_error,
+            bounded=bounded,
+            constant=figures.constant,
         )
 
 
-def snr_db(signal: float, noise: float) -> float | None:
-    """Return a signal-to-noise ratio in dB, None without noise.
-
-    Args:
-        signal: Sum of the squared reference values.
-        noise: Sum of the squared differences from them.
-    """
-    return None if noise == 0.0 else 10.0 * math.log10(max(signal, 1e-300) / noise)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _widen(limits: tuple[float, float], values: FloatArray) -> tuple[float, float]:
     return min(limits[0], float(values.min())), max(limits[1], float(values.max()))
-
-
-def class_output(shapes: Sequence[tuple[int, ...]], highest_label: int | None) -> int | None:
-    """Return the index of the output with class scores, a vector of two or more values; None without one.
-
-    Args:
-        shapes: Shapes of the outputs, batch first.
-        highest_label: Largest label, None when there are no labels; the vector must be long enough for it.
-    """
-    for position, shape in enumerate(shapes):
-        size = math.prod(shape)
-        if shape and shape[-1] == size and size > max(1, highest_label if highest_label is not None else 1):
-            return position
-    return None

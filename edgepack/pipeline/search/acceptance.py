@@ -1,7 +1,7 @@
 """Acceptance: whether a candidate's file is good enough, which trial a build takes, and the error when none is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from edgepack.errors import AccuracyError, EdgepackError, TransformError, UnfitModelError
@@ -9,11 +9,12 @@ from edgepack.findings import Placement, Report
 from edgepack.pipeline.measure import Measurement
 from edgepack.pipeline.options import Limits
 from edgepack.pipeline.search.candidates import Candidate, CandidatePlan
-from edgepack.pipeline.search.loss import AUTO_DROP, acceptable, loss, loss_text
+from edgepack.pipeline.search.loss import AUTO_DROP, acceptable, judge, loss, loss_text, to_json
 from edgepack.pipeline.search.produce import QuantizedModel
 from edgepack.pipeline.search.trials import ProducedTrial, Trial
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.metrics import Quality
+from edgepack.schemes import get_scheme
 from edgepack.train.report import gzip_size
 
 T = TypeVar("T", bound=Trial)
@@ -97,16 +98,18 @@ def accept(
         placement: Where the target runs each op.
         measurement: What was measured.
         limits: The user's limits.
-        competing: True when a file that loses more than `AUTO_DROP` gives way to the next candidate.
+        competing: True when a file that loses much gives way to the next candidate.
 
     Raises:
         AccuracyError: There is a limit on the loss, and nothing that could be measured.
     """
     quality = measurement.quality
+    if quality is not None and candidate.recipe:
+        quality = replace(quality, trained=True)
     if limits.drop is not None and (quality is None or quality.drop is None):
         raise AccuracyError(
             f"--max-drop {limits.drop:g} cannot be checked: no accuracy was measured",
-            hint="give labelled samples with --eval (arrays x and y)",
+            hint="give labelled samples with --eval (arrays x and y), or class names with --labels",
         )
     compressed = gzip_size(shipped) if limits else None
     misses, reasons = missed_limits(len(shipped), compressed, quality, limits, competing=competing)
@@ -120,7 +123,7 @@ def accept(
         quantized=quantized,
         shipped=shipped,
         placement=placement,
-        warnings=measurement.warnings,
+        warnings=(*measurement.warnings, *(str(f) for f in (() if quality is None else judge(quality)))),
     )
 
 
@@ -134,17 +137,13 @@ def missed_limits(
         gzip_bytes: Bytes of the file compressed with gzip, None where no limit needs it.
         quality: What it lost, None when nothing could be measured.
         limits: The user's limits.
-        competing: Without a limit on the drop, True applies `AUTO_DROP` and False accepts any loss.
+        competing: Without a limit on the drop, True applies the default thresholds and False accepts any loss.
     """
     misses, reasons = set(), []
-    drop = limits.drop
-    if drop is None and competing:
-        drop = AUTO_DROP
-    if quality is not None and drop is not None and not acceptable(quality, drop):
+    judged = competing or limits.drop is not None
+    if quality is not None and judged and not acceptable(quality, limits.drop):
         misses.add("drop")
-        reasons.append(
-            "an output collapsed to a constant" if quality.collapsed else f"more than {drop:g} points are lost"
-        )
+        reasons.append(_loss_reason(quality, limits))
     if limits.size is not None and size > limits.size:
         misses.add("size")
         reasons.append(f"its file is larger than {limits.size} bytes")
@@ -152,6 +151,14 @@ def missed_limits(
         misses.add("download")
         reasons.append(f"its compressed file is larger than {limits.download} bytes")
     return frozenset(misses), tuple(reasons)
+
+
+def _loss_reason(quality: Quality, limits: Limits) -> str:
+    """Return why a file loses too much."""
+    drop = AUTO_DROP if limits.drop is None else limits.drop
+    if quality.drop is not None and quality.drop > drop:
+        return f"more than {drop:g} points are lost"
+    return next((finding.message for finding in judge(quality)), "")
 
 
 def choose(trials: Sequence[Trial], plan: CandidatePlan, limits: Limits, profile: TargetProfile) -> Choice:
@@ -171,6 +178,34 @@ def choose(trials: Sequence[Trial], plan: CandidatePlan, limits: Limits, profile
     if trial is None:
         raise no_choice(trials, limits, profile)
     return Choice(trial, _reason(trial, trials, plan, limits))
+
+
+def require_sound(trial: ProducedTrial, profile: TargetProfile, advice: Sequence[str] = ()) -> None:
+    """Refuse a file that loses accuracy, for --strict.
+
+    Args:
+        trial: The trial that a build takes.
+        profile: The target.
+        advice: Where the loss comes from, and what would help.
+
+    Raises:
+        AccuracyError: The file loses accuracy or is likely unusable, or nothing was measured.
+    """
+    scheme, quality = trial.candidate.rule.scheme, trial.quality
+    if quality is None:
+        if get_scheme(scheme).weights == "FLOAT32":
+            return
+        raise AccuracyError(
+            f"--strict: the loss of {scheme} on {profile.id} is unknown, because nothing was measured",
+            hint="give samples with --samples or --eval",
+        )
+    findings = judge(quality)
+    if findings:
+        raise AccuracyError(
+            f"--strict: {scheme} on {profile.id}: {findings[0]}",
+            hint="; ".join(advice),
+            details={"quality": to_json(quality)},
+        )
 
 
 def produced_trials(trials: Sequence[Trial]) -> list[ProducedTrial]:
@@ -231,7 +266,8 @@ def no_choice(trials: Sequence[Trial], limits: Limits, profile: TargetProfile) -
         size=None if limits.size is None else max(limits.size, best.bytes),
         download=None if limits.download is None else max(limits.download, best.gzip_bytes or 0),
     )
-    hints = [f"{looser} would accept the cached file"]
+    usable = "drop" not in best.misses or best.quality is None or acceptable(best.quality, looser.drop)
+    hints = [f"{looser} would accept the cached file"] if usable else []
     if any(trial.candidate.missing == "it needs --train" for trial in trials):
         hints.append("--train with labelled samples adds quantization-aware training")
     if "size" in best.misses and limits.download is None:
@@ -250,7 +286,7 @@ def _too_lossy_or_large(trial: Trial, limits: Limits, profile: TargetProfile) ->
         return AccuracyError(
             f"{scheme} on {profile.id} loses {loss_text(quality)}, more than --max-drop {limits.drop:g}",
             hint="try another scheme (float16 or int16x8 where the target supports it), or more representative samples",
-            details={"quality": quality.to_json()},
+            details={"quality": to_json(quality)},
         )
     size, option = (
         (f"{trial.bytes} bytes", f"--max-size {limits.size}")

@@ -11,7 +11,7 @@ from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
 from edgepack.graph.op_layout import dilated_size, padding_amounts
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
-from edgepack.runtime import metrics
+from edgepack.runtime import signal as metrics
 from edgepack.runtime.logits import expose_logits
 from edgepack.runtime.runner import Runner
 

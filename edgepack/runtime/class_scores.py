@@ -1,0 +1,84 @@
+"""Which outputs of a model are class scores or probabilities, and by which evidence.
+
+A vector alone is no evidence: two angles are as long as the scores of two classes.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from edgepack.graph import Graph
+from edgepack.graph.op_layout import TYPE_CONVERSIONS
+
+#: Ops whose results are probabilities.
+_PROBABILITIES = frozenset({"LOGISTIC", "SOFTMAX"})
+#: Ops that pass values on without changing them.
+_UNCHANGED = TYPE_CONVERSIONS | {"RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
+
+
+@dataclass(frozen=True)
+class OutputKinds:
+    """What is known of the outputs of a model.
+
+    Attributes:
+        classes: Position of the output with the scores of the classes, None without one.
+        probabilities: Positions of the outputs that a SOFTMAX or LOGISTIC produces: their values are in 0..1.
+    """
+
+    classes: int | None
+    probabilities: frozenset[int]
+
+
+def output_kinds(
+    graph: Graph, shapes: Sequence[tuple[int, ...]], named: Collection[int] = (), highest_label: int | None = None
+) -> OutputKinds:
+    """Return which outputs are class scores or probabilities.
+
+    An output has class scores if it is a vector of two or more values and one of these is the case: class names are
+    known for it (`named`), the model ends there in SOFTMAX, LOG_SOFTMAX or LOGISTIC, or the samples have labels and it
+    is the first vector that has a value for each. With labels, an output with one of the other reasons comes first.
+
+    Args:
+        graph: The main graph of the float model.
+        shapes: Shapes of its outputs, batch first.
+        named: Positions of outputs with class names, or that an ARG_MAX of the model chooses from.
+        highest_label: Largest label of the samples, None without labels.
+    """
+    ends = [_last_op(graph, tensor) for tensor in graph.outputs]
+    probabilities = frozenset(at for at, end in enumerate(ends) if end in _PROBABILITIES)
+    vectors = [at for at, shape in enumerate(shapes) if _is_vector(shape, highest_label)]
+    reasons = [at for at in vectors if at in named]
+    reasons += [at for at in vectors if ends[at] in _PROBABILITIES or ends[at] == "LOG_SOFTMAX"]
+    reasons += vectors if highest_label is not None else []
+    return OutputKinds(reasons[0] if reasons else None, probabilities)
+
+
+def labelled_vector(shapes: Sequence[tuple[int, ...]], highest_label: int | None) -> int | None:
+    """Return the position of the first output that is a vector with a value for every label, None without one.
+
+    Args:
+        shapes: Shapes of the outputs, batch first.
+        highest_label: Largest label, None when there are no labels.
+    """
+    return next((at for at, shape in enumerate(shapes) if _is_vector(shape, highest_label)), None)
+
+
+def _is_vector(shape: tuple[int, ...], highest_label: int | None) -> bool:
+    size = math.prod(shape)
+    return bool(shape) and shape[-1] == size and size > max(1, highest_label if highest_label is not None else 1)
+
+
+def _last_op(graph: Graph, tensor: int) -> str:
+    """Return the name of the op that computes an output's values, empty for an input; a decomposed SOFTMAX counts."""
+    while (producer := graph.producers.get(tensor)) is not None:
+        op = graph.ops[producer]
+        if op.name not in _UNCHANGED:
+            return "SOFTMAX" if _divides_exponentials(graph, op.inputs) and op.name == "DIV" else op.name
+        tensor = op.inputs[0]
+    return ""
+
+
+def _divides_exponentials(graph: Graph, inputs: Sequence[int]) -> bool:
+    """Return whether exponentials are divided by their sum, as old converters write SOFTMAX."""
+    names = [graph.ops[graph.producers[i]].name if i in graph.producers else "" for i in inputs]
+    return names == ["EXP", "SUM"]
