@@ -1,4 +1,4 @@
-""".tflite: used unchanged, without TensorFlow; only dynamic dimensions are made static."""
+""".tflite: used as it is, without TensorFlow; float16 weights become float32, dynamic dimensions static."""
 
 from pathlib import Path
 
@@ -18,17 +18,20 @@ class TfliteImporter(Importer):
         return head[4:8] == b"TFL3"
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Return the file itself, or a copy with static shapes when it has dynamic dimensions."""
+        """Return the file itself, or a copy with float32 weights and static shapes."""
         from edgepack.convert.open_shapes import FIX_SHAPES, fixed_shapes
-        from edgepack.graph import read_model
+        from edgepack.graph import read_bytes, read_model
+        from edgepack.graph.widen import widen
 
-        data = conversion.path.read_bytes()
-        model = read_model(conversion.path)
-        notes: tuple[str, ...] = ()
+        given = read_bytes(conversion.path)
+        model = read_model(given, path=conversion.path)
+        data, notes = widen(given, model)
+        if data is not given:
+            model = read_model(data)
         shapes = fixed_shapes(model, conversion.options)
         if shapes:
             data = conversion.run(FIX_SHAPES.call(data, shapes))
             listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            notes = (f"dynamic dimensions became static: {listed}",)
+            notes = (*notes, f"dynamic dimensions became static: {listed}")
             model = read_model(data)
         return FloatModel(data, self.id, quantized=not model.is_float, checked=None, notes=notes)
