@@ -16,7 +16,6 @@ import numpy as np
 from edgepack.bundle import claims
 from edgepack.bundle.golden import (
     LARGEST_SPREAD,
-    RUN_GOLDEN,
     TOLERANCES,
     Array,
     Difference,
@@ -27,14 +26,15 @@ from edgepack.bundle.golden import (
     runtime_name,
 )
 from edgepack.bundle.manifest import FILE_NAME, SCHEMA, SIGNATURE_FILE, output_spec, tensor_entry
+from edgepack.bundle.replay import replay_cases, replay_zeros
 from edgepack.bundle.sbom import sbom_faults
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.bundle.signature import check_signature
 from edgepack.bundle.signers import Verifier
 from edgepack.bundle.spec import tensor_spec
-from edgepack.bundle.verify_result import Problem, SignatureStatus, VerifyResult
+from edgepack.bundle.verify_result import BUILD_AGAIN, Problem, SignatureStatus, VerifyResult
 from edgepack.bundle.write import LARGEST_MANIFEST, unlisted_files
-from edgepack.child import ChildTimeout, Worker
+from edgepack.child import Worker
 from edgepack.digests import hash_path
 from edgepack.documents import DocumentError, read_json
 from edgepack.errors import BundleError, EdgepackError
@@ -48,7 +48,6 @@ _DTYPES = frozenset(dtype.name for dtype in NUMPY_DTYPES.values() if dtype.kind 
 _LARGEST_DIMENSION = 2**31 - 1
 #: Entries of a tensor that come from the author and not from the file.
 _AUTHORS = frozenset({"labels", "preprocessing"})
-_BUILD_AGAIN = "rebuild the bundle, or copy it again from where it was built"
 
 
 def verify(
@@ -123,7 +122,7 @@ class _Check:
         if model is not None:
             self._golden(manifest, model, worker, timeout)
 
-    def _problem(self, path: str, what: str, fix: str = _BUILD_AGAIN) -> None:
+    def _problem(self, path: str, what: str, fix: str = BUILD_AGAIN) -> None:
         self.problems.append(Problem(path, what, fix))
 
     def _claims(self, found: Iterable[claims.Fault]) -> None:
@@ -316,7 +315,9 @@ class _Check:
                     self._problem(path, f"cases.{number}.{kind}: expected {tensors} entries, got {len(case[kind])}")
                     return
         if not index["cases"]:
-            self.notes.append("the bundle contains no golden vectors: the model was not run")
+            replay = replay_zeros(manifest["model"]["host"], data, worker, timeout)
+            self.problems.extend(replay.problems)
+            self.notes.extend(replay.notes)
             return
         cases = [
             {kind: [self._array(folder, entry) for entry in case[kind]] for kind in ("inputs", "outputs")}
@@ -332,8 +333,9 @@ class _Check:
         ours = TOLERANCES["same"] if same else LARGEST_SPREAD
         # A bundle may state a smaller tolerance than the usual one, but not a larger one.
         allowed = Tolerance(min(stated["steps"], ours.steps), min(stated["relative"], ours.relative))
-        results = self._run(manifest["model"]["host"], data, [case["inputs"] for case in cases], worker, timeout)
-        for number, (case, outputs) in enumerate(zip(cases, results, strict=False)):
+        replay = replay_cases(manifest["model"]["host"], data, [case["inputs"] for case in cases], worker, timeout)
+        self.problems.extend(replay.problems)
+        for number, (case, outputs) in enumerate(zip(cases, replay.results, strict=False)):
             if len(case["outputs"]) != len(outputs):
                 self._problem(path, f"case {number}: expected {len(case['outputs'])} outputs, got {len(outputs)}")
                 continue
@@ -388,27 +390,6 @@ class _Check:
             return None
         raw = np.frombuffer(place.read_bytes(), dtype.newbyteorder("<"))
         return raw.astype(dtype).reshape(shape)
-
-    def _run(
-        self, path: str, data: bytes, cases: list[Any], worker: Worker | None, timeout: float
-    ) -> list[list[Array]]:
-        """Return the outputs of each case; empty, with the problem recorded, when the model does not run."""
-        own = Worker() if worker is None else worker
-        try:
-            return own.run(RUN_GOLDEN.call(data, cases), timeout=timeout)
-        except EdgepackError as error:
-            if isinstance(error.__cause__, ChildTimeout):
-                self._problem(
-                    path,
-                    f"the replay of the golden vectors exceeded its time limit of {timeout:g} s",
-                    "raise the limit with --timeout, or verify it on a faster machine",
-                )
-            else:
-                self._problem(path, error.message, error.hint or _BUILD_AGAIN)
-        finally:
-            if worker is None:
-                own.close()
-        return []
 
 
 def _facts(info: TensorInfo) -> dict[str, Any]:

@@ -8,6 +8,9 @@ from typing import Any
 
 from edgepack.bundle.golden import Difference
 
+#: What to do about a bundle whose files are not those of the build.
+BUILD_AGAIN = "rebuild the bundle, or copy it again from where it was built"
+
 
 class SignatureStatus(StrEnum):
     """What is known of a bundle's signature."""

@@ -13,7 +13,7 @@ from edgepack.compat.rules import violations
 from edgepack.compat.runtime_support import custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
-from edgepack.graph.custom_ops import EDGETPU_OP
+from edgepack.graph.custom_ops import COMPILED_OPS, compiled_by
 from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 
@@ -86,8 +86,11 @@ def check(
         notes.append(f"{hosted} of {len(findings)} ops {run} on the host. {chosen.partition.cut}")
     if any(graph.tensors[i].shape_signature[:1] == (-1,) for i in graph.inputs if i >= 0):
         notes.append("The file leaves the batch size open; the check assumes 1.")
-    if _is_compiled(graph) and "CUSTOM:" + EDGETPU_OP in chosen.ops.ops:
-        notes.append("The file is already compiled for the Edge TPU; the compiled part counts as one op.")
+    if compiler := compiled_by(model):
+        notes.append(
+            f"The file was compiled by {compiler}; the compiled part counts as one op. "
+            "A build needs the file from before that."
+        )
     return Report(
         target=profile.id,
         compatible=runs and (profile.fallback == "host" or not hosted),
@@ -124,7 +127,7 @@ def _on_built_in_kernels(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
     """Return reasons with the fix for a target that is the host itself: the op runs there as well, only slower."""
     return tuple(
         reason("built-in-kernel", own.message)
-        if own.code == "op-not-supported"
+        if own.code in {"op-not-supported", "custom-op-registered"}
         else replace(own, fix=f"no action needed: the built-in kernels run it, slower; to use the fast ones, {own.fix}")
         for own in reasons
     )
@@ -185,4 +188,4 @@ def _refused_with(graph: Graph, blocker: int) -> Reason:
 
 
 def _is_compiled(graph: Graph) -> bool:
-    return any(op.custom_code == EDGETPU_OP for op in graph.ops)
+    return any(op.custom_code in COMPILED_OPS for op in graph.ops)

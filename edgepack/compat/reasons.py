@@ -112,9 +112,14 @@ _KINDS = (
         "replace the layer by built-in ops, or ship a runtime that registers the op",
     ),
     ReasonKind(
+        "custom-op-elsewhere",
+        "A custom op that only another runtime registers, so that the loaders of a bundle cannot load the model.",
+        "replace the layer by built-in ops, or cut the op off and run it in the app",
+    ),
+    ReasonKind(
         "custom-op-registered",
-        "A custom op that only certain runtimes register; it runs on their CPU.",
-        "use the runtime that the message names, or cut the op off and run it in the app",
+        "A custom op that LiteRT registers itself; it runs on the CPU.",
+        "no action needed; to keep it off the CPU, cut the op off and run it in the app",
     ),
     ReasonKind(
         "dtype",

@@ -6,19 +6,18 @@ from edgepack.compat.context import Context, tensors
 from edgepack.compat.reasons import reason
 from edgepack.findings import Reason
 from edgepack.graph import Op
-from edgepack.graph.custom_ops import EDGETPU_OP
+from edgepack.graph.custom_ops import COMPILED_OPS, RUNTIME_OPS
 
-#: Custom ops that a known runtime registers, with that runtime.
-_REGISTERED: Mapping[str, str] = {
-    "AudioSpectrogram": "the LiteRT runtime",
-    "Convolution2DTransposeBias": "MediaPipe's runtime",
-    "MaxPoolingWithArgmax2D": "MediaPipe's runtime",
-    "MaxUnpooling2D": "MediaPipe's runtime",
-    "Mfcc": "the LiteRT runtime",
-    "NumericVerify": "the LiteRT runtime",
-    "PosenetDecoderOp": "Coral's posenet runtime",
-    "Resampler": "MediaPipe's runtime",
-    "TFLite_Detection_PostProcess": "the LiteRT runtime",
+#: Custom ops that another runtime registers, with that runtime. The loaders of a bundle use LiteRT, which refuses them.
+_REGISTERED_ELSEWHERE: Mapping[str, str] = {
+    "Convolution2DTransposeBias": "MediaPipe",
+    "Landmarks2TransformMatrix": "MediaPipe",
+    "MaxPoolingWithArgmax2D": "MediaPipe",
+    "MaxUnpooling2D": "MediaPipe",
+    "PosenetDecoderOp": "Coral's posenet library",
+    "Resampler": "MediaPipe",
+    "TransformLandmarks": "MediaPipe",
+    "TransformTensorBilinear": "MediaPipe",
 }
 
 #: Activation types without kernels in the runtime.
@@ -26,18 +25,22 @@ _NO_KERNELS = frozenset({"INT2", "INT4", "UINT4"})
 
 
 def custom_reason(op: Op) -> tuple[Reason, bool] | None:
-    """Return why a custom op is not on an accelerator, and whether a known runtime runs it; None for builtin ops."""
+    """Return why a custom op is not on an accelerator, and whether LiteRT runs it on the CPU; None for builtin ops."""
     if op.name != "CUSTOM":
         return None
     code = op.custom_code
     if code.startswith("Flex"):
         return reason("flex-op", f"expected a built-in op, got the Select TensorFlow op {code}"), False
-    if code == EDGETPU_OP:
-        return reason("compiled-elsewhere", "expected uncompiled ops, got a block compiled for the Edge TPU"), False
-    if code in _REGISTERED:
-        return reason(
-            "custom-op-registered", f"expected a built-in op, got {code}, which {_REGISTERED[code]} registers"
-        ), True
+    if code in COMPILED_OPS:
+        message = f"expected uncompiled ops, got a part that {COMPILED_OPS[code]} compiled ({code})"
+        return reason("compiled-elsewhere", message), False
+    if code in RUNTIME_OPS:
+        return reason("custom-op-registered", f"expected a built-in op, got {code}, which LiteRT runs on the CPU"), True
+    if code in _REGISTERED_ELSEWHERE:
+        message = (
+            f"expected a built-in op, got {code}, which {_REGISTERED_ELSEWHERE[code]} registers and LiteRT does not"
+        )
+        return reason("custom-op-elsewhere", message), False
     return reason("custom-op", f"expected a built-in op, got the custom op {code or 'without a name'}"), False
 
 

@@ -26,7 +26,7 @@ def convert(
 
     Keras models and SavedModels are traced, frozen and converted in the worker's process, and the result is compared
     with the original: it has the original's weights, and outputs agree to 1e-4 of each output's largest absolute
-    value. A .tflite is used unchanged, without TensorFlow; only dynamic dimensions are made static.
+    value. A .tflite is used as it is, without TensorFlow; float16 weights become float32, dynamic dimensions static.
 
     Args:
         path: Model file or folder in a format that an installed importer reads.

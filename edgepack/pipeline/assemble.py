@@ -29,7 +29,6 @@ from edgepack.digests import sha256
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata
-from edgepack.job import reached_limit
 from edgepack.pipeline.compile import CompiledModel
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.half_precision import asks_for_single_precision, find_half_precision
@@ -43,7 +42,7 @@ from edgepack.pipeline.step_cache import Codec, component_versions, to_json_byte
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.postprocessing import PostprocessStep
-from edgepack.runtime.runner import model_inputs, model_outputs
+from edgepack.runtime.runner import model_inputs, model_outputs, needs_custom_ops
 from edgepack.samples import Preprocess, SampleSet
 
 #: Golden vectors in a bundle: enough to show a wrong layout or scale, and small.
@@ -194,7 +193,11 @@ def _tensors(
 def _golden(
     session: Session, model: Model, shipped: bytes, samples: SampleSet | None
 ) -> tuple[Golden, tuple[str, ...]]:
-    """Return the golden vectors, and a warning where the model does not run here."""
+    """Return the golden vectors, and a warning where the model needs custom ops that the runtime here lacks.
+
+    Raises:
+        UnfitModelError: The runtime cannot load the model for any other reason, or the model aborts it.
+    """
     if samples is None:
         chosen = synthetic_samples(model_inputs(model), GOLDEN_CASES)
     else:
@@ -208,9 +211,9 @@ def _golden(
     try:
         vectors = golden_vectors(session, shipped, chosen)
     except UnfitModelError as error:
-        if reached_limit(error):
+        if not needs_custom_ops(error):
             raise
-        # The model needs an op that only the user's app has: the bundle ships without vectors and says so.
+        # The model needs an op that only the target's delegate runs: the bundle ships without vectors and says so.
         vectors, warnings = GoldenVectors(), (f"no golden vectors: {error.message}",)
     golden = Golden(
         machine=platform.machine(),

@@ -9,6 +9,7 @@ from edgepack.convert.importers.registry import is_tflite
 from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.findings import Placement, Report
 from edgepack.graph import Model, read_bytes, read_model
+from edgepack.graph.widen import widen
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.profiles.model import SchemeRule, TargetProfile
@@ -98,7 +99,9 @@ def _read(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes,
     if is_tflite(path):
         # Without a session: a check of a .tflite starts no child process and loads neither runtime nor cache.
         data = read_bytes(path)
-        return data, read_model(data, path=path)
+        model = read_model(data, path=path)
+        widened, _ = widen(data, model)
+        return widened, model if widened is data else read_model(widened)
     from edgepack.pipeline.float_model import convert_model
     from edgepack.pipeline.session import Session
 

@@ -14,6 +14,7 @@ from edgepack.repair import before_class_choice
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import OutputQuality, Quality
 from edgepack.runtime.postprocessing import PostprocessStep, scores
+from edgepack.runtime.runner import needs_custom_ops
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
 
@@ -52,9 +53,9 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
             class_outputs(context, quantized.postprocessing),
         )
     except UnfitModelError as error:
-        if not context.float_model.quantized:
+        if not needs_custom_ops(error):
             raise
-        # A custom op of the user's own app: the file is sound, it only does not run here.
+        # A custom op that the target's delegate runs: the file may be sound, it only does not run here.
         return Measurement(warnings=(f"not measured: {error.message}",))
     if context.float_model.quantized:
         # There is no float model to compare with; only the file's own accuracy is known.

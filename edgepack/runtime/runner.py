@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.errors import UnfitModelError
+from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, Model, Tensor, read_model
+from edgepack.graph.custom_ops import compiled_by, custom_codes
 from edgepack.runtime.memory import require_memory
 from edgepack.text import first_line
 
@@ -111,19 +112,21 @@ class Runner:
         model = read_model(tflite)
         self.inputs = model_inputs(model)
         self.outputs = model_outputs(model)
-        customs = sorted({op.custom_code for graph in model.graphs for op in graph.ops if op.name == "CUSTOM"})
-        if customs == ["edgetpu-custom-op"]:
+        if compiler := compiled_by(model):
             raise UnfitModelError(
-                "the model was compiled for the Edge TPU and does not run on this machine",
+                f"the model was compiled by {compiler} and does not run on this machine",
                 hint="run the uncompiled host model of the same bundle",
             )
         require_memory(model)
         try:
             self._interpreter = _load(tflite, threads, plain)
         except (RuntimeError, ValueError) as error:
+            # The runtime names the op that it lacks; any other failure is not for want of a custom op.
+            missing = [code for code in custom_codes(model) if code and code in str(error)]
             raise UnfitModelError(
                 f"the runtime of this machine cannot load the model: {first_line(error, default=type(error).__name__)}",
-                hint=f"it needs the custom ops {', '.join(customs)}" if customs else "",
+                hint=f"it needs the custom ops {', '.join(missing)}" if missing else "",
+                details={"custom_ops": missing} if missing else {},
             ) from error
         self._shapes = [info.shape for info in self.inputs]
 
@@ -163,6 +166,11 @@ class Runner:
         """
         raw = self.run([quantize(info, array) for info, array in zip(self.inputs, arrays, strict=True)])
         return [dequantize(info, array) for info, array in zip(self.outputs, raw, strict=True)]
+
+
+def needs_custom_ops(error: EdgepackError) -> bool:
+    """Return whether a model failed to load only because the runtime here does not register its custom ops."""
+    return bool(error.details.get("custom_ops"))
 
 
 def _load(tflite: bytes, threads: int, plain: bool) -> Any:

@@ -93,7 +93,7 @@ def test_a_compiled_file_is_reported_as_such(coral: Path, edgetpu: TargetProfile
     report = check(network, edgetpu)
     assert report.ops[0].placement is Placement.ACCELERATOR
     assert report.compatible
-    assert any("already compiled for the Edge TPU" in note for note in report.notes)
+    assert any("was compiled by Coral's edgetpu_compiler" in note for note in report.notes)
     elsewhere = check(network, get_target("cpu"))
     assert (elsewhere.compatible, codes(elsewhere, 0)) == (False, ["compiled-elsewhere"])
 
@@ -117,10 +117,12 @@ def test_an_open_batch_is_no_dynamic_shape(shared_models: Path, edgetpu: TargetP
 @pytest.mark.parametrize(
     ("label", "placement", "code", "compatible"),
     [
+        ("CUSTOM:DISPATCH_OP", Placement.UNSUPPORTED, "compiled-elsewhere", False),
+        ("CUSTOM:ethos-u", Placement.UNSUPPORTED, "compiled-elsewhere", False),
         ("CUSTOM:FlexErf", Placement.UNSUPPORTED, "flex-op", False),
         ("CUSTOM:MyOp", Placement.UNSUPPORTED, "custom-op", False),
         ("CUSTOM:TFLite_Detection_PostProcess", Placement.HOST, "custom-op-registered", True),
-        ("CUSTOM:PosenetDecoderOp", Placement.HOST, "custom-op-registered", True),
+        ("CUSTOM:PosenetDecoderOp", Placement.UNSUPPORTED, "custom-op-elsewhere", False),
         ("BUILTIN_240", Placement.UNSUPPORTED, "missing-kernel", False),
         ("ARG_MAX", Placement.HOST, "op-not-supported", True),
         ("WHILE", Placement.HOST, "op-not-supported", True),

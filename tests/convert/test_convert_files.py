@@ -19,6 +19,7 @@ from edgepack.convert.original import named_leaves, rebuilt, unique
 from edgepack.errors import ConversionError, ModelFileError
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
+from edgepack.quantize.float16 import to_float16
 from edgepack.runtime import Runner
 from edgepack.untrusted.keras_code import find_code
 
@@ -109,6 +110,16 @@ def test_quantized_files_are_told(shared_models: Path) -> None:
     with Worker() as worker:
         result = convert(path, worker=worker, options=ConvertOptions())
     assert result.quantized and result.tflite == path.read_bytes()
+
+
+def test_float16_weights_count_as_float(tmp_path: Path) -> None:
+    """A .tflite with float16 weights is read as the float model that it was stored from, and a note says so."""
+    path = tmp_path / "half.tflite"
+    path.write_bytes(to_float16(FLOAT.read_bytes()))
+    with Worker() as worker:
+        result = convert(path, worker=worker, options=ConvertOptions())
+    assert not result.quantized and read_model(result.tflite).is_float
+    assert "float16" in result.notes[0]
 
 
 def resized(path: Path, x: np.ndarray) -> np.ndarray:
