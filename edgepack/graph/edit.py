@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.errors import ModelFileError
-from edgepack.graph.model import Graph, Model
+from edgepack.graph.model import Graph, Model, Signature
 from edgepack.graph.read import enum_names, read_model, schema
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.versions import file_versions
@@ -188,18 +188,19 @@ def restore_interface(tflite: bytes, original: Model) -> bytes:
     """
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    moved: dict[int, int] = {}
+    # A tensor that is an input and an output has two tensors in a file with float ends: each kind has its own map.
+    moved: dict[str, dict[int, int]] = {}
     for kind in ("inputs", "outputs"):
         before, after = getattr(original.main, kind), [int(i) for i in getattr(graph, kind)]
         if len(before) != len(after):
             raise ModelFileError(f"the rewritten model has {len(after)} {kind}, expected {len(before)}")
-        moved.update(zip(before, after, strict=True))
-    names = {new: original.main.tensors[old].name for old, new in moved.items()}
+        moved[kind] = dict(zip(before, after, strict=True))
+    names = {new: original.main.tensors[old].name for kind in moved for old, new in moved[kind].items()}
     _move_names_away(graph, names)
     for index, name in names.items():
         graph.tensors[index].name = name.encode()
     others = [s for s in model.signatureDefs or [] if s.subgraphIndex != 0]
-    main = [_signature(s.key, s.inputs, s.outputs, moved) for s in original.signatures if s.graph == 0]
+    main = [_signature(s, moved) for s in original.signatures if s.graph == 0]
     model.signatureDefs = [*main, *others] or None
     model.description = original.description.encode()
     return pack(model)
@@ -233,12 +234,12 @@ def _move_names_away(graph: Any, interface: Mapping[int, str]) -> None:
             tensor.name = tensor.name + f"#{index}".encode()
 
 
-def _signature(key: str, inputs: Mapping[str, int], outputs: Mapping[str, int], moved: Mapping[int, int]) -> Any:
+def _signature(original: Signature, moved: Mapping[str, Mapping[int, int]]) -> Any:
     signature = schema().SignatureDefT()
-    signature.signatureKey = key.encode()
+    signature.signatureKey = original.key.encode()
     signature.subgraphIndex = 0
-    signature.inputs = [_tensor_map(name, moved[index]) for name, index in inputs.items()]
-    signature.outputs = [_tensor_map(name, moved[index]) for name, index in outputs.items()]
+    signature.inputs = [_tensor_map(name, moved["inputs"][index]) for name, index in original.inputs.items()]
+    signature.outputs = [_tensor_map(name, moved["outputs"][index]) for name, index in original.outputs.items()]
     return signature
 
 
