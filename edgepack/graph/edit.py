@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.errors import ModelFileError
-from edgepack.graph.model import Graph, Model
+from edgepack.graph.model import Graph, Model, Signature
 from edgepack.graph.read import enum_names, read_model, schema
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.versions import file_versions
@@ -188,18 +189,19 @@ def restore_interface(tflite: bytes, original: Model) -> bytes:
     """
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    moved: dict[int, int] = {}
+    # A tensor that is an input and an output has two tensors in a file with float ends: each kind has its own map.
+    moved: dict[str, dict[int, int]] = {}
     for kind in ("inputs", "outputs"):
         before, after = getattr(original.main, kind), [int(i) for i in getattr(graph, kind)]
         if len(before) != len(after):
             raise ModelFileError(f"the rewritten model has {len(after)} {kind}, expected {len(before)}")
-        moved.update(zip(before, after, strict=True))
-    names = {new: original.main.tensors[old].name for old, new in moved.items()}
+        moved[kind] = dict(zip(before, after, strict=True))
+    names = {new: original.main.tensors[old].name for kind in moved for old, new in moved[kind].items()}
     _move_names_away(graph, names)
     for index, name in names.items():
         graph.tensors[index].name = name.encode()
     others = [s for s in model.signatureDefs or [] if s.subgraphIndex != 0]
-    main = [_signature(s.key, s.inputs, s.outputs, moved) for s in original.signatures if s.graph == 0]
+    main = [_signature(s, moved) for s in original.signatures if s.graph == 0]
     model.signatureDefs = [*main, *others] or None
     model.description = original.description.encode()
     return pack(model)
@@ -233,20 +235,19 @@ def _move_names_away(graph: Any, interface: Mapping[int, str]) -> None:
             tensor.name = tensor.name + f"#{index}".encode()
 
 
-def _signature(key: str, inputs: Mapping[str, int], outputs: Mapping[str, int], moved: Mapping[int, int]) -> Any:
+def _signature(original: Signature, moved: Mapping[str, Mapping[int, int]]) -> Any:
     signature = schema().SignatureDefT()
-    signature.signatureKey = key.encode()
+    signature.signatureKey = original.key.encode()
     signature.subgraphIndex = 0
-    for kind, named in (("input", inputs), ("output", outputs)):
+    for kind, named in (("inputs", original.inputs), ("outputs", original.outputs)):
         for name, index in named.items():
-            if index not in moved:
+            if index not in moved[kind]:
                 raise ModelFileError(
-                    f"signature '{key}' names tensor {index} as its {kind} '{name}': expected an input or output of "
-                    "the main graph",
+                    f"signature '{original.key}' names tensor {index} as its {kind[:-1]} '{name}': expected an input "
+                    "or output of the main graph",
                     hint="export the model again with the signature of its inputs and outputs",
                 )
-    signature.inputs = [_tensor_map(name, moved[index]) for name, index in inputs.items()]
-    signature.outputs = [_tensor_map(name, moved[index]) for name, index in outputs.items()]
+        setattr(signature, kind, [_tensor_map(name, moved[kind][index]) for name, index in named.items()])
     return signature
 
 
@@ -339,6 +340,14 @@ def empty_unused(model: Any) -> None:
 def builtin_code(name: str) -> int:
     """Return the schema's number of a builtin operator name such as `DEQUANTIZE`."""
     return next(code for code, known in enum_names("BuiltinOperator").items() if known == name)
+
+
+def _list(values: Any) -> list[int]:
+    return [] if values is None else [int(value) for value in values]
+
+
+def _renumbered(values: Any, new_indices: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    return np.array([new_indices[int(value)] for value in _list(values)], np.int32)
 
 
 class _AlignedBuffer:

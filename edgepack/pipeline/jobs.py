@@ -104,11 +104,14 @@ def carry_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: st
     return with_ranges(tflite, _ranges(tflite, rule, calibration, method))
 
 
-def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
-    """Return another quantizer's file with the float model's interface and true op versions, once it has loaded."""
+def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str, calibration: bytes, method: str) -> Quantized:
+    """Return another quantizer's file with the float model's interface and true op versions, once it has loaded.
+
+    Inputs and outputs that it left in float become integers with the range of the calibration.
+    """
     from edgepack.quantize.quantizer import adopt as finish
 
-    return finish(quantized, tflite, rule, tool)
+    return finish(quantized, tflite, rule, tool, _ranges(tflite, rule, calibration, method))
 
 
 def run_ptq_steps(

@@ -111,7 +111,7 @@ def rewrite_proven(
         "target_options": target_options,
         "samples": samples,
     }
-    return session.steps.memoize("repair", inputs, _codec(), compute)
+    return session.steps.memoize("repair", inputs, rewritten_codec(), compute)
 
 
 def _prove(
@@ -214,7 +214,8 @@ def _decode(files: Mapping[str, bytes]) -> RewrittenModel:
     )
 
 
-def _codec() -> "Codec[RewrittenModel]":
+def rewritten_codec() -> "Codec[RewrittenModel]":
+    """Return how a rewritten model is stored in the cache."""
     from edgepack.pipeline.step_cache import Codec
 
     return Codec(_encode, _decode)

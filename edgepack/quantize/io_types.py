@@ -3,6 +3,7 @@
 ai-edge-quantizer can do this too, but 0.10 reconnects the other consumers of an output wrongly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from edgepack.errors import QuantizationError
 from edgepack.graph.edit import builtin_code, code_number, op_code, pack, unpack
 from edgepack.graph.op_layout import TYPE_CONVERSIONS
 from edgepack.graph.read import schema
+from edgepack.quantize.ranges import Range
 
 #: Supported (inner type, type of inputs and outputs).
 _CONVERSIONS = {("INT8", "FLOAT32"), ("INT16", "FLOAT32"), ("INT8", "UINT8")}
@@ -47,6 +49,41 @@ def set_io_types(tflite: bytes, inner: str, io: str) -> bytes:
     return pack(editor.model)
 
 
+def quantize_ends(tflite: bytes, inputs: Sequence[Range | None], outputs: Sequence[Range | None], io: str) -> bytes:
+    """Return the file with integers at the inputs and outputs that a quantizer left in float.
+
+    Where a float tensor at an end is only a conversion of an integer one, that tensor becomes the end; else QUANTIZE or
+    DEQUANTIZE with the scale of the range is added.
+
+    Args:
+        tflite: A file of a quantizer.
+        inputs: (minimum, maximum) of each input; None leaves it as it is.
+        outputs: The same for the outputs.
+        io: `INT8`, `UINT8` or `INT16`.
+    """
+    model = unpack(tflite)
+    editor = _Editor(model, schema().TensorType.FLOAT32, getattr(schema().TensorType, io))
+    graph = model.subgraphs[0]
+    ends = [int(index) for index in (*graph.inputs, *graph.outputs)]
+    if not any(
+        bounds is not None and editor.is_float_end(index)
+        for index, bounds in zip(ends, (*inputs, *outputs), strict=True)
+    ):
+        return tflite
+    new_inputs = [
+        index if bounds is None else editor.integer_input(index, bounds)
+        for index, bounds in zip(ends[: len(inputs)], inputs, strict=True)
+    ]
+    new_outputs = [
+        index if bounds is None else editor.integer_output(index, bounds)
+        for index, bounds in zip(ends[len(inputs) :], outputs, strict=True)
+    ]
+    graph.inputs, graph.outputs = np.array(new_inputs, np.int32), np.array(new_outputs, np.int32)
+    operators = [*editor.first, *(op for op in graph.operators if id(op) not in editor.dropped), *editor.last]
+    graph.operators = operators
+    return pack(model)
+
+
 @dataclass
 class _Editor:
     """A file with the ops to add at its beginning and end, and those to leave out."""
@@ -57,6 +94,7 @@ class _Editor:
     first: list[Any] = field(default_factory=list)
     last: list[Any] = field(default_factory=list)
     dropped: set[int] = field(default_factory=set)
+    ends: dict[int, int] = field(default_factory=dict)
 
     @property
     def graph(self) -> Any:
@@ -105,6 +143,57 @@ class _Editor:
         self.last.append(self.op("DEQUANTIZE" if self.is_float else "QUANTIZE", index, outer))
         return outer
 
+    def is_float_end(self, index: int) -> bool:
+        """Return whether an end is float32."""
+        return bool(self.graph.tensors[index].type == schema().TensorType.FLOAT32)
+
+    def integer_input(self, index: int, bounds: Range) -> int:
+        """Return the integer tensor to use as the graph's input in place of a float one."""
+        if not self.is_float_end(index):
+            return index
+        consumers = self.consumers(index)
+        results = {int(op.outputs[0]) for op in consumers if self.name(op) == "QUANTIZE"}
+        if len(results) == 1 == len(consumers) and index not in self.graph.outputs:
+            result = results.pop()
+            if self.graph.tensors[result].type == self.io:
+                self.dropped.add(id(consumers[0]))
+                return result
+        outer = self.quantized_tensor(index, bounds)
+        self.first.append(self.op("DEQUANTIZE", outer, index))
+        return outer
+
+    def integer_output(self, index: int, bounds: Range) -> int:
+        """Return the integer tensor to use as the graph's output in place of a float one."""
+        if not self.is_float_end(index):
+            return index
+        producer = next((op for op in (*self.first, *self.graph.operators) if index in op.outputs), None)
+        if producer is not None and self.name(producer) == "DEQUANTIZE":
+            source = int(producer.inputs[0])
+            if self.graph.tensors[source].type == self.io:
+                if not self.consumers(index):
+                    self.dropped.add(id(producer))
+                return source
+        if index not in self.ends:
+            self.ends[index] = self.quantized_tensor(index, bounds)
+            self.last.append(self.op("QUANTIZE", index, self.ends[index]))
+        return self.ends[index]
+
+    def quantized_tensor(self, like: int, bounds: Range) -> int:
+        """Add an integer tensor for a range."""
+        types = schema().TensorType
+        low, high = bounds
+        bottom, top = {types.INT8: (-128, 127), types.UINT8: (0, 255), types.INT16: (-32767, 32767)}[self.io]
+        if self.io == types.INT16:
+            low, high = -max(-low, high), max(-low, high)
+        scale = (high - low) / (top - bottom) or 1.0
+        outer = self.tensor(like)
+        tensor = self.graph.tensors[outer]
+        tensor.type = self.io
+        tensor.quantization = schema().QuantizationParametersT()
+        tensor.quantization.scale = np.array([scale], np.float32)
+        tensor.quantization.zeroPoint = np.array([np.clip(round(bottom - low / scale), bottom, top)], np.int64)
+        return outer
+
     def consumers(self, index: int) -> list[Any]:
         return [op for op in self.graph.operators if index in op.inputs and id(op) not in self.dropped]
 
@@ -120,7 +209,7 @@ class _Editor:
         outer.type = inner.type
         if self.is_float:
             outer.type = self.io
-        else:
+        elif inner.quantization is not None and inner.type != schema().TensorType.FLOAT32:
             outer.quantization = inner.quantization
             self.shift(outer)
         self.graph.tensors.append(outer)

@@ -30,6 +30,16 @@ DIRECT_INT8 = _names(
     """
 )
 
+#: Ops that ai-edge-quantizer leaves in float and `integer_kernels` converts to int8. ELU has an int8 kernel that no
+#: quantizer of TFLite uses.
+FINISHED_INT8 = _names(
+    """
+    ABS ARG_MAX ARG_MIN BATCH_TO_SPACE_ND DEPTH_TO_SPACE ELU EXP EXPAND_DIMS GREATER GREATER_EQUAL L2_NORMALIZATION
+    LEAKY_RELU LESS LESS_EQUAL LOG LOG_SOFTMAX MINIMUM PRELU REDUCE_MAX RELU6 RELU_N1_TO_1 REVERSE_V2 SPACE_TO_BATCH_ND
+    SPLIT_V SQUEEZE TILE TOPK_V2
+    """
+)
+
 #: Ops that ai-edge-quantizer 0.10 converts to int16 activations.
 DIRECT_INT16 = DIRECT_INT8 - {"HARD_SWISH", "SPACE_TO_DEPTH", "SQUARED_DIFFERENCE"}
 
@@ -49,11 +59,11 @@ def needs_converter(ops: Iterable[str]) -> tuple[str, ...]:
 
     There is no such choice for int16 activations: TFLiteConverter's quantizer for them accepts no ranges.
     """
-    return tuple(sorted(set(ops) & (CONVERTER_INT8 - DIRECT_INT8)))
+    return tuple(sorted(set(ops) & (CONVERTER_INT8 - DIRECT_INT8 - FINISHED_INT8)))
 
 
 def quantized_ops(ops: Iterable[str], activation_bits: int) -> frozenset[str]:
     """Return the names of ops that become integer in a model with these ops, with the quantizer chosen for it."""
     if activation_bits == 16:
         return DIRECT_INT16
-    return CONVERTER_INT8 if needs_converter(ops) else DIRECT_INT8
+    return CONVERTER_INT8 if needs_converter(ops) else DIRECT_INT8 | FINISHED_INT8

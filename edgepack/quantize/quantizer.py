@@ -27,7 +27,8 @@ from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
-from edgepack.quantize.io_types import set_io_types
+from edgepack.quantize.integer_kernels import convert_left_ops
+from edgepack.quantize.io_types import quantize_ends, set_io_types
 from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_MIN_ELEMENTS
 from edgepack.quantize.ranges import Range
 from edgepack.runtime.memory import require_memory
@@ -104,7 +105,7 @@ def quantize(
     else:
         quantized = _quantize(tflite, rule, ranges, keep, keep_as)
         tool = f"ai-edge-quantizer {version('ai-edge-quantizer')}"
-    result = adopt(quantized, tflite, rule, tool)
+    result = adopt(quantized, tflite, rule, tool, ranges)
     return replace(result, notes=(_kept_note(source.main, keep, keep_as),)) if keep else result
 
 
@@ -128,7 +129,9 @@ def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
     return set_ranges(unique_names(tflite), ranges)
 
 
-def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quantized:
+def adopt(
+    quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str, ranges: Mapping[str, Range] | None = None
+) -> Quantized:
     """Finish a file that a quantizer wrote: restore the float model's interface, set op versions, check that it loads.
 
     Args:
@@ -136,12 +139,17 @@ def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str) -> Quant
         tflite: The float model.
         rule: The rule that it was quantized for.
         tool: Name and version of the quantizer.
+        ranges: Ranges of the float model by `tensor_keys`: ends that the quantizer left in float become integers.
 
     Raises:
         QuantizationRefused: Inputs or outputs have another type than the rule's, or the runtime does not load the file.
         ModelFileError: The file has another number of inputs or outputs.
     """
     source = read_model(tflite)
+    if ranges is not None and get_scheme(rule.scheme).is_integer and rule.io != "FLOAT32":
+        keys = tensor_keys(source.main)
+        bounds = [[ranges.get(keys[index]) for index in ends] for ends in (source.main.inputs, source.main.outputs)]
+        quantized = quantize_ends(quantized, bounds[0], bounds[1], rule.io)
     finished = write_true_versions(restore_interface(quantized, source))
     _require_io_types(source, read_model(finished), rule)
     require_loadable(finished)
@@ -210,6 +218,7 @@ def _quantize(
     if not scheme.is_integer:
         return quantized
     if _bits(rule) == 8:
+        quantized = convert_left_ops(quantized, ranges or {}, keep)
         graph = read_model(quantized).main
         left = sorted(
             {

@@ -1,8 +1,8 @@
 """Choose the quantization range of every activation from its statistics.
 
 A range method maps the `Statistics` of one tensor to (minimum, maximum). With every method, zero is representable,
-tensors that must share a scale get the widest range of their group, and outputs whose scale the kernel fixes get the
-range of that scale.
+inputs of the model keep their smallest and largest value, tensors that must share a scale get the widest range of their
+group, and outputs whose scale the kernel fixes get the range of that scale.
 """
 
 from collections.abc import Callable, Mapping
@@ -102,7 +102,11 @@ def entropy(statistics: Statistics) -> Range:
     best, bounds = np.inf, minmax(statistics)
     for fraction in np.linspace(1.0, _NARROWEST, _ENTROPY_RANGES):
         low, high = (min(0.0, statistics.minimum) * fraction, max(0.0, statistics.maximum) * fraction)
+        if high < statistics.minimum or low > statistics.maximum:
+            # The values are far from zero and all on one side of it: a narrower range would clip every one of them.
+            break
         first, last = (int(i) for i in np.searchsorted(values, (low, high)))
+        first = min(first, counts.size - 1)
         last = max(first + 1, min(last + 1, counts.size))
         inside = counts[first:last].copy()
         used = inside > 0
@@ -166,7 +170,10 @@ def choose_ranges(
     missing = [key for key in calibration.tensors if key not in index_of]
     if missing:
         raise QuantizationError(f"the calibration belongs to another model: it has a tensor '{missing[0]}'")
-    ranges = {index_of[key]: _with_zero(choose(statistics)) for key, statistics in calibration.tensors.items()}
+    ranges = {
+        index_of[key]: _with_zero((minmax if index_of[key] in graph.inputs else choose)(statistics))
+        for key, statistics in calibration.tensors.items()
+    }
     fixed = {
         op.outputs[0]: bounds
         for op in graph.ops

@@ -83,10 +83,15 @@ def same_scale_tensors(op: Op) -> tuple[int, ...]:
     """Return the tensors of an op that must share a scale, empty for an op without this constraint."""
     if op.name not in _SAME_SCALE:
         return ()
-    positions = _SAME_SCALE[op.name]
-    inputs = op.inputs if positions is None else tuple(op.inputs[i] for i in positions if i < len(op.inputs))
+    inputs = tuple(op.inputs[i] for i in value_inputs(op.name, len(op.inputs)))
     # The second output of TOPK_V2 contains indices; `_is_activation` excludes it by its type.
     return tuple(index for index in (*inputs, *op.outputs) if index >= 0)
+
+
+def value_inputs(name: str, inputs: int) -> tuple[int, ...]:
+    """Return the positions of the inputs that share the output's scale, empty for an op without this constraint."""
+    positions = _SAME_SCALE.get(name, ())
+    return tuple(range(inputs)) if positions is None else tuple(i for i in positions if i < inputs)
 
 
 def fixed_range(op: Op, activation_bits: int) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from edgepack.repair.equivalence import TOLERANCE, prove
 from edgepack.repair.graph_edits import CODES
 from edgepack.repair.postprocessing import before_class_choice, cuttable
+from edgepack.repair.range_balance import ChannelRange, balance_ranges, has_shared_ranges
 from edgepack.repair.rewrite_search import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
 
 __all__ = [
@@ -11,10 +12,13 @@ __all__ = [
     "EXACT",
     "MODES",
     "TOLERANCE",
+    "ChannelRange",
     "Repaired",
     "Rewrite",
+    "balance_ranges",
     "before_class_choice",
     "cuttable",
+    "has_shared_ranges",
     "prove",
     "repair",
 ]

@@ -23,9 +23,10 @@ _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 #: Codes of all rewrites: stable names, documented in docs/concepts/repairs.md.
 CODES = frozenset(
     {
-        "batch-1", "block-shuffle", "constant-division", "constant-product", "elu", "flat-reshape", "flat-transpose",
-        "gelu", "grouped-convolution", "hard-swish", "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted",
-        "padv2-zero", "plain-arithmetic", "shrinking-slice", "split-v-equal", "split-v-slices", "tile", "unpack",
+        "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product", "elu",
+        "flat-reshape", "flat-transpose", "gelu", "grouped-convolution", "hard-swish", "leaky-relu", "mean-in-two",
+        "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic", "separate-range", "shrinking-slice",
+        "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack",
     }
 )  # fmt: skip
 

@@ -1,3 +1,4 @@
+import copy
 from dataclasses import replace
 
 import builders
@@ -142,6 +143,20 @@ def test_interface_is_restored_by_position():
     restored = edit.restore_interface(edit.pack(model), source)
     assert _interface(restored) == _interface(tflite)
     assert [t.name for t in read_model(restored).main.tensors].count("joined") == 1
+
+
+def test_an_input_that_is_an_output_keeps_both_tensors_in_the_signature():
+    """With float ends such a tensor has two tensors in the new file: the signature's inputs are the file's inputs."""
+    net = builders.Net(0)
+    x, y = net.tensor("x", (1, 4)), net.tensor("y", (1, 4))
+    net.op("RELU", [x], [y])
+    source = read_model(net.build([x], [x, y], (["given"], ["same", "positive"])))
+    model = edit.unpack(net.build([x], [x, y], (["given"], ["same", "positive"])))
+    model.subgraphs[0].tensors.append(copy.copy(model.subgraphs[0].tensors[0]))
+    model.subgraphs[0].outputs = np.array([2, 1], np.int32)
+    restored = read_model(edit.restore_interface(edit.pack(model), source))
+    assert list(restored.signatures[0].inputs.values()) == list(restored.main.inputs)
+    assert list(restored.signatures[0].outputs.values()) == list(restored.main.outputs)
 
 
 def test_batch_is_fixed():

@@ -14,7 +14,7 @@ from edgepack.graph.edit import tensor_keys
 from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8
+from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8, FINISHED_INT8
 from edgepack.quantize.quantizer import QuantizationRefused, adopt, quantize, with_ranges
 from edgepack.quantize.ranges import choose_ranges
 
@@ -110,22 +110,27 @@ def test_sizes_of_the_digits_model():
 
 
 def test_ops_the_converter_would_quantize_are_refused():
-    """A model whose RELU6, LEAKY_RELU and PRELU would stay float is refused, and the error names them."""
-    tflite = builders.standing_alone()
+    """A model whose REDUCE_PROD would stay float is refused, and the error names it."""
+    net = builders.Net(0)
+    x, y = net.tensor("x", (1, 4)), net.tensor("y", (1,))
+    net.op("REDUCE_PROD", [x, net.constant("axes", [1], "INT32")], [y])
+    tflite = net.build([x], [y])
     with pytest.raises(QuantizationRefused) as caught:
         quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
-    assert caught.value.details["ops"] == ["LEAKY_RELU", "PRELU", "RELU6"]
+    assert caught.value.details["ops"] == ["REDUCE_PROD"]
     assert caught.value.exit_code == 4
 
 
-def test_ops_no_one_quantizes_stay_float_and_are_told():
-    """ELU stays float between QUANTIZE and DEQUANTIZE, with a note."""
-    tflite = builders.one_op("ELU")
-    result = quantize(tflite, SchemeRule("int8", "INT8"), _ranges(tflite))
+@pytest.mark.parametrize("io", ["INT8", "UINT8", "FLOAT32"])
+def test_ops_no_one_quantizes_stay_float_and_are_told(io):
+    """FLOOR stays float between QUANTIZE and DEQUANTIZE, with a note; the ends have the type of the rule."""
+    tflite = builders.one_op("FLOOR")
+    result = quantize(tflite, SchemeRule("int8", io), _ranges(tflite))
     graph = read_model(result.tflite).main
-    assert [op.name for op in graph.ops] == ["DEQUANTIZE", "ELU", "QUANTIZE"]
-    assert [op.name for op in float_ops(graph)] == ["ELU"]
-    assert result.notes == ("ELU in float: TFLite's quantizers do not convert them to int8",)
+    assert [op.name for op in graph.ops] == (["FLOOR"] if io == "FLOAT32" else ["DEQUANTIZE", "FLOOR", "QUANTIZE"])
+    assert [op.name for op in float_ops(graph)] == ["FLOOR"]
+    assert _types(result.tflite) == ([io], [io])
+    assert result.notes == ("FLOOR in float: TFLite's quantizers do not convert them to int8",)
 
 
 def test_what_cannot_be_applied():
@@ -154,8 +159,9 @@ def test_nothing_is_printed(capfd):
 
 
 def test_lists_of_kinds_agree():
-    """TFLiteConverter converts every op to int8 that ai-edge-quantizer converts, except DYNAMIC_UPDATE_SLICE."""
-    assert {"DYNAMIC_UPDATE_SLICE"} == DIRECT_INT8 - CONVERTER_INT8
+    """TFLiteConverter converts what ai-edge-quantizer and `integer_kernels` convert, except two ops."""
+    assert {"DYNAMIC_UPDATE_SLICE", "ELU"} == (DIRECT_INT8 | FINISHED_INT8) - CONVERTER_INT8
+    assert not DIRECT_INT8 & FINISHED_INT8
 
 
 @pytest.mark.slow

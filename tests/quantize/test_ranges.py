@@ -97,3 +97,26 @@ def test_another_models_calibration_is_refused():
         choose_ranges(calibration, read_model(builders.classifier()))
     with pytest.raises(UsageError, match="--ranges: expected minmax, percentile, mse or entropy, got 'guess'"):
         choose_ranges(calibration, read_model(builders.one_op("RELU")), "guess")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bounds", [(-60.0, -25.0), (25.0, 60.0), (-1e-3, -9e-4)])
+def test_narrow_values_far_from_zero_keep_a_range(method, bounds):
+    """Values on one side of zero and far from it, as powers in dB, have a range with every method, never an error."""
+    low, high = METHODS[method](_statistics(np.random.default_rng(4).uniform(*bounds, 400_000)))
+    assert min(low, 0.0) <= max(bounds[0], min(0.0, bounds[1]) * 0.9)
+    assert max(high, 0.0) >= max(0.0, bounds[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_inputs_of_the_model_are_never_clipped(method):
+    """Whatever the method, the range of an input holds every value of the samples."""
+    tflite = builders.classifier()
+    samples = builders.samples(tflite, 20)
+    for sample in samples:
+        for values in sample.values():
+            values.reshape(-1)[0] = 40.0
+    ranges = choose_ranges(calibrate(tflite, samples), read_model(tflite), method)
+    model = read_model(tflite)
+    keys = tensor_keys(model.main)
+    assert all(ranges[keys[index]][1] >= 40.0 for index in model.main.inputs)

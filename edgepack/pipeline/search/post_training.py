@@ -165,7 +165,7 @@ def _quantize_with_converter(
             details={"log_tail": error.details.get("log_tail", "")},
         ) from error
     tool = f"TFLiteConverter {component_versions()['tensorflow']}"
-    quantized = session.workers.run(ADOPT.call(converted, tflite, rule, tool))
+    quantized = session.workers.run(ADOPT.call(converted, tflite, rule, tool, calibration, method))
     return Quantized(
         quantized.tflite, quantized.tool, (f"quantized by TFLiteConverter: {refused.message}", *quantized.notes)
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.errors import AccuracyError, QuantizationError, SamplesError
+from edgepack.pipeline.balance import balance_proven
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.rewrite import RewrittenModel, rewrite_proven
 from edgepack.pipeline.search.candidates import Candidate
@@ -55,9 +56,13 @@ def rewrite(context: BuildContext, profile: TargetProfile, candidate: Candidate)
     tflite = context.float_model.tflite
     if candidate.recipe or (candidate.as_is and not context.options.target.cut_tail):
         return RewrittenModel(tflite)
-    return rewrite_proven(
+    rewritten = rewrite_proven(
         context.session, tflite, profile, candidate.rule, context.options.target, samples=context.samples
     )
+    if candidate.rule.scheme != "int8" or context.samples is None or candidate.as_is:
+        # 16-bit activations bear ranges that differ by orders.
+        return rewritten
+    return balance_proven(context.session, rewritten, profile, candidate.rule, context.options.target, context.samples)
 
 
 def cut_postprocessing(

@@ -19,6 +19,7 @@ from edgepack.quantize.ptq.model_builder import ModelBuilder, Progress, Settings
 from edgepack.quantize.ptq.network import Network, NotDifferentiable
 from edgepack.quantize.ptq.noise_minimization import MARGIN
 from edgepack.quantize.ranges import METHODS, Range
+from edgepack.text import first_line
 
 EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
@@ -144,9 +145,12 @@ def improve(
         raise UsageError(f"unknown step '{unknown[0]}'", hint=f"steps are: {', '.join(STEPS)}")
     steps = [step for step, (lowest, _) in STEPS.items() if EFFORTS.index(lowest) <= EFFORTS.index(effort)]
     search = _Search(unique_names(tflite), rule, samples, effort, progress or (lambda step, done, parts: None))
-    for step in steps:
+    for number, step in enumerate(steps):
         if step not in off:
             getattr(search, f"try_{step}")()
+        following = steps[number + 1] if number + 1 < len(steps) else ""
+        if not following or STEPS[following][0] != STEPS[step][0]:
+            search.finish_effort(STEPS[step][0])
     model, ranges = search.builder_on(samples).build(search.settings)
     return Improved(model, ranges, tuple(search.steps))
 
@@ -166,6 +170,26 @@ class _Search:
         self.settings = Settings()
         self.steps: list[Step] = []
         self._score = self._measure(self.settings)
+        self._best: tuple[float, Settings, str] | None = None
+
+    def finish_effort(self, effort: str) -> None:
+        """Keep the better of this effort's settings and those of the efforts before it, so that more never loses.
+
+        A step may be kept at a small loss, because its gain shows on other samples; a loss of all steps together is
+        none that others make good.
+        """
+        if self._best is not None and self._score < self._best[0]:
+            score, self.settings, lower = self._best
+            undone = [step for step in self.steps if STEPS[step.id][0] == effort and step.kept]
+            self.steps = [
+                replace(step, kept=False, detail=f"undone: effort {lower} is better by {score - self._score:.1f} dB")
+                if step in undone
+                else step
+                for step in self.steps
+            ]
+            self._score = score
+        else:
+            self._best = self._score, self.settings, effort
 
     def builder_on(self, samples: Sequence[Sample]) -> ModelBuilder:
         """Return a builder that uses these samples."""
@@ -262,10 +286,20 @@ class _Search:
     def _keep_best(self, step: str, candidates: Sequence[tuple[Settings, str]], least: float = _MIN_GAIN) -> None:
         """Record the best candidate of a step, and keep its settings if it gains at least `least` dB."""
         scored: list[tuple[float, Settings, str]] = []
+        failures: list[str] = []
         for done, (settings, detail) in enumerate(candidates):
             self._progress(step, done, len(candidates))
-            scored.append((self._measure(settings), settings, detail))
+            try:
+                scored.append((self._measure(settings), settings, detail))
+            # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
+            except Exception as error:
+                reason = first_line(error, default=type(error).__name__)
+                failures.append(f"{detail or step} failed: {reason}")
+        if not scored:
+            self.steps.append(Step(step, False, self._score, 0.0, "; ".join(failures)))
+            return
         score, settings, detail = max(scored, key=lambda candidate: candidate[0])
+        detail = "; ".join([*filter(None, [detail]), *failures])
         gain = 0.0 if score == self._score else score - self._score
         kept = gain >= least or settings == self.settings
         self.steps.append(Step(step, kept, score, gain, detail))

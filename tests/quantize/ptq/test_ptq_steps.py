@@ -14,7 +14,7 @@ from edgepack.quantize.ptq.rounding import fit_rounding
 from edgepack.quantize.ptq.sensitivity import sensitivities
 from edgepack.quantize.ptq.steps import STEPS, improve
 from edgepack.quantize.quantizer import quantize
-from edgepack.quantize.ranges import choose_ranges
+from edgepack.quantize.ranges import METHODS, choose_ranges
 
 RULE = SchemeRule("int8", "INT8")
 
@@ -164,3 +164,52 @@ def test_scores_and_averages_get_room():
     widened = {key for key, bounds in result.ranges.items() if bounds != plain[key]}
     assert widened == {"dense"}
     assert result.ranges["dense"] == pytest.approx(tuple(1.15 * bound for bound in plain["dense"]))
+
+
+@pytest.mark.slow
+def test_a_range_method_that_fails_is_a_skipped_trial(monkeypatch):
+    """One range method that cannot handle a model is reported, and the others decide."""
+
+    def broken(statistics):
+        raise IndexError("index 0 is out of bounds")
+
+    monkeypatch.setitem(METHODS, "mse", broken)
+    tflite = chain()
+    step = improve(tflite, RULE, builders.samples(tflite, 12), "low", off=("margin", "bounds")).steps[0]
+    assert step.id == "ranges" and "mse failed: index 0 is out of bounds" in step.detail
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_leaves_the_result_of_the_steps_before_it(monkeypatch):
+    """A step that fails on an unusual model is left out, with the reason."""
+
+    def broken(*_args, **_options):
+        raise ValueError("no such layer")
+
+    monkeypatch.setattr("edgepack.quantize.ptq.model_builder.center_channels", broken)
+    monkeypatch.setattr("edgepack.quantize.ptq.steps.plan_offsets", lambda graph: True)
+    tflite = chain()
+    result = improve(tflite, RULE, builders.samples(tflite, 12), "medium", off=("balance", "equalize", "bias"))
+    step = next(step for step in result.steps if step.id == "center")
+    assert not step.kept and "no such layer" in step.detail
+
+
+@pytest.mark.slow
+def test_more_effort_never_ends_worse_than_less(monkeypatch):
+    """Steps that are kept at a small loss each are undone when together they lose against the lower effort."""
+    monkeypatch.setattr("edgepack.quantize.ptq.steps._ACCEPTED_LOSS", 1000.0)
+    monkeypatch.setattr("edgepack.quantize.ptq.model_builder.center_channels", lambda model, samples: _spoiled(model))
+    monkeypatch.setattr("edgepack.quantize.ptq.steps.plan_offsets", lambda graph: True)
+    tflite = chain()
+    samples = builders.samples(tflite, 12)
+    low, medium = (improve(tflite, RULE, samples, effort, off=("balance", "equalize")) for effort in ("low", "medium"))
+    assert (medium.tflite, medium.ranges) == (low.tflite, low.ranges)
+    undone = [step for step in medium.steps if step.detail.startswith("undone: effort low is better by")]
+    assert "center" in {step.id for step in undone} and not any(step.kept for step in undone)
+
+
+def _spoiled(tflite: bytes) -> bytes:
+    """Return the model with the weights of its first layer cut to a tenth."""
+    graph = read_model(tflite).main
+    weights = find_layers(graph)[0].weights
+    return set_constants(tflite, {weights: constant_values(graph, weights) * 0.1})
