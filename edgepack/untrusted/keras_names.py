@@ -15,6 +15,9 @@ _ENGINE = "engine"
 #: Other packages whose classes are known, and their areas.
 _PACKAGES = {"tensorflow_model_optimization": "tfmot"}
 
+#: Modules of TensorFlow with the classes of an area; EfficientNetV2 of tf-keras has a `tf.constant_initializer`.
+_MODULES = dict.fromkeys(("tensorflow.python.ops.init_ops", "tensorflow.python.ops.init_ops_v2"), "initializers")
+
 
 @dataclass(frozen=True)
 class KerasNames:
@@ -77,11 +80,11 @@ def keras_names() -> KerasNames:
 def area_of(module: str) -> str | None:
     """Return the area of a module of Keras: `layers` for `keras.src.layers.core.dense`, empty for `keras` itself.
 
-    TensorFlow Model Optimization is one area, `tfmot`. None for the modules of other packages.
+    TensorFlow Model Optimization is one area, `tfmot`. None for modules whose classes are not known.
     """
     root, *rest = module.split(".")
-    if root in _PACKAGES:
-        return _PACKAGES[root]
+    if root in _PACKAGES or module in _MODULES:
+        return _MODULES.get(module) or _PACKAGES[root]
     if module in {"tensorflow.keras", "tensorflow.python.keras"} or module.startswith(
         ("tensorflow.keras.", "tensorflow.python.keras.")
     ):

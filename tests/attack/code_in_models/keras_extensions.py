@@ -86,6 +86,16 @@ def _text() -> Any:
     return tf_keras.Model(text, tf_keras.layers.Embedding(5, 2)(words(text)))
 
 
+def _initializers() -> Any:
+    import tensorflow as tf
+    import tf_keras
+
+    layers = tf_keras.layers
+    start = tf.random_normal_initializer(stddev=0.1)
+    dense = layers.Dense(2, kernel_initializer=start, bias_initializer=tf.constant_initializer(0))
+    return tf_keras.Sequential([layers.Input((4,)), dense])
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "stacked cells": _recurrent(lambda k, nn: k.StackedRNNCells([k.LSTMCell(3), k.GRUCell(2)])),
     "residual wrapper": _recurrent(lambda k, nn: nn.RNNCellResidualWrapper(k.LSTMCell(3))),
@@ -96,11 +106,12 @@ MODELS: dict[str, Callable[[], Any]] = {
     "feature columns": _columns,
     "TensorFlow 1": _graph_mode,
     "text": _text,
+    "TensorFlow's initializers": _initializers,
 }
 
 
 #: Models that are saved and read again as well; Keras cannot save all of the others in both formats.
-SAVED = ("quantized", "text")
+SAVED = ("quantized", "text", "TensorFlow's initializers")
 
 
 def flags(path: str) -> dict[str, list[str]]:

@@ -64,11 +64,6 @@ def flags_of_graphs() -> dict[str, list[str]]:
     return {name: _flags(model) for name, model in [*_legacy_graphs(), *_keras3_graphs()]}
 
 
-def legacy_graph(path: str) -> None:
-    """Write an .h5 with operators and TensorFlow functions between its layers."""
-    dict(_legacy_graphs())["arithmetic"].save(path, save_format="h5")
-
-
 def code_that_writes(path: str, target: str) -> None:
     """Write an .h5 whose TFOpLambda writes a file while the model loads."""
     import tensorflow as tf

@@ -72,6 +72,7 @@ CODE: dict[str, dict[str, Any]] = {
     ),
     "file of a feature column": layer("VocabularyFileCategoricalColumn", {"vocabulary_file": "/etc/passwd"}),
     "checkpoint of a feature column": layer("EmbeddingColumn", {"ckpt_to_load_from": "/tmp/x"}),
+    "TensorFlow's module, other name": layer("py_func", module="tensorflow.python.ops.init_ops_v2"),
     "look-alike of TFMOT": layer("QuantizeWrapperV2", module="tensorflow_model_optimization_evil.keras"),
     "TFMOT's module, other class": layer("Evil", module="tensorflow_model_optimization.python.core"),
     "cell": layer("RNN", {"cell": layer("Cell", module="evil.cells", registered_name="Cell")}),

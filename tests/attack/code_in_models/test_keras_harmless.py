@@ -56,11 +56,12 @@ def test_the_lists_know_the_installed_packages(worker: Worker) -> None:
     assert worker.call("keras_models:new_names") == []
 
 
-def test_legacy_arithmetic_converts(worker: Worker, tmp_path: Path) -> None:
-    """An .h5 with operators between its layers converts without a flag."""
-    path = tmp_path / "m.h5"
-    worker.call("keras_models:legacy_graph", str(path))
-    assert convert(path, worker=worker, options=ConvertOptions(), timeout=300).tflite
+def test_harmless_models_convert(worker: Worker, tmp_path: Path) -> None:
+    """Models of a dozen kinds convert without a flag."""
+    names = worker.call("converted_models:write_all", str(tmp_path))
+    assert len(names) == len(list(tmp_path.iterdir())) >= 12
+    for path in sorted(tmp_path.iterdir()):
+        assert convert(path, worker=worker, options=ConvertOptions(), timeout=300).tflite, path.name
 
 
 def test_files_are_not_written(worker: Worker, tmp_path: Path) -> None:

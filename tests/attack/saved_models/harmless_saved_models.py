@@ -124,6 +124,12 @@ def _loop(tf: Any, x: Any) -> Any:
     return tf.while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, tf.cond(i > 1, lambda: y * 2, lambda: y)), (0, x))[1]
 
 
+def _pipeline(tf: Any, x: Any) -> Any:
+    """Steps of tf.data between tensors, as models have that pre-process batches."""
+    rows = tf.data.Dataset.from_tensor_slices(x).map(lambda row: row * 2.0).batch(2).prefetch(1)
+    return rows.reduce(tf.zeros((2, 4)), lambda total, batch: total + batch)
+
+
 MODELS: dict[str, Callable[[str], None]] = {
     "table_from_asset": table_from_asset,
     "tf_keras_save": tf_keras_save,
@@ -157,6 +163,7 @@ MODELS: dict[str, Callable[[str], None]] = {
     "gradient": _function(lambda tf, x: tf.gradients(tf.reduce_sum(tf.nn.softmax(x) ** 2), x)[0]),
     "resize": _function(lambda tf, x: tf.image.resize(tf.image.adjust_hue(x, 0.1), (4, 4)), shape=(1, 8, 8, 3)),
     "fake_quant": _function(lambda tf, x: tf.quantization.fake_quant_with_min_max_args(x)),
+    "data_pipeline": _function(_pipeline),
     "keras_convolution": _keras(
         lambda k: [k.Rescaling(1 / 255), k.Conv2D(4, 3), k.BatchNormalization(), k.GlobalAveragePooling2D()]
     ),

@@ -137,6 +137,16 @@ def dataset_in_initializer(path: str, mark: str) -> None:
     Path(mark).unlink(missing_ok=True)
 
 
+def dataset_of_a_file(path: str, mark: str) -> None:
+    """Steps of tf.data that are harmless, behind a source that reads a file."""
+    _save(path, lambda tf, x: tf.data.TextLineDataset(mark).batch(2).reduce("", lambda old, new: new[0]))
+
+
+def dataset_that_writes(path: str, mark: str) -> None:
+    """A cache of tf.data writes a file."""
+    _save(path, lambda tf, x: tf.data.Dataset.range(2).cache(mark).reduce(tf.constant(0, tf.int64), lambda a, b: b))
+
+
 def merged_messages(path: str, mark: str) -> None:
     """A second, harmless graph message is merged with the first one, which writes a file."""
     from tensorflow.core.protobuf import saved_model_pb2

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from edgepack.child import Worker
 from edgepack.untrusted.graph_ops import graph_ops
 from edgepack.untrusted.graph_rules import RULES
 
 
+@pytest.mark.slow
 def test_models_of_the_api_pass(attack_worker: Worker, tmp_path: Path) -> None:
     """Nothing is found in any of the models; lookup tables read their assets from the private copy."""
     found = attack_worker.call("harmless_saved_models:findings", str(tmp_path))

@@ -21,6 +21,8 @@ ATTACKS = {
     "py_function": "PyFunc runs Python",
     "table_of_a_file": "InitializeTableFromTextFileV2 reads a file that is not an asset of the model",
     "dataset_in_initializer": "DatasetFromGraph reads data with tf.data",
+    "dataset_of_a_file": "TextLineDataset reads data with tf.data",
+    "dataset_that_writes": "CacheDatasetV2 reads data with tf.data",
     "merged_messages": "WriteFile writes a file",
     "write_file": "WriteFile writes a file",
     "unnamed_functions": r"WriteFile writes a file \(node '' of function ''\)",
