@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.compat.context import Context, data_input, first_output, inputs, tensors, weights_of
 from edgepack.graph import Op, Tensor
@@ -57,9 +58,9 @@ def measure(context: Context, op: Op, quantity: str) -> Measured:
     return MEASURES[quantity](context, op)
 
 
-def _values(context: Context, op: Op, position: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]] | None":
+def _values(context: Context, op: Op, position: int) -> npt.NDArray[np.int64] | None:
     tensor = _input_at(context, op, position)
-    return tensor.data if tensor is not None else None
+    return tensor.integers if tensor is not None else None
 
 
 def _input_at(context: Context, op: Op, position: int) -> Tensor | None:
@@ -204,20 +205,20 @@ def _bias_bits(context: Context, op: Op) -> Measured:
     bias = next((tensor for _, _, tensor in inputs(context.graph, op, "bias")), None)
     if bias is None:
         return 0.0
-    if bias.data is None or bias.is_float:
-        return None
-    return float(int(np.abs(bias.data.astype(np.int64)).max(initial=0)).bit_length() + 1)
+    values = bias.integers
+    return None if values is None else float(int(np.abs(values).max(initial=0)).bit_length() + 1)
 
 
 def _weights_abs_sum(context: Context, op: Op) -> Measured:
     weights = _weights(context, op)
-    if weights is None or weights.data is None or weights.is_float:
+    integers = weights.integers if weights is not None else None
+    if weights is None or integers is None:
         return None
     layout = OP_LAYOUTS.get(op.name)
     axis = layout.channel_axis if layout is not None else 0
     if axis is None or axis >= weights.rank:
         return None
-    values = np.moveaxis(weights.data.astype(np.int64), axis, 0).reshape(weights.shape[axis], -1)
+    values = np.moveaxis(integers, axis, 0).reshape(weights.shape[axis], -1)
     if weights.quantization is not None and weights.quantization.zero_point.size in {1, values.shape[0]}:
         values = values - weights.quantization.zero_point.reshape(-1, 1)
     return float(np.abs(values).sum(axis=1).max(initial=0))

@@ -92,7 +92,7 @@ def broadcast(context: Context, op: Op, argument: str) -> list[Reason]:
 
 def permutations(context: Context, op: Op, argument: list[list[int]]) -> list[Reason]:
     """The permutation of a transpose must be one of these."""
-    values = next((tensor.data for i, _, tensor in inputs(context.graph, op) if i == 1), None)
+    values = next((tensor.integers for i, _, tensor in inputs(context.graph, op) if i == 1), None)
     got = None if values is None else [int(v) for v in values.ravel()]
     if got in argument:
         return []

@@ -109,6 +109,12 @@ class Tensor:
         """True for a floating-point type."""
         return self.dtype in FLOAT_DTYPES
 
+    @property
+    def integers(self) -> npt.NDArray[np.int64] | None:
+        """Values of an integer constant, such as axes, sizes or a permutation; None for activations and other types."""
+        data = self.data
+        return data.astype(np.int64) if data is not None and data.dtype.kind in "iu" else None
+
     @cached_property
     def data(self) -> npt.NDArray[Any] | None:
         """Values of a constant in its dtype and shape; None for activations and for types NumPy lacks (INT4)."""

@@ -46,12 +46,13 @@ def own_metadata(tflite: bytes) -> tuple[ModelInfo | None, tuple[str, ...]]:
     if info is None:
         return None, ()
     notes = []
-    inputs = list(info.inputs)
-    for position, entry in enumerate(inputs):
-        if fault := normalization_fault(entry.mean, entry.std):
-            inputs[position] = replace(entry, mean=(), std=())
-            notes.append(f"the file's metadata of input {position} '{entry.name}': {fault}; it is ignored")
-    return replace(info, inputs=tuple(inputs)), tuple(notes)
+    sides = {"input": list(info.inputs), "output": list(info.outputs)}
+    for side, entries in sides.items():
+        for position, entry in enumerate(entries):
+            if fault := normalization_fault(entry.mean, entry.std):
+                entries[position] = replace(entry, mean=(), std=())
+                notes.append(f"the file's metadata of {side} {position} '{entry.name}': {fault}; it is ignored")
+    return replace(info, inputs=tuple(sides["input"]), outputs=tuple(sides["output"])), tuple(notes)
 
 
 def describe_model(

@@ -116,7 +116,7 @@ def _apply_op(graph: Graph, op: Op, positions: Positions) -> Positions | None:
         return _rearrange_blocks(positions, int(op.options.get("block_size", 0)), to_depth=op.name == "SPACE_TO_DEPTH")
     if op.name == "RESIZE_NEAREST_NEIGHBOR":
         return _resize(positions, shape, op)
-    values = graph.tensors[op.inputs[1]].data if len(op.inputs) > 1 and op.inputs[1] >= 0 else None
+    values = graph.tensors[op.inputs[1]].integers if len(op.inputs) > 1 and op.inputs[1] >= 0 else None
     if values is None:
         return None
     parameter = tuple(int(value) for value in values.ravel())

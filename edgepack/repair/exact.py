@@ -115,7 +115,7 @@ def rewrite_tile(graph: Graph, op: Op) -> list[Edit]:
     if not _is_binary(op, "TILE"):
         return []
     x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
-    times = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
+    times = graph.tensors[op.inputs[1]].integers if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or times is None or times.size != x.rank:
         return []
     counts = [int(count) for count in times.ravel()]
@@ -144,7 +144,7 @@ def rewrite_shrinking_slice(graph: Graph, op: Op) -> list[Edit]:
     if any(op.options.get(name) for name in ("ellipsis_mask", "new_axis_mask", "offset")):
         return []
     x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
-    parameters = [graph.tensors[i].data if i >= 0 else None for i in op.inputs[1:]]
+    parameters = [graph.tensors[i].integers if i >= 0 else None for i in op.inputs[1:]]
     if x is None or out is None or any(values is None or values.size != x.rank for values in parameters):
         return []
     begin, end, stride = ([int(v) for v in values.ravel()] for values in parameters if values is not None)
@@ -182,7 +182,7 @@ def rewrite_split(graph: Graph, op: Op) -> list[Edit]:
 
 def _split_v(graph: Graph, op: Op) -> list[Edit]:
     x, outputs = _float_activation(graph, op.inputs[0]), [_float_activation(graph, i) for i in op.outputs]
-    axis_value = graph.tensors[op.inputs[2]].data if op.inputs[2] >= 0 else None
+    axis_value = graph.tensors[op.inputs[2]].integers if op.inputs[2] >= 0 else None
     if x is None or axis_value is None or axis_value.size != 1 or len(outputs) > _MAX_PARTS:
         return []
     parts = [out for out in outputs if out is not None]
@@ -248,7 +248,7 @@ def rewrite_mean(graph: Graph, op: Op) -> list[Edit]:
     if not _is_binary(op, "MEAN"):
         return []
     x, out = _float_activation(graph, op.inputs[0]), _float_activation(graph, op.outputs[0])
-    axes_value = graph.tensors[op.inputs[1]].data if x is not None and op.inputs[1] >= 0 else None
+    axes_value = graph.tensors[op.inputs[1]].integers if x is not None and op.inputs[1] >= 0 else None
     if x is None or out is None or axes_value is None:
         return []
     axes = sorted({int(axis) % x.rank for axis in axes_value.ravel()})

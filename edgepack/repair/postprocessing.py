@@ -134,7 +134,7 @@ def _is_quantized(tensor: Tensor) -> bool:
 
 def _axis(graph: Graph, op: Op, rank: int) -> int | None:
     """Return the axis of ARG_MAX as a non-negative number, None when it is not a constant of the file."""
-    axis = graph.tensors[op.inputs[1]].data if len(op.inputs) == 2 and op.inputs[1] >= 0 else None
+    axis = graph.tensors[op.inputs[1]].integers if len(op.inputs) == 2 and op.inputs[1] >= 0 else None
     if axis is None or axis.size != 1 or not -rank <= int(axis.ravel()[0]) < rank:
         return None
     return int(axis.ravel()[0]) % rank
