@@ -3,7 +3,7 @@
 A `Worker` is one child process that serves calls until it is closed. The output of the child, native libraries
 included, goes to a log; when the child dies or reaches a limit, the call raises `ChildCrash`, `ChildTimeout` or
 `ChildMemory` with the end of that log. Values are pickled: both processes belong to the same user and the same
-installation.
+installation. Replies of the child are accepted as plain data only (`edgepack.messages`).
 
 A child imports nothing from the current folder (`edgepack.import_path`), writes only to a temporary folder of its own
 and has no network (`edgepack.confinement`), and has limits on memory and time (`edgepack.limits`).
@@ -15,7 +15,6 @@ import pickle
 import re
 import select
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from edgepack import confinement, limits
 from edgepack.errors import EdgepackError
 from edgepack.import_path import as_variable
 from edgepack.job import ChildCrash, ChildException, ChildMemory, ChildTimeout, Job, JobCall, limit_hint
+from edgepack.messages import HEADER, load_reply, receive, send
 from edgepack.private_folder import PrivateFolder
 from edgepack.tools import tail
 
@@ -49,9 +49,6 @@ R = TypeVar("R")
 
 #: What native code prints when it runs out of memory, before it aborts.
 _OUT_OF_MEMORY = re.compile(r"bad_alloc|MemoryError|out of memory|cannot allocate memory", re.IGNORECASE)
-
-#: Length of a pickle that follows, in bytes.
-_HEADER = struct.Struct("<Q")
 
 
 class Worker:
@@ -152,7 +149,7 @@ class Worker:
         self._log_start = self._log.seek(0, os.SEEK_END)
         try:
             cpu = limits.cpu_seconds(max(1.0, deadline - time.monotonic()))
-            _send(process.stdin, (function, args, kwargs, cpu))
+            send(process.stdin, (function, args, kwargs, cpu))
             while True:
                 kind, value = self._receive(process, deadline, late)
                 if kind == "event":
@@ -257,13 +254,20 @@ class Worker:
         )
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # The first call reports why the child ended.
-            _send(self._process.stdin, (self._memory, [folder, *self._writable]))
+            send(self._process.stdin, (self._memory, [folder, *self._writable]))
         return self._process
 
     def _receive(self, process: subprocess.Popen[bytes], deadline: float, late: str) -> tuple[str, Any]:
-        (length,) = _HEADER.unpack(self._read(process, _HEADER.size, deadline, late))
-        kind, value = pickle.loads(self._read(process, length, deadline, late))
-        return kind, value
+        (length,) = HEADER.unpack(self._read(process, HEADER.size, deadline, late))
+        assert self._memory is not None
+        try:
+            if length > self._memory:
+                raise pickle.UnpicklingError(f"the reply claims {length} bytes, more than the child may hold")
+            return load_reply(self._read(process, length, deadline, late))
+        except pickle.UnpicklingError as error:
+            process.kill()
+            self._forget(process)
+            raise ChildException(str(error), self.log_tail()) from None
 
     def _read(self, process: subprocess.Popen[bytes], size: int, deadline: float, late: str) -> bytes:
         assert process.stdout is not None and self._memory is not None
@@ -312,13 +316,6 @@ class Worker:
         return ChildCrash(f"exit code {code}", log)
 
 
-def _send(stream: BinaryIO | Any, message: Any) -> None:
-    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_HEADER.pack(len(payload)))
-    stream.write(payload)
-    stream.flush()
-
-
 _emit: Callable[[Any], None] = lambda value: None  # noqa: E731
 
 
@@ -343,12 +340,12 @@ def _serve() -> int:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     # Not `globals()`: functions import this module as edgepack.child, but it runs here as __main__.
-    import_module("edgepack.child")._emit = lambda value: _send(replies, ("event", value))  # type: ignore[attr-defined]
-    settings = _next(requests)
+    import_module("edgepack.child")._emit = lambda value: send(replies, ("event", value))  # type: ignore[attr-defined]
+    settings = receive(requests)
     if settings is None:
         return 0
     _confine(*pickle.loads(settings))
-    while (request := _next(requests)) is not None:
+    while (request := receive(requests)) is not None:
         reply: tuple[str, Any]
         try:
             function, args, kwargs, cpu = pickle.loads(request)
@@ -364,21 +361,15 @@ def _serve() -> int:
             sys.stderr.flush()
             kind = "memory" if isinstance(error, MemoryError) else "exception"
             reply = (kind, f"{type(error).__name__}: {error}")
-        _send(replies, reply)
+        send(replies, reply)
     return 0
-
-
-def _next(requests: BinaryIO) -> bytes | None:
-    """Return the next pickle, None when the parent has closed the pipe."""
-    header = requests.read(_HEADER.size)
-    return requests.read(_HEADER.unpack(header)[0]) if len(header) == _HEADER.size else None
 
 
 def _confine(memory: int, writable: Sequence[str]) -> None:
     """Apply limits and confinement; what the system refuses is shown by `edgepack doctor`, which tries it."""
     try:
         limits.restrict(memory)
-        confinement.confine(writable)
+        confinement.confine(writable, alone=True)
     except OSError as error:
         sys.stderr.write(f"this process is not confined: {error}\n")
 

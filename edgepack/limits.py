@@ -24,7 +24,8 @@ TRAINING_SECONDS = 86400.0
 POLL_SECONDS = 0.05
 #: Environment variable with the default of `--memory-limit`.
 VARIABLE = "EDGEPACK_MEMORY_LIMIT"
-#: A .tflite has at most 2 GiB, and converting holds the weights in several forms (variables, graph, file, copies).
+#: Chosen, not measured on a model of that size: a .tflite has at most 2 GiB, and converting holds the weights in up to
+#: eight forms (file, Keras variables, frozen graph, flatbuffer, and a copy of each while it is written).
 _MOST = 16 << 30
 _LEAST = 64 << 20
 _CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

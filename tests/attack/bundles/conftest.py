@@ -33,7 +33,13 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def built(keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache_of_builds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of `built`, with which an equal build takes a second."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def built(keys: dict[str, Path], cache_of_builds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with bundles of the example for cpu (signed) and edgetpu."""
     folder = tmp_path_factory.mktemp("built")
     options = {
@@ -44,7 +50,7 @@ def built(keys: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
         "out": folder,
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPACK_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGEPACK_CACHE_DIR", str(cache_of_builds))
         model = REPOSITORY / "tests/data/digits_float.tflite"
         for target, more in (("cpu", {"sign_key": keys["private"]}), ("edgetpu", {})):
             result = build(model, [target], BuildOptions(**options, **more))

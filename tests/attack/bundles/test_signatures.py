@@ -33,6 +33,12 @@ def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (bundle / "manifest.json").write_bytes(to_json_bytes(manifest))
 
 
+def start(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Start the command line; several can run side by side."""
+    command = [sys.executable, "-m", "edgepack", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgepack", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
@@ -241,8 +247,11 @@ def test_without_the_package_the_error_names_it(keys: dict[str, Path], monkeypat
     assert "edgepack[sign]" in caught.value.hint
 
 
-def test_only_the_signature_differs_between_two_builds(signed: Path, keys: dict[str, Path], tmp_path: Path) -> None:
+def test_only_the_signature_differs_between_two_builds(
+    signed: Path, cache_of_builds: Path, keys: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same build gives the same bytes, the signature excepted; the command line signs and verifies."""
+    monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(cache_of_builds))
     example = REPOSITORY / "examples/digits"
     done = run(
         "build", "tests/data/digits_float.tflite", "-t", "cpu", "--name", "digits", "--samples",
@@ -257,9 +266,10 @@ def test_only_the_signature_differs_between_two_builds(signed: Path, keys: dict[
     )
     assert one.pop("model.sig") != other.pop("model.sig")
     assert one == other
-    accepted = run("verify", again, "--key", keys["public"])
-    assert accepted.returncode == 0 and "signature: valid" in accepted.stdout
-    refused = run("verify", again, "--key", keys["other"])
-    assert refused.returncode == 7 and "NOT VALID" in refused.stdout and "Traceback" not in refused.stderr
-    document = json.loads(run("verify", again, "--json").stdout)
-    assert document["results"][0]["signature"] == "not-checked"
+    commands = [("--key", keys["public"]), ("--key", keys["other"]), ("--json",)]
+    started = [start("verify", again, *more) for more in commands]
+    outputs = [process.communicate(timeout=120) for process in started]
+    assert [process.returncode for process in started] == [0, 7, 0], outputs
+    assert "signature: valid" in outputs[0][0]
+    assert "NOT VALID" in outputs[1][0] and "Traceback" not in outputs[1][1]
+    assert json.loads(outputs[2][0])["results"][0]["signature"] == "not-checked"
