@@ -70,6 +70,7 @@ _QUALITY = {
     "top1_float": _PERCENT,
     "samples": Field("integer", absent=True, minimum=0),
     "collapsed": Field("list", absent=True, items=TEXT),
+    "expected_drop": _PERCENT,
     "verdict": Field("text", absent=True, choices=tuple(Verdict)),
     "worst_output": Field("text", optional=True, absent=True),
     "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),

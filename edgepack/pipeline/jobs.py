@@ -14,6 +14,7 @@ from edgepack.child import Job, emit
 from edgepack.errors import QuantizationError, UnfitModelError
 from edgepack.graph import read_model
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.attribution import Attribution
 from edgepack.quantize.quantizer import Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.repair.equivalence import prove_on
@@ -205,6 +206,22 @@ def quantize_mixed(
     return MixedResult(result.quantized, result.to_json())
 
 
+def attribute(
+    tflite: bytes,
+    quantized: bytes,
+    samples: SampleSet,
+    output: int,
+    columns: Sequence[int],
+    axis: int | None,
+    own_ranges: bool,
+) -> Attribution:
+    """Return which tensors cause the loss of an int8 file: see `edgepack.quantize.attribution.attribute`."""
+    from edgepack.quantize.attribution import attribute as run
+
+    arrays = [samples.sample(i) for i in range(len(samples))]
+    return run(tflite, quantized, arrays, output, columns, axis, own_ranges=own_ranges)
+
+
 def _pairs(ranges: Mapping[str, Sequence[float]]) -> dict[str, Range]:
     return {key: (low, high) for key, (low, high) in ranges.items()}
 
@@ -234,6 +251,7 @@ PROVE_EQUIVALENCE = Job(prove_on, UnfitModelError, "running the model before and
 EVALUATE = Job(evaluate, UnfitModelError, "running the model on the samples")
 COUNT_HITS = Job(count_hits, UnfitModelError, "running the float model on labelled samples")
 LAYER_ERRORS = Job(layer_errors, UnfitModelError, "running the model layer by layer")
+ATTRIBUTE = Job(attribute, UnfitModelError, "measuring single tensors in int8")
 LATENCY = Job(latency, UnfitModelError, "timing the model")
 GOLDEN_VECTORS = Job(golden_vectors, UnfitModelError, "running the model for golden vectors")
 KERNEL_SPREAD = Job(kernel_spread, UnfitModelError, "comparing the runtime's kernels")

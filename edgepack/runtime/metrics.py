@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.runtime.confidence import paired_interval, wilson_interval
+from edgepack.runtime.confidence import Z, paired_interval, wilson_interval
 from edgepack.runtime.signal import SignalMeter
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,6 +86,10 @@ class Quality:
         outputs: Quality of each output.
         worsened: Samples that only the float model classifies right, without labels those with another class.
         improved: Samples that only the converted model classifies right; 0 without labels.
+        expected_drop: Estimated loss of top-1 in percentage points, by the float model's probabilities: the mean
+            difference between those of its class and of the converted model's. It needs no labels, and a sample that
+            the float model is not sure of counts little. None when the outputs are no class scores.
+        expected_error: Standard error of it, points.
         trained: True for a file with further training: it may differ from the float model without being worse.
     """
 
@@ -101,6 +105,8 @@ class Quality:
     outputs: tuple[OutputQuality, ...] = ()
     worsened: int | None = None
     improved: int = 0
+    expected_drop: float | None = None
+    expected_error: float = 0.0
     trained: bool = False
 
     @property
@@ -122,6 +128,14 @@ class Quality:
         return wilson_interval(worsened, self.samples)
 
     @property
+    def expected_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of `expected_drop`, None when that is not known."""
+        if self.expected_drop is None:
+            return None
+        half = Z * self.expected_error
+        return max(0.0, self.expected_drop - half), min(100.0, self.expected_drop + half)
+
+    @property
     def worst(self) -> OutputQuality | None:
         """The output with the lowest SNR, None when all outputs are equal."""
         return worst_output(self.outputs)
@@ -138,6 +152,7 @@ class Quality:
             "agreement": None if self.agreement is None else round(self.agreement, 3),
             "top1": None if self.top1 is None else round(self.top1, 3),
             "top1_float": None if self.top1_float is None else round(self.top1_float, 3),
+            "expected_drop": None if self.expected_drop is None else round(self.expected_drop, 3),
             "drop_interval": None if interval is None else [round(value, 2) for value in interval],
             "samples": self.samples,
             "collapsed": list(self.collapsed),
@@ -176,6 +191,7 @@ class QualityMeter:
         self._improved = 0
         self._labelled = 0
         self._samples = 0
+        self._given_up: list[float] = []
         infinity = (math.inf, -math.inf)
         self._ranges = [infinity for _ in self._names]
         self._float_ranges = [infinity for _ in self._names]
@@ -201,7 +217,10 @@ class QualityMeter:
         denominator = math.sqrt(norm_reference * norm_got)
         self._cosines += dot / denominator if denominator else float(norm_reference == norm_got)
         if self._classes is not None:
-            self._classify(int(np.argmax(reference[self._classes])), int(np.argmax(got[self._classes])), label)
+            best_reference, best = (int(np.argmax(values[self._classes])) for values in (reference, got))
+            self._classify(best_reference, best, label)
+            scores = reference[self._classes].ravel()
+            self._given_up.append(self._probability_difference(scores, best_reference, best))
 
     def add_logits(self, output: int, reference: FloatArray, got: FloatArray) -> None:
         """Add the logits of one sample of an output: real values, the same shapes."""
@@ -215,6 +234,15 @@ class QualityMeter:
             self._right_float += best_reference == label
             self._worsened += best_reference == label != best
             self._improved += best == label != best_reference
+
+    def _probability_difference(self, scores: FloatArray, first: int, second: int) -> float:
+        """Return the difference of the probabilities of two classes; scores that are logits pass a softmax."""
+        if first == second or not np.isfinite(scores).all():
+            return float(first != second)
+        if self._classes not in self._probabilities:
+            scores = np.exp(scores - scores.max())
+            scores = scores / scores.sum()
+        return float(np.clip(scores[first] - scores[second], 0.0, 1.0))
 
     def result(self) -> Quality:
         """Return the metrics over all samples added."""
@@ -242,6 +270,8 @@ class QualityMeter:
             outputs=outputs,
             worsened=self._worsened if labelled else self._samples - self._same,
             improved=self._improved if labelled else 0,
+            expected_drop=100.0 * float(np.mean(self._given_up)) if self._given_up else None,
+            expected_error=100.0 * float(np.std(self._given_up)) / math.sqrt(samples) if self._given_up else 0.0,
         )
 
     def _output(self, position: int) -> OutputQuality:

@@ -187,3 +187,17 @@ def test_a_vector_is_no_class_output_without_a_reason() -> None:
     assert output_kinds(logits, [(1, 10)], {0}).classes == 0
     assert output_kinds(logits, [(1, 10)], highest_label=9).classes == 0
     assert output_kinds(logits, [(1, 10)], highest_label=12).classes is None
+
+
+@pytest.mark.parametrize("probabilities", [True, False])
+def test_the_expected_loss_counts_what_the_float_model_was_sure_of(probabilities: bool) -> None:
+    """Another class costs the difference of the float model's probabilities, of logits after a softmax."""
+    meter = QualityMeter(["p"], 0, {0} if probabilities else ())
+    for sure in (0.55, 0.95):
+        scores = np.array([[sure, 1 - sure]])
+        expected = scores if probabilities else np.log(scores) + 7
+        meter.add([expected], [expected[:, ::-1]])
+        meter.add([expected], [expected])
+    quality = meter.result()
+    assert quality.expected_drop == pytest.approx(100 * (0.1 + 0.9) / 4)
+    assert quality.expected_interval is not None and quality.expected_interval[1] > quality.expected_drop

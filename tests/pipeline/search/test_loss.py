@@ -26,7 +26,7 @@ def of_classes(samples: int, worsened: int, improved: int = 0, *, labels: bool =
     agreement = 100 - share * (worsened + improved)
     return Quality(
         snr, 1.0, 0.5, agreement, top1, 90.0 if labels else None, samples,
-        outputs=(output,), worsened=worsened, improved=improved,
+        outputs=(output,), worsened=worsened, improved=improved, expected_drop=share * worsened, expected_error=share,
     )  # fmt: skip
 
 
@@ -68,9 +68,11 @@ def test_a_drop_counts_only_beyond_chance(samples: int, worsened: int, improved:
 
 
 def test_other_classes_without_labels() -> None:
-    """Some samples change class without a loss; many do not."""
-    assert verdict(of_classes(200, 8, labels=False)) is Verdict.SOUND
-    assert verdict(of_classes(200, 30, labels=False)) is Verdict.LOSSY
+    """Where the float model is not sure, another class is no loss; where it is, it is one."""
+    unsure = replace(of_classes(200, 30, labels=False), expected_drop=1.0, expected_error=0.3)
+    assert verdict(unsure) is Verdict.SOUND
+    assert verdict(of_classes(200, 8, labels=False)) is Verdict.LOSSY
+    assert "costs 4.0 points of top-1" in judge(of_classes(200, 8, labels=False))[0].message
     assert verdict(of_classes(200, 70, labels=False)) is Verdict.UNUSABLE
 
 
