@@ -6,5 +6,6 @@ Reads the file only: needs no TensorFlow and runs nothing.
 from edgepack.compat.check import check
 from edgepack.compat.reasons import REASONS, ReasonKind
 from edgepack.compat.rules import RULES
+from edgepack.compat.support import accelerated_ops
 
-__all__ = ["REASONS", "RULES", "ReasonKind", "check"]
+__all__ = ["REASONS", "RULES", "ReasonKind", "accelerated_ops", "check"]

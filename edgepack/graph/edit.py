@@ -136,16 +136,25 @@ def write_true_versions(tflite: bytes) -> bytes:
 
     Some producers leave every version at 1; old runtimes and delegates misread their files.
     """
-    source = read_model(tflite)
-    versions = file_versions(source)
     model = unpack(tflite)
-    _set_versions(model, versions)
+    set_versions(model, read_model(tflite))
+    return pack(model)
+
+
+def set_versions(file: Any, model: Model) -> None:
+    """Set the true op versions and the `min_runtime_version` of a `ModelT`.
+
+    Args:
+        file: The schema's mutable `ModelT`.
+        model: The same model as plain data, with the same ops in the same order.
+    """
+    versions = file_versions(model)
+    _set_versions(file, versions)
     runtime = min_runtime_version(
-        (op.name, versions[number, op.index]) for number, graph in enumerate(source.graphs) for op in graph.ops
+        (op.name, versions[number, op.index]) for number, graph in enumerate(model.graphs) for op in graph.ops
     )
     if runtime:
-        _set_metadata(model, runtime)
-    return pack(model)
+        _set_metadata(file, runtime)
 
 
 def set_ranges(tflite: bytes, ranges: Mapping[str, tuple[float, float]]) -> bytes:

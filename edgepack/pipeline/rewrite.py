@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
-from edgepack.findings import Placement
 from edgepack.graph import Model
+from edgepack.graph.memo import Memo
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.repair import TOLERANCE, Rewrite, repair
@@ -171,20 +171,20 @@ def off_accelerator(
     profile: TargetProfile, rule: SchemeRule, target_options: TargetOptions
 ) -> Callable[[Model], frozenset[int]]:
     """Return a function that lists the ops a target would not run on its accelerator, by their first output."""
-    from edgepack.compat import check
-    from edgepack.profiles.variants import choose_variant
+    from edgepack.compat import accelerated_ops
+    from edgepack.profiles.variants import choose_variant, soc_model
     from edgepack.quantize.preview import preview
 
     variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
-    chosen = replace(profile, schemes=variant.schemes or profile.schemes)
+    facts = profile.socs.get(soc_model(profile, target_options.soc), {})
+    memo = Memo()
 
     def score(model: Model) -> frozenset[int]:
-        subject = preview(model, rule) if model.is_float else model
-        report = check(
-            subject, chosen, variant=variant.id, soc=target_options.soc, runtime_version=target_options.runtime_version
+        subject = preview(model, rule, memo) if model.is_float else model
+        accelerated = accelerated_ops(
+            subject, variant, soc=facts, runtime_version=target_options.runtime_version, memo=memo
         )
-        ops = [subject.main.ops[op.index] for op in report.ops if op.placement is not Placement.ACCELERATOR]
-        return frozenset(op.outputs[0] for op in ops if op.outputs)
+        return frozenset(op.outputs[0] for op in subject.main.ops if op.outputs and op.index not in accelerated)
 
     return score
 

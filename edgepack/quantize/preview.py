@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Quantization, Tensor
+from edgepack.graph.memo import Memo
 from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.versions import file_versions
@@ -25,7 +27,7 @@ _SCALE = 0.01
 _CHANNEL_BYTES = 12
 
 
-def preview(model: Model, rule: SchemeRule) -> Model:
+def preview(model: Model, rule: SchemeRule, memo: Memo | None = None) -> Model:
     """Return the model that `quantize` (or TFLiteConverter's quantizer, where it is needed) would write.
 
     Scales are placeholders, except those that kernels fix; constants that change type are zeros; `size` is an estimate.
@@ -34,18 +36,22 @@ def preview(model: Model, rule: SchemeRule) -> Model:
     Args:
         model: A float model.
         rule: Scheme, type of inputs and outputs, granularity of weights.
+        memo: Shared by the previews of a search, which then share their tensors; they have no `min_runtime_version`.
     """
     scheme = get_scheme(rule.scheme)
-    if scheme.id == "float32" or not model.is_float:
+    if not model.is_float or (scheme.id == "float32" and memo is None):
         return model
-    draft = _Draft(list(model.main.tensors))
-    if scheme.id == "float16":
+    draft = _Draft(list(model.main.tensors), memo or Memo())
+    if scheme.id == "float32":
+        draft.ops.extend(model.main.ops)
+    elif scheme.id == "float16":
         _halve(model.main, draft)
     elif scheme.id == "dynamic-range":
         _weights_only(model.main, draft, rule)
     else:
         _integer(model.main, draft, rule, 16 if scheme.activations == "INT16" else 8)
-    return _finished(model, draft)
+    finished = _finished(model, draft)
+    return finished if memo is not None else _with_runtime(finished)
 
 
 @dataclass
@@ -53,34 +59,44 @@ class _Draft:
     """A graph under construction: tensors by index, ops in order, and the tensors that replace inputs and outputs."""
 
     tensors: list[Tensor]
+    memo: Memo
     ops: list[Op] = field(default_factory=list)
     moved_inputs: dict[int, int] = field(default_factory=dict)
     moved_outputs: dict[int, int] = field(default_factory=dict)
 
     def retype(self, index: int, dtype: str, quantization: Quantization | None) -> None:
-        self.tensors[index] = _retyped(self.tensors[index], dtype, quantization)
+        tensor = self.tensors[index]
+        self.tensors[index] = self.memo.get(
+            (tensor, quantization), ("retyped", dtype), lambda: _retyped(tensor, dtype, quantization, self.memo)
+        )
 
     def add_tensor(self, like: int, suffix: str, dtype: str, quantization: Quantization | None) -> int:
-        index = len(self.tensors)
-        tensor = replace(self.tensors[like], index=index, name=self.tensors[like].name + suffix)
-        self.tensors.append(_retyped(tensor, dtype, quantization))
+        index, source = len(self.tensors), self.tensors[like]
+        copied = self.memo.get(
+            (source,), ("copied", index, suffix), lambda: replace(source, index=index, name=source.name + suffix)
+        )
+        self.tensors.append(copied)
+        self.retype(index, dtype, quantization)
         return index
 
     def add_op(self, name: str, source: int, result: int) -> None:
         self.ops.append(Op(len(self.ops), name, "", 1, (source,), (result,), {}))
 
 
-def _retyped(tensor: Tensor, dtype: str, quantization: Quantization | None) -> Tensor:
+def _retyped(tensor: Tensor, dtype: str, quantization: Quantization | None, memo: Memo) -> Tensor:
     raw = tensor.raw
     if raw is not None:
-        raw = np.zeros(tensor.elements * NUMPY_DTYPES[dtype].itemsize, np.uint8)
+        size = tensor.elements * NUMPY_DTYPES[dtype].itemsize
+        raw = memo.get((), ("zeros", size), lambda: np.zeros(size, np.uint8))
     return replace(tensor, dtype=dtype, raw=raw, quantization=quantization)
 
 
+@cache
 def _per_tensor(scale: float = _SCALE, zero_point: int = 0) -> Quantization:
     return Quantization(np.array([scale], np.float32), np.array([zero_point], np.int64))
 
 
+@cache
 def _per_channel(channels: int, axis: int) -> Quantization:
     return Quantization(np.full(channels, _SCALE, np.float32), np.zeros(channels, np.int64), axis)
 
@@ -122,7 +138,8 @@ def _integer(graph: Graph, draft: _Draft, rule: SchemeRule, bits: int) -> None:
         if op.index in quantized:
             _retype_constants(graph, draft, op, rule, bits)
             _fix_outputs(draft, op, bits)
-        converted = replace(op, inputs=tuple(substitutes.get(i, i) for i in op.inputs))
+        inputs = tuple(substitutes.get(i, i) for i in op.inputs)
+        converted = op if inputs == op.inputs else replace(op, inputs=inputs)
         if bits == 16 and op.index in quantized and splits_bias(graph, op, rule):
             draft.ops.extend(_without_bias(draft, converted))
         else:
@@ -257,7 +274,7 @@ def _convert_interface(graph: Graph, draft: _Draft, rule: SchemeRule, inner: str
 
 
 def _finished(model: Model, draft: _Draft) -> Model:
-    ops = tuple(replace(op, index=i) for i, op in enumerate(draft.ops))
+    ops = tuple(op if op.index == i else replace(op, index=i) for i, op in enumerate(draft.ops))
     old = model.main
     for inner, outer in (*draft.moved_inputs.items(), *draft.moved_outputs.items()):
         # Inputs and outputs keep the names of the float model.
@@ -271,16 +288,19 @@ def _finished(model: Model, draft: _Draft) -> Model:
         tuple(draft.moved_outputs.get(i, i) for i in old.outputs),
     )
     quantized = replace(model, graphs=(graph, *model.graphs[1:]))
-    versions = file_versions(quantized)
-    ops = tuple(replace(op, version=versions[0, op.index]) for op in ops)
-    runtime = min_runtime_version((op.name, op.version) for op in ops)
+    versions = file_versions(quantized, draft.memo)
+    ops = tuple(op if op.version == versions[0, op.index] else replace(op, version=versions[0, op.index]) for op in ops)
     return replace(
         quantized,
         graphs=(replace(graph, ops=ops), *model.graphs[1:]),
         signatures=tuple(_moved(s, draft) if s.graph == 0 else s for s in model.signatures),
-        metadata={**model.metadata, "min_runtime_version": runtime.encode()},
         size=max(0, model.size + _constant_bytes(draft.tensors) - _constant_bytes(old.tensors)),
     )
+
+
+def _with_runtime(model: Model) -> Model:
+    runtime = min_runtime_version((op.name, op.version) for op in model.main.ops)
+    return replace(model, metadata={**model.metadata, "min_runtime_version": runtime.encode()})
 
 
 def _moved(signature: Any, draft: _Draft) -> Any:

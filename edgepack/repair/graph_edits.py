@@ -5,13 +5,15 @@ The new ops write the same tensors as the removed ones, so that the rest of the 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
-from edgepack.graph.edit import add_buffer, op_code, pack, unpack, write_true_versions
+from edgepack.graph.edit import add_buffer, op_code, pack, set_versions, unpack
+from edgepack.graph.memo import Memo
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
@@ -132,38 +134,47 @@ class Draft:
         return len(self.graph.tensors) + len(self.tensors) - 1
 
 
-def edited(model: Model, edits: Sequence[Edit]) -> Model:
+def edited(model: Model, edits: Sequence[Edit], memo: Memo | None = None) -> Model:
     """Return the model with edits applied to its main graph, in memory, without writing a file.
 
     Args:
         model: The model.
         edits: Edits that share no op.
+        memo: Shared by the variants of a search, which then share their tensors; new ops have no true version then.
     """
+    search, memo = memo is not None, memo or Memo()
     graph = model.main
     tensors = list(graph.tensors)
     buffers = 1 + max((tensor.buffer for g in model.graphs for tensor in g.tensors), default=0)
     for number, new in enumerate(new for edit in edits for new in edit.tensors):
-        raw = None if new.data is None else np.frombuffer(new.data.tobytes(), np.uint8)
-        tensors.append(
-            Tensor(
-                len(tensors), new.name, new.shape, new.shape, new.dtype, buffers + number if raw is not None else 0, raw
-            )
-        )
+        place = (len(tensors), buffers + number)
+        raw = memo.get((new,), ("values",), partial(_values, new))
+        tensors.append(memo.get((new,), ("new", *place), partial(_tensor, new, raw, *place)))
     ops: list[Op] = []
     for old in _edited_ops(graph, edits):
         if isinstance(old, Op):
-            ops.append(replace(old, index=len(ops)))
+            ops.append(old if old.index == len(ops) else replace(old, index=len(ops)))
         else:
             ops.append(Op(len(ops), old.name, "", 1, old.inputs, old.outputs, old.options))
     after = replace(model, graphs=(replace(graph, tensors=tuple(tensors), ops=tuple(ops)), *model.graphs[1:]))
+    if search:
+        return after
     versions = file_versions(after)
-    ops = [replace(op, version=versions[0, op.index]) for op in ops]
+    ops = [op if op.version == versions[0, op.index] else replace(op, version=versions[0, op.index]) for op in ops]
     runtime = min_runtime_version((op.name, op.version) for op in ops)
     return replace(
         after,
         graphs=(replace(after.main, ops=tuple(ops)), *model.graphs[1:]),
         metadata={**model.metadata, "min_runtime_version": runtime.encode()},
     )
+
+
+def _values(new: NewTensor) -> npt.NDArray[np.uint8] | None:
+    return None if new.data is None else np.frombuffer(new.data.tobytes(), np.uint8)
+
+
+def _tensor(new: NewTensor, raw: npt.NDArray[np.uint8] | None, index: int, buffer: int) -> Tensor:
+    return Tensor(index, new.name, new.shape, new.shape, new.dtype, 0 if raw is None else buffer, raw)
 
 
 def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
@@ -183,7 +194,8 @@ def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
         for old in _edited_ops(model.main, edits)
     ]
     drop_unused(file)
-    return write_true_versions(pack(file))
+    set_versions(file, edited(model, edits))
+    return pack(file)
 
 
 def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from edgepack.choices import Repair
 from edgepack.graph import Graph, Model, Op, read_model
 from edgepack.graph.edit import set_batch
+from edgepack.graph.memo import Memo
 from edgepack.repair.approximate import rewrite_elu, rewrite_gelu, rewrite_hard_swish
 from edgepack.repair.data_movement import rewrite_movement
 from edgepack.repair.exact import (
@@ -196,23 +197,39 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
         return _Choice((), 0)
     before = score(model)
     results = frozenset(op.outputs[0] for op in model.main.ops if op.outputs)
-    gains: dict[tuple[tuple[int, int], ...], int] = {(): 0}
+    memo = Memo()
+    scores: dict[tuple[tuple[int, int], ...], tuple[frozenset[int], int]] = {(): (before, len(model.main.tensors))}
+
+    def score_of(selection: dict[int, int]) -> tuple[frozenset[int], int]:
+        """Return the score of the model with a selection, and the number of its tensors."""
+        key = tuple(sorted(selection.items()))
+        if key not in scores:
+            candidate = edited(model, [sites[site][alternative] for site, alternative in key], memo)
+            scores[key] = (score(candidate), len(candidate.main.tensors))
+        return scores[key]
 
     def gain(selection: dict[int, int]) -> int:
         """Count the model's own results that move onto the accelerator, minus new ones that do not run there.
 
         Conversions between types that come and go with quantization do not count, because removing them moves no op.
         """
-        key = tuple(sorted(selection.items()))
-        if key not in gains:
-            edits = [sites[site][alternative] for site, alternative in key]
-            candidate = edited(model, edits)
-            after, remaining = score(candidate), results - removed_results(model.main, edits)
-            moved = len((before - after) & remaining) - len((after - before) & remaining)
-            known = remaining | before
-            new = sum(1 for index in after if index < len(candidate.main.tensors) and index not in known)
-            gains[key] = moved - new
-        return gains[key]
+        if not selection:
+            return 0
+        after, tensors = score_of(selection)
+        edits = [sites[site][alternative] for site, alternative in selection.items()]
+        remaining = results - removed_results(model.main, edits)
+        moved = len((before - after) & remaining) - len((after - before) & remaining)
+        known = remaining | before
+        return moved - sum(1 for index in after if index < tensors and index not in known)
+
+    def settled(selection: dict[int, int], site: int, other: Edit) -> bool:
+        """Return whether another edit can gain nothing: it removes the same ops, and all new ones are accelerated."""
+        edit = sites[site][selection[site]]
+        after, tensors = score_of(selection)
+        written = {tensor for op in edit.ops for tensor in op.outputs}
+        # Which of the added tensors are this site's is not known here: one that is not accelerated is enough.
+        new = any(edit.graph_size <= index < tensors for index in after)
+        return edit.removed == other.removed and not new and after.isdisjoint(written)
 
     # Sites without an unsupported op cannot gain by themselves; leaving them out keeps the search small.
     useful = [
@@ -228,20 +245,20 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
     if len(selection) <= _MAX_SINGLE_SITES:
         for site in sorted(selection, reverse=True):
             without = {i: n for i, n in selection.items() if i != site}
-            others = [{**selection, site: alternative} for alternative in range(len(sites[site]))]
+            others = [
+                {**selection, site: alternative}
+                for alternative, edit in enumerate(sites[site])
+                if alternative != selection[site] and not settled(selection, site, edit)
+            ]
             selection = max([without, selection, *others], key=gain)
     if gain(selection) <= 0:
         return _Choice((), 0)
 
-    def unsupported(selected: dict[int, int]) -> int:
-        edits = [sites[site][alternative] for site, alternative in sorted(selected.items())]
-        return len(score(edited(model, edits)))
-
-    left = unsupported(selection)
+    left = len(score_of(selection)[0])
     edits = []
     for site, alternative in sorted(selection.items(), key=lambda item: sites[item[0]][0].removed[-1]):
         without = {i: n for i, n in selection.items() if i != site}
-        edits.append((sites[site][alternative], unsupported(without) - left))
+        edits.append((sites[site][alternative], len(score_of(without)[0]) - left))
     return _Choice(tuple(edits), len(before) - left)
 
 
