@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
-from edgepack.graph import Model
+from edgepack.graph import Model, read_model
 from edgepack.graph.memo import Memo
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import TOLERANCE, Rewrite, repair
+from edgepack.repair import TOLERANCE, Repaired, Rewrite, fuse, repair
 from edgepack.runtime.postprocessing import PostprocessStep
+from edgepack.schemes import get_scheme
 
 if TYPE_CHECKING:
     # A check needs none of these, and they take long to import.
@@ -62,8 +63,8 @@ def rewrite_unproven(
 ) -> RewrittenModel:
     """Rewrite what the target refuses, as far as that moves ops onto its accelerator, without running anything.
 
-    For a target without an accelerator (the CPU) the file stays: its slower kernels would be traded for more ops of
-    its faster ones, for nothing.
+    For a target without an accelerator (the CPU) an op is only rewritten where it would stay float in an integer file
+    and its equivalent does not. A softmax written as a chain of ops is fused for every target.
 
     Args:
         tflite: The float model; of a quantized one only last steps are cut.
@@ -74,11 +75,25 @@ def rewrite_unproven(
         cut_tail: Leave refused last steps to the loader.
         skip: Codes of rewrites to leave out.
     """
+    fused = fuse(tflite, skip) if mode != "none" else Repaired(tflite)
     if not has_accelerator(profile):
-        return RewrittenModel(tflite)
-    score = off_accelerator(profile, rule, target_options)
-    repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
-    return RewrittenModel(repaired.tflite, repaired.rewrites, repaired.postprocessing, repaired.moved_ops)
+        score, cut_tail = left_in_float(rule), False
+        if not get_scheme(rule.scheme).is_integer:
+            return RewrittenModel(fused.tflite, fused.rewrites)
+    else:
+        score = off_accelerator(profile, rule, target_options)
+    repaired = repair(fused.tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
+    rewrites = (*fused.rewrites, *repaired.rewrites)
+    result = RewrittenModel(repaired.tflite, rewrites, repaired.postprocessing, repaired.moved_ops)
+    if not has_accelerator(profile) or not get_scheme(rule.scheme).is_integer:
+        return result
+    # What the accelerator does not take in any form may still become integers on the host.
+    integer = repair(result.tflite, left_in_float(rule), mode=mode, skip=skip)
+    if not integer.rewrites or len(score(read_model(integer.tflite))) > len(score(read_model(result.tflite))):
+        return result
+    return replace(
+        result, tflite=integer.tflite, rewrites=(*rewrites, *(replace(r, moved_ops=0) for r in integer.rewrites))
+    )
 
 
 def rewrite_proven(
@@ -165,6 +180,19 @@ def _unproven(exact: RewrittenModel, difference_without: Callable[[frozenset[str
         if difference_without(frozenset({code})) <= TOLERANCE:
             return frozenset({code})
     return codes
+
+
+def left_in_float(rule: SchemeRule) -> Callable[[Model], frozenset[int]]:
+    """Return a function that lists the ops of a model that stay float in a scheme, by their first output."""
+    from edgepack.graph.op_layout import float_ops
+    from edgepack.quantize.preview import preview
+
+    memo = Memo()
+
+    def score(model: Model) -> frozenset[int]:
+        return frozenset(op.outputs[0] for op in float_ops(preview(model, rule, memo).main) if op.outputs)
+
+    return score
 
 
 def off_accelerator(

@@ -31,6 +31,7 @@ from edgepack.quantize.integer_kernels import convert_left_ops
 from edgepack.quantize.io_types import quantize_ends, set_io_types
 from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_MIN_ELEMENTS
 from edgepack.quantize.ranges import Range
+from edgepack.quantize.scale_limits import bounded_ranges
 from edgepack.runtime.memory import require_memory
 from edgepack.schemes import get_scheme, plain_type
 from edgepack.text import first_line
@@ -103,6 +104,8 @@ def quantize(
     if scheme.id == "float16":
         quantized, tool = to_float16(tflite), "edgepack"
     else:
+        if ranges is not None and _bits(rule) == 8:
+            ranges = bounded_ranges(source.main, ranges)
         quantized = _quantize(tflite, rule, ranges, keep, keep_as)
         tool = f"ai-edge-quantizer {version('ai-edge-quantizer')}"
     result = adopt(quantized, tflite, rule, tool, ranges)
@@ -126,7 +129,7 @@ def _kept_note(graph: Graph, keep: Collection[str], keep_as: str) -> str:
 
 def with_ranges(tflite: bytes, ranges: Mapping[str, Range]) -> bytes:
     """Return the float model with ranges stored in the file, the input of TFLiteConverter's quantizer."""
-    return set_ranges(unique_names(tflite), ranges)
+    return set_ranges(unique_names(tflite), bounded_ranges(read_model(tflite).main, ranges))
 
 
 def adopt(

@@ -4,7 +4,7 @@ from edgepack.repair.equivalence import TOLERANCE, prove
 from edgepack.repair.graph_edits import CODES
 from edgepack.repair.postprocessing import before_class_choice, cuttable
 from edgepack.repair.range_balance import ChannelRange, balance_ranges, has_shared_ranges
-from edgepack.repair.rewrite_search import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, repair
+from edgepack.repair.rewrite_search import APPROXIMATE, EXACT, MODES, Repaired, Rewrite, fuse, repair
 
 __all__ = [
     "APPROXIMATE",
@@ -18,6 +18,7 @@ __all__ = [
     "balance_ranges",
     "before_class_choice",
     "cuttable",
+    "fuse",
     "has_shared_ranges",
     "prove",
     "repair",

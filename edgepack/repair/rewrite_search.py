@@ -23,6 +23,7 @@ from edgepack.repair.exact import (
 )
 from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
+from edgepack.repair.softmax import rewrite_softmax
 from edgepack.runtime.postprocessing import PostprocessStep
 
 #: A rewrite function: returns alternative edits for the op, or for the chain of ops that ends in it, best first.
@@ -48,6 +49,9 @@ EXACT: tuple[Rewriter, ...] = (
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
 MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
+
+#: Rewrites of chains that no kernel should compute one by one, applied for every target wherever they occur.
+ALWAYS: tuple[Rewriter, ...] = (rewrite_softmax,)
 
 #: A rewrite can make another one possible; more rounds than this helped no model that was tried.
 _ROUNDS = 3
@@ -100,6 +104,17 @@ class Repaired:
     rewrites: tuple[Rewrite, ...] = ()
     postprocessing: tuple[PostprocessStep, ...] = ()
     moved_ops: int = 0
+
+
+def fuse(tflite: bytes, skip: frozenset[str] = frozenset()) -> Repaired:
+    """Fuse the chains of a float model for which there is one op (`ALWAYS`), whatever the target."""
+    model = read_model(tflite)
+    sites = _find_sites(model.main, ALWAYS, skip) if model.is_float else []
+    if not sites:
+        return Repaired(tflite)
+    edits = [alternatives[0] for alternatives in sites]
+    rewrites = tuple(_describe(model.main, edit, 0) for edit in edits)
+    return Repaired(rewritten(tflite, model, edits), rewrites)
 
 
 def repair(

@@ -98,9 +98,46 @@ def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, sessio
 
 
 def test_the_cpu_gets_the_file_as_it_is() -> None:
-    """The host has nothing to move ops to."""
+    """The host has nothing to move ops to, and in int8 every op of the file is an integer one."""
     before = grouped(2)
     assert rewrite_unproven(before, get_target("cpu"), SchemeRule("int8"), WISH).tflite == before
+
+
+@pytest.mark.parametrize("target", ["cpu", "edgetpu"])
+def test_what_would_stay_float_is_rewritten_for_every_target(target: str, session: Session) -> None:
+    """SQUARE has no int8 kernel and its equivalent has: it becomes MUL, also on the CPU; in float16 it stays."""
+    before = unary("SQUARE")
+    proven = rewrite_proven(session, before, get_target(target), INT8, WISH)
+    assert [op.name for op in read_model(proven.tflite).main.ops] == ["MUL"]
+    assert [rewrite.code for rewrite in proven.rewrites] == ["plain-arithmetic"]
+    assert rewrite_unproven(before, get_target("cpu"), SchemeRule("float16"), WISH).tflite == before
+
+
+@pytest.mark.parametrize("maximum", [True, False])
+@pytest.mark.parametrize("scheme", ["int8", "float16"])
+def test_a_softmax_of_an_old_converter_is_fused(maximum: bool, scheme: str, session: Session) -> None:
+    """REDUCE_MAX, SUB, EXP, SUM, DIV become SOFTMAX for every target and scheme; a sum that is read elsewhere stays."""
+
+    def write(net: Net, x: int, *, shared: bool = False) -> list[int]:
+        shape, kept = (1, 6, 6, 8), (1, 6, 6, 1)
+        axis = net.constant("axis", [-1], "INT32")
+        source = x
+        if maximum:
+            largest, source = net.tensor("largest", kept), net.tensor("shifted", shape)
+            net.op("REDUCE_MAX", [x, axis], [largest], keepDims=True)
+            net.op("SUB", [x, largest], [source])
+        powers, total, y = net.tensor("powers", shape), net.tensor("total", kept), net.tensor("y", shape)
+        net.op("EXP", [source], [powers])
+        net.op("SUM", [powers, axis], [total], keepDims=True)
+        net.op("DIV", [powers, total], [y])
+        return [y, total] if shared else [y]
+
+    before = make_net(write)
+    proven = rewrite_proven(session, before, get_target("cpu"), SchemeRule(scheme), WISH)
+    assert [op.name for op in read_model(proven.tflite).main.ops] == ["SOFTMAX"]
+    assert [rewrite.code for rewrite in proven.rewrites] == ["softmax"] and proven.difference <= 1e-5
+    shared = make_net(lambda net, x: write(net, x, shared=True))
+    assert rewrite_unproven(shared, get_target("cpu"), SchemeRule("float16"), WISH).tflite == shared
 
 
 def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Session) -> None:
@@ -110,7 +147,7 @@ def test_an_unknown_mode_is_a_usage_error(edgetpu: TargetProfile, session: Sessi
 
 
 def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
-    """NEG needs DEQUANTIZE and QUANTIZE around it, MUL does not; but while GELU is refused, nothing moves."""
+    """NEG needs DEQUANTIZE and QUANTIZE around it and becomes MUL; but while GELU is refused, nothing moves."""
 
     def write(net: Net, x: int) -> list[int]:
         y, z = net.tensor("y", (1, 6, 6, 8)), net.tensor("z", (1, 6, 6, 8))
@@ -119,6 +156,8 @@ def test_fewer_steps_between_types_are_no_gain(edgetpu: TargetProfile) -> None:
         return [z]
 
     before = make_net(write)
-    assert rewrite_unproven(before, edgetpu, INT8, WISH).tflite == before
+    exact = rewrite_unproven(before, edgetpu, INT8, WISH)
+    assert [(rewrite.code, rewrite.moved_ops) for rewrite in exact.rewrites] == [("plain-arithmetic", 0)]
+    assert exact.moved_ops == 0
     rewritten = rewrite_unproven(before, edgetpu, INT8, WISH, mode="approximate")
     assert {rewrite.code for rewrite in rewritten.rewrites} == {"plain-arithmetic", "gelu"}

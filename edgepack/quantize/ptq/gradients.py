@@ -12,6 +12,19 @@ import numpy as np
 
 from edgepack.graph import Graph, Op
 from edgepack.graph.op_layout import RELU6_MAX
+from edgepack.quantize.ptq.elementwise_gradients import (
+    CURVES,
+    MOVES,
+    PAIRS,
+    curve_backward,
+    curve_forward,
+    move_backward,
+    move_forward,
+    move_supported,
+    pair_backward,
+    pair_forward,
+    pair_supported,
+)
 from edgepack.quantize.ptq.im2col import col2im, im2col, sliding_window
 from edgepack.quantize.ptq.layers import Floats
 
@@ -127,16 +140,6 @@ def _mean_backward(op: Op, gradient: Floats, saved: Any) -> dict[int, Floats]:
     return {op.inputs[0]: np.broadcast_to(gradient.reshape(kept_dims) / count, shape).astype(np.float32)}
 
 
-def _add_forward(op: Op, inputs: Sequence[Any], shape: Shape) -> tuple[Floats, Any]:
-    return (inputs[0] + inputs[1]).astype(np.float32), None
-
-
-def _add_backward(op: Op, gradient: Floats, saved: Any) -> dict[int, Floats]:
-    if op.inputs[0] == op.inputs[1]:
-        return {op.inputs[0]: 2.0 * gradient}
-    return {op.inputs[0]: gradient, op.inputs[1]: gradient}
-
-
 def _reshape_forward(op: Op, inputs: Sequence[Any], shape: Shape) -> tuple[Floats, Any]:
     return inputs[0].reshape(shape), inputs[0].shape
 
@@ -204,9 +207,8 @@ def _constant_weights(graph: Graph, op: Op) -> bool:
     return _float_batch(graph, op) and weights.is_constant and weights.dtype == "FLOAT32" and ungrouped
 
 
-def _same_shape_sum(graph: Graph, op: Op) -> bool:
-    tensors = [graph.tensors[i] for i in (*op.inputs, *op.outputs)]
-    return _float_batch(graph, op) and len({t.shape for t in tensors}) == 1 and not any(t.is_constant for t in tensors)
+def _float_pair(graph: Graph, op: Op) -> bool:
+    return _float_batch(graph, op) and pair_supported(graph, op)
 
 
 def _inner_concatenation(graph: Graph, op: Op) -> bool:
@@ -230,11 +232,14 @@ def _inner_padding(graph: Graph, op: Op) -> bool:
 
 #: Ops with a gradient.
 KINDS: dict[str, Kind] = {
-    "ADD": Kind(_add_forward, _add_backward, _same_shape_sum),
+    **dict.fromkeys(CURVES, Kind(curve_forward, curve_backward, _float_batch)),
+    **dict.fromkeys(MOVES, Kind(move_forward, move_backward, move_supported)),
+    **dict.fromkeys(PAIRS, Kind(pair_forward, pair_backward, _float_pair)),
     "AVERAGE_POOL_2D": Kind(_pool_forward, _pool_backward, _float_batch),
     "CONCATENATION": Kind(_concat_forward, _concat_backward, _inner_concatenation),
     "CONV_2D": Kind(_linear_forward, _linear_backward, _constant_weights),
     "DEPTHWISE_CONV_2D": Kind(_depthwise_forward, _depthwise_backward, _constant_weights),
+    "EXPAND_DIMS": Kind(_reshape_forward, _reshape_backward, _float_batch),
     "FULLY_CONNECTED": Kind(_linear_forward, _linear_backward, _constant_weights),
     "MAX_POOL_2D": Kind(_pool_forward, _pool_backward, _float_batch),
     "MEAN": Kind(_mean_forward, _mean_backward, _inner_mean),

@@ -5,7 +5,7 @@ layouts.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Tape:
 
     Attributes:
         activations: Values by tensor index, batch first.
-        saved: What each op saved for its gradient, by op index.
+        saved: What each op saved for its gradient, by its output.
     """
 
     activations: dict[int, Floats] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Network:
         for op in self.ops:
             values = [tape.activations.get(i, self.constants.get(i)) for i in op.inputs]
             shape = (len(inputs[0]), *self.graph.tensors[op.outputs[0]].shape[1:])
-            output, tape.saved[op.index] = KINDS[op.name].forward(op, values, shape)
+            output, tape.saved[op.outputs[0]] = KINDS[op.name].forward(op, values, shape)
             tape.activations[op.outputs[0]] = activate(op, output)
         return tape
 
@@ -90,14 +90,24 @@ class Network:
             if result not in total:
                 continue
             gradient = deactivate(op, tape.activations[result], total[result])
-            for index, part in KINDS[op.name].backward(op, gradient, tape.saved[op.index]).items():
+            for index, part in KINDS[op.name].backward(op, gradient, tape.saved[result]).items():
                 total[index] = total[index] + part if index in total else part
         return total
 
     def _needed_ops(self) -> list[Op]:
         needed_tensors, ops = set(self.logits), []
         for op in reversed(self.graph.ops):
-            if needed_tensors & set(op.outputs):
-                ops.append(op)
+            needed = [number for number, index in enumerate(op.outputs) if index in needed_tensors]
+            if len(op.outputs) == 1:
+                ops += [op] * len(needed)
+            else:
+                # Each output of a SPLIT counts as an op of its own.
+                ops += [_single_output(op, number) for number in reversed(needed)]
+            if needed:
                 needed_tensors |= {i for i in op.inputs if i >= 0}
         return ops[::-1]
+
+
+def _single_output(op: Op, number: int) -> Op:
+    options = {**op.options, "output": number, "outputs": len(op.outputs)}
+    return replace(op, outputs=(op.outputs[number],), options=options)

@@ -27,7 +27,13 @@ from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
 #: Ops that copy their input's integers: they add no rounding error.
-_WITHOUT_ROUNDING = frozenset({"CONCATENATION", "MAX_POOL_2D", "PAD", "RELU", "RELU6", "RESHAPE", "SQUEEZE"})
+_WITHOUT_ROUNDING = frozenset(
+    {
+        "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "RELU", "RELU6",
+        "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE",
+        "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
+    }
+)  # fmt: skip
 
 #: Value from which a channel counts as clipped by RELU6.
 _CLIPPED_FROM = 5.99

@@ -1,5 +1,6 @@
 """Run the steps in order, each kept only where it improves this model on held-back samples."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -290,7 +291,8 @@ class _Search:
         for done, (settings, detail) in enumerate(candidates):
             self._progress(step, done, len(candidates))
             try:
-                scored.append((self._measure(settings), settings, detail))
+                measured = self._measure(settings)
+                scored.append((-math.inf if math.isnan(measured) else measured, settings, detail))
             # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
             except Exception as error:
                 reason = first_line(error, default=type(error).__name__)
