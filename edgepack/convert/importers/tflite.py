@@ -1,4 +1,4 @@
-""".tflite: used unchanged, without TensorFlow; only dynamic dimensions are made static."""
+""".tflite: used without TensorFlow; only dynamic dimensions are made static, and loops of LSTM layers are fused."""
 
 from pathlib import Path
 
@@ -18,8 +18,9 @@ class TfliteImporter(Importer):
         return head[4:8] == b"TFL3"
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Return the file itself, or a copy with static shapes when it has dynamic dimensions."""
+        """Return the file itself, or a copy with static shapes and fused LSTM ops where the file needs them."""
         from edgepack.convert.open_shapes import FIX_SHAPES, fixed_shapes
+        from edgepack.convert.recurrent import FUSE_LSTMS
         from edgepack.graph import read_model
 
         data = conversion.path.read_bytes()
@@ -31,4 +32,9 @@ class TfliteImporter(Importer):
             listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             notes = (f"dynamic dimensions became static: {listed}",)
             model = read_model(data)
+        if model.is_float and any(op.name == "WHILE" for op in model.main.ops):
+            fusion = conversion.run(FUSE_LSTMS.call(data, [dict(sample) for sample in conversion.samples[:4]]))
+            data = fusion.tflite
+            done = ("loops of LSTM layers became fused ops; the outputs were compared",) if fusion.fused else ()
+            notes = (*notes, *done, *fusion.notes)
         return FloatModel(data, self.id, quantized=not model.is_float, checked=None, notes=notes)
