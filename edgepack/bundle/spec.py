@@ -235,6 +235,7 @@ class BundleSpec:
         classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
         checked: What `placement` holds for.
         signed_with: `key` or `sigstore` for a bundle that is signed when it is written, empty for one that is not.
+        state: Where the model keeps a state from run to run: `variable-tensors`, `resource-variables`, or empty.
     """
 
     name: str
@@ -263,6 +264,7 @@ class BundleSpec:
     classes: bytes | None = None
     checked: CheckedFor = CheckedFor()
     signed_with: str = ""
+    state: str = ""
 
     @property
     def rule(self) -> BundleRule:

@@ -24,6 +24,7 @@ from edgepack.convert.compare import (
 from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.interface import write_interface
 from edgepack.convert.model import ConvertOptions
+from edgepack.convert.open_lists import with_static_lists
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
 from edgepack.convert.original import Original
 from edgepack.convert.recurrent import different, fuse_lstms
@@ -216,6 +217,7 @@ def _convert_frozen(traced: _Traced) -> bytes:
 
     # Keep loops: the converter supports `while`, not the switch and merge ops it would be lowered to.
     constant = convert_variables_to_constants_v2(traced.function, lower_control_flow=False)
+    constant = with_static_lists(constant, [shape[0] for shape in traced.shapes if shape])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([constant])
     converter.exclude_conversion_metadata = True
     return write_interface(bytes(converter.convert()), traced.original.signature, traced.inputs, traced.outputs)

@@ -18,6 +18,9 @@ import numpy.typing as npt
 
 from edgepack.graph import Graph, Model, Op
 
+#: Ops that keep values and their order.
+_SAME_VALUES = frozenset({"EXPAND_DIMS", "RESHAPE", "SQUEEZE"})
+
 Floats = npt.NDArray[np.float32]
 
 
@@ -259,8 +262,8 @@ class _Matcher:
         return None if place is None else self.body.ops[place]
 
     def _plain(self, index: int) -> int:
-        """Return the tensor behind RESHAPE ops, which do not change values."""
-        while (op := self._producer(index)) is not None and op.name == "RESHAPE":
+        """Return the tensor behind ops that change the shape only."""
+        while (op := self._producer(index)) is not None and op.name in _SAME_VALUES:
             index = op.inputs[0]
         return index
 

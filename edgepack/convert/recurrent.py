@@ -8,6 +8,7 @@ import numpy as np
 
 from edgepack.child import Job
 from edgepack.convert.compare import TOLERANCE, Array, largest_difference, probe_inputs
+from edgepack.convert.interface import plain_name
 from edgepack.convert.lstm_match import Lstm, Unfused, match_lstm
 from edgepack.errors import ConversionError
 from edgepack.graph import Graph, Model, read_model
@@ -130,7 +131,7 @@ def different(difference: float) -> str:
 
 
 def _note(model: Model, body: int, reason: str) -> str:
-    name = model.graphs[body].name if 0 <= body < len(model.graphs) else ""
+    name = plain_name(model.graphs[body].name) if 0 <= body < len(model.graphs) else ""
     name = name.removesuffix("_body").removesuffix("/while").removesuffix("/PartitionedCall")
     return (
         f"the loop '{first_line(name)}' stays a WHILE op, whose inside no quantizer converts to integers: {reason}. "

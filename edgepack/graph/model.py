@@ -274,6 +274,13 @@ class Model:
         )
 
     @property
+    def state(self) -> str:
+        """Where the model keeps a state: `variable-tensors`, `resource-variables`, or empty for a model without one."""
+        if self.has_resource_state:
+            return "resource-variables"
+        return "variable-tensors" if self.is_stateful else ""
+
+    @property
     def is_quantized(self) -> bool:
         """True when an activation of the main graph is an integer with a scale: a full integer file."""
         return any(

@@ -149,6 +149,7 @@ def assemble(
         delivery=delivery,
         socs=options.target.socs if profile.socs else (),
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
+        state=model.state,
         signed_with=options.signer.method if options.signer is not None else "",
     )
     return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))

@@ -36,6 +36,7 @@ def steps(seed: int) -> np.ndarray[Any, Any]:
         ("tf_keras", "bidirectional", "bidirectional.h5", 2),
         ("keras", "no bias", "no_bias.keras", 1),
         ("tf_keras", "twice", "twice.keras", 2),
+        ("keras", "bidirectional", "exported", 2),
     ],
 )
 def test_lstm_layers_are_fused(converted: Convert, make: Make, library: str, kind: str, file: str, count: int) -> None:
