@@ -15,6 +15,7 @@ from edgepack.bundle.schema import is_inside
 from edgepack.bundle.views import label_lines
 from edgepack.digests import sha256
 from edgepack.errors import EdgepackError
+from edgepack.graph import read_model
 from edgepack.graph.metadata import read_metadata
 
 Fault = tuple[str, str]
@@ -154,6 +155,18 @@ def author_faults(manifest: Mapping[str, Any], host: bytes) -> Iterator[Fault]:
         rule = entry["preprocessing"]
         if rule is not None and known.mean and not _same_rule(rule, known.mean, known.std):
             yield FILE_NAME, f"inputs.{position}.preprocessing: differs from the normalization in the model file"
+
+
+def state_faults(manifest: Mapping[str, Any], host: bytes) -> Iterator[Fault]:
+    """Compare whether the model keeps a state with the model file: an app resets only what it knows of."""
+    try:
+        stateful = read_model(host).is_stateful
+    except EdgepackError:
+        # Reported where the golden vectors are replayed.
+        return
+    if stateful != manifest["model"].get("stateful", False):
+        have = "keeps a state from run to run" if stateful else "keeps no state"
+        yield FILE_NAME, f"model.stateful: the model file {have}, and the manifest says the opposite"
 
 
 def _classes(entry: Mapping[str, Any]) -> int | None:

@@ -153,6 +153,10 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         # An NPU runs a file with integer activations quantized, and any other one in half precision.
         "integer_model": spec.scheme in {"int8", "int8-qat", "int16x8"},
         "single_precision": spec.single_precision,
+        # A run leaves a state to the next one, which `reset()` of the loaders ends.
+        "stateful": bool(spec.state),
+        # The runtime resets variable tensors in place; for resource variables a loader opens the model again.
+        "reopens": spec.state == "resource-variables",
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
         "tolerances": tolerances(spec.golden),

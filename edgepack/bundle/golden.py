@@ -122,17 +122,10 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
     Raises:
         EdgepackError: The file cannot be read, or the runtime does not support it.
     """
-    from edgepack.graph import read_model
     from edgepack.runtime import Runner
 
-    stateful = any(tensor.is_variable for graph in read_model(tflite).graphs for tensor in graph.tensors)
     runner = Runner(tflite)
-    results = []
-    for number, inputs in enumerate(cases):
-        if stateful and number:
-            runner = Runner(tflite)
-        results.append([np.array(output, copy=True) for output in runner.run(list(inputs))])
-    return results
+    return [[np.array(output, copy=True) for output in runner.run(list(inputs))] for inputs in cases]
 
 
 #: Replays golden vectors in a child process, because a corrupt model can abort the runtime.

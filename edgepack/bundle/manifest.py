@@ -107,6 +107,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
         "model": {
             "runs": f"model/{spec.runs}",
             "host": f"model/{spec.host.filename}",
+            **({"stateful": True} if spec.state else {}),
             "files": [
                 {
                     "path": f"model/{model.filename}",

@@ -158,6 +158,8 @@ MANIFEST = Field(
             fields={
                 "runs": PATH,
                 "host": PATH,
+                # Present where a run leaves a state to the next one.
+                "stateful": Field("flag", absent=True),
                 "files": Field(
                     "list",
                     items=Field(

@@ -236,6 +236,7 @@ class BundleSpec:
         checked: What `placement` holds for.
         single_precision: True when the loader asks a GPU for single precision, because values exceed half precision.
         signed_with: `key` or `sigstore` for a bundle that is signed when it is written, empty for one that is not.
+        state: Where the model keeps a state from run to run: `variable-tensors`, `resource-variables`, or empty.
     """
 
     name: str
@@ -265,6 +266,7 @@ class BundleSpec:
     checked: CheckedFor = CheckedFor()
     signed_with: str = ""
     single_precision: bool = False
+    state: str = ""
 
     @property
     def rule(self) -> BundleRule:

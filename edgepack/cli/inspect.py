@@ -54,6 +54,8 @@ def _print(document: dict[str, Any], every: bool) -> None:
     for key in ("source_format", "min_runtime_version", "description"):
         if document[key]:
             output.out(f"  {key.replace('_', ' ')}: {document[key]}")
+    if document["stateful"]:
+        output.out("  state: kept from run to run; a reset returns to the initial state")
     for kind in ("inputs", "outputs"):
         output.out(f"{kind}:")
         for tensor in document[kind]:

@@ -26,8 +26,10 @@ from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.interface import write_interface
 from edgepack.convert.leading import Arithmetic, read_arithmetic
 from edgepack.convert.model import ConvertOptions
+from edgepack.convert.open_lists import with_static_lists
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
 from edgepack.convert.original import Original
+from edgepack.convert.recurrent import different, fuse_lstms
 from edgepack.errors import ConversionError, ModelFileError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, read_model
 from edgepack.runtime import Runner
@@ -94,11 +96,11 @@ def _convert_checked(
     frozen, problem = _attempt(traced, probes, _convert_frozen)
     notes = _notes(traced, probes)
     if frozen is not None and not problem:
-        return frozen.tflite, frozen.difference, notes
+        return _with_fused_lstms(traced, probes, frozen, notes)
     documented, second_problem = _attempt(traced, probes, _convert_documented)
     if documented is not None and not second_problem:
         note = f"converted by TFLiteConverter's documented call, because freezing first failed: {problem}"
-        return documented.tflite, documented.difference, [note, *notes]
+        return _with_fused_lstms(traced, probes, documented, [note, *notes])
     if frozen is not None and documented is not None and frozen.missing and documented.missing:
         # Two independent conversions agree that the weights fold away, and the outputs are right.
         note = f"the converter folded most weights into constants: {frozen.missing}"
@@ -200,6 +202,20 @@ def _attempt(
     return _Converted(tflite, difference, missing), f"weights are missing: {missing}" if missing else ""
 
 
+def _with_fused_lstms(
+    traced: _Traced, probes: list[list[Array]], converted: _Converted, notes: list[str]
+) -> tuple[bytes, float, list[str]]:
+    """Return the result of `convert`, with fused LSTM where the outputs agree with the original's."""
+    fusion = fuse_lstms(converted.tflite)
+    tflite, difference = converted.tflite, converted.difference
+    if fusion.fused:
+        compared = largest_difference(traced.run, Runner(fusion.tflite).run, probes)
+        if compared > TOLERANCE:
+            return tflite, difference, [*notes, *fusion.notes, different(compared)]
+        tflite, difference = fusion.tflite, compared
+    return tflite, difference, [*notes, *fusion.notes]
+
+
 def _notes(traced: _Traced, probes: list[list[Array]]) -> list[str]:
     if outputs_vary(traced.run, probes):
         return [*traced.original.notes]
@@ -215,6 +231,7 @@ def _convert_frozen(traced: _Traced) -> bytes:
 
     # Keep loops: the converter supports `while`, not the switch and merge ops it would be lowered to.
     constant = convert_variables_to_constants_v2(traced.function, lower_control_flow=False)
+    constant = with_static_lists(constant, [shape[0] for shape in traced.shapes if shape])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([constant])
     converter.exclude_conversion_metadata = True
     return write_interface(bytes(converter.convert()), traced.original.signature, traced.inputs, traced.outputs)

@@ -7,7 +7,9 @@ from typing import Any
 
 from edgepack.child import Job
 from edgepack.convert.environment import import_tensorflow
+from edgepack.convert.lstm_states import with_state_ranges
 from edgepack.errors import QuantizationError
+from edgepack.samples import SampleSet
 from edgepack.text import first_line
 
 
@@ -18,6 +20,7 @@ def mlir_quantize(
     fully_connected: str = "per-channel",
     weights: str = "per-channel",
     activations: str = "INT8",
+    samples: SampleSet | int = 0,
 ) -> bytes:
     """Quantize a float .tflite whose tensors have (minimum, maximum), as `graph.edit.set_ranges` writes them, to int8.
 
@@ -29,6 +32,8 @@ def mlir_quantize(
         activations: Type of activations; only `INT8`. TensorFlow quantizes to int16 by another path, which accepts no
             ranges: with ranges this quantizer writes int32 biases and asymmetric scales, which the int16 kernels
             refuse.
+        samples: Calibration samples, or how many random ones; only models with LSTM ops need them, see
+            `lstm_states.with_state_ranges`.
 
     Returns:
         The quantized model; signatures and names are those that TFLiteConverter writes.
@@ -48,6 +53,7 @@ def mlir_quantize(
     tf = import_tensorflow()
     from tensorflow.lite.python import convert, util
 
+    tflite = with_state_ranges(tflite, samples)
     types: dict[str, Any] = {"FLOAT32": tf.float32, "INT8": tf.int8, "UINT8": tf.uint8}
     try:
         quantized: bytes = convert.mlir_quantize(

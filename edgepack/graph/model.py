@@ -255,6 +255,38 @@ class Model:
         return mine[0] if mine else None
 
     @property
+    def has_resource_state(self) -> bool:
+        """True when a run of the main graph writes a resource variable, whose value the next run reads.
+
+        A graph that CALL_ONCE runs is left out: it only initializes variables.
+        """
+        once = {int(op.options.get("init_subgraph_index", 0)) for op in self.main.ops if op.name == "CALL_ONCE"}
+        return any(
+            op.name == "ASSIGN_VARIABLE"
+            for number, graph in enumerate(self.graphs)
+            if number not in once
+            for op in graph.ops
+        )
+
+    @property
+    def is_stateful(self) -> bool:
+        """True when a run leaves a state to the next one, in a variable tensor (an LSTM's) or a resource variable."""
+        return self.has_resource_state or any(
+            graph.tensors[index].is_variable
+            for graph in self.graphs
+            for op in graph.ops
+            for index in op.inputs
+            if index >= 0
+        )
+
+    @property
+    def state(self) -> str:
+        """Where the model keeps a state: `variable-tensors`, `resource-variables`, or empty for a model without one."""
+        if self.has_resource_state:
+            return "resource-variables"
+        return "variable-tensors" if self.is_stateful else ""
+
+    @property
     def is_quantized(self) -> bool:
         """True when an activation of the main graph is an integer with a scale: a full integer file."""
         return any(

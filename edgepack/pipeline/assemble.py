@@ -151,6 +151,7 @@ def assemble(
         socs=options.target.socs if profile.socs else (),
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
         single_precision=asks_for_single_precision(find_half_precision(context, rule), profile),
+        state=model.state,
         signed_with=options.signer.method if options.signer is not None else "",
     )
     return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))

@@ -69,6 +69,7 @@ def describe(model: Model) -> dict[str, Any]:
         "description": model.description,
         "min_runtime_version": model.min_runtime_version,
         "subgraphs": len(model.graphs),
+        "stateful": model.is_stateful,
         "inputs": [_info(info) for info in model_inputs(model)],
         "outputs": [_info(info) for info in model_outputs(model)],
         "op_counts": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),

@@ -18,6 +18,7 @@ from edgepack.graph import Model, read_model
 from edgepack.graph.edit import expose_activations, float_activations, tensor_keys
 from edgepack.quantize.histogram import Counts, Floats, Statistics
 from edgepack.runtime.memory import require_memory
+from edgepack.runtime.state import FreshInterpreter
 from edgepack.text import first_line
 
 Sample = Mapping[str, npt.NDArray[Any]]
@@ -135,9 +136,11 @@ def calibrate(
     keys = tensor_keys(model.main)
     require_memory(model, keeps_all=True)
     collector = _Collector({index: keys[index] for index in float_activations(model.main)}, model)
-    runtime = _runtime(expose_activations(tflite, model), threads)
+    exposed = expose_activations(tflite, model)
+    fresh = FreshInterpreter(model, lambda: _runtime(exposed, threads))
     count = 0
     for count, sample in enumerate(samples, 1):
+        runtime = fresh.start()
         for index, values in zip(model.main.inputs, _arrays(model, sample, count), strict=True):
             runtime.set_tensor(index, values)
             collector.add(index, values)

@@ -23,6 +23,9 @@ from edgepack.schemes import get_scheme
 #: of two, so that int16 ADD does not seem to have the scales of its older kernel: both change the op version.
 _SCALE = 0.01
 
+#: Types of the biases and the cell state of an int8 LSTM, by input position (tensorflow/lite/kernels/lstm_shared.h).
+_LSTM_TYPES = {12: "INT32", 13: "INT32", 14: "INT32", 15: "INT32", 19: "INT16"}
+
 #: Bytes of the quantization parameters of one channel: a float32 scale and an int64 zero point.
 _CHANNEL_BYTES = 12
 
@@ -176,6 +179,11 @@ def _add_copies(graph: Graph, draft: _Draft, io: str, quantized: set[int], inner
     for index in (t.index for t in graph.tensors if t.dtype == "FLOAT32" and not t.is_constant):
         producer = graph.producers.get(index)
         consumers = graph.consumers.get(index, ())
+        if graph.tensors[index].is_variable:
+            # A state has the type that its op needs; nothing converts it.
+            if any(op in quantized for op in consumers):
+                draft.retype(index, inner, _per_tensor())
+            continue
         read_as_integer = any(op in quantized for op in consumers)
         if producer is None:
             is_integer = integer_io and (bool(consumers) or index in graph.outputs)
@@ -207,8 +215,12 @@ def _convert_results(draft: _Draft, results: Iterable[int], copies: _Copies) -> 
 
 def _retype_constants(graph: Graph, draft: _Draft, op: Op, rule: SchemeRule, bits: int) -> None:
     layout = OP_LAYOUTS.get(op.name)
+    types = _LSTM_TYPES if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" else {}
     for position, index in enumerate(op.inputs):
         tensor = graph.tensors[index] if index >= 0 else None
+        if tensor is not None and position in types:
+            draft.retype(index, types[position], _per_tensor())
+            continue
         if tensor is None or not tensor.is_constant or tensor.dtype != "FLOAT32":
             continue
         if layout is not None and position == layout.bias:

@@ -87,12 +87,9 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
     Runs with one thread, so that the same file gives the same bytes on the same kind of machine. A stateful model
     starts every sample with its initial state, as it does in `verify`.
     """
-    stateful = any(tensor.is_variable for graph in read_model(tflite).graphs for tensor in graph.tensors)
     runner = Runner(tflite, threads=1)
     cases = []
-    for number, sample in enumerate(samples):
-        if stateful and number:
-            runner = Runner(tflite, threads=1)
+    for sample in samples:
         arrays = [
             quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)
         ]
@@ -113,7 +110,6 @@ def kernel_spread(tflite: bytes, cases: list[tuple[list[Array], list[Array]]]) -
     """
     steps, relative = 0, 0.0
     for inputs, outputs in cases:
-        # A new interpreter for every case resets the state of models that have one.
         try:
             runner = Runner(tflite, threads=1, plain=True)
             results = runner.run(inputs)

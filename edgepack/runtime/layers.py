@@ -11,6 +11,7 @@ from edgepack.graph import read_model
 from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import dequantize, model_inputs, quantize, tensor_info
 from edgepack.runtime.signal import SignalMeter
+from edgepack.runtime.state import FreshInterpreter
 from edgepack.samples.source import SampleSet
 
 
@@ -76,20 +77,25 @@ class _Tapped:
             for name, index in producers.items()
         }
         require_memory(model, keeps_all=True)
-        self._interpreter = Interpreter(
-            model_content=tflite,
-            num_threads=1,
-            experimental_preserve_all_tensors=True,
-            experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        )
-        self._interpreter.allocate_tensors()
+
+        def load() -> Any:
+            interpreter = Interpreter(
+                model_content=tflite,
+                num_threads=1,
+                experimental_preserve_all_tensors=True,
+                experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+            )
+            interpreter.allocate_tensors()
+            return interpreter
+
+        self._fresh = FreshInterpreter(model, load)
 
     def run(self, sample: Mapping[str, npt.NDArray[Any]], names: list[str]) -> dict[str, npt.NDArray[np.float64]]:
+        interpreter = self._fresh.start()
         # Inputs are matched by position: a quantized file keeps their order, but not always their names.
         for info, array in zip(self._inputs, sample.values(), strict=True):
-            self._interpreter.set_tensor(info.index, quantize(info, array))
-        self._interpreter.invoke()
+            interpreter.set_tensor(info.index, quantize(info, array))
+        interpreter.invoke()
         return {
-            name: dequantize(self._tensors[name], self._interpreter.get_tensor(self._tensors[name].index))
-            for name in names
+            name: dequantize(self._tensors[name], interpreter.get_tensor(self._tensors[name].index)) for name in names
         }

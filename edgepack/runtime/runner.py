@@ -15,6 +15,7 @@ from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, Model, Tensor, read_model
 from edgepack.graph.custom_ops import compiled_by, custom_codes
 from edgepack.runtime.memory import require_memory
+from edgepack.runtime.state import FreshInterpreter
 from edgepack.text import first_line
 
 Array = npt.NDArray[Any]
@@ -92,7 +93,7 @@ def model_outputs(model: Model) -> list[TensorInfo]:
 
 
 class Runner:
-    """One loaded model.
+    """One loaded model. Every run of a model with state starts from its initial state, unless the caller keeps it.
 
     Args:
         tflite: The file's bytes.
@@ -102,6 +103,7 @@ class Runner:
     Attributes:
         inputs: The main graph's inputs in file order.
         outputs: The main graph's outputs in file order.
+        stateful: True when a run leaves a state to the next one.
 
     Raises:
         ModelFileError: The bytes are no .tflite.
@@ -112,6 +114,7 @@ class Runner:
         model = read_model(tflite)
         self.inputs = model_inputs(model)
         self.outputs = model_outputs(model)
+        self.stateful = model.is_stateful
         if compiler := compiled_by(model):
             raise UnfitModelError(
                 f"the model was compiled by {compiler} and does not run on this machine",
@@ -119,7 +122,7 @@ class Runner:
             )
         require_memory(model)
         try:
-            self._interpreter = _load(tflite, threads, plain)
+            self._fresh = FreshInterpreter(model, lambda: _load(tflite, threads, plain))
         except (RuntimeError, ValueError) as error:
             # The runtime names the op that it lacks; any other failure is not for want of a custom op.
             missing = [code for code in custom_codes(model) if code and code in str(error)]
@@ -130,11 +133,12 @@ class Runner:
             ) from error
         self._shapes = [info.shape for info in self.inputs]
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], *, keep_state: bool = False) -> list[Array]:
         """Run the model once.
 
         Args:
             arrays: One array per input in file order, in the file's dtype, with the batch dimension.
+            keep_state: True to continue from the state that the last run left, as a stream does.
 
         Returns:
             One array per output, in the file's dtype.
@@ -143,15 +147,19 @@ class Runner:
             UnfitModelError: The runtime failed, or the shapes do not match.
         """
         try:
+            before = self._fresh.interpreter
+            interpreter = before if keep_state else self._fresh.start()
+            if interpreter is not before:
+                self._shapes = [info.shape for info in self.inputs]
             for position, (info, array) in enumerate(zip(self.inputs, arrays, strict=True)):
                 if array.shape != self._shapes[position]:
-                    self._interpreter.resize_tensor_input(info.index, array.shape, strict=True)
-                    self._interpreter.allocate_tensors()
+                    interpreter.resize_tensor_input(info.index, array.shape, strict=True)
+                    interpreter.allocate_tensors()
                     self._shapes[position] = array.shape
             for info, array in zip(self.inputs, arrays, strict=True):
-                self._interpreter.set_tensor(info.index, np.ascontiguousarray(array))
-            self._interpreter.invoke()
-            return [self._interpreter.get_tensor(info.index) for info in self.outputs]
+                interpreter.set_tensor(info.index, np.ascontiguousarray(array))
+            interpreter.invoke()
+            return [interpreter.get_tensor(info.index) for info in self.outputs]
         except (RuntimeError, ValueError) as error:
             raise UnfitModelError(f"the model failed while running: {first_line(error)}") from error
 

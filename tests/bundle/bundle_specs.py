@@ -103,6 +103,7 @@ def spec_of(data: bytes, name: str, target: str, *, compiled: bytes | None = Non
         quality={"snr_db": 30.5, "samples": 20},
         placement={"total": 4, "accelerator": 3, "host": 1, "unsupported": 0, "partitions": 1},
         calibration=CalibrationSpec(100, False, "min-max"),
+        state=model.state,
     )
     return replace(spec, **changes)
 

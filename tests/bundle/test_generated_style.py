@@ -45,6 +45,7 @@ ANDROID = {
     "pictures": with_picture(tiny_spec("android-gpu")),
     "cpu": tiny_spec("cpu", platform="android"),
     "tail": with_tail(tiny_spec("hexagon")),
+    "state": tiny_spec("android-gpu", state="resource-variables"),
 }
 LINUX = {
     "cpu": tiny_spec("cpu"),
@@ -52,6 +53,7 @@ LINUX = {
     "not-compiled": tiny_spec("edgetpu", models=tiny_spec("cpu").models, runs="tiny.tflite"),
     "segments": in_segments(with_picture(tiny_spec("edgetpu"))),
     "tail": with_tail(tiny_spec("cpu")),
+    "state": tiny_spec("cpu", state="resource-variables"),
 }
 
 

@@ -35,6 +35,55 @@ def lstm(path: str) -> None:
     keras.Sequential([keras.Input((None, 5), name="steps"), keras.layers.LSTM(4), keras.layers.Dense(2)]).save(path)
 
 
+def recurrent(path: str, library: str, kind: str) -> None:
+    """A recurrent network over 6 steps of 5 features, of Keras 3 or of tf-keras, with biases that are not zero.
+
+    Its outputs for three inputs are in expected.npz beside it.
+    """
+    keras: Any = fresh_keras()
+    if library == "tf_keras":
+        import tf_keras as keras
+
+        keras.backend.clear_session()
+    layers = keras.layers
+    parts: dict[str, Any] = {
+        "stack": lambda x: layers.LSTM(3)(layers.LSTM(4, return_sequences=True)(x)),
+        "bidirectional": layers.Bidirectional(layers.LSTM(3, return_sequences=True)),
+        "no bias": layers.LSTM(4, use_bias=False, go_backwards=True),
+        "twice": lambda x: layers.Concatenate()([layers.LSTM(4)(x), layers.LSTM(4)(x)]),
+        "gru": layers.GRU(4),
+        "mask": lambda x: layers.LSTM(4)(layers.Masking()(x)),
+        "relu": layers.LSTM(4, activation="relu"),
+        "state": lambda x: layers.Concatenate()(layers.LSTM(4, return_state=True)(x)),
+    }
+    steps = keras.Input((6, 5), name="steps")
+    model = keras.Model(steps, layers.Dense(2, name="score")(parts[kind](steps)))
+    random = np.random.default_rng(5)
+    model.set_weights([random.normal(0, 0.5, weight.shape) for weight in model.get_weights()])
+    inputs = random.normal(size=(3, 1, 6, 5)).astype(np.float32)
+    outputs = [np.asarray(model(x, training=False)) for x in inputs]
+    np.savez(Path(path).with_name("expected.npz"), inputs=inputs, outputs=outputs)
+    if Path(path).suffix:
+        model.save(path)
+    else:
+        model.export(path)
+
+
+def looping(path: str, kind: str) -> None:
+    """A .tflite in which a layer of `recurrent` is still a loop, as the converter writes it for Keras 3."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    recurrent(f"{path}.keras", "keras", kind)
+    import keras
+
+    model = keras.saving.load_model(f"{path}.keras")
+    spec = [tf.TensorSpec((1, 6, 5), tf.float32, name="steps")]
+    function = tf.function(model, input_signature=spec, autograph=False).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    Path(path).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+
+
 def any_size(path: str) -> None:
     """A fully convolutional network with dynamic height and width."""
     keras = fresh_keras()

@@ -1,4 +1,4 @@
-""".tflite: used as it is, without TensorFlow; float16 weights become float32, dynamic dimensions static."""
+""".tflite: used without TensorFlow; float16 weights are widened, dynamic dimensions made static, LSTM loops fused."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ class TfliteImporter(Importer):
         return head[4:8] == b"TFL3"
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Return the file itself, or a copy with float32 weights and static shapes.
+        """Return the file itself, or a copy with float32 weights, static shapes and fused LSTM ops.
 
         Raises:
             UnfitModelError: A compiler has changed the file for one accelerator.
@@ -31,6 +31,7 @@ class TfliteImporter(Importer):
             ConversionError: It has dynamic dimensions without a requested shape, or does not run with the shapes.
         """
         from edgepack.convert.open_shapes import FIX_SHAPES, fixed_shapes
+        from edgepack.convert.recurrent import FUSE_LSTMS
         from edgepack.graph import read_bytes, read_model
         from edgepack.graph.custom_ops import compiled_by
         from edgepack.graph.variables import unassigned_variables
@@ -49,6 +50,11 @@ class TfliteImporter(Importer):
             listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
             notes = (*notes, f"dynamic dimensions became static: {listed}")
             model = read_model(data)
+        if model.is_float and any(op.name == "WHILE" for op in model.main.ops):
+            fusion = conversion.run(FUSE_LSTMS.call(data, [dict(sample) for sample in conversion.samples[:4]]))
+            data = fusion.tflite
+            done = ("loops of LSTM layers became fused ops; the outputs were compared",) if fusion.fused else ()
+            notes = (*notes, *done, *fusion.notes)
         return FloatModel(data, self.id, quantized=not model.is_float, checked=None, notes=notes)
 
 

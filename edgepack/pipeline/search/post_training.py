@@ -38,7 +38,12 @@ def calibrate(session: Session, tflite: bytes, samples: SampleSet | int) -> byte
 
 
 def quantize_calibrated(
-    session: Session, tflite: bytes, rule: SchemeRule, calibration: bytes | None, method: str
+    session: Session,
+    tflite: bytes,
+    rule: SchemeRule,
+    calibration: bytes | None,
+    method: str,
+    samples: SampleSet | int = 0,
 ) -> Quantized:
     """Quantize with one range method for all activations.
 
@@ -50,6 +55,8 @@ def quantize_calibrated(
         rule: The scheme with the target's constraints.
         calibration: Result of `calibrate`; None for schemes without ranges.
         method: Range method; empty for the default.
+        samples: The samples of the calibration, which TFLiteConverter's quantizer runs again where an op has ranges
+            inside.
 
     Raises:
         QuantizationError: Neither quantizer can quantize the model.
@@ -62,7 +69,7 @@ def quantize_calibrated(
         except QuantizationRefused as refused:
             if calibration is None:
                 raise
-            return _quantize_with_converter(session, tflite, rule, calibration, method, refused)
+            return _quantize_with_converter(session, tflite, rule, calibration, method, samples, refused)
 
     inputs = {"model": tflite, "rule": _file_fields(rule), "calibration": calibration, "method": method}
     return session.steps.memoize("quantize", inputs, _QUANTIZED, compute)
@@ -143,7 +150,13 @@ def _step_progress(session: Session) -> Any:
 
 
 def _quantize_with_converter(
-    session: Session, tflite: bytes, rule: SchemeRule, calibration: bytes, method: str, refused: QuantizationRefused
+    session: Session,
+    tflite: bytes,
+    rule: SchemeRule,
+    calibration: bytes,
+    method: str,
+    samples: SampleSet | int,
+    refused: QuantizationRefused,
 ) -> Quantized:
     """Quantize with TFLiteConverter's own quantizer and our ranges."""
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
@@ -154,6 +167,7 @@ def _quantize_with_converter(
         fully_connected=rule.fully_connected,
         weights=rule.weights,
         activations=get_scheme(rule.scheme).activations,
+        samples=samples,
     )
     try:
         converted = session.workers.tensorflow.run(call, timeout=session.options.timeout)

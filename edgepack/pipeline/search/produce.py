@@ -160,15 +160,14 @@ def _ptq(
 def _calibrated(context: BuildContext, candidate: Candidate, tflite: bytes, watch: Stopwatch) -> QuantizedModel:
     """Quantize with one range method for all activations, or without activations."""
     calibration = None
+    samples = RANDOM_SAMPLES if context.samples is None else context.samples
     if needs_ranges(candidate.rule.scheme):
         with watch.stage("calibrate"):
-            calibration = calibrate(
-                context.session, tflite, RANDOM_SAMPLES if context.samples is None else context.samples
-            )
+            calibration = calibrate(context.session, tflite, samples)
     with watch.stage("quantize"):
         quantized = quantize_calibrated(
-            context.session, tflite, candidate.rule, calibration, context.options.method or ""
-        )  # fmt: skip
+            context.session, tflite, candidate.rule, calibration, context.options.method or "", samples
+        )
     warnings = quantized.notes
     if calibration is not None and context.samples is None:
         warnings = (*warnings, "calibrated on random numbers: accuracy on real data is unknown")

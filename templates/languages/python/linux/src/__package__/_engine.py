@@ -12,7 +12,7 @@ import logging
 import re
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -157,6 +157,7 @@ class Engine:
         threads: Threads of the CPU kernels.
         accelerator: `auto`, `require` or `never`.
         device: Which Edge TPU; for segments one for each, separated by commas.
+        reopen: True for a model whose state only a new interpreter resets (resource variables).
 
     Attributes:
         status: How the model runs, and why a better choice was not possible.
@@ -176,6 +177,7 @@ class Engine:
         threads: int = 1,
         accelerator: str = "auto",
         device: str = "",
+        reopen: bool = False,
     ) -> None:
         if accelerator not in ("auto", "require", "never"):
             raise ValueError(f"accelerator: expected 'auto', 'require' or 'never', got '{accelerator}'")
@@ -184,9 +186,12 @@ class Engine:
         self._lock = threading.Lock()
         self._runtime, self._runtime_name = _find_runtime()
         self._stages: list[_Stage] = []
+        self._load: Callable[[], list[_Stage]] = list
+        self._reopen = reopen
         reasons: list[str] = []
         if compiled is not None and accelerator != "never":
-            self._stages = self._open_edgetpu(compiled, runtime_version, device, threads, reasons)
+            self._load = lambda: self._open_edgetpu(compiled, runtime_version, device, threads, reasons)
+            self._stages = self._load()
         if self._stages:
             self.status = Status(self._runtime_name, "edgetpu", ", ".join(compiled or ()), tuple(reasons))
             for reason in reasons:
@@ -194,7 +199,8 @@ class Engine:
         else:
             if accelerator == "require":
                 raise RuntimeError("the Edge TPU was required: " + "; ".join(reasons))
-            self._stages = [_Stage(self._open(host, threads, []), named=False)]
+            self._load = lambda: [_Stage(self._open(host, threads, []), named=False)]
+            self._stages = self._load()
             self.status = Status(self._runtime_name, "cpu", host, tuple(reasons))
             if reasons:
                 _LOG.warning("running %s on the CPU: %s", host, "; ".join(reasons))
@@ -218,7 +224,11 @@ class Engine:
     def reset(self) -> None:
         """Forget the state of a model that has one (LSTM), so that the next run is like the first."""
         with self._lock:
-            for stage in self._live():
+            stages = self._live()
+            if self._reopen:
+                self._stages = self._load()
+                return
+            for stage in stages:
                 stage.reset()
 
     def run_raw(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:

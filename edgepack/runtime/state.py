@@ -1,0 +1,37 @@
+"""Models with state: an interpreter whose every run starts from the initial state.
+
+Variable tensors (an LSTM's, an SVDF's) and resource variables keep their values from run to run. Samples are
+independent of each other, so a state that lives on would make every result depend on the samples before it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from edgepack.graph import Model
+
+
+class FreshInterpreter:
+    """An interpreter that returns to the initial state of its model.
+
+    Args:
+        model: What the file contains.
+        load: Returns an allocated interpreter of the file.
+    """
+
+    def __init__(self, model: Model, load: Callable[[], Any]) -> None:
+        self._load = load
+        self._stateful = model.is_stateful
+        # `reset_all_variables` resets variable tensors only.
+        self._reload = model.has_resource_state
+        self._used = False
+        #: The interpreter; another object after `start` where the model has resource variables.
+        self.interpreter = load()
+
+    def start(self) -> Any:
+        """Return the interpreter in its initial state; shapes may be those of the file again."""
+        if self._used and self._reload:
+            self.interpreter = self._load()
+        elif self._used and self._stateful:
+            self.interpreter.reset_all_variables()
+        self._used = True
+        return self.interpreter
