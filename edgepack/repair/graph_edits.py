@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
-from edgepack.graph.edit import add_buffer, empty_unused, op_code, pack, unpack, write_true_versions
+from edgepack.graph.compact import drop_unused
+from edgepack.graph.edit import add_buffer, op_code, pack, unpack, write_true_versions
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
@@ -184,27 +185,6 @@ def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
     return write_true_versions(pack(file))
 
 
-def drop_unused(file: Any) -> None:
-    """Remove tensors of a `ModelT`'s main graph that no op, input or output refers to, and empty unused buffers."""
-    graph = file.subgraphs[0]
-    used = {int(i) for op in graph.operators for i in (*_list(op.inputs), *_list(op.outputs), *_list(op.intermediates))}
-    used |= {int(i) for i in (*_list(graph.inputs), *_list(graph.outputs))} - {-1}
-    signatures = [s for s in file.signatureDefs or [] if s.subgraphIndex == 0]
-    entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
-    used |= {int(entry.tensorIndex) for entry in entries}
-    new_indices = {old: new for new, old in enumerate(sorted(used - {-1}))}
-    new_indices[-1] = -1
-    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in new_indices]
-    for op in graph.operators:
-        for name in ("inputs", "outputs", "intermediates"):
-            if getattr(op, name) is not None:
-                setattr(op, name, _renumbered(getattr(op, name), new_indices))
-    graph.inputs, graph.outputs = _renumbered(graph.inputs, new_indices), _renumbered(graph.outputs, new_indices)
-    for entry in entries:
-        entry.tensorIndex = new_indices[int(entry.tensorIndex)]
-    empty_unused(file)
-
-
 def removed_results(graph: Graph, edits: Iterable[Edit]) -> frozenset[int]:
     """Return the tensors that edits remove: results of removed ops that no new op writes."""
     results: set[int] = set()
@@ -237,14 +217,6 @@ def _edited_ops(graph: Graph, edits: Sequence[Edit]) -> list[Op | NewOp]:
 
 def _shifted(indices: tuple[int, ...], edit: Edit, shift: int) -> tuple[int, ...]:
     return tuple(index + shift if index >= edit.graph_size else index for index in indices)
-
-
-def _list(values: Any) -> list[int]:
-    return [] if values is None else [int(value) for value in values]
-
-
-def _renumbered(values: Any, new_indices: Mapping[int, int]) -> npt.NDArray[np.int32]:
-    return np.array([new_indices[int(value)] for value in _list(values)], np.int32)
 
 
 def _packed_tensor(file: Any, new: NewTensor) -> Any:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgepack.graph import Graph, Model, Op, Tensor, read_model
+from edgepack.graph.compact import drop_unused
 from edgepack.graph.edit import pack, unpack, write_true_versions
-from edgepack.repair.graph_edits import drop_unused
 from edgepack.runtime.postprocessing import PostprocessStep, fault
 
 #: Types whose quantized values every loader dequantizes.

@@ -1,4 +1,4 @@
-""".tflite: used unchanged, without TensorFlow; only dynamic dimensions are made static."""
+""".tflite: used as it is, without TensorFlow; dynamic dimensions become static, fake quantization becomes ranges."""
 
 from pathlib import Path
 
@@ -18,12 +18,15 @@ class TfliteImporter(Importer):
         return head[4:8] == b"TFL3"
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Return the file itself, or a copy with static shapes when it has dynamic dimensions."""
+        """Return the file, or a copy with static shapes, and with ranges in place of fake quantization."""
         from edgepack.convert.open_shapes import FIX_SHAPES, fixed_shapes
         from edgepack.graph import read_model
+        from edgepack.graph.fake_quant import fold_fake_quant
 
-        data = conversion.path.read_bytes()
         model = read_model(conversion.path)
+        data = conversion.path.read_bytes()
+        if (folded := fold_fake_quant(data)) is not data:
+            data, model = folded, read_model(folded)
         notes: tuple[str, ...] = ()
         shapes = fixed_shapes(model, conversion.options)
         if shapes:

@@ -1,0 +1,38 @@
+"""Remove what an edited file no longer uses."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph.edit import empty_unused
+
+
+def drop_unused(file: Any) -> None:
+    """Remove tensors of a `ModelT`'s main graph that no op, input or output refers to, and empty unused buffers."""
+    graph = file.subgraphs[0]
+    used = {int(i) for op in graph.operators for i in (*_list(op.inputs), *_list(op.outputs), *_list(op.intermediates))}
+    used |= {int(i) for i in (*_list(graph.inputs), *_list(graph.outputs))} - {-1}
+    signatures = [s for s in file.signatureDefs or [] if s.subgraphIndex == 0]
+    entries = [entry for s in signatures for entry in (*(s.inputs or []), *(s.outputs or []))]
+    used |= {int(entry.tensorIndex) for entry in entries}
+    new_indices = {old: new for new, old in enumerate(sorted(used - {-1}))}
+    new_indices[-1] = -1
+    graph.tensors = [tensor for index, tensor in enumerate(graph.tensors) if index in new_indices]
+    for op in graph.operators:
+        for name in ("inputs", "outputs", "intermediates"):
+            if getattr(op, name) is not None:
+                setattr(op, name, _renumbered(getattr(op, name), new_indices))
+    graph.inputs, graph.outputs = _renumbered(graph.inputs, new_indices), _renumbered(graph.outputs, new_indices)
+    for entry in entries:
+        entry.tensorIndex = new_indices[int(entry.tensorIndex)]
+    empty_unused(file)
+
+
+def _list(values: Any) -> list[int]:
+    return [] if values is None else [int(value) for value in values]
+
+
+def _renumbered(values: Any, new_indices: Mapping[int, int]) -> npt.NDArray[np.int32]:
+    return np.array([new_indices[int(value)] for value in _list(values)], np.int32)
