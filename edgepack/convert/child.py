@@ -23,6 +23,7 @@ from edgepack.convert.compare import (
     probe_inputs,
 )
 from edgepack.convert.environment import import_tensorflow
+from edgepack.convert.fake_quant import split_fake_quant
 from edgepack.convert.interface import write_interface
 from edgepack.convert.leading import Arithmetic, read_arithmetic
 from edgepack.convert.model import ConvertOptions
@@ -32,6 +33,7 @@ from edgepack.convert.original import Original
 from edgepack.convert.recurrent import different, fuse_lstms
 from edgepack.errors import ConversionError, ModelFileError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, read_model
+from edgepack.graph.fake_quant import fold_fake_quant
 from edgepack.runtime import Runner
 from edgepack.text import first_line
 
@@ -47,12 +49,13 @@ class _Traced:
     dtypes: tuple[str, ...]
     outputs: tuple[str, ...]
     variables: dict[str, tuple[int, ...]]
+    reference: Any
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run the original model; its weights are still variables."""
+        """Run the original model, without fake quantization of activations."""
         import tensorflow as tf
 
-        return [tensor.numpy() for tensor in self.function(*(tf.constant(array) for array in arrays))]
+        return [tensor.numpy() for tensor in self.reference(*(tf.constant(array) for array in arrays))]
 
 
 def convert(
@@ -161,7 +164,9 @@ def _trace(original: Original, options: ConvertOptions) -> _Traced:
             details={"log": str(error)},
         ) from error
     variables = {f"{i}:{v.name}": tuple(v.shape.as_list()) for i, v in enumerate(function.graph.variables)}
-    return _Traced(original, function, names, shapes, dtypes, tuple(outputs), variables)
+    split = split_fake_quant(function)
+    function, reference = (function, function) if split is None else split
+    return _Traced(original, function, names, shapes, dtypes, tuple(outputs), variables, reference)
 
 
 @dataclass(frozen=True)
@@ -234,13 +239,14 @@ def _convert_frozen(traced: _Traced) -> bytes:
     constant = with_static_lists(constant, [shape[0] for shape in traced.shapes if shape])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([constant])
     converter.exclude_conversion_metadata = True
-    return write_interface(bytes(converter.convert()), traced.original.signature, traced.inputs, traced.outputs)
+    tflite = fold_fake_quant(bytes(converter.convert()))
+    return write_interface(tflite, traced.original.signature, traced.inputs, traced.outputs)
 
 
 def _convert_documented(traced: _Traced) -> bytes:
     converter = traced.original.documented()
     converter.exclude_conversion_metadata = True
-    tflite = bytes(converter.convert())
+    tflite = fold_fake_quant(bytes(converter.convert()))
     model = read_model(tflite)
     names = model.input_names()
     shapes = dict(zip(traced.inputs, traced.shapes, strict=True))

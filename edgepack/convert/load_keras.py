@@ -13,6 +13,7 @@ from edgepack.errors import ConversionError
 from edgepack.text import first_line
 from edgepack.untrusted.keras_code import find_code
 from edgepack.untrusted.keras_file import is_refusal, open_keras_file
+from edgepack.untrusted.tfmot import KERAS_ARCHIVE_HINT, strip_compression, tfmot_scopes, uses_tfmot
 
 
 def load_keras(path: Path, options: ConvertOptions) -> Original:
@@ -33,11 +34,14 @@ def load_keras(path: Path, options: ConvertOptions) -> Original:
         custom = _custom_objects(config) if options.allow_code else {}
         notes = (f"the model's mixed precision ({', '.join(sorted(mixed))}) became float32",) if mixed else ()
         # The file names the Keras version that wrote it; the other Keras still loads some files that this one refuses.
-        order = [_with_tf_keras, _with_keras] if file.version.startswith("2") else [_with_keras, _with_tf_keras]
+        legacy = file.version.startswith("2") or uses_tfmot(config)
+        order = [_with_tf_keras, _with_keras] if legacy else [_with_keras, _with_tf_keras]
         failures = []
         for load in order:
             try:
-                library, model = load(copy, custom, not options.allow_code)
+                with tfmot_scopes(config):
+                    library, model = load(copy, custom, not options.allow_code)
+                    model = strip_compression(model, config)
                 return _original(library, model, options, notes)
             except ConversionError:
                 raise
@@ -47,7 +51,7 @@ def load_keras(path: Path, options: ConvertOptions) -> Original:
                     break
     raise ConversionError(
         f"'{path}' (written by Keras {file.version or 'of unknown version'}) cannot be loaded: {failures[0]}",
-        hint=_hint(failures, options),
+        hint=KERAS_ARCHIVE_HINT if file.format == "keras" and uses_tfmot(config) else _hint(failures, options),
         details={"log": "\n\n".join(failures)},
     )
 

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.importers.registry import importer_for
 from edgepack.digests import Snapshot
 from edgepack.errors import ModelFileError
+from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.jobs import LOAD_PACKAGES
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -60,6 +61,9 @@ def convert_model(session: Session, path: Path) -> tuple[FloatModel, SourceModel
     inputs = {"model": snapshot, "importer": importer.fingerprint, "options": options}
     # Code that a model imports may do anything and read any file, so that no key can cover it.
     model = session.steps.memoize("convert", inputs, _CODEC, compute, store=not options.allow_code)
+    if learned := learned_ranges(model.tflite):
+        note = f"the model was trained for int8: its ranges of {len(learned)} activations are used"
+        model = replace(model, notes=(*model.notes, note))
     return model, SourceModel(model.source_format, snapshot.size, snapshot.digest)
 
 

@@ -228,14 +228,15 @@ def _pairs(ranges: Mapping[str, Sequence[float]]) -> dict[str, Range]:
 
 def _ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> Mapping[str, Range]:
     """Return the range of each tensor of a float model."""
+    from edgepack.graph.fake_quant import learned_ranges
     from edgepack.quantize.calibrate import Calibration
-    from edgepack.quantize.ranges import choose_ranges
+    from edgepack.quantize.ranges import DEFAULT_METHOD, choose_ranges
 
     statistics, model = Calibration.from_bytes(calibration), read_model(tflite)
     bits = 16 if get_scheme(rule.scheme).activations == "INT16" else 8
-    if method:
-        return choose_ranges(statistics, model, method=method, activation_bits=bits)
-    return choose_ranges(statistics, model, activation_bits=bits)
+    return choose_ranges(
+        statistics, model, method or DEFAULT_METHOD, activation_bits=bits, learned=learned_ranges(tflite)
+    )
 
 
 LOAD_PACKAGES = Job(load_packages, QuantizationError, "loading the runtime and the quantizer")

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from edgepack.errors import UnfitModelError
+from edgepack.graph.fake_quant import with_fake_quant
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.jobs import EVALUATE, LATENCY, LAYER_ERRORS
 from edgepack.pipeline.search.produce import QuantizedModel
@@ -41,8 +42,10 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
     samples = context.measured_on
     if samples is None:
         return Measurement()
+    # A model that was trained with rounding is compared as it was trained: without rounding it is another model.
+    trained = with_fake_quant(context.float_model.tflite)
     # Class numbers say nothing about the size of an error: compare the scores they were chosen from.
-    reference = before_class_choice(context.float_model.tflite, quantized.postprocessing)
+    reference = before_class_choice(trained, quantized.postprocessing)
     try:
         quality = measure_quality(
             context.session,

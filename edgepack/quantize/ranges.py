@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edgepack.choices import RangeMethod, parse_choice
 from edgepack.errors import QuantizationError
 from edgepack.graph import Model
-from edgepack.graph.edit import tensor_keys
+from edgepack.graph.edit import float_activations, tensor_keys
 from edgepack.quantize.calibrate import Calibration
 from edgepack.quantize.histogram import Statistics
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
@@ -148,6 +148,7 @@ def choose_ranges(
     method: str = DEFAULT_METHOD,
     *,
     activation_bits: int = 8,
+    learned: Mapping[str, Range] | None = None,
 ) -> dict[str, Range]:
     """Return (minimum, maximum) of every float activation, keyed by `edgepack.graph.edit.tensor_keys`.
 
@@ -157,6 +158,8 @@ def choose_ranges(
         method: One of `METHODS`.
         activation_bits: 8 or 16; with 16 bits the method is always `minmax`, because rounding errors are so small that
             clipping cannot pay off.
+        learned: Ranges that the model was trained with (`edgepack.graph.fake_quant.learned_ranges`), by the same keys.
+            They take the place of measured ones; tensors that must share a scale take the widest learned one.
 
     Raises:
         UsageError: The method does not exist.
@@ -180,9 +183,32 @@ def choose_ranges(
         if op.outputs and (bounds := fixed_range(op, activation_bits)) is not None
     }
     ranges.update({index: bounds for index, bounds in fixed.items() if index in ranges})
+    trained = {index_of[key]: bounds for key, bounds in (learned or {}).items() if key in index_of}
+    trained = {index: bounds for index, bounds in trained.items() if index in ranges and index not in fixed}
+    ranges.update(trained)
     for members in same_scale_groups(graph):
-        _share(ranges, fixed, [index for index in members if index in ranges])
+        shared = [index for index in members if index in ranges]
+        if known := [index for index in shared if index in trained]:
+            ranges.update({index: ranges[known[0]] for index in shared if index not in trained and index not in fixed})
+        _share(ranges, fixed, shared)
     return {keys[index]: bounds for index, bounds in sorted(ranges.items())}
+
+
+def unlearned(model: Model, learned: Mapping[str, Range]) -> tuple[str, ...]:
+    """Return the keys of the activations that still need a measured range, in file order.
+
+    Args:
+        model: The float model.
+        learned: The ranges that it was trained with.
+    """
+    graph = model.main
+    keys = tensor_keys(graph)
+    known = {index for index, key in enumerate(keys) if key in learned}
+    known |= {op.outputs[0] for op in graph.ops if op.outputs and fixed_range(op, 8) is not None}
+    for members in same_scale_groups(graph):
+        if known.intersection(members):
+            known.update(members)
+    return tuple(keys[index] for index in float_activations(graph) if index not in known)
 
 
 def _share(ranges: dict[int, Range], fixed: Mapping[int, Range], members: list[int]) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from edgepack.errors import ConversionError, TransformError
 from edgepack.text import first_line
+from edgepack.train.strip import strip_quantization
 from edgepack.untrusted.keras_file import is_refusal, open_keras_file
+from edgepack.untrusted.tfmot import KERAS_ARCHIVE_HINT, strip_compression, tfmot_scopes, uses_tfmot
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,21 @@ def load(path: Path, *, allow_code: bool) -> LoadedModel:
         copy = file.write_copy(file.config)
         failures = []
         # Legacy .h5 files of tf-keras contain layers that Keras 3 does not load.
-        for read in (_with_tf_keras, _with_keras) if file.version.startswith("2") else (_with_keras, _with_tf_keras):
+        legacy = file.version.startswith("2") or uses_tfmot(file.config)
+        for read in (_with_tf_keras, _with_keras) if legacy else (_with_keras, _with_tf_keras):
             try:
-                return LoadedModel(read(copy, not allow_code), file.compile_config)
+                with tfmot_scopes(file.config):
+                    model = strip_quantization(strip_compression(read(copy, not allow_code), file.config))
+                return LoadedModel(model, file.compile_config)
             except Exception as error:
                 failures.append(f"{type(error).__name__}: {first_line(error, 300, default='')}")
                 if is_refusal(error):
                     break
     raise ConversionError(
         f"'{path}' cannot be loaded for training: {failures[0]}",
-        hint="save it again with the Keras version that created it, with built-in layers of Keras only",
+        hint=KERAS_ARCHIVE_HINT
+        if file.format == "keras" and uses_tfmot(file.config)
+        else "save it again with the Keras version that created it, with built-in layers of Keras only",
     )
 
 

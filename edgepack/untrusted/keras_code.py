@@ -15,6 +15,7 @@ from typing import Any
 from edgepack.errors import ConversionError
 from edgepack.text import first_few
 from edgepack.untrusted.keras_names import area_of, keras_names
+from edgepack.untrusted.tfmot import is_tfmot
 
 #: Values in a configuration: tensors, shapes, slices.
 _VALUES = {
@@ -94,6 +95,8 @@ def _codes_of(node: dict[str, Any], layer: str) -> Iterator[Code]:
     name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
     if not isinstance(name, str) or not isinstance(module, str | None) or not isinstance(registered, str | None):
         yield Code(layer, str(name)[:80], "has no valid name")
+    elif is_tfmot(node):
+        return
     elif name in keras_names().code:
         yield Code(layer, name, keras_names().code[name])
     elif name == "__typespec__":

@@ -22,7 +22,10 @@ class TfliteImporter(Importer):
         return head[4:8] == b"TFL3"
 
     def convert(self, conversion: Conversion) -> FloatModel:
-        """Return the file itself, or a copy with float32 weights, static shapes and fused LSTM ops.
+        """Return the file itself, or a copy that TFLite's kernels and the quantizers can use.
+
+        Float16 weights become float32, dynamic dimensions static, loops of LSTM layers one op, and fake quantization
+        ranges.
 
         Raises:
             UnfitModelError: A compiler has changed the file for one accelerator.
@@ -34,6 +37,7 @@ class TfliteImporter(Importer):
         from edgepack.convert.recurrent import FUSE_LSTMS
         from edgepack.graph import read_bytes, read_model
         from edgepack.graph.custom_ops import compiled_by
+        from edgepack.graph.fake_quant import fold_fake_quant
         from edgepack.graph.variables import unassigned_variables
         from edgepack.graph.widen import widen
 
@@ -42,6 +46,7 @@ class TfliteImporter(Importer):
         _refuse_compiled(conversion.path, compiled_by(model))
         _refuse_missing_weights(conversion.path, unassigned_variables(model))
         data, notes = widen(given, model)
+        data = fold_fake_quant(data)
         if data is not given:
             model = read_model(data)
         shapes = fixed_shapes(model, conversion.options)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from edgepack.choices import Effort
 from edgepack.errors import QuantizationError
 from edgepack.graph import read_model
+from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.search.loss import AUTO_DROP
 from edgepack.pipeline.training import untrainable_reason
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
+from edgepack.quantize.ranges import unlearned
 from edgepack.quantize.select import scheme_of, select
 from edgepack.schemes import Needs, get_scheme, plain_type
 
@@ -153,11 +155,18 @@ def plan_candidates(context: BuildContext, profile: TargetProfile) -> CandidateP
 def available_data(context: BuildContext) -> frozenset[Needs]:
     """Return which kinds of data the user gave."""
     available = {Needs.NOTHING}
-    if context.samples is not None or context.options.random_calibration:
+    given = context.samples is not None or context.options.random_calibration
+    if given or not needs_samples(context.float_model.tflite):
         available.add(Needs.SAMPLES)
     if context.training is not None:
         available.add(Needs.LABELS)
     return frozenset(available)
+
+
+def needs_samples(tflite: bytes) -> bool:
+    """Return whether quantization needs ranges that the model did not learn in training."""
+    learned = learned_ranges(tflite)
+    return not learned or bool(unlearned(read_model(tflite), learned))
 
 
 def candidate_for(rule: SchemeRule, options: BuildOptions) -> Candidate:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.errors import AccuracyError, QuantizationError, SamplesError
+from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.balance import balance_proven
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.rewrite import RewrittenModel, rewrite_proven
-from edgepack.pipeline.search.candidates import Candidate
+from edgepack.pipeline.search.candidates import Candidate, needs_samples
 from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated, quantize_with_ptq
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.pipeline.training import event_text, train_model
@@ -124,6 +125,9 @@ def _post_training(context: BuildContext, candidate: Candidate, tflite: bytes, w
     samples = context.samples
     # At effort low a requested range method is used for every tensor, whatever it loses.
     plain = candidate.effort == "low" and candidate.mixed is None and context.options.method
+    if candidate.rule.scheme == "int8" and learned_ranges(tflite):
+        # The steps of an effort look for ranges and weights, but training has chosen these.
+        return _calibrated(context, candidate, tflite, watch)
     if candidate.rule.scheme == "int8" and samples is not None and not plain:
         try:
             return _ptq(context, candidate, tflite, samples, watch)
@@ -169,7 +173,7 @@ def _calibrated(context: BuildContext, candidate: Candidate, tflite: bytes, watc
             context.session, tflite, candidate.rule, calibration, context.options.method or "", samples
         )
     warnings = quantized.notes
-    if calibration is not None and context.samples is None:
+    if calibration is not None and context.samples is None and needs_samples(tflite):
         warnings = (*warnings, "calibrated on random numbers: accuracy on real data is unknown")
     return QuantizedModel(quantized.tflite, quantized.tool, warnings=warnings)
 
