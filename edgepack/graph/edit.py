@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import ModelFileError
+from edgepack.graph.file_versions import file_versions
 from edgepack.graph.model import Graph, Model, Signature
 from edgepack.graph.read import enum_names, read_model, schema
 from edgepack.graph.runtime_versions import min_runtime_version
-from edgepack.graph.versions import file_versions
 
 #: schema.fbs gives `Buffer.data` force_align 16: kernels map weights straight from the file.
 _ALIGNMENT = 16

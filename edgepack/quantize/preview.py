@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Quantization, Tensor
+from edgepack.graph.file_versions import file_versions
 from edgepack.graph.memo import Memo
 from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.runtime_versions import min_runtime_version
-from edgepack.graph.versions import file_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import halved_constants
 from edgepack.quantize.int16_bias import NARROW_BIAS, layer_fits, splits_bias

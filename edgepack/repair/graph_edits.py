@@ -13,12 +13,12 @@ import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
 from edgepack.graph.edit import add_buffer, op_code, pack, set_versions, unpack
+from edgepack.graph.file_versions import file_versions
 from edgepack.graph.memo import Memo
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.unused import drop_unused
-from edgepack.graph.versions import file_versions
 
 _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 

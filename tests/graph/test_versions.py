@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from edgepack.graph import Graph, Op, Quantization, Tensor, edit, read_model
+from edgepack.graph.file_versions import file_versions
 from edgepack.graph.runtime_versions import min_runtime_version, runtime_for
-from edgepack.graph.versions import file_versions, op_version
+from edgepack.graph.versions import op_version
 
 
 def _tensor(index: int, dtype: str, shape: tuple[int, ...], channels: int = 0) -> Tensor:
