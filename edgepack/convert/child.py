@@ -58,6 +58,8 @@ def convert(
     path: Path,
     options: ConvertOptions,
     samples: Sequence[Mapping[str, Array]],
+    *,
+    freeze: bool = True,
 ) -> tuple[bytes, float, list[str]]:
     """Convert one model.
 
@@ -66,6 +68,7 @@ def convert(
         path: Model file or folder.
         options: The user's options.
         samples: A few of the user's samples for the comparison, by input name, with batch 1.
+        freeze: False to use only TFLiteConverter's documented call, where freezing first crashed.
 
     Returns:
         The .tflite, the largest relative difference to the original's outputs, notes for the user.
@@ -79,14 +82,14 @@ def convert(
     original = load(path, options)
     traced = _trace(original, options)
     probes = probe_inputs(traced.shapes, traced.dtypes) + _matching_samples(samples, traced)
-    frozen, problem = _attempt(traced, probes, _convert_frozen)
+    frozen, problem = _attempt(traced, probes, _convert_frozen) if freeze else (None, "")
     notes = _notes(traced, probes)
     if frozen is not None and not problem:
         return _with_fused_lstms(traced, probes, frozen, notes)
     documented, second_problem = _attempt(traced, probes, _convert_documented)
     if documented is not None and not second_problem:
         note = f"converted by TFLiteConverter's documented call, because freezing first failed: {problem}"
-        return _with_fused_lstms(traced, probes, documented, [note, *notes])
+        return _with_fused_lstms(traced, probes, documented, [note, *notes] if freeze else notes)
     if frozen is not None and documented is not None and frozen.missing and documented.missing:
         # Two independent conversions agree that the weights fold away, and the outputs are right.
         note = f"the converter folded most weights into constants: {frozen.missing}"
