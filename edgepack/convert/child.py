@@ -63,6 +63,8 @@ def convert(
     path: Path,
     options: ConvertOptions,
     samples: Sequence[Mapping[str, Array]],
+    *,
+    freeze: bool = True,
 ) -> tuple[bytes, float, list[str], dict[str, Arithmetic]]:
     """Convert one model.
 
@@ -71,6 +73,7 @@ def convert(
         path: Model file or folder.
         options: The user's options.
         samples: A few of the user's samples for the comparison, by input name, with batch 1.
+        freeze: False to use only TFLiteConverter's documented call, where freezing first crashed.
 
     Returns:
         The .tflite, the largest relative difference to the original's outputs, notes for the user, and what the
@@ -84,11 +87,11 @@ def convert(
     # Refusals that need no TensorFlow come from here, seconds before it is imported.
     original = load(path, options)
     traced = _trace(original, options)
-    return *_convert_checked(traced, path, samples), read_arithmetic(traced.function, traced.inputs)
+    return *_convert_checked(traced, path, samples, freeze), read_arithmetic(traced.function, traced.inputs)
 
 
 def _convert_checked(
-    traced: _Traced, path: Path, samples: Sequence[Mapping[str, Array]]
+    traced: _Traced, path: Path, samples: Sequence[Mapping[str, Array]], freeze: bool
 ) -> tuple[bytes, float, list[str]]:
     """Convert in the way whose result has the original's outputs and weights."""
     probes = probe_inputs(traced.shapes, traced.dtypes) + _matching_samples(samples, traced)
@@ -96,14 +99,14 @@ def _convert_checked(
         # To a model that scales pixels or 16-bit sound itself, values around 1 are all the same.
         for magnitude in WIDE_MAGNITUDES:
             probes += probe_inputs(traced.shapes, traced.dtypes, magnitude)
-    frozen, problem = _attempt(traced, probes, _convert_frozen)
+    frozen, problem = _attempt(traced, probes, _convert_frozen) if freeze else (None, "")
     notes = _notes(traced, probes)
     if frozen is not None and not problem:
         return _with_fused_lstms(traced, probes, frozen, notes)
     documented, second_problem = _attempt(traced, probes, _convert_documented)
     if documented is not None and not second_problem:
         note = f"converted by TFLiteConverter's documented call, because freezing first failed: {problem}"
-        return _with_fused_lstms(traced, probes, documented, [note, *notes])
+        return _with_fused_lstms(traced, probes, documented, [note, *notes] if freeze else notes)
     if frozen is not None and documented is not None and frozen.missing and documented.missing:
         # Two independent conversions agree that the weights fold away, and the outputs are right.
         note = f"the converter folded most weights into constants: {frozen.missing}"

@@ -1,6 +1,7 @@
 """Small real models, built in the child process, where TensorFlow is. Each function writes one model."""
 
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,19 @@ def looping(path: str, kind: str) -> None:
     function = tf.function(model, input_signature=spec, autograph=False).get_concrete_function()
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     Path(path).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+
+
+def load_crashing(path: Path, options: Any) -> Any:
+    """Load a Keras model into a process whose converter is ended by a signal once the frozen function reaches it."""
+    from edgepack.convert import child
+    from edgepack.convert.load_keras import load_keras
+
+    def crash(traced: Any) -> bytes:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        raise AssertionError(traced)
+
+    child._convert_frozen = crash
+    return load_keras(path, options)
 
 
 def any_size(path: str) -> None:

@@ -29,6 +29,10 @@ HEAD_BYTES = 64
 _CHECKED_SAMPLES = 4
 
 
+class _ConverterCrash(ConversionError):
+    """The converter ended its process."""
+
+
 @dataclass(frozen=True)
 class Conversion:
     """One conversion: the model file, the user's options and the child process to work in.
@@ -61,6 +65,7 @@ class Conversion:
         what = f"'{self.path}' ({self.source_format})"
         other_form = "another form of the model (SavedModel, .keras)"
         known: dict[str, Any] = {}
+        error_class = ConversionError
         try:
             return self.worker.call(call, timeout=self.timeout)
         except ChildTimeout as crash:
@@ -74,14 +79,14 @@ class Conversion:
         except ChildCrash as crash:
             message = f"the converter's process crashed while converting {what}: {crash.reason}"
             hint = f"this is a fault of the converter with this model; try {other_form}"
-            tail = crash.log_tail
+            tail, error_class = crash.log_tail, _ConverterCrash
         except ConversionError as error:
             tail = str(error.details.pop("log", ""))
             if not tail:
                 raise
             message, hint, known = error.message, error.hint, error.details
         hint, details = _write_log(tail, hint, self.log_dir)
-        raise ConversionError(message, hint=hint, details={**known, **details})
+        raise error_class(message, hint=hint, details={**known, **details})
 
     def with_tensorflow(self, load: "Callable[[Path, ConvertOptions], Original]") -> FloatModel:
         """Convert with TensorFlow in the child: load, trace with static shapes, freeze, convert, compare.
@@ -100,7 +105,16 @@ class Conversion:
         from edgepack.convert.child import CONVERT
 
         samples = [dict(sample) for sample in self.samples[:_CHECKED_SAMPLES]]
-        tflite, difference, notes, arithmetic = self.run(CONVERT.call(load, self.path, self.options, samples))
+        try:
+            tflite, difference, notes, arithmetic = self.run(CONVERT.call(load, self.path, self.options, samples))
+        except _ConverterCrash as crash:
+            # TensorFlow ends the process on some graphs; another way gives it another graph, in a new process.
+            try:
+                call = CONVERT.call(load, self.path, self.options, samples, freeze=False)
+                tflite, difference, notes, arithmetic = self.run(call)
+            except ConversionError:
+                raise crash from None
+            notes.insert(0, "converted by TFLiteConverter's documented call, because the converter crashed before")
         return FloatModel(
             tflite,
             self.source_format,
