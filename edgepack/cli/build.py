@@ -229,7 +229,7 @@ def _print(result: "BuildResult") -> None:
         if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
         for rewrite in entry.repairs:
-            output.out(output.wrap(f"  rewritten: {rewrite.message} ({_moved(rewrite.moved_ops)})", "    "))
+            output.out(output.wrap(f"  rewritten: {rewrite.message}{_moved(rewrite.moved_ops)}", "    "))
         for step in entry.postprocessing:
             output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
     for note in result.notes:
@@ -244,7 +244,8 @@ def _print(result: "BuildResult") -> None:
 
 
 def _moved(count: int) -> str:
-    return f"{count} more op{'' if count == 1 else 's'} on the accelerator"
+    # Some rewrites move nothing: they give values of different ranges scales of their own.
+    return f" ({count} more op{'' if count == 1 else 's'} on the accelerator)" if count else ""
 
 
 def _table(results: Sequence["TargetResult"]) -> str:
@@ -275,7 +276,10 @@ def _judgement(entry: "TargetResult") -> list[str]:
     from edgepack.pipeline.search.loss import judge
 
     findings = () if entry.quality is None else judge(entry.quality)
-    return [f"  {'LIKELY UNUSABLE' if f.unusable else 'loses accuracy'}: {f.message}" for f in findings[:1]]
+    return [
+        output.wrap(f"  {'LIKELY UNUSABLE' if finding.unusable else 'loses accuracy'}: {finding.message}", "    ")
+        for finding in findings[:1]
+    ]
 
 
 def _row(entry: "TargetResult") -> tuple[str, ...]:
