@@ -58,6 +58,7 @@ _OUTPUT_QUALITY = {
     "logits_snr_db": _DECIBEL,
     "max_error": Field("number", optional=True, absent=True, minimum=0),
     "constant": Field("flag", absent=True),
+    "changed": _PERCENT,
 }
 _QUALITY = {
     "snr_db": _DECIBEL,

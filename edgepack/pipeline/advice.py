@@ -40,7 +40,11 @@ def explain_loss(
     if quality is None or not findings:
         return ()
     output = next((one for one in quality.outputs if one.name == findings[0].output), quality.worst)
-    attribution = None if output is None else _attribution(context, profile, choice.trial, output, quality)
+    # An error of class numbers has no size that single tensors could be compared by.
+    comparable = output is not None and output.kind != "numbers"
+    attribution = None
+    if output is not None and comparable:
+        attribution = _attribution(context, profile, choice.trial, output, quality)
     texts = []
     causes: tuple[Cause, ...] = ()
     if attribution is not None and attribution.causes and output is not None:

@@ -8,6 +8,7 @@ from edgepack.errors import UnfitModelError
 from edgepack.graph.fake_quant import with_fake_quant
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.jobs import EVALUATE, LATENCY, LAYER_ERRORS
+from edgepack.pipeline.search.loss import unjudged
 from edgepack.pipeline.search.produce import QuantizedModel
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -62,8 +63,10 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
         return Measurement(warnings=(f"not measured: {error.message}",))
     if context.float_model.quantized:
         # There is no float model to compare with; only the file's own accuracy is known.
-        quality = replace(quality, snr_db=None, agreement=None, top1_float=None, outputs=())
-    return Measurement(quality)
+        quality = replace(
+            quality, snr_db=None, logits_snr_db=None, agreement=None, top1_float=None, outputs=(), expected_drop=None
+        )
+    return Measurement(quality, unjudged(quality))
 
 
 def class_outputs(context: BuildContext, postprocessing: tuple[PostprocessStep, ...] = ()) -> tuple[int, ...]:
@@ -139,6 +142,7 @@ def _decode_quality(files: Mapping[str, bytes]) -> Quality:
                 **entry,
                 "columns": tuple(entry["columns"]),
                 "interval": None if entry["interval"] is None else tuple(entry["interval"]),
+                "changed_interval": None if entry["changed_interval"] is None else tuple(entry["changed_interval"]),
             }
         )
         for entry in fields["outputs"]

@@ -4,14 +4,16 @@ A vector alone is no evidence: two angles are as long as the scores of two class
 """
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from edgepack.graph import Graph
+from edgepack.graph import Graph, Tensor
 from edgepack.graph.op_layout import TYPE_CONVERSIONS
 
 #: Ops whose results are probabilities.
 _PROBABILITIES = frozenset({"LOGISTIC", "SOFTMAX"})
+#: Ops that sort or select by score: a small error of a score moves whole entries, so places cannot be compared.
+_RANKING = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "TOPK_V2", "TFLite_Detection_PostProcess"})
 #: Ops that pass values on without changing them.
 _UNCHANGED = TYPE_CONVERSIONS | {"RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
 
@@ -23,10 +25,14 @@ class OutputKinds:
     Attributes:
         classes: Position of the output with the scores of the classes, None without one.
         probabilities: Positions of the outputs that a SOFTMAX or LOGISTIC produces: their values are in 0..1.
+        numbers: Positions of the outputs of integers or booleans, such as the class numbers of ARG_MAX.
+        ranked: Op that sorts or selects the entries of an output, by position.
     """
 
     classes: int | None
     probabilities: frozenset[int]
+    numbers: frozenset[int] = frozenset()
+    ranked: Mapping[int, str] = field(default_factory=dict)
 
 
 def output_kinds(
@@ -50,7 +56,9 @@ def output_kinds(
     reasons = [at for at in vectors if at in named]
     reasons += [at for at in vectors if ends[at] in _PROBABILITIES or ends[at] == "LOG_SOFTMAX"]
     reasons += vectors if highest_label is not None else []
-    return OutputKinds(reasons[0] if reasons else None, probabilities)
+    numbers = {at for at, tensor in enumerate(graph.outputs) if _is_number(graph.tensors[tensor])}
+    ranked = {at: op for at, tensor in enumerate(graph.outputs) if (op := _ranking_op(graph, tensor))}
+    return OutputKinds(reasons[0] if reasons else None, probabilities, frozenset(numbers), ranked)
 
 
 def labelled_vector(shapes: Sequence[tuple[int, ...]], highest_label: int | None) -> int | None:
@@ -61,6 +69,26 @@ def labelled_vector(shapes: Sequence[tuple[int, ...]], highest_label: int | None
         highest_label: Largest label, None when there are no labels.
     """
     return next((at for at, shape in enumerate(shapes) if _is_vector(shape, highest_label)), None)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    return not tensor.is_float and tensor.quantization is None
+
+
+def _ranking_op(graph: Graph, output: int) -> str:
+    """Return the op among those that an output depends on which ranks entries, empty without one."""
+    pending, visited = [output], {output}
+    while pending:
+        producer = graph.producers.get(pending.pop())
+        if producer is None:
+            continue
+        op = graph.ops[producer]
+        if op.name in _RANKING or op.custom_code in _RANKING:
+            return op.label
+        new = {tensor for tensor in op.inputs if tensor >= 0} - visited
+        visited |= new
+        pending += new
+    return ""
 
 
 def _is_vector(shape: tuple[int, ...], highest_label: int | None) -> bool:

@@ -51,7 +51,9 @@ def evaluate(
     count = len(base_logits)
     names = [info.name for info in base.outputs[:count]]
     kinds = output_kinds(read_model(reference).main, [info.shape for info in base.outputs[:count]], named, highest)
-    meters = {key: QualityMeter(names, kinds.classes, kinds.probabilities) for key in loaded}
+    meters = {
+        key: QualityMeter(names, kinds.classes, kinds.probabilities, kinds.numbers, kinds.ranked) for key in loaded
+    }
     squashed = [position for position in range(count) if base_logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for number in range(len(samples)):

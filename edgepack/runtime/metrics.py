@@ -1,7 +1,7 @@
 """Quality metrics of a converted model compared with the float model, accumulated sample by sample."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +28,8 @@ class OutputQuality:
 
     Attributes:
         name: Name of the output.
-        kind: `classes`, `probabilities` (the model ends in SOFTMAX or LOGISTIC) or `values`.
+        kind: `classes`, `probabilities` (the model ends in SOFTMAX or LOGISTIC), `numbers` (integers that stand for
+            something, such as classes), `ranked` (entries that an op sorts or selects) or `values`.
         snr_db: 10 log10(signal / noise), dB: the signal is the sum of the squared differences of the float model's
             values from the mean of their element over the samples, the noise the sum of the squared errors. Of columns
             in groups of different variation (`columns.column_groups`) the worst group counts. At least `LOWEST_SNR`,
@@ -39,6 +40,9 @@ class OutputQuality:
         logits_snr_db: SNR of the tensor before the SOFTMAX or LOGISTIC; None without one, or when that is equal.
         max_error: Largest absolute difference of a value.
         bounded: True when the values are probabilities.
+        changed: Percentage of the elements that differ, for `numbers`, which have no SNR; else None.
+        changed_interval: 95 % confidence interval of it from the spread over the samples.
+        ranked_by: Op that ranks the entries, empty without one.
         constant: True when the float model's values are the same on all samples. The SNR is then the one about zero.
     """
 
@@ -52,6 +56,9 @@ class OutputQuality:
     max_error: float = 0.0
     bounded: bool = False
     constant: bool = False
+    changed: float | None = None
+    changed_interval: tuple[float, float] | None = None
+    ranked_by: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of `quality.outputs` of JSON documents, with rounded figures."""
@@ -65,6 +72,7 @@ class OutputQuality:
             "logits_snr_db": _rounded(self.logits_snr_db),
             "max_error": float(f"{self.max_error:.6g}"),
             "constant": self.constant,
+            "changed": None if self.changed is None else round(self.changed, 3),
         }
 
 
@@ -173,12 +181,23 @@ class QualityMeter:
         names: Names of the outputs.
         classes: Index of the output with class scores, None without one.
         probabilities: Indices of the outputs that a SOFTMAX or LOGISTIC produces.
+        numbers: Indices of the outputs of integers that stand for something.
+        ranked: Op that ranks the entries of an output, by its index.
     """
 
-    def __init__(self, names: Sequence[str], classes: int | None, probabilities: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        classes: int | None,
+        probabilities: Collection[int] = (),
+        numbers: Collection[int] = (),
+        ranked: Mapping[int, str] | None = None,
+    ) -> None:
         self._names = tuple(names)
         self._classes = classes
         self._probabilities = frozenset(probabilities)
+        self._changed: dict[int, list[float]] = {at: [] for at in numbers}
+        self._ranked = dict(ranked or {})
         self._outputs = [
             SignalMeter(columns=at != classes and at not in self._probabilities) for at in range(len(self._names))
         ]
@@ -211,6 +230,8 @@ class QualityMeter:
             dot += float(np.vdot(expected, actual))
             norm_reference += float(np.vdot(expected, expected))
             norm_got += float(np.vdot(actual, actual))
+            if position in self._changed:
+                self._changed[position].append(float(np.mean(expected != actual)) if expected.size else 0.0)
             if expected.size:
                 self._ranges[position] = _widen(self._ranges[position], actual)
                 self._float_ranges[position] = _widen(self._float_ranges[position], expected)
@@ -277,13 +298,27 @@ class QualityMeter:
     def _output(self, position: int) -> OutputQuality:
         bounded = position in self._probabilities
         figures = self._outputs[position].result()
+        if position in self._changed:
+            shares = 100.0 * np.array(self._changed[position])
+            changed, half = float(shares.mean()), Z * float(shares.std()) / math.sqrt(len(shares))
+            return OutputQuality(
+                name=self._names[position],
+                kind="numbers",
+                snr_db=None,
+                max_error=figures.max_error,
+                changed=changed,
+                changed_interval=(max(0.0, changed - half), min(100.0, changed + half)),
+            )
+        ranked = self._ranked.get(position, "")
+        kind = "classes" if position == self._classes else "probabilities" if bounded else "values"
         return OutputQuality(
             name=self._names[position],
-            kind="classes" if position == self._classes else "probabilities" if bounded else "values",
+            kind="ranked" if ranked else kind,
             snr_db=figures.snr_db,
             interval=figures.interval,
             columns=figures.columns,
             axis=figures.axis,
+            ranked_by=ranked,
             logits_snr_db=self._logits[position].result().snr_db,
             max_error=figures.max_error,
             bounded=bounded,

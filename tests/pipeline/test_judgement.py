@@ -13,6 +13,7 @@ import pytest
 from edgepack.cli.main import run
 from edgepack.errors import AccuracyError
 from edgepack.pipeline.build import build
+from edgepack.pipeline.compare import compare
 from edgepack.pipeline.options import BuildOptions
 
 
@@ -94,6 +95,17 @@ def test_strict_refuses_the_file(model: Path, shown: Shown, tmp_path: Path) -> N
     assert "what would help" in result.error.hint
     assert result.quality is not None
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_compare_judges_the_same_files(model: Path, shown: Shown) -> None:
+    """`compare` notes the same loss of the int8 file, and none of the others."""
+    assert shown.out
+    results = compare(model, ["cpu"], samples=str(model.parent / "samples.npz")).results
+    lost = {entry.scheme: [note for note in entry.notes if "likely unusable" in note] for entry in results}
+    assert "column 1 of axis 1 of output 'place'" in lost.pop("int8")[0]
+    assert set(map(len, lost.values())) == {0}
+    assert {entry.scheme: entry for entry in results}["int8"].to_json()["quality"]["verdict"] == "unusable"
 
 
 @pytest.mark.slow

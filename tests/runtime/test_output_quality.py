@@ -201,3 +201,27 @@ def test_the_expected_loss_counts_what_the_float_model_was_sure_of(probabilities
     quality = meter.result()
     assert quality.expected_drop == pytest.approx(100 * (0.1 + 0.9) / 4)
     assert quality.expected_interval is not None and quality.expected_interval[1] > quality.expected_drop
+
+
+def test_class_numbers_are_counted_and_not_measured_in_db() -> None:
+    """Of a map of class numbers the share that differs counts, whichever class it is; integers have no SNR."""
+    meter = QualityMeter(["map"], None, numbers=[0])
+    for _ in range(40):
+        classes = RNG.integers(0, 21, (1, 10, 10)).astype(np.float64)
+        got = classes.copy()
+        got[0, 0, 0] = 20 - classes[0, 0, 0] + (classes[0, 0, 0] == 10)
+        meter.add([classes], [got])
+    (output,) = meter.result().outputs
+    assert (output.kind, output.snr_db) == ("numbers", None)
+    assert output.changed == pytest.approx(1.0)
+    assert meter.result().snr_db is None
+
+
+def test_ranked_outputs_are_recognized() -> None:
+    """What depends on TOPK_V2 is ranked; ARG_MAX gives numbers."""
+    graph = read_model((Path(__file__).resolve().parents[1] / "data/digits_float.tflite").read_bytes()).main
+    (softmax,) = [op for op in graph.ops if op.name == "SOFTMAX"]
+    ops = tuple(replace(op, name="TOPK_V2") if op is softmax else op for op in graph.ops)
+    assert output_kinds(replace(graph, ops=ops), [(1, 10)]).ranked == {0: "TOPK_V2"}
+    tensors = tuple(replace(t, dtype="INT64") if t.index in graph.outputs else t for t in graph.tensors)
+    assert output_kinds(replace(graph, tensors=tensors), [(1, 1)]).numbers == {0}

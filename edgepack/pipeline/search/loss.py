@@ -44,12 +44,22 @@ class Finding:
         return f"this file {'is likely unusable' if self.unusable else 'loses accuracy'}: {self.message}"
 
 
+def unjudged(quality: Quality) -> tuple[str, ...]:
+    """Return a warning for each output with a low SNR that says little, because its entries may have moved."""
+    return tuple(
+        f"output '{output.name}' has an SNR of {output.snr_db:.1f} dB and is not judged: {output.ranked_by} ranks its "
+        "entries, and one that moves counts as an error; compare detections on your own data"
+        for output in quality.outputs
+        if output.kind == "ranked" and output.snr_db is not None and output.snr_db < AUTO_SNR
+    )
+
+
 def judge(quality: Quality) -> tuple[Finding, ...]:
     """Return the losses of a file, the worst first; none for a sound one."""
     findings = [
         Finding(name, f"output '{name}' has one value on all samples, and the float model's varies", True)
         for name in quality.collapsed
-        if not any(output.name == name and _within_a_step(output) for output in quality.outputs)
+        if not any(output.name == name and _may_collapse(output) for output in quality.outputs)
     ]
     findings += _class_findings(quality)
     for output in sorted(quality.outputs, key=lambda output: output.snr_db or 0.0):
@@ -154,7 +164,15 @@ def _class_findings(quality: Quality) -> list[Finding]:
 def _snr_findings(output: OutputQuality) -> Iterator[Finding]:
     """Yield the loss of an output's values."""
     snr = output.snr_db
-    if snr is None or snr >= AUTO_SNR or _within_a_step(output):
+    if output.changed is not None and output.changed_interval is not None:
+        low, high = output.changed_interval
+        if output.changed > EXPECTED_DROP and low > 0.0:
+            figure = (
+                f"{output.changed:.1f} % of other numbers than the float model (95 % interval {low:.1f} to {high:.1f})"
+            )
+            yield Finding(output.name, f"output '{output.name}' has {figure}", low > UNUSABLE_DROP)
+        return
+    if output.kind == "ranked" or snr is None or snr >= AUTO_SNR or _within_a_step(output):
         return
     figure = f"an SNR of {snr:.1f} dB, below {AUTO_SNR:g}"
     if output.interval is not None:
@@ -178,6 +196,11 @@ def columns_text(output: OutputQuality) -> str:
     else:
         numbers = f"columns {', '.join(map(str, columns[:6]))}" + (", ..." if len(columns) > 6 else "")
     return f"{numbers} of axis {output.axis}"
+
+
+def _may_collapse(output: OutputQuality) -> bool:
+    """Return whether one value on all samples is no loss by itself: few class numbers, or very small probabilities."""
+    return output.kind in {"numbers", "ranked"} or _within_a_step(output)
 
 
 def _within_a_step(output: OutputQuality) -> bool:

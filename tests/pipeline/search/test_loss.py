@@ -8,7 +8,7 @@ from edgepack.choices import Verdict
 from edgepack.pipeline.options import Limits
 from edgepack.pipeline.search.acceptance import missed_limits, select_trial
 from edgepack.pipeline.search.candidates import Candidate
-from edgepack.pipeline.search.loss import acceptable, judge, loss, to_json, verdict
+from edgepack.pipeline.search.loss import acceptable, judge, loss, to_json, unjudged, verdict
 from edgepack.pipeline.search.trials import Trial
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import OutputQuality, Quality
@@ -117,3 +117,15 @@ def test_a_sound_file_is_preferred_to_a_broken_one() -> None:
     assert select_trial(trials, Limits()) is trials[1]
     assert loss(worse) > loss(broken) > loss(of_outputs(OutputQuality("y", "values", 40.0)))
     assert missed_limits(9, None, broken, Limits(), competing=False)[0] == frozenset()
+
+
+def test_numbers_and_ranked_lists() -> None:
+    """Other class numbers are a loss by their share; a ranked list is not judged, and a warning states it."""
+    few = OutputQuality("map", "numbers", None, changed=1.0, changed_interval=(0.8, 1.2))
+    assert verdict(replace(of_outputs(few), collapsed=("map",))) is Verdict.SOUND
+    many = replace(few, changed=30.0, changed_interval=(25.0, 35.0))
+    assert "30.0 % of other numbers" in judge(of_outputs(many))[0].message
+    assert verdict(of_outputs(many)) is Verdict.UNUSABLE
+    ranked = of_outputs(OutputQuality("boxes", "ranked", 3.0, ranked_by="TOPK_V2"))
+    assert verdict(ranked) is Verdict.SOUND
+    assert "TOPK_V2 ranks its entries" in unjudged(ranked)[0]
