@@ -120,10 +120,12 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
         Outputs of each case, in file order.
 
     Raises:
+        BundleError: A signature gives other outputs for the first case than the file.
         EdgepackError: The file cannot be read, or the runtime does not support it.
     """
     from edgepack.graph import read_model
     from edgepack.runtime import Runner
+    from edgepack.runtime.signatures import signature_fault
 
     stateful = any(tensor.is_variable for graph in read_model(tflite).graphs for tensor in graph.tensors)
     runner = Runner(tflite)
@@ -132,6 +134,9 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
         if stateful and number:
             runner = Runner(tflite)
         results.append([np.array(output, copy=True) for output in runner.run(list(inputs))])
+    fault = signature_fault(tflite, cases[0], results[0]) if results else ""
+    if fault:
+        raise BundleError(fault, hint="an app that calls the model by its signature gets wrong results: build it again")
     return results
 
 

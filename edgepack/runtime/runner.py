@@ -119,7 +119,7 @@ class Runner:
             )
         require_memory(model)
         try:
-            self._interpreter = _load(tflite, threads, plain)
+            self._interpreter = load_interpreter(tflite, threads, plain)
         except (RuntimeError, ValueError) as error:
             raise UnfitModelError(
                 f"the runtime of this machine cannot load the model: {first_line(error, default=type(error).__name__)}",
@@ -165,7 +165,7 @@ class Runner:
         return [dequantize(info, array) for info, array in zip(self.outputs, raw, strict=True)]
 
 
-def _load(tflite: bytes, threads: int, plain: bool) -> Any:
+def load_interpreter(tflite: bytes, threads: int = 1, plain: bool = False) -> Any:
     """Return an allocated interpreter, with the built-in kernels where XNNPACK fails.
 
     XNNPACK fails on some models that the built-in kernels run, such as the uint8 file of DeepLab v3. It is applied by
