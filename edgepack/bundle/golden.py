@@ -120,12 +120,18 @@ def run_golden(tflite: bytes, cases: Sequence[Sequence[Array]]) -> list[list[Arr
         Outputs of each case, in file order.
 
     Raises:
+        BundleError: A signature gives other outputs for the first case than the file.
         EdgepackError: The file cannot be read, or the runtime does not support it.
     """
     from edgepack.runtime import Runner
+    from edgepack.runtime.signatures import signature_fault
 
     runner = Runner(tflite)
-    return [[np.array(output, copy=True) for output in runner.run(list(inputs))] for inputs in cases]
+    results = [[np.array(output, copy=True) for output in runner.run(list(inputs))] for inputs in cases]
+    fault = signature_fault(tflite, cases[0], results[0]) if results else ""
+    if fault:
+        raise BundleError(fault, hint="an app that calls the model by its signature gets wrong results: build it again")
+    return results
 
 
 #: Replays golden vectors in a child process, because a corrupt model can abort the runtime.

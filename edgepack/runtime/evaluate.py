@@ -16,6 +16,7 @@ from edgepack.runtime.logits import with_logits
 from edgepack.runtime.metrics import Quality, QualityMeter
 from edgepack.runtime.postprocessing import PostprocessStep, finish
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
+from edgepack.runtime.signatures import signature_fault
 from edgepack.samples.source import SampleSet
 
 Array = npt.NDArray[Any]
@@ -88,6 +89,9 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
 
     Runs with one thread, so that the same file gives the same bytes on the same kind of machine. A stateful model
     starts every sample with its initial state, as it does in `verify`.
+
+    Raises:
+        UnfitModelError: A signature gives other outputs than the file.
     """
     runner = Runner(tflite, threads=1)
     cases = []
@@ -96,6 +100,8 @@ def golden_vectors(tflite: bytes, samples: list[Mapping[str, Array]]) -> list[tu
             quantize(info, array) for info, array in zip(runner.inputs, ordered(runner.inputs, sample), strict=True)
         ]
         cases.append((arrays, runner.run(arrays)))
+    if cases and (fault := signature_fault(tflite, *cases[0])):
+        raise UnfitModelError(fault, hint="give the model without this signature, or with one that is true")
     return cases
 
 

@@ -122,7 +122,7 @@ class Runner:
             )
         require_memory(model)
         try:
-            self._fresh = FreshInterpreter(model, lambda: _load(tflite, threads, plain))
+            self._fresh = FreshInterpreter(model, lambda: load_interpreter(tflite, threads, plain))
         except (RuntimeError, ValueError) as error:
             # The runtime names the op that it lacks; any other failure is not for want of a custom op.
             missing = [code for code in custom_codes(model) if code and code in str(error)]
@@ -181,7 +181,7 @@ def needs_custom_ops(error: EdgepackError) -> bool:
     return bool(error.details.get("custom_ops"))
 
 
-def _load(tflite: bytes, threads: int, plain: bool) -> Any:
+def load_interpreter(tflite: bytes, threads: int = 1, plain: bool = False) -> Any:
     """Return an allocated interpreter, with the built-in kernels where XNNPACK fails.
 
     XNNPACK fails on some models that the built-in kernels run, such as the uint8 file of DeepLab v3. It is applied by
