@@ -26,6 +26,7 @@ from edgepack.graph.edit import (
 from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
+from edgepack.quantize.hybrid_lstm import to_hybrid
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
 from edgepack.quantize.io_types import set_io_types
 from edgepack.quantize.op_support import CONVERTER_INT8, DYNAMIC_MIN_ELEMENTS
@@ -208,7 +209,7 @@ def _quantize(
                 f"ai-edge-quantizer cannot quantize this model to {scheme.id}: {first_line(error)}"
             ) from error
     if not scheme.is_integer:
-        return quantized
+        return to_hybrid(quantized)
     if _bits(rule) == 8:
         graph = read_model(quantized).main
         left = sorted(
