@@ -10,20 +10,20 @@ from edgepack.graph.read import schema
 UNITS, FEATURES, STEPS = 3, 2, 4
 
 
-def fused_lstm() -> bytes:
-    """Return an LSTM over (1, 4, 2) with 3 units, inputs `x` and outputs `y` of all steps."""
+def fused_lstm(units: int = UNITS) -> bytes:
+    """Return an LSTM over (1, 4, 2), with the input `x` and the outputs of all steps as `y`."""
     random = np.random.default_rng(3)
     model, graph = _empty()
     source = _tensor(model, graph, "x", (1, STEPS, FEATURES))
     inputs = np.full(24, -1, np.int32)
     inputs[0] = source
-    for first, shape in ((1, (UNITS, FEATURES)), (5, (UNITS, UNITS)), (12, (UNITS,))):
+    for first, shape in ((1, (units, FEATURES)), (5, (units, units)), (12, (units,))):
         for gate in range(4):
             inputs[first + gate] = _tensor(model, graph, f"w{first + gate}", shape, random.normal(size=shape))
     for place in (18, 19):
-        inputs[place] = _tensor(model, graph, f"state{place}", (1, UNITS))
+        inputs[place] = _tensor(model, graph, f"state{place}", (1, units))
         graph.tensors[inputs[place]].isVariable = True
-    result = _tensor(model, graph, "y", (1, STEPS, UNITS))
+    result = _tensor(model, graph, "y", (1, STEPS, units))
     options = schema().UnidirectionalSequenceLSTMOptionsT()
     options.fusedActivationFunction = schema().ActivationFunctionType.TANH
     _op(model, graph, "UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, [result], options)

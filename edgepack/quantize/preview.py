@@ -14,6 +14,7 @@ from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import halved_constants
+from edgepack.quantize.hybrid_lstm import hybrid_weights
 from edgepack.quantize.int16_bias import NARROW_BIAS, layer_fits, splits_bias
 from edgepack.quantize.op_support import DYNAMIC_MIN_ELEMENTS, DYNAMIC_WEIGHTS, quantized_ops
 from edgepack.quantize.scale_constraints import fixed_range
@@ -118,6 +119,8 @@ def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
             weights = graph.tensors[weights_index(op)]
             if weights.is_constant and weights.dtype == "FLOAT32" and weights.elements >= DYNAMIC_MIN_ELEMENTS:
                 draft.retype(weights.index, "INT8", _weight_quantization(op, weights, rule))
+        for index in hybrid_weights(graph, op):
+            draft.retype(index, "INT8", _per_tensor())
         draft.ops.append(op)
 
 

@@ -26,6 +26,7 @@ from edgepack.graph.edit import (
 from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.float16 import to_float16
+from edgepack.quantize.hybrid_lstm import to_hybrid
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
 from edgepack.quantize.integer_kernels import convert_left_ops
 from edgepack.quantize.io_types import quantize_ends, set_io_types
@@ -219,7 +220,7 @@ def _quantize(
                 f"ai-edge-quantizer cannot quantize this model to {scheme.id}: {first_line(error)}"
             ) from error
     if not scheme.is_integer:
-        return quantized
+        return to_hybrid(quantized)
     if _bits(rule) == 8:
         quantized = convert_left_ops(quantized, ranges or {}, keep)
         graph = read_model(quantized).main
