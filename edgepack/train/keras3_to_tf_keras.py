@@ -14,6 +14,9 @@ _IGNORED_ENDS = ("_initializer", "_regularizer", "_constraint")
 #: Keras 3 operations on two tensors -> tf-keras merge layer.
 _MERGES = {"Add": "Add", "Subtract": "Subtract", "Multiply": "Multiply", "Maximum": "Maximum", "Minimum": "Minimum"}
 
+#: Activation functions that have another name in tf-keras.
+_RENAMED = {"silu": "swish"}
+
 #: Keras 3 operations on one tensor -> tf-keras layer and its arguments.
 _ACTIVATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "Relu": ("ReLU", {}),
@@ -67,7 +70,8 @@ def convert_layer(layer: Any, name: str, allow_code: bool) -> tuple[Any, list[st
             if value not in (None, False, 1):
                 dropped.append(f"'{key}' of {describe(layer)}")
             continue
-        arguments[key] = _tf_keras_value(layer, key, value)
+        relu6 = key == "activation" and has_relu6(layer)
+        arguments[key] = "linear" if relu6 else _tf_keras_value(layer, key, value)
     if "layer" in arguments:
         arguments["layer"] = convert_layer(layer.layer, str(layer.layer.name), allow_code)[0]
     try:
@@ -78,6 +82,12 @@ def convert_layer(layer: Any, name: str, allow_code: bool) -> tuple[Any, list[st
             f"{first_line(error, default=type(error).__name__)}",
             hint="replace it with a layer that both Keras versions support",
         ) from error
+
+
+def has_relu6(layer: Any) -> bool:
+    """Return whether a layer of Keras 3 has the activation relu6, which is a layer of its own in tf-keras."""
+    activation = getattr(layer, "activation", None)
+    return getattr(activation, "__name__", "") == "relu6" and str(activation.__module__).startswith("keras.")
 
 
 def convert_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str, Any]) -> Any:
@@ -96,6 +106,10 @@ def convert_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str,
     if kind in _ACTIVATIONS and len(tensors) == 1 and len(values) == 1:
         layer_class, config = _ACTIVATIONS[kind]
         return getattr(tf_keras.layers, layer_class)(**config, name=name)(tensors[0])
+    if kind == "GetItem" and len(values) == 2 and len(tensors) == 1:
+        return values[0][values[1]]
+    if len(values) == 2 and len(tensors) == 1 and (scaling := _scaling(kind, values)) is not None:
+        return tf_keras.layers.Rescaling(*scaling, name=name)(tensors[0])
     scalars: dict[str, Callable[[Any, Any], Any]] = {
         "Add": lambda a, b: a + b,
         "Subtract": lambda a, b: a - b,
@@ -109,6 +123,24 @@ def convert_operation(operation: Any, name: str, args: Any, kwargs: Mapping[str,
         f"the operation '{operation.name}' (keras.ops, {kind}) exists in Keras 3 only, but training needs tf-keras",
         hint="use a layer for it: keras.layers.Add, ReLU, Reshape, GlobalAveragePooling2D and the like",
     )
+
+
+def _scaling(kind: str, values: list[Any]) -> tuple[Any, Any] | None:
+    """Return (scale, offset) of an operation on a tensor and a number, None for another operation."""
+    first = hasattr(values[0], "_keras_history")
+    number = values[1] if first else values[0]
+    if not isinstance(number, int | float):
+        return None
+    match kind:
+        case "Add":
+            return 1.0, number
+        case "Subtract":
+            return (1.0, -number) if first else (-1.0, number)
+        case "Multiply":
+            return number, 0.0
+        case "Divide" | "TrueDivide" if first and number:
+            return 1.0 / number, 0.0
+    return None
 
 
 def _lambda(layer: Any, name: str, allow_code: bool) -> Any:
@@ -140,6 +172,7 @@ def _tf_keras_value(layer: Any, key: str, value: Any) -> Any:
 def _function(layer: Any, key: str, name: Any, module: Any) -> str:
     import tf_keras
 
+    name = _RENAMED.get(name, name) if isinstance(name, str) else name
     is_keras = module in (None, "builtins") or str(module).startswith("keras.")
     if not is_keras or not isinstance(name, str) or getattr(tf_keras.activations, name, None) is None:
         raise ConversionError(

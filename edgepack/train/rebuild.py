@@ -13,7 +13,7 @@ import numpy as np
 
 from edgepack.errors import ConversionError
 from edgepack.text import first_line
-from edgepack.train.keras3_to_tf_keras import convert_layer, convert_operation, describe
+from edgepack.train.keras3_to_tf_keras import convert_layer, convert_operation, describe, has_relu6
 
 #: Largest difference of an output, relative to its largest absolute value, that counts as equal.
 TOLERANCE = 1e-5
@@ -103,8 +103,13 @@ class _Builder:
             self._layers[id(operation)] = layer
             outputs = self._call(operation, layer, args, arguments)
             self._copy_weights(operation, layer)
+        else:
+            outputs = self._call(operation, layer, args, arguments)
+        if not has_relu6(operation):
             return outputs
-        return self._call(operation, layer, args, arguments)
+        import tf_keras
+
+        return tf_keras.layers.ReLU(6.0, name=self._unique_name(f"{layer.name}_relu6", prefix))(outputs)
 
     @staticmethod
     def _call(operation: Any, layer: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:

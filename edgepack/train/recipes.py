@@ -1,7 +1,7 @@
 """The stages of a recipe with TFMOT: wrap a plain tf-keras model for training, and unwrap the trained one."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from edgepack.choices import SparsityPattern, SparsitySchedule
 from edgepack.errors import TransformError
 from edgepack.text import first_line
 from edgepack.train.model import TrainOptions
+from edgepack.train.plain import ROUNDED_ACTIVATIONS, affine_layers, follows_linear_layer, with_plain_layers
 
 #: Kernels with fewer values are neither pruned nor clustered: that saves little and costs most accuracy, in first
 #: layers above all.
@@ -190,6 +191,9 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
     import tf_keras
     from tensorflow_model_optimization.python.core.quantization.keras import quantize
 
+    original = model
+    model = with_plain_layers(model, fold=not keep_clusters)
+    affine = affine_layers(model, original)
     scheme = _scheme(model, keep_zeros=keep_zeros, keep_clusters=keep_clusters)
     unsupported = {layer.name for layer in model.layers if not _may_annotate(layer, scheme)}
     while True:
@@ -198,7 +202,7 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
         def annotate(layer: Any) -> Any:
             if layer.name in unsupported:
                 return layer
-            return quantize.quantize_annotate_layer(layer, quantize_config=_configuration(layer))
+            return quantize.quantize_annotate_layer(layer, quantize_config=_configuration(layer, affine))
 
         annotated = tf_keras.models.clone_model(source, clone_function=annotate)
         try:
@@ -214,11 +218,7 @@ def _quantize(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Wrapped:
             unsupported.add(match.group(1))
         except (ValueError, KeyError, TypeError) as error:
             raise _not_quantizable(error) from error
-    left_out = [
-        layer
-        for layer in model.layers
-        if layer.name in unsupported and not isinstance(layer, tf_keras.layers.InputLayer)
-    ]
+    left_out = [layer for layer in model.layers if layer.name in unsupported and type(layer).__name__ not in _MOVING]
     return Wrapped(wrapped, [], tuple(describe(layer) for layer in left_out))
 
 
@@ -260,12 +260,31 @@ def _scheme(model: Any, *, keep_zeros: bool, keep_clusters: bool) -> Any:
     return _Scheme()
 
 
-def _configuration(layer: Any) -> Any:
-    """Return the configuration of a layer with an int8 kernel in TFLite that TFMOT has none for, else None."""
-    import tf_keras
-    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import default_8bit_quantize_configs
+#: Layers that compute nothing, so that the converter gives their results the type and range of their inputs.
+_MOVING = frozenset({"Cropping1D", "InputLayer", "MaxPooling1D", "Permute", "RepeatVector", "SlicingOpLambda"})
 
-    if type(layer) in {tf_keras.layers.Multiply, tf_keras.layers.Subtract}:
+#: Layers that TFMOT has no configuration for and whose results are rounded, so that the layers behind them are int8.
+_ROUNDED = frozenset({
+    "Average", "BatchNormalization", "ELU", "LayerNormalization", "Maximum", "Minimum", "Multiply", "Normalization",
+    "PReLU", "Rescaling", "Subtract", "ThresholdedReLU",
+})  # fmt: skip
+
+
+def _configuration(layer: Any, affine: Collection[str] = ()) -> Any:
+    """Return the configuration of a layer that TFMOT has none for, else None."""
+    from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+        default_8bit_quantize_configs,
+        default_8bit_quantize_registry,
+    )
+
+    if layer.name in affine:
+        # Left as it is in training: TFMOT would round the scales of all channels with one step, the converter rounds
+        # each channel with its own.
+        return default_8bit_quantize_registry.Default8BitQuantizeConfig([], ["activation"], False)
+    kind = type(layer).__name__
+    activation = getattr(getattr(layer, "activation", None), "__name__", "")
+    other = kind == "Activation" and activation not in ROUNDED_ACTIVATIONS
+    if (kind in _ROUNDED and not follows_linear_layer(layer)) or other:
         return default_8bit_quantize_configs.Default8BitOutputQuantizeConfig()
     return None
 

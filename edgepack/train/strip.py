@@ -16,7 +16,7 @@ def strip_quantization(model: Any) -> Any:
 
     Learned ranges are left out: training measures and learns them again.
     """
-    if not any(type(layer).__name__ in _WRAPPERS for layer in model.submodules):
+    if not any(type(layer).__name__ in _WRAPPERS for layer in getattr(model, "submodules", ())):
         return model
     import tf_keras
     from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
