@@ -101,10 +101,10 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     preprocess = Preprocess.parse(options.preprocess) if options.preprocess else None
     for metadata in (toml, own):
         preprocess = preprocess or (None if metadata is None else pixel_rule(metadata, model_inputs(model)))
-    samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
-    training = read_labelled(options.train, float_model.tflite, preprocess) if options.train else None
+    samples = load_samples(options.samples, inputs, preprocess=preprocess, classes=labels) if options.samples else None
+    training = read_labelled(options.train, float_model.tflite, preprocess, labels) if options.train else None
     samples = training if samples is None else samples
-    evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
+    evaluation = load_samples(options.eval, inputs, preprocess=preprocess, classes=labels) if options.eval else None
     for loaded in (samples, evaluation):
         notes.extend(note for note in (loaded.notes if loaded else ()) if note not in notes)
     if samples is not None:

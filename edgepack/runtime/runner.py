@@ -149,7 +149,7 @@ class Runner:
                     self._interpreter.allocate_tensors()
                     self._shapes[position] = array.shape
             for info, array in zip(self.inputs, arrays, strict=True):
-                self._interpreter.set_tensor(info.index, np.ascontiguousarray(array))
+                self._interpreter.set_tensor(info.index, np.asarray(array, order="C"))
             self._interpreter.invoke()
             return [self._interpreter.get_tensor(info.index) for info in self.outputs]
         except (RuntimeError, ValueError) as error:
@@ -206,7 +206,8 @@ def quantize(info: TensorInfo, real: Array) -> Array:
         real: Real values of any numeric dtype.
     """
     if not info.quantized:
-        return np.ascontiguousarray(real, dtype=info.dtype)
+        # Not `ascontiguousarray`, which gives a number a dimension.
+        return np.asarray(real, info.dtype, order="C")
     limits = np.iinfo(info.dtype)
     rounded = np.rint(np.asarray(real, np.float32) * (np.float32(1.0) / np.float32(info.scale)))
     quantized: Array = np.clip(rounded + info.zero_point, limits.min, limits.max).astype(info.dtype)

@@ -299,3 +299,17 @@ def abort(*_: Any) -> None:
     sys.stderr.write("LLVM ERROR: operation destroyed but still has uses\n")
     sys.stderr.flush()
     os.abort()
+
+
+def argmax_of_keras_ops(path: str) -> None:
+    """A classifier that ends in keras.ops.argmax, which Keras builds from bit operations."""
+    keras = fresh_keras()
+    source = keras.Input((8,), name="x")
+    keras.Model(source, keras.ops.argmax(keras.layers.Dense(4)(source), axis=-1)).save(path)
+
+
+def float64_layer(path: str) -> None:
+    """A dense layer in float64."""
+    keras = fresh_keras()
+    source = keras.Input((8,), dtype="float64", name="x")
+    keras.Model(source, keras.layers.Dense(4, dtype="float64")(source)).save(path)
