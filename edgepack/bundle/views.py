@@ -96,7 +96,13 @@ class TensorView:
     @property
     def ranked(self) -> bool:
         """True for an output whose values rank its labels: only these have a top_k."""
-        return bool(self.labels_file) and not (self.tail and self.tail[-1].op == "ARG_MAX")
+        chosen = bool(self.tail) and self.tail[-1].op == "ARG_MAX"
+        return bool(self.labels_file) and not chosen and not self.labels_positions
+
+    @property
+    def labels_positions(self) -> bool:
+        """True for an output with scores of the labels at many positions: the anchors of a detector, pixels."""
+        return bool(self.label_count) and len(self.shape) > 2 and self.elements > self.label_count
 
 
 def facts_of(view: TensorView) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from edgepack.compat.context import Context
 from edgepack.compat.file_rules import blockers
 from edgepack.compat.partition import choose, partition
 from edgepack.compat.rules import violations
-from edgepack.graph import Model, Op
+from edgepack.graph import Graph, Model, Op
 from edgepack.graph.memo import Memo
 from edgepack.profiles.model import OpRule, OpTable, Variant
 
@@ -44,7 +44,6 @@ def _is_supported(context: Context, op: Op, table: OpTable, memo: Memo) -> bool:
     if row is None:
         return False
     graph = context.graph
-    kinds = tuple([memo.kind(graph.tensors[i]) if i >= 0 else -1 for i in (*op.inputs, *op.outputs)])
     indices = {*op.inputs, *op.outputs}
     facts: tuple[object, ...] = ()
     if not indices.isdisjoint(context.dequantized_constants) or not indices.isdisjoint(context.dynamic_tensors):
@@ -57,11 +56,11 @@ def _is_supported(context: Context, op: Op, table: OpTable, memo: Memo) -> bool:
             for i in op.outputs
         )
         facts = (facts, *written, *read)
-    return memo.get(
-        (op.options,),
-        ("supported", op.label, op.version, len(op.inputs), kinds, facts),
-        lambda: not violations(context, op, row.constraints),
-    )
+
+    def breaks_none(_: Graph, op: Op) -> bool:
+        return not violations(context, op, row.constraints)
+
+    return memo.about("supported", breaks_none, graph, op, *facts)
 
 
 def _reads_neighbours(row: OpRule) -> bool:

@@ -26,6 +26,7 @@ from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.fake_quant import split_fake_quant
 from edgepack.convert.interface import write_interface
 from edgepack.convert.leading import Arithmetic, read_arithmetic
+from edgepack.convert.missing_ops import raise_if_ops_are_missing
 from edgepack.convert.model import ConvertOptions
 from edgepack.convert.open_lists import with_static_lists
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
@@ -190,7 +191,7 @@ def _attempt(
     except ConversionError:
         raise
     except Exception as error:
-        _raise_if_ops_are_missing(error)
+        raise_if_ops_are_missing(error, traced.original.keep)
         return None, f"{type(error).__name__}: {first_line(error)}"
 
     try:
@@ -279,39 +280,6 @@ def _matching_samples(samples: Sequence[Mapping[str, Array]], traced: _Traced) -
         if all(a is not None and a.shape == shape for a, shape in zip(arrays, traced.shapes, strict=True)):
             matching.append([np.asarray(a).astype(dtype) for a, dtype in zip(arrays, traced.dtypes, strict=True)])
     return matching
-
-
-def _raise_if_ops_are_missing(error: Exception) -> None:
-    """Replace the converter's pages about missing ops by one error that names the ops and their places in the graph."""
-    text = str(error)
-    if (
-        "neither a custom op nor a flex op" not in text
-        and "NEEDS_FLEX_OPS" not in text
-        and "NEEDS_CUSTOM_OPS" not in text
-    ):
-        return
-    listed = re.findall(r"^\s*(?:Flex|Custom) ops: (.+)$", text, re.MULTILINE)
-    ops = sorted({op.strip().removeprefix("Flex") for line in listed for op in line.split(",")})
-    ops = ops or sorted(set(re.findall(r"'tf\.(\w+)' op is neither", text)))
-    places = sorted(_places(error))
-    where = f" (in {', '.join(places[:5])})" if places else ""
-    raise ConversionError(
-        f"the model uses operations that TFLite does not have: {', '.join(ops)}{where}",
-        hint="replace them with ones from https://ai.google.dev/edge/litert/conversion/tensorflow/op_compatibility, "
-        "or move that part into the app; TensorFlow's own kernels (Select TF ops) run on no accelerator",
-        details={"ops": ops, "log": text},
-    )
-
-
-def _places(error: Exception) -> set[str]:
-    """Return the graph names in the converter's structured errors, without the outermost one."""
-    places = set()
-    for entry in getattr(error, "errors", None) or []:
-        for call in entry.location.call:
-            name = re.split(r"[@;]", call.name)[0]
-            if "/" in name:
-                places.add(name)
-    return places
 
 
 def _graph_name(name: str, position: int) -> str:

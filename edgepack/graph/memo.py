@@ -7,7 +7,7 @@ objects that it depends on, which costs a fraction of computing it again.
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from edgepack.graph.model import Tensor
+from edgepack.graph.model import Graph, Op, Tensor
 
 T = TypeVar("T")
 
@@ -40,10 +40,23 @@ class Memo:
             self._kept.append(objects)
             return result
 
-    def kind(self, tensor: Tensor | None) -> int:
-        """Return a number that tensors share which differ in name, index and buffer only; -1 for None."""
-        if tensor is None:
-            return -1
+    def about(self, name: str, compute: Callable[[Graph, Op], T], graph: Graph, op: Op, *facts: object) -> T:
+        """Return a result about an op that depends on its kind, version, options and tensors, and on further facts.
+
+        Args:
+            name: Name of the computation.
+            compute: Computes the result.
+            graph: The op's graph.
+            op: The op.
+            facts: What else the result depends on.
+        """
+        tensors = graph.tensors
+        kinds = tuple([self.kind(tensors[i]) if i >= 0 else -1 for i in (*op.inputs, *op.outputs)])
+        rest = (name, op.label, op.version, len(op.inputs), kinds, facts)
+        return self.get((op.options,), rest, lambda: compute(graph, op))
+
+    def kind(self, tensor: Tensor) -> int:
+        """Return a number that tensors share which differ in name, index and buffer only."""
         known = self._kinds.get(id(tensor))
         if known is not None:
             return known

@@ -100,12 +100,12 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     own, unreadable = own_metadata(float_model.tflite)
     notes.extend(unreadable)
     toml = read_model_toml(options.metadata, model) if options.metadata is not None else None
-    found = choose_preprocess(session, float_model, (toml, own), options)
+    found = choose_preprocess(session, float_model, (toml, own), options, labels)
     preprocess = found.preprocess
-    samples = load_samples(options.samples, inputs, preprocess=preprocess) if options.samples else None
-    training = read_labelled(options.train, float_model.tflite, preprocess) if options.train else None
+    samples = load_samples(options.samples, inputs, preprocess=preprocess, classes=labels) if options.samples else None
+    training = read_labelled(options.train, float_model.tflite, preprocess, labels) if options.train else None
     samples = training if samples is None else samples
-    evaluation = load_samples(options.eval, inputs, preprocess=preprocess) if options.eval else None
+    evaluation = load_samples(options.eval, inputs, preprocess=preprocess, classes=labels) if options.eval else None
     notes.extend(found.notes)
     for loaded in (samples, evaluation):
         notes.extend(note for note in (loaded.notes if loaded else ()) if note not in notes)

@@ -103,7 +103,11 @@ class PixelChoice:
 
 
 def choose_preprocess(
-    session: Session, float_model: FloatModel, described: Sequence[ModelInfo | None], options: BuildOptions
+    session: Session,
+    float_model: FloatModel,
+    described: Sequence[ModelInfo | None],
+    options: BuildOptions,
+    labels: Sequence[str] = (),
 ) -> PixelChoice:
     """Return the normalization of images: from --preprocess, a description, the model's first ops, or by trial.
 
@@ -112,6 +116,7 @@ def choose_preprocess(
         float_model: The model.
         described: A model.toml and the file's own metadata, None where there is none.
         options: The user's options.
+        labels: Names of the classes, for samples that name theirs.
 
     Raises:
         SamplesError: The samples cannot be read or do not match.
@@ -128,7 +133,7 @@ def choose_preprocess(
     warnings: tuple[str, ...] = ()
     search = options.preprocess == AUTO or (preprocess is None and Path(sources[0] if sources else "").is_dir())
     if sources:
-        trial = _try_source(session, tflite, sources, preprocess, search=search)
+        trial = _try_source(session, tflite, sources, preprocess, search=search, labels=labels)
         warnings = trial.warnings
         if options.preprocess == AUTO and trial.best is not None:
             preprocess, warnings = trial.best, ()
@@ -161,12 +166,18 @@ def preprocess_for(session: Session, float_model: FloatModel, text: str, source:
 
 
 def _try_source(
-    session: Session, tflite: bytes, sources: Sequence[str], preprocess: Preprocess | None, *, search: bool
+    session: Session,
+    tflite: bytes,
+    sources: Sequence[str],
+    preprocess: Preprocess | None,
+    *,
+    search: bool,
+    labels: Sequence[str] = (),
 ) -> "InputTrial":
     """Try the first source that has labels."""
     inputs = input_specs(tflite)
     for source in sources:
-        samples = load_samples(source, inputs, preprocess=preprocess)
+        samples = load_samples(source, inputs, preprocess=preprocess, classes=labels)
         if samples.labels is not None:
             return try_inputs(session, tflite, samples, search=search)
     return InputTrial()

@@ -1,6 +1,7 @@
 """`inspect`: a model as a JSON document with tensors, ops, quantization and sizes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from edgepack.graph import Model, Tensor, read_model
 from edgepack.pipeline.model_info import own_metadata
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.quantize.select import scheme_of
-from edgepack.runtime.runner import TensorInfo, model_inputs, model_outputs
 
 
 def inspect(path: Path, options: ModelOptions | None = None, progress: Progress = silent) -> dict[str, Any]:
@@ -70,8 +70,8 @@ def describe(model: Model) -> dict[str, Any]:
         "min_runtime_version": model.min_runtime_version,
         "subgraphs": len(model.graphs),
         "stateful": model.is_stateful,
-        "inputs": [_info(info) for info in model_inputs(model)],
-        "outputs": [_info(info) for info in model_outputs(model)],
+        "inputs": _interface(model, model.input_names(), graph.inputs),
+        "outputs": _interface(model, model.output_names(), graph.outputs),
         "op_counts": dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))),
         "ops": [
             {"index": op.index, "op": op.label, "version": op.version, "output": graph.output_name(op)}
@@ -91,20 +91,33 @@ def _metadata(tflite: bytes) -> dict[str, Any] | None:
     return None if own is None else asdict(own)
 
 
-def _info(info: TensorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "tensor": info.tensor_name,
-        "shape": list(info.shape_signature),
-        "dtype": info.tflite_dtype,
-        "scale": info.scale,
-        "zero_point": info.zero_point,
-    }
+def _interface(model: Model, names: Sequence[str], indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Return inputs or outputs as JSON values, whatever their type: a model of strings can be shown as well."""
+    described = []
+    for name, index in zip(names, indices, strict=True):
+        tensor = model.main.tensors[index]
+        described.append(
+            {
+                "name": name,
+                "tensor": tensor.name,
+                "shape": list(tensor.shape_signature),
+                "dtype": tensor.dtype,
+                **_single_scale(tensor),
+            }
+        )
+    return described
+
+
+def _single_scale(tensor: Tensor) -> dict[str, Any]:
+    """Return scale and zero point of a tensor, zeros for one without or with one per channel."""
+    quantization = tensor.quantization
+    if quantization is None or quantization.scale.size != 1:
+        return {"scale": 0.0, "zero_point": 0}
+    return {"scale": float(quantization.scale[0]), "zero_point": int(quantization.zero_point[0])}
 
 
 def _tensor(tensor: Tensor) -> dict[str, Any]:
     quantization = tensor.quantization
-    single = quantization is not None and quantization.scale.size == 1
     return {
         "index": tensor.index,
         "name": tensor.name,
@@ -112,7 +125,6 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
         "dtype": tensor.dtype,
         "constant": tensor.is_constant,
         "bytes": 0 if tensor.raw is None else int(tensor.raw.size),
-        "scale": float(quantization.scale[0]) if quantization is not None and single else 0.0,
-        "zero_point": int(quantization.zero_point[0]) if quantization is not None and single else 0,
+        **_single_scale(tensor),
         "channels": 0 if quantization is None else int(quantization.scale.size),
     }

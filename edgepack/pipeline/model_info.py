@@ -4,6 +4,7 @@ Sources are options, a `model.toml` and the standard metadata of the user's own 
 The result goes into the bundle's loaders and into the metadata of the file that ships.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import zip_longest
@@ -79,13 +80,15 @@ def describe_model(
     """
     inputs, outputs = model_inputs(model), model_outputs(model)
     classes = labelled_output(outputs, labels)
+    if classes is None:
+        classes = _labelled_axis(outputs, labels)
     if labels and classes is None:
         sizes = ", ".join(f"'{info.name}' {list(info.shape)}" for info in outputs)
         raise UsageError(
             f"there are {len(labels)} labels, but no output has {len(labels)} classes: {sizes}",
             hint="the model returns class numbers: map them to names in the app, or end the model before ARG_MAX"
             if any(info.dtype.kind in "iu" and not info.quantized for info in outputs)
-            else "give one label per class, in the order of the output",
+            else "give one label per class in the order of the output; --metadata says which output they belong to",
         )
     flags = ModelInfo(
         inputs=tuple(_pixels(tensor, preprocess) for tensor in inputs),
@@ -112,6 +115,24 @@ def labelled_output(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int
     """Return the position of the output that has a score for each label, None when there is none."""
     classes = labelled_vector([info.shape for info in outputs], len(labels) - 1 if labels else None)
     return None if classes is None or outputs[classes].shape[-1] != len(labels) else classes
+
+
+#: Parts of the names that authors give to outputs with scores of classes.
+_SCORES = re.compile(r"score|class|cls|prob|logit|label|conf|seg|mask", re.IGNORECASE)
+
+
+def _labelled_axis(outputs: Sequence[TensorInfo], labels: Sequence[str]) -> int | None:
+    """Return the position of the output with a score for each label along its last axis, None when it is not clear.
+
+    A detector has the scores of its anchors in [1, anchors, classes], a segmentation those of its pixels in
+    [1, height, width, classes]. Of several such outputs, the one that is named like scores is meant.
+    """
+    found = [at for at, info in enumerate(outputs) if len(info.shape) > 2 and info.shape[-1] == len(labels) > 1]
+    named = [at for at in found if _SCORES.search(outputs[at].name)]
+    for chosen in (found, named):
+        if len(chosen) == 1:
+            return chosen[0]
+    return None
 
 
 def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, own: ModelInfo | None, *, new: bool) -> bytes:

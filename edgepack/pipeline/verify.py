@@ -140,7 +140,13 @@ class _Recheck:
         """Measure the accuracy of the file on the samples, and compare it with the manifest."""
         claimed = self.manifest["quality"]
         rules = [entry["preprocessing"] for entry in self.manifest["inputs"] if entry["preprocessing"]]
-        samples = load_samples(evaluation, input_specs(self.data), preprocess=_preprocess(rules[0]) if rules else None)
+        classes = next((entry["labels"] for entry in self.manifest["outputs"] if entry["labels"]), ())
+        samples = load_samples(
+            evaluation,
+            input_specs(self.data),
+            preprocess=_preprocess(rules[0]) if rules else None,
+            classes=classes,
+        )
         with Session(ModelOptions(), progress) as session:
             actual = measure_quality(session, self.data, self.data, samples)
         if claimed is None:

@@ -254,7 +254,7 @@ def _arrays(model: Model, sample: Sample, number: int) -> list[npt.NDArray[Any]]
             raise SamplesError(
                 f"calibration sample {number}: input '{name}' expected {dtype.name} values, got {values.dtype.name}"
             )
-        arrays.append(np.ascontiguousarray(values, dtype))
+        arrays.append(np.asarray(values, dtype, order="C"))
     return arrays
 
 

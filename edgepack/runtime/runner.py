@@ -157,7 +157,7 @@ class Runner:
                     interpreter.allocate_tensors()
                     self._shapes[position] = array.shape
             for info, array in zip(self.inputs, arrays, strict=True):
-                interpreter.set_tensor(info.index, np.ascontiguousarray(array))
+                interpreter.set_tensor(info.index, np.asarray(array, order="C"))
             interpreter.invoke()
             return [interpreter.get_tensor(info.index) for info in self.outputs]
         except (RuntimeError, ValueError) as error:
@@ -214,7 +214,8 @@ def quantize(info: TensorInfo, real: Array) -> Array:
         real: Real values of any numeric dtype.
     """
     if not info.quantized:
-        return np.ascontiguousarray(real, dtype=info.dtype)
+        # Not `ascontiguousarray`, which gives a number a dimension.
+        return np.asarray(real, info.dtype, order="C")
     limits = np.iinfo(info.dtype)
     rounded = np.rint(np.asarray(real, np.float32) * (np.float32(1.0) / np.float32(info.scale)))
     quantized: Array = np.clip(rounded + info.zero_point, limits.min, limits.max).astype(info.dtype)

@@ -44,6 +44,16 @@ class InputSpec:
     zero_point: int = 0
 
     @property
+    def batched(self) -> bool:
+        """True when the first dimension is the batch; an input of rank 0 or of shape [15600] has none."""
+        return bool(self.shape) and self.shape[0] in (1, -1)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in an array of samples: without the batch dimension, -1 for a dynamic dimension."""
+        return self.shape[1:] if self.batched else self.shape
+
+    @property
     def sample_dtype(self) -> np.dtype[Any]:
         """Dtype of the samples' real (dequantized) values."""
         return np.dtype(np.float32) if self.scale else self.dtype
@@ -53,7 +63,13 @@ class InputSpec:
         return f"'{self.name}' {list(self.shape)} {self.sample_dtype}"
 
 
-def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Preprocess | None = None) -> SampleSet:
+def load_samples(
+    source: str,
+    inputs: Sequence[InputSpec],
+    *,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] = (),
+) -> SampleSet:
     """Read samples and match them to a model's inputs.
 
     Args:
@@ -61,31 +77,33 @@ def load_samples(source: str, inputs: Sequence[InputSpec], *, preprocess: Prepro
             yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label).
         inputs: The model's inputs.
         preprocess: Conversion of pixels to values; images only.
+        classes: Names of the model's classes in their order, for labels that are names; empty when they are unknown:
+            then names count in alphabetical order.
 
     Raises:
         SamplesError: The source does not exist, cannot be read or does not match the inputs.
     """
     path = Path(source)
     if path.is_dir():
-        return _from_images(path, inputs, preprocess)
+        return _from_images(path, inputs, preprocess, classes)
     if path.suffix in {".npz", ".npy"} or path.is_file():
-        return _from_file(path, inputs)
+        return _from_file(path, inputs, classes)
     module, separator, function = source.partition(":")
     if separator and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return _from_function(module, function, inputs)
+        return _from_function(module, function, inputs, classes)
     raise SamplesError(f"samples '{source}' do not exist", hint=_HINT)
 
 
-def _from_file(path: Path, inputs: Sequence[InputSpec]) -> SampleSet:
+def _from_file(path: Path, inputs: Sequence[InputSpec], classes: Sequence[str]) -> SampleSet:
     if path.suffix not in {".npz", ".npy"}:
         raise SamplesError(f"samples '{path.name}' have an unknown format", hint=_HINT)
     stored = read_stored(path)
     arrays: dict[str, Array | StoredArray] = dict(stored.arrays)
     labels = next((arrays.pop(name) for name in _LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
-    return _from_arrays(path.name, stored.digest, arrays, labels, inputs)
+    return _from_arrays(path.name, stored.digest, arrays, labels, inputs, classes)
 
 
-def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> SampleSet:
+def _from_function(module: str, function: str, inputs: Sequence[InputSpec], classes: Sequence[str]) -> SampleSet:
     sys.path.insert(0, str(Path.cwd()))
     try:
         generate = getattr(importlib.import_module(module), function)
@@ -113,7 +131,7 @@ def _from_function(module: str, function: str, inputs: Sequence[InputSpec]) -> S
     for array in [*(arrays[name] for name in sorted(arrays)), *([] if labels is None else [labels])]:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.asarray(array).tobytes())
-    return _from_arrays(f"{module}:{function}", digest.hexdigest(), arrays, labels, inputs)
+    return _from_arrays(f"{module}:{function}", digest.hexdigest(), arrays, labels, inputs, classes)
 
 
 def _limited(items: Iterable[tuple[dict[str, Any], Any]]) -> Iterable[tuple[dict[str, Any], Any]]:
@@ -149,10 +167,12 @@ def _items(yielded: Iterable[Any], inputs: Sequence[InputSpec]) -> Iterable[tupl
 
 
 def _without_batch(array: Array, spec: InputSpec) -> Array:
-    return array[0] if array.ndim == len(spec.shape) and array.ndim > 0 and array.shape[0] == 1 else array
+    return array[0] if spec.batched and array.ndim == len(spec.shape) and array.shape[0] == 1 else array
 
 
-def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None) -> SampleSet:
+def _from_images(
+    path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, classes: Sequence[str]
+) -> SampleSet:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
     if not files:
         raise SamplesError(
@@ -172,6 +192,9 @@ def _from_images(path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess
     spec = inputs[0]
     folders = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
     labelled = bool(folders) and all(len(p.relative_to(path).parts) > 1 for p in files)
+    if labelled and set(folders) <= set(classes):
+        # The order of the labels is that of the model's outputs; folders come in alphabetical order.
+        folders = list(classes)
     notes = []
     if preprocess is not None and not preprocess.fits(spec.shape[3]):
         raise SamplesError(
@@ -223,6 +246,7 @@ def _from_arrays(
     arrays: dict[str, Array | StoredArray],
     labels: Array | StoredArray | None,
     inputs: Sequence[InputSpec],
+    classes: Sequence[str],
 ) -> SampleSet:
     if len(inputs) == 1 and inputs[0].name not in arrays and len(arrays) == 1:
         # One input and one array: its name does not matter (x, or the name of a layer).
@@ -247,27 +271,27 @@ def _from_arrays(
         source=source,
         digest=digest,
         arrays=fitted,
-        shapes={spec.name: (1, *fitted[spec.name].shape[1:]) for spec in inputs},
+        shapes={spec.name: ((1,) if spec.batched else ()) + fitted[spec.name].shape[1:] for spec in inputs},
         dtypes={spec.name: spec.sample_dtype for spec in inputs},
-        labels=None if labels is None else _labels(source, labels, count),
+        labels=None if labels is None else _labels(source, labels, count, classes),
     )
 
 
 def _fit(source: str, array: Array | StoredArray, spec: InputSpec) -> Array | StoredArray:
-    """Return `array` with shape (samples, *input shape without batch) and real values.
+    """Return `array` with shape (samples, *shape of one sample) and real values.
 
     Raises:
         SamplesError: Shape or dtype do not match the input.
     """
-    expected = spec.shape[1:]
-    # A stack of inputs with their batch dimension, (samples, 1, ...), is accepted too.
+    expected = spec.sample_shape
+    # A stack of inputs with their batch dimension, (samples, 1, ...), is accepted too; so is (samples, 1) for numbers.
     rank = len(array.shape)
-    if rank == len(spec.shape) + 1 and array.shape[1] == 1:
+    if rank == len(expected) + 2 and array.shape[1] == 1:
         shape, rank = (array.shape[0], *array.shape[2:]), rank - 1
         array = replace(array, shape=shape) if isinstance(array, StoredArray) else array.reshape(shape)
     if array.dtype.kind not in "fiub":
         raise SamplesError(f"samples '{source}': input '{spec.name}' has the type {array.dtype}, expected numbers")
-    fits = rank == len(spec.shape) > 0 and all(
+    fits = rank == len(expected) + 1 and all(
         size in (-1, actual) for size, actual in zip(expected, array.shape[1:], strict=True)
     )
     if not fits:
@@ -277,7 +301,7 @@ def _fit(source: str, array: Array | StoredArray, spec: InputSpec) -> Array | St
         elif array.shape == expected:
             hint = "this is a single sample: add a dimension for the samples, x[None]"
         raise SamplesError(
-            f"samples '{source}': input '{spec.name}': expected shape [samples, {', '.join(map(str, expected))}], "
+            f"samples '{source}': input '{spec.name}': expected shape [{', '.join(map(str, ('samples', *expected)))}], "
             f"got {list(array.shape)}",
             hint=hint,
         )
@@ -289,10 +313,14 @@ def _fit(source: str, array: Array | StoredArray, spec: InputSpec) -> Array | St
     return array
 
 
-def _labels(source: str, source_labels: Array | StoredArray, count: int) -> npt.NDArray[np.int64]:
+def _labels(
+    source: str, source_labels: Array | StoredArray, count: int, classes: Sequence[str]
+) -> npt.NDArray[np.int64]:
     labels = source_labels.read_all() if isinstance(source_labels, StoredArray) else source_labels
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
+    if labels.dtype.kind in "US" and labels.ndim == 1:
+        labels = _numbers(source, labels, classes)
     if labels.ndim == 2:
         labels = labels.argmax(axis=1)  # one-hot
     if labels.ndim != 1 or len(labels) != count or labels.dtype.kind not in "fiub":
@@ -305,3 +333,20 @@ def _labels(source: str, source_labels: Array | StoredArray, count: int) -> npt.
     if labels.size and labels.min() < 0:
         raise SamplesError(f"samples '{source}': a label is {int(labels.min())}; class indices start at 0")
     return labels.astype(np.int64)
+
+
+def _numbers(source: str, labels: Array, classes: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the class index of each label that is a name.
+
+    Raises:
+        SamplesError: A label is not among the names of the classes.
+    """
+    names = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in labels.tolist()]
+    order = {name: number for number, name in enumerate(classes or sorted(set(names)))}
+    unknown = next((name for name in names if name not in order), None)
+    if unknown is not None:
+        raise SamplesError(
+            f"samples '{source}': the label '{unknown[:40]}' is not among the {len(order)} class names",
+            hint="use the names of --labels, or class indices 0, 1, 2, ...",
+        )
+    return np.array([order[name] for name in names], np.int64)

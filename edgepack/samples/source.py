@@ -121,8 +121,8 @@ class SampleSet:
             values = read_image(self.images[index], self.shapes[name], self.dtypes[name], self.preprocess, digest)
             return {name: values}
         return {
-            name: np.ascontiguousarray(
-                array.row(index) if isinstance(array, StoredArray) else array[index], dtype=self.dtypes[name]
+            name: np.asarray(
+                array.row(index) if isinstance(array, StoredArray) else array[index], self.dtypes[name], order="C"
             ).reshape(self.shapes[name])
             for name, array in self.arrays.items()
         }

@@ -406,3 +406,17 @@ def arithmetic_of_models() -> dict[str, dict[str, tuple[tuple[float, ...], tuple
         (name,) = serve.structured_input_signature[1]
         found["exported"] = read(lambda x: serve(**{name: x}))
     return found
+
+
+def argmax_of_keras_ops(path: str) -> None:
+    """A classifier that ends in keras.ops.argmax, which Keras builds from bit operations."""
+    keras = fresh_keras()
+    source = keras.Input((8,), name="x")
+    keras.Model(source, keras.ops.argmax(keras.layers.Dense(4)(source), axis=-1)).save(path)
+
+
+def float64_layer(path: str) -> None:
+    """A dense layer in float64."""
+    keras = fresh_keras()
+    source = keras.Input((8,), dtype="float64", name="x")
+    keras.Model(source, keras.layers.Dense(4, dtype="float64")(source)).save(path)

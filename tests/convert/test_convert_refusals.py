@@ -153,3 +153,19 @@ def test_a_time_limit_is_kept(tmp_path: Path) -> None:
         with pytest.raises(ConversionError, match=r"limit of 0\.5 seconds"):
             convert(EXAMPLE, worker=worker, options=ConvertOptions(), timeout=0.5, log_dir=tmp_path)
         assert worker.call("os.path:join", "a", "b") == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("build", "named", "hint"),
+    [
+        ("argmax_of_keras_ops", r"BitwiseAnd .*through keras\.ops\.argmax", "before the class choice"),
+        ("float64_layer", "computes in float64", "float32"),
+    ],
+)
+def test_missing_ops_are_told_in_the_models_own_terms(
+    converted: Convert, make: Make, build: str, named: str, hint: str
+) -> None:
+    """The error names the function of keras.ops that the author wrote, or the data type, not only TensorFlow's ops."""
+    with pytest.raises(ConversionError, match=named) as caught:
+        converted(make(build, "m.keras"))
+    assert hint in caught.value.hint

@@ -13,7 +13,7 @@ from edgepack.errors import UsageError
 from edgepack.graph import read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata, associated_files, read_metadata, write_metadata
 from edgepack.pipeline.build import build
-from edgepack.pipeline.model_info import read_model_toml
+from edgepack.pipeline.model_info import describe_model, read_model_toml
 from edgepack.pipeline.options import BuildOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -191,3 +191,22 @@ def test_labels_for_class_numbers_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         build(tmp_path / "m.tflite", ["cpu"], BuildOptions(out=tmp_path, labels=tmp_path / "names.txt"))
     assert "class numbers" in (caught.value.hint or "")
+
+
+def _detector(first: str, second: str, anchors: int = 64) -> bytes:
+    net = Net()
+    x = net.tensor("x", (1, anchors, 5))
+    outputs = [net.tensor(name, (1, anchors, 5)) for name in (first, second)]
+    for output in outputs:
+        net.op("LOGISTIC", [x], [output])
+    return net.build([x], outputs, (["x"], [first, second]))
+
+
+def test_labels_along_the_last_axis() -> None:
+    """Labels of a detector's anchors go to the output named like scores; where none is, they are refused."""
+    labels = ["a", "b", "c", "d", "e"]
+    info = describe_model(read_model(_detector("boxes", "class_scores")), name="net", own=None, labels=labels)
+    assert [list(output.labels) for output in info.outputs] == [[], labels]
+    with pytest.raises(UsageError, match="no output has 5 classes") as caught:
+        describe_model(read_model(_detector("first", "second")), name="net", own=None, labels=labels)
+    assert "--metadata" in caught.value.hint

@@ -16,6 +16,7 @@ from edgepack.graph.edit import op_code, pack, unpack
 from edgepack.graph.read import schema
 from edgepack.pipeline.build import build
 from edgepack.pipeline.check import check
+from edgepack.pipeline.inspect import inspect
 from edgepack.pipeline.options import BuildOptions
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -145,3 +146,17 @@ def test_a_bundle_without_golden_vectors_is_run_on_zeros(bundle: Path, tmp_path:
     weights.shape = weights.shape[::-1].copy()
     broken = verify(_without_golden_vectors(bundle, tmp_path / "broken", pack(model)))
     assert [p.what for p in broken.problems if "cannot load the model" in p.what], broken
+
+
+def test_a_model_of_strings_can_be_inspected(tmp_path: Path) -> None:
+    """`inspect` shows STRING tensors; a build names them as the reason for its refusal."""
+    net = builders.Net()
+    text, first = net.tensor("text", (3,), dtype="STRING"), net.tensor("first", (1,), dtype="STRING")
+    net.op("GATHER", [text, net.constant("zero", np.array([0]), "INT32")], [first])
+    path = tmp_path / "text.tflite"
+    path.write_bytes(net.build([text], [first]))
+    document = inspect(path)
+    assert [(entry["name"], entry["dtype"]) for entry in document["inputs"]] == [("text", "STRING")]
+    assert document["outputs"][0]["dtype"] == "STRING"
+    with pytest.raises(UnfitModelError, match="'text' has the type STRING"):
+        build(path, ["cpu"], BuildOptions(dry_run=True))

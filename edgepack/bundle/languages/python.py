@@ -87,7 +87,7 @@ class Python(LoaderLanguage):
             "distribution": distribution(spec.name),
             "python_inputs": _tensors(inputs, "input"),
             "python_outputs": results,
-            "python_labelled": [tensor for tensor in results if tensor.ranked],
+            "python_labelled": [tensor for tensor in results if tensor.ranked or tensor.labels_positions],
         }
 
 

@@ -82,7 +82,8 @@ class Tensor:
         if self.scale == 0.0:
             if not np.can_cast(array.dtype, dtype, "same_kind") and not np.array_equal(array, array.astype(dtype)):
                 raise ValueError(f"'{self.field}': expected {dtype.name} values, got {array.dtype.name}")
-            return np.ascontiguousarray(array, dtype=dtype)
+            # Not `ascontiguousarray`, which gives a number a dimension.
+            return np.asarray(array, dtype, order="C")
         limits = np.iinfo(dtype)
         scaled = array.astype(np.float32) * (np.float32(1) / np.float32(self.scale))
         if np.isnan(scaled).any():
@@ -134,7 +135,7 @@ class _Stage:
     def run(self, values: dict[str, NDArray[Any]]) -> None:
         """Read the inputs from `values` and add the outputs."""
         for key, index in self._inputs:
-            self._interpreter.set_tensor(index, np.ascontiguousarray(values[key]))
+            self._interpreter.set_tensor(index, np.asarray(values[key], order="C"))
         self._interpreter.invoke()
         for key, index in self._outputs:
             values[key] = np.array(self._interpreter.get_tensor(index), copy=True)
@@ -395,6 +396,8 @@ def labels(filename: str) -> tuple[str, ...]:
 def rank(outputs: Sequence[Tensor], field: str, values: Any, k: int) -> list[tuple[str, float]]:
     """Return the `k` labels with the highest values of an output, best first; equal values keep the labels' order.
 
+    Of an output with values for many positions (anchors, pixels), the highest value of each label counts.
+
     Raises:
         ValueError: The output has no labels.
     """
@@ -403,6 +406,6 @@ def rank(outputs: Sequence[Tensor], field: str, values: Any, k: int) -> list[tup
         known = ", ".join(t.field for t in outputs if t.labels_file)
         raise ValueError(f"output: expected one of {known}, got '{field}'")
     names = labels(tensor.labels_file)
-    scores = np.asarray(values).reshape(-1)[: len(names)]
+    scores = np.asarray(values).reshape(-1, len(names)).max(axis=0)
     order = np.argsort(-scores.astype(np.float64), kind="stable")[:k]
     return [(names[i], float(scores[i])) for i in order]
