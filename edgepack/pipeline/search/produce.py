@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgepack.errors import AccuracyError, QuantizationError, SamplesError
+from edgepack.errors import AccuracyError, QuantizationError, SamplesError, UnfitModelError
 from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.balance import balance_proven
 from edgepack.pipeline.context import BuildContext
@@ -143,6 +143,39 @@ def _post_training(context: BuildContext, candidate: Candidate, tflite: bytes, w
 def _ptq(
     context: BuildContext, candidate: Candidate, tflite: bytes, samples: SampleSet, watch: Stopwatch
 ) -> QuantizedModel:
+    """Quantize to int8 with the PTQ steps; more effort gives way to less where the evaluation samples say so.
+
+    The steps compare efforts on held-back calibration samples, which may be unlike the evaluation samples.
+    """
+    quantized = _ptq_of_effort(context, candidate, tflite, samples, watch)
+    if candidate.effort == "low" or candidate.mixed is not None or context.evaluation is None:
+        return quantized
+    low = _ptq_of_effort(context, replace(candidate, effort="low"), tflite, samples, watch)
+    gain = _gain(context, tflite, low.tflite, quantized.tflite)
+    if gain is None or gain >= 0.0:
+        return quantized
+    note = f"quantized with effort low: effort {candidate.effort} is {-gain:.1f} dB worse on the evaluation samples"
+    return replace(low, warnings=(note, *low.warnings))
+
+
+def _gain(context: BuildContext, tflite: bytes, before: bytes, after: bytes) -> float | None:
+    """Return the gain in SNR on the evaluation samples in dB, None where it cannot be measured."""
+    from edgepack.pipeline.measure import measure_quality
+
+    if context.evaluation is None:
+        return None
+    try:
+        one, other = (
+            measure_quality(context.session, tflite, file, context.evaluation).snr_db for file in (before, after)
+        )
+    except UnfitModelError:
+        return None
+    return None if one is None or other is None else other - one
+
+
+def _ptq_of_effort(
+    context: BuildContext, candidate: Candidate, tflite: bytes, samples: SampleSet, watch: Stopwatch
+) -> QuantizedModel:
     """Quantize to int8 with ranges, and with more effort weights, chosen by the error that they cause."""
     with watch.stage("quantize"):
         try:
@@ -158,7 +191,8 @@ def _ptq(
             )
         except AccuracyError as error:
             raise QuantizationError(error.message, hint=error.hint) from error
-    return QuantizedModel(quantized.tflite, quantized.tool, report=report, warnings=quantized.notes)
+    warnings = (*quantized.notes, *report.get("notes", ()))
+    return QuantizedModel(quantized.tflite, quantized.tool, report=report, warnings=warnings)
 
 
 def _calibrated(context: BuildContext, candidate: Candidate, tflite: bytes, watch: Stopwatch) -> QuantizedModel:

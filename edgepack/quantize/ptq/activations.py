@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import read_model
-from edgepack.graph.edit import pack, unpack
+from edgepack.graph.edit import pack, tensor_keys, unpack
 from edgepack.graph.op_layout import dilated_size, padding_amounts
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
+from edgepack.quantize.ranges import Range
 from edgepack.runtime import signal as metrics
 from edgepack.runtime.logits import expose_logits
 from edgepack.runtime.runner import Runner
@@ -64,6 +65,33 @@ def snr_db(reference: Sequence[Sequence[Doubles]], measured: Sequence[Sequence[D
         ratio = metrics.snr_db(signal, noise)
         worst = min(worst, math.inf if ratio is None else ratio)
     return worst
+
+
+def coarsest_tensor(tflite: bytes, ranges: Mapping[str, Range], samples: Sequence[Sample]) -> tuple[str, float]:
+    """Return the activation that changes least between samples, in its int8 steps: (its op and name, steps).
+
+    Args:
+        tflite: The float model.
+        ranges: (minimum, maximum) by `tensor_keys`.
+        samples: Samples to compare.
+    """
+    graph = read_model(tflite).main
+    keys = tensor_keys(graph)
+    results = [op.outputs[0] for op in graph.ops if op.outputs and keys[op.outputs[0]] in ranges]
+    count, total = 0, [np.zeros(1)] * len(results)
+    squares = [np.zeros(1)] * len(results)
+    for values in iterate_activations(tflite, results, samples):
+        count += 1
+        total = [a + b for a, b in zip(total, values, strict=True)]
+        squares = [a + np.square(b) for a, b in zip(squares, values, strict=True)]
+    coarsest = ("", math.inf)
+    for index, sums, powers in zip(results, total, squares, strict=True):
+        low, high = ranges[keys[index]]
+        deviation = math.sqrt(max(0.0, float(np.mean(powers / count - np.square(sums / count)))))
+        steps = deviation / max((high - low) / 255.0, 1e-30)
+        if 0.0 < steps < coarsest[1]:
+            coarsest = f"{graph.ops[graph.producers[index]].name} '{keys[index]}'", steps
+    return coarsest
 
 
 def input_patches(layer: Layer, values: Doubles, limit: int, seed: int = 0) -> Floats:

@@ -1,7 +1,7 @@
 """Run the steps in order, each kept only where it improves this model on held-back samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ from edgepack.errors import UsageError
 from edgepack.graph import read_model
 from edgepack.graph.edit import float_activations, unique_names
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.ptq.activations import Sample, logits, snr_db
+from edgepack.quantize.ptq.activations import Sample, coarsest_tensor, logits, snr_db
 from edgepack.quantize.ptq.channel_centering import plan_offsets
 from edgepack.quantize.ptq.cross_layer_equalization import find_equalization_groups
 from edgepack.quantize.ptq.global_pooling import replace_global_pools
@@ -63,6 +63,10 @@ _MIN_GAIN_OF_CLIPPING = 0.75
 #: Loss (dB) there that is accepted of a margin: its benefit shows on samples that are not there.
 _ACCEPTED_LOSS_OF_MARGIN = 1.0
 
+#: Gain (dB) of all steps together below which a note says what the limit is, and SNR (dB) from which none is needed:
+#: there top-1 of the models of scripts/bench quality is that of the float model within half a point.
+_NOTABLE_GAIN, _GOOD_SNR = 3.0, 20.0
+
 #: Limit of the values of all activations of all samples from which noise is estimated within seconds.
 _FAST_VALUES = 50_000_000
 
@@ -102,15 +106,18 @@ class Improved:
         tflite: The float model: equalized, biases corrected, weights on their int8 grid at effort high.
         ranges: Range of each activation by `tensor_keys`, for `edgepack.quantize.quantizer.quantize`.
         steps: The steps that were tried, in order.
+        notes: Sentences for people: what keeps the steps from helping.
     """
 
     tflite: bytes
     ranges: dict[str, Range]
     steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for the manifest."""
-        return {"steps": [step.to_json() for step in self.steps]}
+        notes = {"notes": list(self.notes)} if self.notes else {}
+        return {"steps": [step.to_json() for step in self.steps], **notes}
 
 
 def improve(
@@ -153,7 +160,7 @@ def improve(
         if not following or STEPS[following][0] != STEPS[step][0]:
             search.finish_effort(STEPS[step][0])
     model, ranges = search.builder_on(samples).build(search.settings)
-    return Improved(model, ranges, tuple(search.steps))
+    return Improved(model, ranges, tuple(search.steps), search.notes(ranges))
 
 
 class _Search:
@@ -172,6 +179,7 @@ class _Search:
         self.steps: list[Step] = []
         self._score = self._measure(self.settings)
         self._best: tuple[float, Settings, str] | None = None
+        self._low_score: float | None = None
 
     def finish_effort(self, effort: str) -> None:
         """Keep the better of this effort's settings and those of the efforts before it, so that more never loses.
@@ -191,6 +199,21 @@ class _Search:
             self._score = score
         else:
             self._best = self._score, self.settings, effort
+        if effort == "low":
+            self._low_score = self._score
+
+    def notes(self, ranges: Mapping[str, Range]) -> tuple[str, ...]:
+        """Return why more effort than low gains next to nothing, and which op is the limit; empty where it helps."""
+        if self._effort == "low" or self._low_score is None:
+            return ()
+        gain = self._score - self._low_score
+        if gain >= _NOTABLE_GAIN or self._score >= _GOOD_SNR:
+            return ()
+        op, steps = coarsest_tensor(self._tflite, ranges, self._held_back)
+        limit = f"the limit is {op}, whose values differ between samples by {steps:.2g} of its int8 steps"
+        if reason := self._not_estimable:
+            limit = f"{reason}, which the steps for channels and ranges need; {limit}"
+        return (f"effort {self._effort} gains {max(gain, 0.0):.1f} dB over low on this model: {limit}",)
 
     def builder_on(self, samples: Sequence[Sample]) -> ModelBuilder:
         """Return a builder that uses these samples."""

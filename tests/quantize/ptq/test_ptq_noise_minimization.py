@@ -194,7 +194,8 @@ def test_balance_keeps_the_function_and_lowers_the_noise(make, clips, least):
     samples, unseen = builders.samples(tflite, 40), builders.samples(tflite, 60, seed=9)
     reference = logits(tflite, unseen)
     scaled = minimize_noise(tflite, samples)
-    assert snr_db(reference, logits(scaled.tflite, unseen)) > (30 if clips else 50)
+    # About the mean: the same model has 2 dB less than with the energy of its offsets counted.
+    assert snr_db(reference, logits(scaled.tflite, unseen)) > (27 if clips else 50)
     plain = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
     quantized = quantize(scaled.tflite, RULE, {**plain, **scaled.ranges}).tflite
     gain = snr_db(reference, logits(quantized, unseen)) - snr_db(

@@ -213,3 +213,30 @@ def _spoiled(tflite: bytes) -> bytes:
     graph = read_model(tflite).main
     weights = find_layers(graph)[0].weights
     return set_constants(tflite, {weights: constant_values(graph, weights) * 0.1})
+
+
+@pytest.mark.slow
+def test_a_note_names_what_keeps_effort_from_helping():
+    """A layer with a large constant output has too few int8 steps for what changes: it is named as the limit."""
+    net = builders.Net(4)
+    x = net.tensor("x", (1, 8, 8, 3))
+    a = net.conv(x, "conv", (1, 8, 8, 3), 8)
+    pooled, out = net.tensor("pooled", (1, 8)), net.tensor("dense", (1, 4))
+    net.op("MEAN", [a, net.constant("axes", [1, 2], "INT32")], [pooled])
+    bias = net.constant("bias", [40.0, -40.0, 40.0, -40.0])
+    net.op("FULLY_CONNECTED", [pooled, net.weights("w", 4, 8), bias], [out])
+    tflite = net.build([x], [out], (["x"], ["out"]))
+    result = improve(tflite, RULE, builders.samples(tflite, 20), "medium")
+    assert len(result.notes) == 1 and "the limit is FULLY_CONNECTED 'dense'" in result.notes[0]
+    assert result.to_json()["notes"] == list(result.notes)
+    assert improve(tflite, RULE, builders.samples(tflite, 20), "low").notes == ()
+
+
+def test_offsets_do_not_flatter():
+    """SNR is about each element's mean over the samples, and the worst output governs."""
+    random = np.random.default_rng(0)
+    reference = [[1000.0 + random.normal(0, 1, 4), random.normal(0, 1, 2)] for _ in range(50)]
+    measured = [[one + random.normal(0, 1, 4), other] for one, other in reference]
+    assert -2 < snr_db(reference, measured) < 2
+    assert snr_db(reference, reference) == np.inf
+    assert snr_db([[np.ones(3)]], [[np.ones(3) * 1.1]]) == pytest.approx(20.0)
