@@ -29,10 +29,6 @@ HEAD_BYTES = 64
 _CHECKED_SAMPLES = 4
 
 
-class _ConverterCrash(ConversionError):
-    """The converter ended its process."""
-
-
 @dataclass(frozen=True)
 class Conversion:
     """One conversion: the model file, the user's options and the child process to work in.
@@ -60,12 +56,12 @@ class Conversion:
 
         Raises:
             EdgepackError: The job raised it.
-            ConversionError: The child failed; the message names the file, the details hold the end of the log.
+            ConversionError: The child failed; the message names the file, the details hold the end of the log, and
+                `crashed` where the process ended by itself.
         """
         what = f"'{self.path}' ({self.source_format})"
         other_form = "another form of the model (SavedModel, .keras)"
         known: dict[str, Any] = {}
-        error_class = ConversionError
         try:
             return self.worker.call(call, timeout=self.timeout)
         except ChildTimeout as crash:
@@ -79,14 +75,14 @@ class Conversion:
         except ChildCrash as crash:
             message = f"the converter's process crashed while converting {what}: {crash.reason}"
             hint = f"this is a fault of the converter with this model; try {other_form}"
-            tail, error_class = crash.log_tail, _ConverterCrash
+            tail, known = crash.log_tail, {"crashed": True}
         except ConversionError as error:
             tail = str(error.details.pop("log", ""))
             if not tail:
                 raise
             message, hint, known = error.message, error.hint, error.details
         hint, details = _write_log(tail, hint, self.log_dir)
-        raise error_class(message, hint=hint, details={**known, **details})
+        raise ConversionError(message, hint=hint, details={**known, **details})
 
     def with_tensorflow(self, load: "Callable[[Path, ConvertOptions], Original]") -> FloatModel:
         """Convert with TensorFlow in the child: load, trace with static shapes, freeze, convert, compare.
@@ -107,7 +103,9 @@ class Conversion:
         samples = [dict(sample) for sample in self.samples[:_CHECKED_SAMPLES]]
         try:
             tflite, difference, notes, arithmetic = self.run(CONVERT.call(load, self.path, self.options, samples))
-        except _ConverterCrash as crash:
+        except ConversionError as crash:
+            if not crash.details.get("crashed"):
+                raise
             # TensorFlow ends the process on some graphs; another way gives it another graph, in a new process.
             try:
                 call = CONVERT.call(load, self.path, self.options, samples, freeze=False)
