@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from edgepack.errors import UnfitModelError
 from edgepack.findings import Placement
 from edgepack.graph import Model
+from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import TOLERANCE, Rewrite, repair
+from edgepack.repair import FOLDED, TOLERANCE, Rewrite, fold_arithmetic, repair
 from edgepack.runtime.postprocessing import PostprocessStep
+from edgepack.schemes import get_scheme
 
 if TYPE_CHECKING:
     # A check needs none of these, and they take long to import.
@@ -62,8 +64,9 @@ def rewrite_unproven(
 ) -> RewrittenModel:
     """Rewrite what the target refuses, as far as that moves ops onto its accelerator, without running anything.
 
-    For a target without an accelerator (the CPU) the file stays: its slower kernels would be traded for more ops of
-    its faster ones, for nothing.
+    Before integer quantization, scales and offsets are folded into the layers around them, for every target. Nothing
+    else changes for a target without an accelerator (the CPU): its slower kernels would be traded for more ops of its
+    faster ones, for nothing.
 
     Args:
         tflite: The float model; of a quantized one only last steps are cut.
@@ -74,11 +77,14 @@ def rewrite_unproven(
         cut_tail: Leave refused last steps to the loader.
         skip: Codes of rewrites to leave out.
     """
+    folded: tuple[Rewrite, ...] = ()
+    if mode != "none" and FOLDED not in skip and _rounds_activations(rule) and not learned_ranges(tflite):
+        tflite, folded = fold_arithmetic(tflite)
     if not has_accelerator(profile):
-        return RewrittenModel(tflite)
+        return RewrittenModel(tflite, folded)
     score = off_accelerator(profile, rule, target_options)
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
-    return RewrittenModel(repaired.tflite, repaired.rewrites, repaired.postprocessing, repaired.moved_ops)
+    return RewrittenModel(repaired.tflite, (*folded, *repaired.rewrites), repaired.postprocessing, repaired.moved_ops)
 
 
 def rewrite_proven(
@@ -165,6 +171,10 @@ def _unproven(exact: RewrittenModel, difference_without: Callable[[frozenset[str
         if difference_without(frozenset({code})) <= TOLERANCE:
             return frozenset({code})
     return codes
+
+
+def _rounds_activations(rule: SchemeRule) -> bool:
+    return get_scheme(rule.scheme).activations in {"INT8", "INT16"} and rule.scheme != "int8-qat"
 
 
 def off_accelerator(
