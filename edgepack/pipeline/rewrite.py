@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
+from edgepack.graph.fake_quant import learned_ranges
 from edgepack.graph.memo import Memo
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import TOLERANCE, Repaired, Rewrite, fuse, repair
+from edgepack.repair import FOLDED, TOLERANCE, Repaired, Rewrite, fold_arithmetic, fuse, repair
 from edgepack.runtime.postprocessing import PostprocessStep
 from edgepack.schemes import get_scheme
 
@@ -64,7 +65,8 @@ def rewrite_unproven(
     """Rewrite what the target refuses, as far as that moves ops onto its accelerator, without running anything.
 
     For a target without an accelerator (the CPU) an op is only rewritten where it would stay float in an integer file
-    and its equivalent does not. A softmax written as a chain of ops is fused for every target.
+    and its equivalent does not. A softmax written as a chain of ops is fused for every target; before integer
+    quantization, scales and offsets are folded into the layers around them.
 
     Args:
         tflite: The float model; of a quantized one only last steps are cut.
@@ -76,14 +78,18 @@ def rewrite_unproven(
         skip: Codes of rewrites to leave out.
     """
     fused = fuse(tflite, skip) if mode != "none" else Repaired(tflite)
+    tflite, rewrites = fused.tflite, fused.rewrites
+    if mode != "none" and FOLDED not in skip and _rounds_activations(rule) and not learned_ranges(tflite):
+        tflite, folded = fold_arithmetic(tflite)
+        rewrites = (*rewrites, *folded)
     if not has_accelerator(profile):
         score, cut_tail = left_in_float(rule), False
         if not get_scheme(rule.scheme).is_integer:
-            return RewrittenModel(fused.tflite, fused.rewrites)
+            return RewrittenModel(tflite, rewrites)
     else:
         score = off_accelerator(profile, rule, target_options)
-    repaired = repair(fused.tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
-    rewrites = (*fused.rewrites, *repaired.rewrites)
+    repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
+    rewrites = (*rewrites, *repaired.rewrites)
     result = RewrittenModel(repaired.tflite, rewrites, repaired.postprocessing, repaired.moved_ops)
     if not has_accelerator(profile) or not get_scheme(rule.scheme).is_integer:
         return result
@@ -180,6 +186,10 @@ def _unproven(exact: RewrittenModel, difference_without: Callable[[frozenset[str
         if difference_without(frozenset({code})) <= TOLERANCE:
             return frozenset({code})
     return codes
+
+
+def _rounds_activations(rule: SchemeRule) -> bool:
+    return get_scheme(rule.scheme).activations in {"INT8", "INT16"} and rule.scheme != "int8-qat"
 
 
 def left_in_float(rule: SchemeRule) -> Callable[[Model], frozenset[int]]:

@@ -1,5 +1,6 @@
 """Rewrite ops that a target does not support as ops that it supports, and verify that both compute the same."""
 
+from edgepack.repair.affine import FOLDED, fold_arithmetic
 from edgepack.repair.equivalence import TOLERANCE, prove
 from edgepack.repair.graph_edits import CODES
 from edgepack.repair.postprocessing import before_class_choice, cuttable
@@ -10,6 +11,7 @@ __all__ = [
     "APPROXIMATE",
     "CODES",
     "EXACT",
+    "FOLDED",
     "MODES",
     "TOLERANCE",
     "ChannelRange",
@@ -18,6 +20,7 @@ __all__ = [
     "balance_ranges",
     "before_class_choice",
     "cuttable",
+    "fold_arithmetic",
     "fuse",
     "has_shared_ranges",
     "prove",
