@@ -16,9 +16,11 @@ EXAMPLES = REPOSITORY / "examples" / "digits"
 
 
 def pytest_configure() -> None:
-    """Let tests interrupt processes: a shell's background jobs and all they start ignore Ctrl-C, which is inherited."""
+    """Let tests interrupt processes: background jobs and all they start ignore Ctrl-C, those of `nohup` SIGHUP."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def find_shared_models() -> Path | None:

@@ -26,9 +26,9 @@ _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 CODES = frozenset(
     {
         "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product", "elu",
-        "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu", "grouped-convolution", "hard-swish", "leaky-relu",
-        "mean-in-two",
-        "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic", "separate-range", "shrinking-slice",
+        "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu", "grouped-convolution", "hard-swish",
+        "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic",
+        "separate-range", "shrinking-slice",
         "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack",
     }
 )  # fmt: skip
