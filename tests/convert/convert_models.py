@@ -338,7 +338,7 @@ def untrained(path: str) -> None:
     keras.Sequential([keras.Input((3,), name="x"), zero]).save(path)
 
 
-def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
+def without_freezing(path: str) -> tuple[bytes, float, list[str], dict[str, Any]]:
     """Convert while the frozen conversion fails, so that the documented call is used."""
     from edgepack.convert import ConvertOptions, child
     from edgepack.convert.load_keras import load_keras
@@ -355,7 +355,7 @@ def without_freezing(path: str) -> tuple[bytes, float, list[str]]:
         child._convert_frozen = original
 
 
-def abort(*_: Any) -> None:
+def abort(*_: Any, **__: Any) -> None:
     """Abort like LLVM on a fatal error."""
     import sys
 

@@ -140,7 +140,7 @@ def test_the_documented_call_stands_in(shared_models: Path, tensorflow_worker: W
         (EXAMPLE / "digits.keras", ("image", "digit")),
         (shared_models / "mlperf-tiny" / "kws_saved_model", ("input_1", "dense")),
     ):
-        tflite, difference, notes = tensorflow_worker.call("convert_models:without_freezing", str(path))
+        tflite, difference, notes, _ = tensorflow_worker.call("convert_models:without_freezing", str(path))
         model = read_model(tflite)
         assert (*model.input_names(), *model.output_names()) == names
         assert not any(tensor.is_dynamic for tensor in model.main.tensors)

@@ -67,7 +67,8 @@ def test_float_is_checked_everywhere(folder: Path, name: str) -> None:
     before = check(preview(read_model(tflite), INT8), edgetpu).summary
     repaired = rewrite_unproven(tflite, edgetpu, INT8, TargetOptions(), mode="approximate")
     after = check(preview(read_model(repaired.tflite), INT8), edgetpu).summary
-    assert before["host"] - after["host"] == repaired.moved_ops >= 0
+    # Arithmetic that is folded into layers is gone without having moved.
+    assert before["host"] - after["host"] >= repaired.moved_ops >= 0
 
 
 @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "MobileNetV3Small"])

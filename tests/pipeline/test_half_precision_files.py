@@ -28,4 +28,8 @@ def test_check_and_build_agree_on_float16_weights(tmp_path: Path) -> None:
     assert checked.report is not None and built.report is not None
     assert [op.op for op in checked.report.ops] == [op.op for op in built.report.ops]
     assert not any(op.op == "DEQUANTIZE" for op in checked.report.ops)
-    assert built.quality is not None and built.quality.snr_db is not None and built.quality.snr_db > 20
+    (tmp_path / "plain.tflite").write_bytes(plain)
+    same = build(tmp_path / "plain.tflite", ["edgetpu"], options).results[0]
+    assert built.quality is not None and same.quality is not None
+    # Half precision rounds the weights a thousand times finer than int8 does.
+    assert built.quality.snr_db == pytest.approx(same.quality.snr_db, abs=1)

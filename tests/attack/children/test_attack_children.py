@@ -202,7 +202,7 @@ def test_a_loop_without_end_ends_by_the_limit(tmp_path: Path) -> None:
         if name in {"check", "inspect"}:
             assert process.returncode == 0, text
         else:
-            assert process.returncode == {"build": 4, "compare": 4, "verify": 7}[name], text
+            assert process.returncode == {"build": 3, "compare": 4, "verify": 7}[name], text
             assert text.count("time limit of 3 s") == 1, text
             assert "--timeout" in text, text
     assert not list(tmp_path.glob("out/*"))

@@ -155,9 +155,8 @@ def test_none_holds(tmp_path: Path, dim: str) -> None:
     }
     (line,) = [line for line in lines if "only a .keras" in line]
     assert line.startswith("edgetpu: qat; prune+qat, 50 % zeros; ")
-    looser = entry.error.hint.split("--max-drop ")[1].split()[0]
-    again = search("edgetpu", tmp_path, [], samples=dim, max_drop=float(looser))
-    assert again.error is None
+    # Every file is likely unusable: no limit is offered under which one would be accepted.
+    assert "--max-drop" not in entry.error.hint
 
 
 @pytest.mark.slow
