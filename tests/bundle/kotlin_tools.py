@@ -41,9 +41,11 @@ class Compilers:
 
     def __init__(self, kotlin: Path) -> None:
         program = STANDINS / "compilers" / "Compilers.java"
+        # The quick compiler only: the JVM lives too short for the thorough one to pay. Warnings of the JVM itself belong on
+        # stderr, because stdout carries the answers.
+        options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+DisplayVMOutputToStderr", "-Xlog:disable"]
         self._process = subprocess.Popen(
-            # The quick compiler only: the JVM lives too short for the thorough one to pay.
-            ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", f"{kotlin}/*", str(program)],
+            ["java", *options, "-Xlog:all=warning:stderr", "-cp", f"{kotlin}/*", str(program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
