@@ -41,7 +41,7 @@ class Compilers:
 
     def __init__(self, kotlin: Path) -> None:
         program = STANDINS / "compilers" / "Compilers.java"
-        # The quick compiler only: the JVM lives too short for the thorough one to pay. Warnings of the JVM itself belong on
+        # The quick compiler only: the JVM lives too short for the thorough one to pay. Warnings of the JVM itself go to
         # stderr, because stdout carries the answers.
         options = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:+DisplayVMOutputToStderr", "-Xlog:disable"]
         self._process = subprocess.Popen(

@@ -151,16 +151,15 @@ def test_clusters_and_zeros_last_through_quantization(case: Case, tmp_path: Path
 
 
 def test_a_killed_training_goes_on(case: Case, tmp_path: Path) -> None:
-    """After a SIGKILL in the last stage, the same call resumes in that stage and repeats no epoch."""
+    """After three SIGKILLs the same call resumes where the last one struck, and writes the bytes of an unbroken run."""
     options = TrainOptions(epochs=2, batch=16)
     rule = SchemeRule("int8-qat", io="INT8")
     state = tmp_path / "state"
-    with Worker(writable=[tmp_path]) as doomed, pytest.raises(Exception, match="SIGKILL"):
-        doomed.call(
-            "train_models:kill_after",
-            TrainingRequest(case.path, case.reference, case.data, None, "prune+qat", options, rule, state),
-            1,
-        )
+    request = TrainingRequest(case.path, case.reference, case.data, None, "prune+qat", options, rule, state)
+    with Worker(writable=[tmp_path]) as doomed:
+        for stage, epoch in (("prune", 1), ("prune", 2), ("qat", 1)):
+            with pytest.raises(Exception, match="SIGKILL"):
+                doomed.call("train_models:kill_after", request, stage, epoch)
     assert (state / "training.npz").is_file()
     events: list[Any] = []
     trained = case.train(tmp_path, "prune+qat", on_event=events.append)
@@ -172,6 +171,8 @@ def test_a_killed_training_goes_on(case: Case, tmp_path: Path) -> None:
     assert trained.report.layers[1].sparsity >= 0.49
     assert case.drop(trained) <= 5.0
     assert not state.exists()
+    whole = case.train(tmp_path, "prune+qat")
+    assert (trained.tflite, trained.float_tflite, trained.history) == (whole.tflite, whole.float_tflite, whole.history)
 
 
 def test_a_model_that_labels_do_not_fit_is_refused(

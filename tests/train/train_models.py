@@ -143,14 +143,14 @@ def summarize(path: str, allow_code: bool = False) -> dict[str, Any]:
     }
 
 
-def kill_after(request: Any, epoch: int) -> Any:
-    """Train, and kill this process at the end of an epoch of the last stage, as a power failure would."""
+def kill_after(request: Any, stage: str, epoch: int) -> Any:
+    """Train, and kill this process at the end of an epoch of a stage, as a power failure would."""
     import signal
 
     from edgepack.train import child, loop
 
     def emit(value: Any) -> None:
-        if value.get("epoch") == epoch and value.get("stage") == "qat":
+        if value.get("epoch") == epoch and value.get("stage") == stage:
             os.kill(os.getpid(), signal.SIGKILL)
 
     loop.emit = emit
