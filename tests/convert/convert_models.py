@@ -85,13 +85,18 @@ def looping(path: str, kind: str) -> None:
     Path(path).write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
 
 
-def load_crashing(path: Path, options: Any) -> Any:
+def load_killed(path: Path, options: Any) -> Any:
+    """Load like `load_crashing`, with the signal that comes from outside, as from the kernel when memory ends."""
+    return load_crashing(path, options, signal.SIGKILL)
+
+
+def load_crashing(path: Path, options: Any, number: int = signal.SIGSEGV) -> Any:
     """Load a Keras model into a process whose converter is ended by a signal once the frozen function reaches it."""
     from edgepack.convert import child
     from edgepack.convert.load_keras import load_keras
 
     def crash(traced: Any) -> bytes:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.kill(os.getpid(), number)
         raise AssertionError(traced)
 
     child._convert_frozen = crash

@@ -75,7 +75,8 @@ class Conversion:
         except ChildCrash as crash:
             message = f"the converter's process crashed while converting {what}: {crash.reason}"
             hint = f"this is a fault of the converter with this model; try {other_form}"
-            tail, known = crash.log_tail, {"crashed": True}
+            # SIGKILL comes from outside: another way of converting would give a file that depends on it.
+            tail, known = crash.log_tail, {} if "SIGKILL" in crash.reason else {"crashed": True}
         except ConversionError as error:
             tail = str(error.details.pop("log", ""))
             if not tail:

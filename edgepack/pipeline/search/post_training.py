@@ -6,6 +6,7 @@ from typing import Any
 
 from edgepack.convert.mlir_quantize import MLIR_QUANTIZE
 from edgepack.errors import QuantizationError
+from edgepack.graph import read_model
 from edgepack.pipeline.jobs import (
     ADOPT,
     CALIBRATE,
@@ -175,7 +176,7 @@ def _quantize_with_converter(
         raise QuantizationError(
             "neither quantizer can quantize the model. "
             f"ai-edge-quantizer: {refused.message}. TFLiteConverter: {error.message}",
-            hint=refused.hint or error.hint,
+            hint=_loop_hint(tflite) or refused.hint or error.hint,
             details={"log_tail": error.details.get("log_tail", "")},
         ) from error
     tool = f"TFLiteConverter {component_versions()['tensorflow']}"
@@ -188,6 +189,17 @@ def _quantize_with_converter(
 def _file_fields(rule: SchemeRule) -> dict[str, Any]:
     """Return the fields of a rule that decide what the file is."""
     return {field: getattr(rule, field) for field in ("scheme", "io", "fully_connected", "weights", "wide_bias")}
+
+
+def _loop_hint(tflite: bytes) -> str:
+    """Return what to change in a model with loops, whose insides no quantizer converts; empty without loops."""
+    model = read_model(tflite)
+    if not any(op.name in {"WHILE", "CALL_ONCE"} for op in model.main.ops):
+        return ""
+    return (
+        "its loop (WHILE) cannot become integers: make the recurrent layers with unroll=True, or use LSTM layers with "
+        "tanh and sigmoid, which become one op; float16 and dynamic-range need no change"
+    )
 
 
 def _encode_quantized(quantized: Quantized, **extra: Any) -> dict[str, bytes]:
