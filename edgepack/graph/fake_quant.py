@@ -29,7 +29,7 @@ def learned_ranges(tflite: bytes) -> dict[str, Range]:
     graph = read_model(tflite).main
     keys = tensor_keys(graph)
     ranges = {}
-    for tensor, packed in zip(graph.tensors, unpack(tflite).subgraphs[0].tensors, strict=True):
+    for tensor, packed in zip(graph.tensors, unpack(tflite).subgraphs[0].tensors or [], strict=True):
         stored = packed.quantization
         if tensor.is_constant or tensor.dtype != "FLOAT32" or stored is None:
             continue

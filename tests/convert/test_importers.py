@@ -58,6 +58,8 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
 
     def run(name: str, module: str | Path, points: dict[str, str]) -> None:
         text = module.read_text() if isinstance(module, Path) else module
+        # Other tests install modules of these names as well.
+        sys.modules.pop(name.replace("-", "_"), None)
         install_package(site, name, text, GROUP, points)
         registry.refresh()
 

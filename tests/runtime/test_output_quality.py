@@ -17,6 +17,12 @@ from edgepack.runtime.signal import LOWEST_SNR, SignalMeter
 RNG = np.random.default_rng(3)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """Give every test the same numbers, whichever tests ran before it."""
+    RNG.bit_generator.state = np.random.default_rng(3).bit_generator.state
+
+
 def measured(expected: np.ndarray, got: np.ndarray, *, columns: bool = True):
     meter = SignalMeter(columns=columns)
     for one, other in zip(expected, got, strict=True):
