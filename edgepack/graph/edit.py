@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgepack.errors import ModelFileError
 from edgepack.graph.file_versions import file_versions
@@ -349,14 +348,6 @@ def empty_unused(model: Any) -> None:
 def builtin_code(name: str) -> int:
     """Return the schema's number of a builtin operator name such as `DEQUANTIZE`."""
     return next(code for code, known in enum_names("BuiltinOperator").items() if known == name)
-
-
-def _list(values: Any) -> list[int]:
-    return [] if values is None else [int(value) for value in values]
-
-
-def _renumbered(values: Any, new_indices: Mapping[int, int]) -> npt.NDArray[np.int32]:
-    return np.array([new_indices[int(value)] for value in _list(values)], np.int32)
 
 
 class _AlignedBuffer:

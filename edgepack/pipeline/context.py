@@ -1,6 +1,7 @@
 """What all targets of one build share: the float model, the samples, and what is known about them."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgepack.convert import FloatModel
@@ -20,11 +21,11 @@ from edgepack.pipeline.option_validation import bundle_name
 from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.stopwatch import Stopwatch
-from edgepack.pipeline.training import read_labelled
 from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_outputs
-from edgepack.samples import SampleSet, lint, load_samples
+from edgepack.samples import Preprocess, SampleSet, lint, load_samples
 from edgepack.samples.specs import input_specs
+from edgepack.train import require_labels
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,20 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     own, unreadable = own_metadata(float_model.tflite)
     notes.extend(unreadable)
     toml = read_model_toml(options.metadata, model) if options.metadata is not None else None
-    found = choose_preprocess(session, float_model, (toml, own), options, labels)
+
+    @cache
+    def load(source: str, preprocess: Preprocess | None) -> SampleSet:
+        """Read a source once: folders are hashed, and the user's functions run."""
+        return load_samples(source, inputs, preprocess=preprocess, classes=labels)
+
+    found = choose_preprocess(session, float_model, (toml, own), options, load)
     preprocess = found.preprocess
-    samples = load_samples(options.samples, inputs, preprocess=preprocess, classes=labels) if options.samples else None
-    training = read_labelled(options.train, float_model.tflite, preprocess, labels) if options.train else None
+    samples = load(options.samples, preprocess) if options.samples else None
+    training = load(options.train, preprocess) if options.train else None
+    if training is not None:
+        require_labels(training)
     samples = training if samples is None else samples
-    evaluation = load_samples(options.eval, inputs, preprocess=preprocess, classes=labels) if options.eval else None
+    evaluation = load(options.eval, preprocess) if options.eval else None
     notes.extend(found.notes)
     for loaded in (samples, evaluation):
         notes.extend(note for note in (loaded.notes if loaded else ()) if note not in notes)

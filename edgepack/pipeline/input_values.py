@@ -6,7 +6,7 @@ whether it scales pixels itself; labelled samples tell it for certain.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from edgepack.graph import Model, read_model
 from edgepack.graph.leading import leading_affine
 from edgepack.graph.metadata import ModelInfo
 from edgepack.pipeline.jobs import COUNT_HITS
-from edgepack.pipeline.model_info import own_metadata, pixel_rule
+from edgepack.pipeline.model_info import is_image, own_metadata, pixel_rule
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
@@ -27,6 +27,9 @@ from edgepack.runtime.input_values import Variant
 from edgepack.runtime.runner import model_inputs, model_outputs
 from edgepack.samples import Preprocess, SampleSet, load_samples
 from edgepack.samples.specs import input_specs
+
+#: Reads a source of samples with a normalization of images, None for the default.
+Load = Callable[[str, Preprocess | None], SampleSet]
 
 #: Value of `--preprocess` that takes the normalization with which the model works.
 AUTO = "auto"
@@ -68,7 +71,7 @@ def pixels_by_arithmetic(float_model: FloatModel, model: Model) -> Preprocess | 
         float_model: The model and what its original does to its inputs first.
         model: The same as a graph.
     """
-    tensors = [index for index in model.main.inputs if _is_image(model.main.tensors[index].shape)]
+    tensors = [index for index in model.main.inputs if is_image(model.main.tensors[index].shape)]
     if len(tensors) != 1 or not model.main.tensors[tensors[0]].is_float:
         return None
     (position,) = (number for number, index in enumerate(model.main.inputs) if index == tensors[0])
@@ -107,7 +110,7 @@ def choose_preprocess(
     float_model: FloatModel,
     described: Sequence[ModelInfo | None],
     options: BuildOptions,
-    labels: Sequence[str] = (),
+    load: Load,
 ) -> PixelChoice:
     """Return the normalization of images: from --preprocess, a description, the model's first ops, or by trial.
 
@@ -116,7 +119,7 @@ def choose_preprocess(
         float_model: The model.
         described: A model.toml and the file's own metadata, None where there is none.
         options: The user's options.
-        labels: Names of the classes, for samples that name theirs.
+        load: Reads a source of samples with a normalization.
 
     Raises:
         SamplesError: The samples cannot be read or do not match.
@@ -133,7 +136,7 @@ def choose_preprocess(
     warnings: tuple[str, ...] = ()
     search = options.preprocess == AUTO or (preprocess is None and Path(sources[0] if sources else "").is_dir())
     if sources:
-        trial = _try_source(session, tflite, sources, preprocess, search=search, labels=labels)
+        trial = _try_sources(session, tflite, (load(source, preprocess) for source in sources), search=search)
         warnings = trial.warnings
         if options.preprocess == AUTO and trial.best is not None:
             preprocess, warnings = trial.best, ()
@@ -161,26 +164,15 @@ def preprocess_for(session: Session, float_model: FloatModel, text: str, source:
     rule = None if own is None else pixel_rule(own, model_inputs(model))
     rule = rule or pixels_by_arithmetic(float_model, model)
     if text == AUTO:
-        return _try_source(session, tflite, [source], rule, search=True).best or rule
+        samples = load_samples(source, input_specs(tflite), preprocess=rule)
+        return _try_sources(session, tflite, [samples], search=True).best or rule
     return rule
 
 
-def _try_source(
-    session: Session,
-    tflite: bytes,
-    sources: Sequence[str],
-    preprocess: Preprocess | None,
-    *,
-    search: bool,
-    labels: Sequence[str] = (),
-) -> "InputTrial":
+def _try_sources(session: Session, tflite: bytes, sources: Iterable[SampleSet], *, search: bool) -> "InputTrial":
     """Try the first source that has labels."""
-    inputs = input_specs(tflite)
-    for source in sources:
-        samples = load_samples(source, inputs, preprocess=preprocess, classes=labels)
-        if samples.labels is not None:
-            return try_inputs(session, tflite, samples, search=search)
-    return InputTrial()
+    labelled = next((samples for samples in sources if samples.labels is not None), None)
+    return InputTrial() if labelled is None else try_inputs(session, tflite, labelled, search=search)
 
 
 def _arithmetic_notes(model: Model, rule: Preprocess | None, given: Preprocess | None, images: bool) -> list[str]:
@@ -276,7 +268,7 @@ def _variants(tflite: bytes, samples: SampleSet) -> list[Variant]:
     """Return what to try: labels that are one off, and for one image input the usual normalizations and BGR."""
     variants = [Variant(offset=1), Variant(offset=-1)]
     inputs = model_inputs(read_model(tflite))
-    if len(inputs) != 1 or not _is_image(inputs[0].shape) or inputs[0].quantized or inputs[0].dtype.kind != "f":
+    if len(inputs) != 1 or not is_image(inputs[0].shape) or inputs[0].quantized or inputs[0].dtype.kind != "f":
         return [] if samples.images else variants
     if not samples.images and _pixel_scale(samples) is None:
         return variants
@@ -378,7 +370,3 @@ def _flag(rule: Preprocess) -> str:
 
 def _percent(hits: tuple[bool, ...]) -> str:
     return f"{100 * sum(hits) / len(hits):.1f} %"
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 4 and shape[3] in {1, 3}

@@ -154,7 +154,7 @@ def with_metadata(tflite: bytes, info: ModelInfo, source: bytes, own: ModelInfo 
 def pixel_rule(info: ModelInfo, inputs: Sequence[TensorInfo]) -> Preprocess | None:
     """Return the pixel normalization of the first image input, None where it is unknown."""
     for tensor, entry in zip(inputs, info.inputs, strict=False):
-        if _is_image(tensor.shape) and entry.mean:
+        if is_image(tensor.shape) and entry.mean:
             return Preprocess(entry.mean, entry.std)
     return None
 
@@ -289,13 +289,14 @@ def _fault(path: Path, what: str) -> UsageError:
     )
 
 
-def _is_image(shape: Sequence[int]) -> bool:
+def is_image(shape: Sequence[int]) -> bool:
+    """Return whether a tensor of a shape holds one image: [1, height, width, 1 or 3]."""
     return len(shape) == 4 and shape[3] in _COLORS
 
 
 def _pixels(info: TensorInfo, preprocess: Preprocess | None) -> TensorMetadata:
     """Return the normalization of an image input; other inputs have none."""
-    if preprocess is None or not _is_image(info.shape) or not preprocess.fits(info.shape[3]):
+    if preprocess is None or not is_image(info.shape) or not preprocess.fits(info.shape[3]):
         return TensorMetadata()
     return TensorMetadata(mean=preprocess.mean, std=preprocess.std)
 
@@ -348,5 +349,5 @@ def _fitting(own: ModelInfo, inputs: Sequence[TensorInfo], outputs: Sequence[Ten
 
 def _colored(tensor: TensorInfo, entry: TensorMetadata) -> TensorMetadata:
     """Set the colour space of an image whose pixel normalization is known."""
-    image = entry.mean and _is_image(tensor.shape) and not entry.color
+    image = entry.mean and is_image(tensor.shape) and not entry.color
     return replace(entry, color=_COLORS[tensor.shape[3]]) if image else entry

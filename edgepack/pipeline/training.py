@@ -3,7 +3,7 @@
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,13 @@ def untrainable_reason(path: Path) -> str:
     return ""
 
 
-def read_labelled(
-    source: str, reference: bytes, preprocess: Preprocess | None, classes: Sequence[str] = ()
-) -> SampleSet:
-    """Read labelled samples for a float model; `classes` are the names of its classes for labels that are names.
+def read_labelled(source: str, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
+    """Read labelled samples for a float model.
 
     Raises:
         SamplesError: They cannot be read, do not match, or have no labels.
     """
-    samples = load_samples(source, input_specs(reference), preprocess=preprocess, classes=classes)
+    samples = load_samples(source, input_specs(reference), preprocess=preprocess)
     require_labels(samples)
     return samples
 

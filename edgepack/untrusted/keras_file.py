@@ -8,7 +8,6 @@ HDF5 without links, an archive with the members that Keras reads and no others.
 import json
 import os
 import shutil
-import stat
 import tempfile
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from edgepack.errors import ModelFileError
+from edgepack.files import open_regular
 from edgepack.text import first_line
 from edgepack.untrusted.hdf5 import copy_hdf5
 from edgepack.untrusted.keras_code import refuse_code
@@ -149,10 +149,7 @@ def is_refusal(error: Exception) -> bool:
 
 def _snapshot(path: Path, copy: Path) -> bytes:
     """Copy a regular file once, and return its first bytes."""
-    # Non-blocking, because a named pipe would wait for a writer.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream, copy.open("wb") as target:
-        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-            raise ModelFileError(f"'{path}' is not a regular file")
+    with open_regular(path) as stream, copy.open("wb") as target:
         shutil.copyfileobj(stream, target, 1 << 22)
     with copy.open("rb") as stream:
         return stream.read(len(_HDF5))

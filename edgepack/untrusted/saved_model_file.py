@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgepack.errors import ConversionError, ModelFileError
+from edgepack.files import open_regular
 from edgepack.text import first_few
 from edgepack.untrusted.graph_code import INIT_SIGNATURE, asset_files, find_graph_code
 
@@ -135,13 +135,10 @@ def _belongs(file: Path, model: Path) -> bool:
 def _open(file: Path) -> Any:
     """Open a regular file for reading; a pipe or a device is refused instead of waited for."""
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return open_regular(file)
     except OSError as error:
-        raise ModelFileError(f"cannot read '{file}': {error.strerror or error}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise ModelFileError(f"'{file}' is not a regular file", hint="copy the whole SavedModel again")
-    return os.fdopen(handle, "rb")
+        reason = error.strerror or error
+        raise ModelFileError(f"cannot read '{file}': {reason}", hint="copy the whole SavedModel again") from error
 
 
 def _copy(source: Path, target: Path) -> None:
