@@ -1,7 +1,7 @@
 """Run a float or quantized model on samples and read chosen tensors as real values."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
 from edgepack.quantize.ranges import Range
 from edgepack.runtime import signal as metrics
 from edgepack.runtime.logits import expose_logits
-from edgepack.runtime.runner import Runner
+from edgepack.runtime.runner import Runner, load_interpreter
+from edgepack.runtime.state import FreshInterpreter
 
 Sample = Mapping[str, npt.NDArray[Any]]
 
@@ -39,6 +40,36 @@ def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence
     for sample in samples:
         values = runner.run_real([sample[name] for name in names])
         yield [values[position] for position in positions]
+
+
+def run_activations(
+    tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]
+) -> Iterator[Callable[[int], npt.NDArray[Any]]]:
+    """Yield, for each sample, a function that returns the stored values of a tensor of the main graph by its index.
+
+    The arrays are views of the interpreter's memory: the caller must not keep them until the next sample.
+
+    Args:
+        tflite: A float or quantized model.
+        tensors: Indices of inputs or activations.
+        samples: Stored values by `Model.input_names()`, with the batch dimension.
+    """
+    source = read_model(tflite)
+    names = source.input_names()
+    wanted = list(dict.fromkeys(tensors))
+    model = unpack(tflite)
+    # A graph input that is an output too would be copied by the runtime for nothing.
+    outputs = [index for index in wanted if index not in source.main.inputs] or list(source.main.outputs)
+    model.subgraphs[0].outputs = np.array(outputs, np.int32)
+    model.signatureDefs = None
+    data = pack(model)
+    fresh = FreshInterpreter(source, lambda: load_interpreter(data, _THREADS))
+    for sample in samples:
+        runtime = fresh.start()
+        for name, index in zip(names, source.main.inputs, strict=True):
+            runtime.set_tensor(index, np.asarray(sample[name], np.dtype(source.main.tensors[index].dtype.lower())))
+        runtime.invoke()
+        yield lambda index, tensor=runtime.tensor: tensor(index)()
 
 
 def logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Doubles]]:

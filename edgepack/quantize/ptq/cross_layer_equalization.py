@@ -8,16 +8,19 @@ are scaled together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.activations import Sample, iterate_activations
 from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import CHEAP_WORK
 
 #: Ops that commute with a positive factor per channel, with the inputs that carry it (None for all of them).
 _COMMUTING: dict[str, tuple[int, ...] | None] = {
@@ -38,6 +41,9 @@ _COMMUTING: dict[str, tuple[int, ...] | None] = {
 
 #: Fused activations that commute with a positive factor; RELU6 below its limit only.
 _ACTIVATIONS = frozenset({"NONE", "RELU", "RELU6", None})
+
+#: Shares that are tried, and those in front of depthwise layers.
+_SHARES: tuple[Setting, ...] = ((0.0, 0.5), (0.0, 1.0), (0.25, 1.0), (0.5, 1.0))
 
 #: Largest factor of a channel: one that is hardly active on the calibration samples may be active on others.
 _MAX_FACTOR = 64.0
@@ -250,3 +256,37 @@ def equalize(tflite: bytes, ranges: Mapping[int, Floats], share: float, depthwis
             for group in groups
         ],
     )
+
+
+class _Equalize(Step):
+    id = "equalize"
+    effort = Effort.LOW
+    source = "cross-layer equalization, Nagel et al. 2019, section 4.1"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
+        if not find_equalization_groups(subject.graph, subject.layers):
+            return ()
+        if subject.rule.weights == "per-tensor":
+            return ("weights",)
+        if subject.effort == Effort.LOW and subject.work > CHEAP_WORK:
+            return ()
+        return _SHARES
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        graph = read_model(fit.reference).main
+        groups = find_equalization_groups(graph, find_layers(graph))
+        ranges = view.once("channels", fit.reference, lambda: channel_ranges(fit.reference, groups, view.samples))
+        if setting == "weights":
+            model = equalize_weights(fit.reference, ranges)
+        else:
+            share, depthwise_share = (float(value) for value in setting)
+            model = equalize(fit.reference, ranges, share, depthwise_share)
+        return replace(fit, reference=model, tflite=model)
+
+    def describe(self, setting: Setting) -> str:
+        if isinstance(setting, str):
+            return "by weights"
+        return f"share {setting[0]:g}, {setting[1]:g} before depthwise layers"
+
+
+EQUALIZE = _Equalize()

@@ -1,5 +1,6 @@
 """The layers with weights of a float model: what the steps read and change."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,25 +11,26 @@ import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, pack, unpack
-from edgepack.graph.op_layout import OP_LAYOUTS
+from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
 from edgepack.graph.read import schema
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+_KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED whose weights no other op uses.
+    """One op of `_KINDS` whose weights no other op uses.
 
     Attributes:
         position: Position among the ops of these kinds; the same in a quantized file of the same model.
         op: The op.
         source: Tensor index of its input.
         result: Tensor index of its output.
-        weights: Tensor index of its weights: (out, height, width, in), (1, height, width, out) or (out, in).
+        weights: Tensor index of its weights: (out, height, width, in) for CONV_2D, whose `in` is that of one group, and
+            TRANSPOSE_CONV, (1, height, width, out) for DEPTHWISE_CONV_2D, (out, in) for FULLY_CONNECTED.
         bias: Tensor index of its bias, -1 when it has none.
         shape: Shape of the weights.
         input_channels: Number of input channels.
@@ -54,6 +56,11 @@ class Layer:
         return self.op.name == "FULLY_CONNECTED"
 
     @property
+    def transposed(self) -> bool:
+        """True for TRANSPOSE_CONV."""
+        return self.op.name == "TRANSPOSE_CONV"
+
+    @property
     def axis(self) -> int:
         """Dimension of the weights along which the output channels run."""
         axis = OP_LAYOUTS[self.op.name].channel_axis
@@ -65,13 +72,38 @@ class Layer:
         """Number of output channels."""
         return self.shape[self.axis]
 
-    def rows(self, weights: Floats) -> Floats:
-        """Return weights as (output channels, inputs of one output)."""
-        rows: Floats = np.moveaxis(weights, self.axis, 0).reshape(self.output_channels, -1)
-        return rows
+    @property
+    def kernel(self) -> tuple[int, int] | None:
+        """Height and width of the kernel that slides over the input, None where each position counts alone."""
+        return None if self.dense or self.transposed else (self.shape[1], self.shape[2])
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of output channels that multiply the same inputs."""
+        return self.input_channels if self.depthwise else self.input_channels // self.shape[-1]
+
+    @property
+    def inputs(self) -> int:
+        """Number of values that one row of `matrix` is multiplied with."""
+        if self.depthwise:
+            return self.shape[1] * self.shape[2]
+        return self.shape[-1] if self.dense or self.transposed else math.prod(self.shape[1:])
+
+    @property
+    def taps(self) -> int:
+        """Number of consecutive rows of `matrix` that belong to one output channel: taps of a TRANSPOSE_CONV."""
+        return self.shape[1] * self.shape[2] if self.transposed else 1
+
+    def rows(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return weights as (output channels, weights of one output channel)."""
+        return np.moveaxis(weights, self.axis, 0).reshape(self.output_channels, -1)
+
+    def matrix(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return weights as (groups, rows, inputs): `taps` rows for each of a group's output channels."""
+        return self.rows(weights).reshape(self.groups, -1, self.inputs)
 
     def from_rows(self, rows: npt.NDArray[Any]) -> Floats:
-        """Undo `rows`."""
+        """Undo `rows` or `matrix`."""
         shape = (self.output_channels, *(size for axis, size in enumerate(self.shape) if axis != self.axis))
         return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), 0, self.axis), np.float32)
 
@@ -83,6 +115,9 @@ class Layer:
         """Return one value per input channel, shaped to be multiplied with the weights."""
         if self.depthwise:
             return np.repeat(values, self.output_channels // self.input_channels).reshape(1, 1, 1, -1)
+        if self.groups > 1:
+            each = np.repeat(values.reshape(self.groups, -1), self.output_channels // self.groups, axis=0)
+            return each[:, np.newaxis, np.newaxis, :]
         return values.reshape([1] * (len(self.shape) - 1) + [-1])
 
 
@@ -92,12 +127,12 @@ def weighted_ops(graph: Graph) -> list[Op]:
 
 
 def find_layers(graph: Graph) -> list[Layer]:
-    """Return the layers whose weights can be changed: constant float32, used by no other op; grouped ones left out."""
+    """Return the layers whose weights can be changed: constant float32, used by no other op."""
     uses = Counter(index for op in graph.ops for index in op.inputs if index >= 0)
     layers = []
     for position, op in enumerate(weighted_ops(graph)):
-        source, weights = op.inputs[0], op.inputs[1]
-        bias = op.inputs[2] if len(op.inputs) > 2 else -1
+        layout = OP_LAYOUTS[op.name]
+        source, weights, bias = op.inputs[layout.data], weights_index(op), bias_index(op)
         tensor = graph.tensors[weights]
         if tensor.data is None or tensor.dtype != "FLOAT32" or uses[weights] > 1 or graph.tensors[source].is_constant:
             continue
@@ -105,8 +140,12 @@ def find_layers(graph: Graph) -> list[Layer]:
             continue
         shape, source_shape = tensor.shape, graph.tensors[source].shape
         channels = shape[-1] if op.name == "FULLY_CONNECTED" else source_shape[-1]
-        ungrouped = shape[3] % channels == 0 if op.name == "DEPTHWISE_CONV_2D" else shape[-1] == channels
-        if not ungrouped or (op.name == "FULLY_CONNECTED" and op.options.get("weights_format", "DEFAULT") != "DEFAULT"):
+        outputs = shape[layout.channel_axis or 0]
+        if op.name == "DEPTHWISE_CONV_2D":
+            known = outputs % channels == 0
+        else:
+            known = channels % shape[-1] == 0 and outputs % (channels // shape[-1]) == 0
+        if not known or (op.name == "FULLY_CONNECTED" and op.options.get("weights_format", "DEFAULT") != "DEFAULT"):
             continue
         layers.append(Layer(position, op, source, op.outputs[0], weights, bias, shape, channels))
     return layers
@@ -139,7 +178,9 @@ def unshare_biases(tflite: bytes) -> bytes:
         tensor.buffer = _new_buffer(model, values)
         tensors, op = model.subgraphs[0].tensors, model.subgraphs[0].operators[layer.op.index]
         tensors.append(tensor)
-        op.inputs = np.array([*layer.op.inputs[:2], len(tensors) - 1], np.int32)
+        layout = OP_LAYOUTS[layer.op.name]
+        assert layout.bias is not None  # all ops of `_KINDS` have one
+        op.inputs = np.array([*layer.op.inputs[: layout.bias], len(tensors) - 1], np.int32)
         changed = True
     return pack(model) if changed else tflite
 

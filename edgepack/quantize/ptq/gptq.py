@@ -1,0 +1,158 @@
+"""GPTQ: round the weights of a layer one input after another, so that later ones make up for errors of earlier ones.
+
+Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", with the
+second moment of the inputs in the float model, so that every layer is rounded independently of the others. What is left
+of the shift of the mean goes into the bias (Nagel et al. 2019, section 4.2), in closed form.
+
+The result are weights on their int8 grid, with the largest of each channel at 127, so that a quantizer derives the same
+scales and the same integers from them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgepack.choices import Effort
+from edgepack.graph import read_model
+from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.moments import Moments, evenly_spaced, measure_moments
+from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import COLUMNS, DAMPING, MOMENT_SAMPLES
+
+#: Largest integer of a weight: TFLite's int8 weights are symmetric and exclude -128.
+MAX_WEIGHT = 127
+
+
+def round_layer(
+    layer: Layer, weights: Floats, moments: Moments, *, per_tensor: bool, compensate: bool = True
+) -> tuple[Floats, Doubles]:
+    """Return a layer's weights on their int8 grid, and the shift of its mean output per channel that a bias takes.
+
+    Args:
+        layer: The layer.
+        weights: Its weights.
+        moments: Moments of its inputs.
+        per_tensor: Use one scale for all channels.
+        compensate: False rounds every weight to its nearest value.
+    """
+    matrix = layer.matrix(weights).astype(np.float64)
+    scale = weight_scales(layer, matrix, per_tensor=per_tensor)
+    if not compensate:
+        nearest = np.clip(np.rint(matrix / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
+        return layer.from_rows(nearest), mean_shift(layer, matrix - nearest, moments)
+    rounded = np.empty_like(matrix)
+    start = 0
+    for square in moments.square:
+        end = start + square.shape[-1]
+        rounded[..., start:end] = round_rows(matrix[..., start:end], scale, square, moments.count)
+        start = end
+    return layer.from_rows(rounded), mean_shift(layer, matrix - rounded, moments)
+
+
+def weight_scales(layer: Layer, matrix: Doubles, *, per_tensor: bool) -> Doubles:
+    """Return the scale of every row of `Layer.matrix`, (groups, rows, 1)."""
+    largest = np.abs(matrix).max(axis=2, keepdims=True)
+    if per_tensor:
+        largest = np.broadcast_to(largest.max(), largest.shape)
+    elif layer.taps > 1:
+        each = largest.reshape(layer.groups, -1, layer.taps).max(axis=2)
+        largest = np.repeat(each, layer.taps, axis=1)[..., np.newaxis]
+    scale: Doubles = np.maximum(largest, 1e-30) / MAX_WEIGHT
+    return scale
+
+
+def mean_shift(layer: Layer, difference: Doubles, moments: Moments) -> Doubles:
+    """Return what a change of the weights takes from the mean of each output channel.
+
+    Args:
+        layer: The layer.
+        difference: Weights before minus weights after, (groups, rows, inputs).
+        moments: Moments of the inputs.
+    """
+    shift: Doubles = (difference @ moments.mean[..., np.newaxis])[..., 0].reshape(-1)
+    if layer.transposed:
+        # Every input position reaches `taps` outputs, and there are stride times stride outputs per input.
+        strides = int(layer.op.options["stride_h"]) * int(layer.op.options["stride_w"])
+        shift = shift.reshape(-1, layer.taps).sum(axis=1) / strides
+    return shift
+
+
+def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Doubles:
+    """Return weights on their grid.
+
+    Args:
+        rows: (groups, rows, inputs).
+        scale: (groups, rows, 1).
+        square: E[x x^T], (groups, inputs, inputs).
+        count: Number of positions that it was measured at: with few, more is added to its diagonal.
+    """
+    size = rows.shape[-1]
+    diagonal = np.diagonal(square, axis1=1, axis2=2)
+    damping = max(DAMPING, size / max(1, count))
+    added = diagonal.mean(axis=1, keepdims=True) * damping + 1e-30
+    # Inputs with the most effect are rounded first, while there are others left to make up for their errors.
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    if size == 1:
+        return np.clip(np.rint(rows / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
+    sorted_square = np.take_along_axis(np.take_along_axis(square, order[:, :, np.newaxis], 1), order[:, np.newaxis], 2)
+    sorted_square[:, np.arange(size), np.arange(size)] += added
+    upper = _inverse_factor(sorted_square)
+    remaining = np.take_along_axis(rows, order[:, np.newaxis], 2)
+    integers = np.empty_like(remaining)
+    for start in range(0, size, COLUMNS):
+        end = min(size, start + COLUMNS)
+        block = remaining[..., start:end]
+        errors = np.empty_like(block)
+        for i in range(end - start):
+            column = block[..., i]
+            rounded = np.clip(np.rint(column / scale[..., 0]), -MAX_WEIGHT, MAX_WEIGHT)
+            integers[..., start + i] = rounded
+            step = upper[:, start + i, start + i : end]
+            error = (column - rounded * scale[..., 0]) / step[:, np.newaxis, 0]
+            errors[..., i] = error
+            block[..., i:] -= error[..., np.newaxis] * step[:, np.newaxis]
+        remaining[..., end:] -= errors @ upper[:, start:end, end:]
+    result = np.empty_like(rows)
+    np.put_along_axis(result, np.broadcast_to(order[:, np.newaxis], rows.shape), integers, 2)
+    return result * scale
+
+
+def _inverse_factor(square: Doubles) -> Doubles:
+    """Return the upper Cholesky factor of the inverse."""
+    # H = R R^T with an upper R, from the lower factor of H with rows and columns in reverse; then H^-1 = U^T U with
+    # U = R^-1, and H itself is never inverted.
+    factor = np.linalg.cholesky(square[:, ::-1, ::-1])[:, ::-1, ::-1]
+    inverse: Doubles = np.linalg.inv(factor)
+    return inverse
+
+
+class _Rounding(Step):
+    id = "rounding"
+    effort = Effort.LOW
+    source = "weights by GPTQ, Frantar et al. 2022; biases in closed form, Nagel et al. 2019, section 4.2"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
+        return ("gptq", "nearest") if subject.layers else ()
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        graph = read_model(fit.reference).main
+        layers = find_layers(graph)
+        samples = evenly_spaced(view.samples, MOMENT_SAMPLES)
+        constants: dict[int, Floats] = {}
+        for done, (layer, moments) in enumerate(measure_moments(fit.reference, layers, samples)):
+            subject.progress(self.id, done, len(layers))
+            weights = constant_values(graph, layer.weights)
+            fitted, shift = round_layer(
+                layer, weights, moments, per_tensor=subject.per_tensor(layer), compensate=setting == "gptq"
+            )
+            constants[layer.weights] = fitted
+            if layer.bias >= 0:
+                constants[layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
+        return replace(fit, tflite=set_constants(fit.reference, constants))
+
+    def describe(self, setting: Setting) -> str:
+        return "GPTQ and biases" if setting == "gptq" else "biases"
+
+
+ROUNDING = _Rounding()

@@ -1,0 +1,161 @@
+"""What a step of post-training quantization is, and what it works on.
+
+A step is one object: it says which settings are worth a trial on a model and how one is applied. `steps.STEPS` lists
+them in the order in which they are applied; adding one is one file and one line there.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+from edgepack.choices import Effort
+from edgepack.graph import Graph, read_model
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.calibrate import Calibration, calibrate
+from edgepack.quantize.ptq.activations import Sample
+from edgepack.quantize.ptq.layers import Layer, find_layers
+from edgepack.quantize.ranges import Range
+
+T = TypeVar("T")
+
+#: A setting of a step: text or numbers, so that it can be a part of a cache key.
+Setting = str | tuple[float, ...]
+
+#: Called with (step, parts done, parts).
+Progress = Callable[[str, int, int], None]
+
+#: Quantizes a float model with ranges: `edgepack.quantize.quantizer.quantize` or TFLiteConverter's quantizer.
+QuantizeFile = Callable[[bytes, SchemeRule, Mapping[str, Range]], bytes]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A model on its way to int8.
+
+    Attributes:
+        reference: The float model whose activations are the target: scaled or centered, but not rounded.
+        tflite: The float model to quantize: the same graph with fitted weights and biases.
+        ranges: (minimum, maximum) of its activations by `tensor_keys`.
+    """
+
+    reference: bytes
+    tflite: bytes
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+
+
+class View:
+    """Some of the samples, and what was measured on them; nothing is measured twice.
+
+    Attributes:
+        samples: The samples that steps are fitted to.
+        held_out: Positions, among all samples, of those that the fit is judged on.
+    """
+
+    def __init__(self, samples: Sequence[Sample], held_out: Sequence[int] = ()) -> None:
+        self.samples = list(samples)
+        self.held_out = tuple(held_out)
+        self._measured: dict[Any, Any] = {}
+
+    def once(self, key: str, tflite: bytes, measure: Callable[[], T]) -> T:
+        """Return a measurement of a model, from memory where it was taken before."""
+        place = key, hashlib.sha256(tflite).digest()
+        if place not in self._measured:
+            self._measured[place] = measure()
+        value: T = self._measured[place]
+        return value
+
+    def calibration(self, tflite: bytes) -> Calibration:
+        """Return the statistics of a float model's activations on the samples."""
+        return self.once("calibration", tflite, lambda: calibrate(tflite, self.samples, 2))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is quantized: the same for every trial.
+
+    Attributes:
+        tflite: The float model, with unique names and no shared biases.
+        rule: The int8 rule of the target.
+        effort: The effort that was asked for.
+        samples: Number of samples.
+        quantize: Quantizes a float model.
+        progress: Receives progress.
+    """
+
+    tflite: bytes
+    rule: SchemeRule
+    effort: str
+    samples: int
+    quantize: QuantizeFile
+    progress: Progress
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The main graph of the float model."""
+        return read_model(self.tflite).main
+
+    @cached_property
+    def layers(self) -> list[Layer]:
+        """The layers of the float model."""
+        return find_layers(self.graph)
+
+    @cached_property
+    def work(self) -> float:
+        """Multiply-accumulates of the layers over all samples: what one trial costs, whatever the machine."""
+        each = sum(layer.inputs * layer.taps * self.graph.tensors[_swept(layer)].elements for layer in self.layers)
+        return float(each) * self.samples
+
+    def per_tensor(self, layer: Layer) -> bool:
+        """Return whether a layer's weights get one scale."""
+        dense = layer.dense and self.rule.fully_connected == "per-tensor"
+        return dense or self.rule.weights == "per-tensor"
+
+    def file(self, fit: Fit) -> bytes:
+        """Return the integer file of a fit."""
+        return self.quantize(fit.tflite, self.rule, fit.ranges)
+
+
+def _swept(layer: Layer) -> int:
+    """Return the tensor each of whose values takes one pass over a row of weights."""
+    return layer.source if layer.transposed else layer.result
+
+
+class Step(ABC):
+    """One technique.
+
+    Attributes:
+        id: Its name in options, reports and cache keys.
+        effort: The lowest effort that runs it.
+        source: The publication, or what it does where there is none.
+    """
+
+    id: str
+    effort: Effort
+    source: str
+
+    @abstractmethod
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
+        """Return the settings to try on this model, none where the step has nothing to do.
+
+        Args:
+            subject: What is quantized.
+            kept: The settings of the steps kept so far.
+        """
+
+    @abstractmethod
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        """Return the fit with this step, fitted to the samples of the view.
+
+        Args:
+            fit: The result of the steps before it.
+            setting: One of `configurations`.
+            view: The samples.
+            subject: What is quantized.
+        """
+
+    def describe(self, setting: Setting) -> str:
+        """Return a setting as text."""
+        return setting if isinstance(setting, str) else ", ".join(f"{value:g}" for value in setting)
