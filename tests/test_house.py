@@ -84,11 +84,12 @@ def test_imports_only_from_lower_floors(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_imports_stand_where_they_may(path: Path) -> None:
-    """TensorFlow is imported in convert/, train/ and untrusted/ only; what is heavy is imported inside functions."""
+    """TensorFlow is imported in convert/, train/, untrusted/ and the lowering; heavy imports are in functions."""
     for module, at_top in imports(path):
         root = module.split(".")[0]
         if root in HEAVY:
-            assert package_of(path) in {"convert", "train", "untrusted"}, f"{path.name} imports {module}"
+            allowed = package_of(path) in {"convert", "train", "untrusted"} or path.match("ptq/lowering/lazy.py")
+            assert allowed, f"{path.name} imports {module}"
         if root in LAZY:
             assert not at_top, f"{path.name} imports {module} at its top"
 
