@@ -76,7 +76,7 @@ class Statistics:
         """
         if not values.size:
             return
-        low, high = _channel_extremes(values)
+        low, high = channel_extremes(values)
         minimum, maximum = float(low.min()), float(high.max())
         self.count += values.size
         if not (math.isfinite(minimum) and math.isfinite(maximum)):
@@ -147,7 +147,7 @@ def _stride(shape: tuple[int, ...], samples: int) -> int:
     return stride
 
 
-def _channel_extremes(values: Floats) -> tuple[Floats, Floats]:
+def channel_extremes(values: Floats) -> tuple[Floats, Floats]:
     """Return minimum and maximum along the last dimension, each of shape (channels,)."""
     channels = values.shape[-1] if values.ndim else 1
     rows = values.reshape(-1, channels)

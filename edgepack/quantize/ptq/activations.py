@@ -14,7 +14,8 @@ from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
 from edgepack.quantize.ranges import Range
 from edgepack.runtime import signal as metrics
 from edgepack.runtime.logits import expose_logits
-from edgepack.runtime.runner import Runner, load_interpreter
+from edgepack.runtime.runner import Runner, load_interpreter, model_inputs
+from edgepack.runtime.runner import quantize as quantize_values
 from edgepack.runtime.state import FreshInterpreter
 
 Sample = Mapping[str, npt.NDArray[Any]]
@@ -45,17 +46,18 @@ def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence
 def run_activations(
     tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]
 ) -> Iterator[Callable[[int], npt.NDArray[Any]]]:
-    """Yield, for each sample, a function that returns the stored values of a tensor of the main graph by its index.
+    """Yield, for each sample, a function that returns a copy of a tensor of the main graph by its index, as it is stored.
 
-    The arrays are views of the interpreter's memory: the caller must not keep them until the next sample.
+    The function is valid until the next sample.
 
     Args:
         tflite: A float or quantized model.
         tensors: Indices of inputs or activations.
-        samples: Stored values by `Model.input_names()`, with the batch dimension.
+        samples: Real values by `Model.input_names()`, with the batch dimension.
     """
     source = read_model(tflite)
     names = source.input_names()
+    infos = model_inputs(source)
     wanted = list(dict.fromkeys(tensors))
     model = unpack(tflite)
     # A graph input that is an output too would be copied by the runtime for nothing.
@@ -66,10 +68,10 @@ def run_activations(
     fresh = FreshInterpreter(source, lambda: load_interpreter(data, _THREADS))
     for sample in samples:
         runtime = fresh.start()
-        for name, index in zip(names, source.main.inputs, strict=True):
-            runtime.set_tensor(index, np.asarray(sample[name], np.dtype(source.main.tensors[index].dtype.lower())))
+        for name, info in zip(names, infos, strict=True):
+            runtime.set_tensor(info.index, quantize_values(info, sample[name]).reshape(info.shape))
         runtime.invoke()
-        yield lambda index, tensor=runtime.tensor: tensor(index)()
+        yield runtime.get_tensor
 
 
 def logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Doubles]]:

@@ -1,18 +1,22 @@
 """Bias correction: restore the mean of every layer's output that rounding and clipping shifted.
 
-Empirical, layer by layer in file order: the mean output of the float model's weights on the float model's inputs is
-compared with the mean output of the integer weights on the integer model's inputs, both before the activation. Nagel et
-al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.2.
+The mean output of the float model's weights on the float model's inputs is compared with the mean output of the integer
+weights on the integer model's inputs, both before the activation. Nagel et al. 2019, "Data-Free Quantization Through
+Weight Equalization and Bias Correction", section 4.2. There the whole model runs once per layer; here once per part of
+the model, whose layers are corrected together, the parts in file order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.quantize.ptq.activations import Sample, input_patches, iterate_activations
+from edgepack.quantize.ptq.activations import Sample, run_activations
+from edgepack.quantize.ptq.gptq import mean_shift
 from edgepack.quantize.ptq.layers import (
     Doubles,
     Floats,
@@ -22,8 +26,9 @@ from edgepack.quantize.ptq.layers import (
     set_constants,
     weighted_ops,
 )
-
-Quantize = Callable[[bytes], bytes]
+from edgepack.quantize.ptq.moments import Moments, evenly_spaced, input_patches
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import BIAS_PARTS, BIAS_SAMPLES
 
 #: Limit of the positions of the mean input that are used: in practice, all of them.
 _POSITIONS = 1 << 16
@@ -32,37 +37,49 @@ _POSITIONS = 1 << 16
 def correct_biases(
     reference: bytes,
     tflite: bytes,
-    quantize: Quantize,
+    quantize: Callable[[bytes], bytes],
     samples: Sequence[Sample],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, parts: None,
 ) -> bytes:
     """Return the float model with biases that correct the mean output of the integer file's layers.
 
     Args:
         reference: The float model whose layers' mean outputs are to be restored.
-        tflite: The same model, from which the integer file is made; no two layers share a bias.
+        tflite: The same graph, from which the integer file is made; no two layers share a bias.
         quantize: Quantizes a float model to the integer file.
         samples: Calibration samples.
-        progress: Called with (layers done, layers).
+        progress: Called with (parts done, parts).
     """
-    reference_graph = read_model(reference).main
-    layers = [layer for layer in find_layers(read_model(tflite).main) if layer.bias >= 0]
-    expected = _mean_outputs(reference, reference_graph, layers, samples)
+    source = read_model(reference)
+    graph = source.main
+    layers = [layer for layer in find_layers(graph) if layer.bias >= 0]
+    expected = {
+        layer.position: mean_output(graph, layer, constant_values(graph, layer.weights), mean)
+        for layer, mean in zip(layers, _mean_inputs(reference, [layer.source for layer in layers], samples), strict=True)
+    }
     # Only biases change: the integer file is made once, and its integer biases follow the float ones.
     quantized = quantize(tflite)
-    graph = read_model(quantized).main
-    ops = weighted_ops(graph)
+    integer = read_model(quantized)
+    ops = weighted_ops(integer.main)
+    renamed = dict(zip(integer.input_names(), source.input_names(), strict=True))
+    stored = [{new: sample[old] for new, old in renamed.items()} for sample in samples]
     biases: dict[int, Floats] = {}
-    for number, layer in enumerate(layers):
-        if progress is not None:
-            progress(number, len(layers))
-        op = ops[layer.position]
-        (mean_input,) = _mean_activations(quantized, [op.inputs[0]], samples)
-        actual = mean_output(layer, real_weights(graph, op.inputs[1]), mean_input)
-        bias = (constant_values(reference_graph, layer.bias) + expected[number] - actual).astype(np.float32)
-        biases[layer.bias] = bias
-        quantized = set_constants(quantized, {op.inputs[2]: _quantized_bias(graph, op.inputs[2], bias)})
+    parts = [part for part in np.array_split(np.arange(len(layers)), min(BIAS_PARTS, len(layers))) if len(part)]
+    for done, part in enumerate(parts):
+        progress(done, len(parts))
+        chosen = [layers[i] for i in part]
+        inputs = [ops[layer.position].inputs[layer.data_position] for layer in chosen]
+        changes: dict[int, npt.NDArray[Any]] = {}
+        for layer, mean in zip(chosen, _mean_inputs(quantized, inputs, stored), strict=True):
+            op = ops[layer.position]
+            weights = real_weights(integer.main, op.inputs[1])
+            actual = mean_output(graph, layer, weights, mean)
+            bias = (constant_values(graph, layer.bias) + expected[layer.position] - actual).astype(np.float32)
+            biases[layer.bias] = bias
+            target = op.inputs[layer.bias_position]
+            changes[target] = _quantized_bias(integer.main, target, bias)
+        quantized = set_constants(quantized, changes)
     return set_constants(tflite, biases)
 
 
@@ -88,30 +105,55 @@ def real_weights(graph: Graph, index: int) -> Doubles:
     return values * scale
 
 
-def mean_output(layer: Layer, weights: Doubles, mean_input: Doubles) -> Doubles:
+def mean_output(graph: Graph, layer: Layer, weights: npt.NDArray[Any], mean_input: Doubles) -> Doubles:
     """Return the mean of a layer's output before bias and activation, per channel.
 
     Args:
+        graph: The graph of the layer.
         layer: The layer.
         weights: Real weights in the layer's shape.
         mean_input: Its input, averaged over samples: a layer is linear, so its mean output follows from that.
     """
-    mean_patch = input_patches(layer, mean_input, _POSITIONS).mean(axis=0, dtype=np.float64)
-    rows = np.moveaxis(weights, layer.axis, 0).reshape(layer.output_channels, -1)
-    result: Doubles = (rows * mean_patch).sum(axis=1) if layer.depthwise else rows @ mean_patch
-    return result
+    patches = input_patches(graph, layer, mean_input.astype(np.float32), _POSITIONS)
+    mean = patches.mean(axis=1, dtype=np.float64)
+    return mean_shift(layer, layer.matrix(weights).astype(np.float64), Moments(patches.shape[1], mean, []))
 
 
-def _mean_outputs(reference: bytes, graph: Graph, layers: Sequence[Layer], samples: Sequence[Sample]) -> list[Doubles]:
-    mean_inputs = _mean_activations(reference, [layer.source for layer in layers], samples)
-    return [
-        mean_output(layer, constant_values(graph, layer.weights).astype(np.float64), mean_input)
-        for layer, mean_input in zip(layers, mean_inputs, strict=True)
-    ]
+def _mean_inputs(tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]) -> list[Doubles]:
+    """Return the real values of tensors, averaged over samples."""
+    model = read_model(tflite)
+    wanted = sorted(set(tensors))
+    totals: dict[int, Doubles] = {}
+    for values in run_activations(tflite, wanted, samples):
+        for index in wanted:
+            totals[index] = totals.get(index, 0.0) + values(index).astype(np.float64)
+    means = {}
+    for index, total in totals.items():
+        quantization = model.main.tensors[index].quantization
+        mean = total / len(samples)
+        if quantization is not None and model.main.tensors[index].dtype != "FLOAT32":
+            mean = (mean - float(quantization.zero_point[0])) * float(quantization.scale[0])
+        means[index] = mean
+    return [means[index] for index in tensors]
 
 
-def _mean_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]) -> list[Doubles]:
-    totals: list[Doubles] = []
-    for values in iterate_activations(tflite, tensors, samples):
-        totals = [a + b for a, b in zip(totals, values, strict=True)] if totals else [np.array(v) for v in values]
-    return [total / len(samples) for total in totals]
+class _Bias(Step):
+    id = "bias"
+    effort = Effort.MEDIUM
+    source = "empirical bias correction on the integer file, Nagel et al. 2019, section 4.2"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: "integer file"}] if subject.layers else []
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        model = correct_biases(
+            fit.reference,
+            fit.tflite,
+            lambda tflite: subject.quantize(tflite, subject.rule, fit.ranges),
+            evenly_spaced(view.samples, BIAS_SAMPLES),
+            progress=lambda done, parts: subject.progress(self.id, done, parts),
+        )
+        return replace(fit, tflite=model)
+
+
+BIAS = _Bias()

@@ -8,18 +8,18 @@ the same for each channel.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
-from edgepack.quantize.ptq.activations import Sample
+from edgepack.quantize.histogram import channel_extremes
+from edgepack.quantize.ptq.activations import Sample, run_activations
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
-from edgepack.quantize.ptq.network import Network
-from edgepack.quantize.ptq.noise_gain import backward_batches
-
-#: Share of a channel's values that is ignored at each end for its midpoint.
-_TRIMMED = 0.0005
+from edgepack.quantize.ptq.moments import evenly_spaced
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import MOMENT_SAMPLES
 
 
 def center_channels(tflite: bytes, samples: Sequence[Sample]) -> bytes:
@@ -28,16 +28,13 @@ def center_channels(tflite: bytes, samples: Sequence[Sample]) -> bytes:
     Args:
         tflite: A float model in which no two layers share a bias.
         samples: Calibration samples.
-
-    Raises:
-        NotDifferentiable: The logits depend on an op without a known gradient.
     """
     graph = read_model(tflite).main
     plan = plan_offsets(graph)
     if plan is None:
         return tflite
-    midpoints, gains = _midpoints(tflite, plan.tensors, samples)
-    offsets = plan.solve(midpoints, gains)
+    midpoints, weights = _midpoints(tflite, plan.tensors, samples)
+    offsets = plan.solve(midpoints, weights)
     return set_constants(tflite, _shifted_biases(graph, offsets))
 
 
@@ -148,31 +145,19 @@ def _null_space(rows: Doubles) -> Doubles:
 def _midpoints(
     tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]
 ) -> tuple[dict[int, Doubles], dict[int, float]]:
-    """Return the midpoints of channels, over values that the logits depend on, and the noise gain of each tensor."""
-    network = Network(tflite)
-    values: dict[int, list[Floats]] = {i: [] for i in tensors}
-    gains = dict.fromkeys(tensors, 1e-12)
-    for _, tape, gradients in backward_batches(network, samples, seed=2):
+    """Return the midpoints of channels, and the weight of each tensor: what its width costs relative to its values."""
+    lows: dict[int, list[Doubles]] = {index: [] for index in tensors}
+    highs: dict[int, list[Doubles]] = {index: [] for index in tensors}
+    power = dict.fromkeys(tensors, 1e-12)
+    for values in run_activations(tflite, tensors, evenly_spaced(samples, MOMENT_SAMPLES)):
         for index in tensors:
-            if index in gradients:
-                rows = tape.activations[index].reshape(-1, tape.activations[index].shape[-1])
-                gradient = gradients[index].reshape(rows.shape)
-                values[index].append(np.where(gradient != 0.0, rows, np.nan))
-                gains[index] += float(np.square(gradient, dtype=np.float64).sum())
-    midpoints = {}
-    for index, parts in values.items():
-        channels = network.graph.tensors[index].shape[-1]
-        midpoints[index] = _channel_midpoints(np.concatenate(parts)) if parts else np.zeros(channels)
-    return midpoints, gains
-
-
-def _channel_midpoints(rows: Floats) -> Doubles:
-    midpoints = np.zeros(rows.shape[1])
-    for channel in range(rows.shape[1]):
-        values = rows[:, channel][~np.isnan(rows[:, channel])]
-        if len(values):
-            midpoints[channel] = np.quantile(values, [_TRIMMED, 1.0 - _TRIMMED]).mean()
-    return midpoints
+            low, high = channel_extremes(values(index))
+            lows[index].append(low.astype(np.float64))
+            highs[index].append(high.astype(np.float64))
+            power[index] += float(np.square(values(index)).mean())
+    # Means of the extremes of single samples: the extremes of all samples are those of a few values.
+    midpoints = {i: (np.mean(lows[i], axis=0) + np.mean(highs[i], axis=0)) / 2 for i in tensors}
+    return midpoints, {i: len(samples) / power[i] for i in tensors}
 
 
 def _shifted_biases(graph: Graph, offsets: Mapping[int, Doubles]) -> dict[int, Floats]:
@@ -190,3 +175,20 @@ def _shifted_biases(graph: Graph, offsets: Mapping[int, Doubles]) -> dict[int, F
             bias = bias - layer.rows(shift).sum(axis=1, dtype=np.float64)
         biases[layer.bias] = bias
     return {index: bias.astype(np.float32) for index, bias in biases.items()}
+
+
+class _Center(Step):
+    id = "center"
+    effort = Effort.LOW
+    source = "constants that center the channels of linear activations, cf. Nagel et al. 2019"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: "centered"}] if plan_offsets(subject.graph) is not None else []
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        # The same function in float whatever the constants are, so all samples may choose them.
+        model = subject.once("centered", fit.reference, lambda: center_channels(fit.reference, subject.samples))
+        return replace(fit, reference=model, tflite=model)
+
+
+CENTER = _Center()

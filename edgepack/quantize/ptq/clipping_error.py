@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.quantize.ptq.activations import Sample, iterate_activations
+from edgepack.quantize.histogram import channel_extremes
+from edgepack.quantize.ptq.activations import Sample, run_activations
 from edgepack.quantize.ptq.layers import Doubles
 
 #: Clipping thresholds that are measured, as shares of a channel's largest value.
@@ -71,39 +72,45 @@ def channel_statistics(
         samples: Calibration samples.
     """
     count = len(samples)
-    peaks: list[list[Doubles]] = [[] for _ in tensors]
-    for activations in iterate_activations(tflite, tensors, samples):
-        for sample_peaks, values in zip(peaks, activations, strict=True):
-            rows = values.reshape(-1, values.shape[-1])
-            sample_peaks.append(np.maximum([-rows.min(axis=0), rows.max(axis=0)], 0.0).astype(np.float64))
+    found: dict[int, list[Doubles]] = {index: [] for index in tensors}
+    for values in run_activations(tflite, tensors, samples):
+        for index in tensors:
+            low, high = channel_extremes(values(index))
+            found[index].append(np.maximum([-low, high], 0.0).astype(np.float64))
     statistics = {}
-    for index, sample_peaks in zip(tensors, peaks, strict=True):
-        peak = np.max(sample_peaks, axis=0)
+    for index, peaks in found.items():
+        peak = np.max(peaks, axis=0)
         channels = peak.shape[1]
         clipped = np.zeros((2, len(THRESHOLDS), channels))
         statistics[index] = ChannelStatistics(1, peak, np.zeros(channels), np.zeros(channels), clipped)
-    for activations in iterate_activations(tflite, tensors, samples):
-        for index, values in zip(tensors, activations, strict=True):
-            _add_sample(statistics[index], values.reshape(-1, values.shape[-1]), count)
-    for index, sample_peaks in zip(tensors, peaks, strict=True):
-        expected = _expected_excess(np.sort(np.array(sample_peaks), axis=0)[::-1])
+    for values in run_activations(tflite, tensors, samples):
+        for index in tensors:
+            _add_sample(statistics[index], values(index).reshape(-1, statistics[index].peak.shape[1]), count)
+    for index, peaks in found.items():
+        expected = _expected_excess(np.sort(np.array(peaks), axis=0)[::-1])
         np.maximum(statistics[index].clipped, expected, out=statistics[index].clipped)
     return statistics
 
 
 def _add_sample(statistics: ChannelStatistics, rows: npt.NDArray[np.floating], count: int) -> None:
     """Add one of `count` samples."""
+    ones = np.ones(len(rows), np.float32)
     statistics.positions = len(rows)
-    statistics.active += (rows != 0.0).sum(axis=0) / count
-    statistics.power += np.square(rows, dtype=np.float64).sum(axis=0) / count
+    statistics.active += ones @ (rows != 0.0).astype(np.float32) / count
+    statistics.power += ones @ np.square(rows) / count
     for side, values in enumerate((-rows, rows)):
         peak = statistics.peak[side]
-        position, channel = np.nonzero(values > THRESHOLDS[0] * np.maximum(peak, 1e-12))
-        large = values[position, channel]
+        if not peak.any():
+            continue
+        limit = np.where(peak > 0.0, THRESHOLDS[0] * peak, np.inf).astype(np.float32)
+        position, channel = np.nonzero(values > limit)
+        if not len(channel):
+            continue
+        large, peaks = values[position, channel], peak[channel]
         for number, share in enumerate(THRESHOLDS):
             if share >= 1.0:
                 break
-            excess = np.maximum(large - share * peak[channel], 0.0) ** 2
+            excess = np.maximum(large - share * peaks, 0.0) ** 2
             statistics.clipped[side, number] += np.bincount(channel, excess, len(peak)) / count
 
 

@@ -19,7 +19,7 @@ from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.activations import Sample, iterate_activations
 from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
-from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK
 
 #: Ops that commute with a positive factor per channel, with the inputs that carry it (None for all of them).
@@ -263,14 +263,14 @@ class _Equalize(Step):
     effort = Effort.LOW
     source = "cross-layer equalization, Nagel et al. 2019, section 4.1"
 
-    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         if not find_equalization_groups(subject.graph, subject.layers):
-            return ()
+            return []
         if subject.rule.weights == "per-tensor":
-            return ("weights",)
+            return [{self.id: "weights"}]
         if subject.effort == Effort.LOW and subject.work > CHEAP_WORK:
-            return ()
-        return _SHARES
+            return []
+        return [{self.id: share} for share in _SHARES]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         graph = read_model(fit.reference).main

@@ -5,11 +5,16 @@ smaller; MEAN computes the same values and rescales (same-scale trait of tensorf
 Keras converts AveragePooling2D over the whole image to the first and GlobalAveragePooling2D to the second.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
 import numpy as np
 
+from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, op_code, pack, unpack
 from edgepack.graph.read import schema
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 
 
 def global_pools(graph: Graph) -> list[Op]:
@@ -45,3 +50,19 @@ def replace_global_pools(tflite: bytes) -> bytes:
         op.builtinOptions = schema().ReducerOptionsT()
         op.builtinOptions.keepDims = True
     return pack(model)
+
+
+class _Pools(Step):
+    id = "pools"
+    effort = Effort.LOW
+    source = "a global average pool becomes MEAN, which has a scale of its own"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: "MEAN"}] if global_pools(subject.graph) else []
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        model = replace_global_pools(fit.reference)
+        return replace(fit, reference=model, tflite=model)
+
+
+POOLS = _Pools()

@@ -17,7 +17,7 @@ from edgepack.choices import Effort
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import Moments, evenly_spaced, measure_moments
-from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import COLUMNS, DAMPING, MOMENT_SAMPLES
 
 #: Largest integer of a weight: TFLite's int8 weights are symmetric and exclude -128.
@@ -132,24 +132,30 @@ class _Rounding(Step):
     effort = Effort.LOW
     source = "weights by GPTQ, Frantar et al. 2022; biases in closed form, Nagel et al. 2019, section 4.2"
 
-    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
-        return ("gptq", "nearest") if subject.layers else ()
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: "gptq"}, {self.id: "nearest"}] if subject.layers else []
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
-        graph = read_model(fit.reference).main
+        fitted = view.once("rounding", fit.reference, lambda: self._fit(fit.reference, view, subject))
+        return replace(fit, tflite=set_constants(fit.reference, fitted[str(setting)]))
+
+    def _fit(self, tflite: bytes, view: View, subject: Subject) -> dict[str, dict[int, Floats]]:
+        """Return weights and biases of both settings, because measuring the moments is most of the work."""
+        graph = read_model(tflite).main
         layers = find_layers(graph)
         samples = evenly_spaced(view.samples, MOMENT_SAMPLES)
-        constants: dict[int, Floats] = {}
-        for done, (layer, moments) in enumerate(measure_moments(fit.reference, layers, samples)):
+        results: dict[str, dict[int, Floats]] = {"gptq": {}, "nearest": {}}
+        for done, (layer, moments) in enumerate(measure_moments(tflite, layers, samples)):
             subject.progress(self.id, done, len(layers))
             weights = constant_values(graph, layer.weights)
-            fitted, shift = round_layer(
-                layer, weights, moments, per_tensor=subject.per_tensor(layer), compensate=setting == "gptq"
-            )
-            constants[layer.weights] = fitted
-            if layer.bias >= 0:
-                constants[layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
-        return replace(fit, tflite=set_constants(fit.reference, constants))
+            for setting, constants in results.items():
+                fitted, shift = round_layer(
+                    layer, weights, moments, per_tensor=subject.per_tensor(layer), compensate=setting == "gptq"
+                )
+                constants[layer.weights] = fitted
+                if layer.bias >= 0:
+                    constants[layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
+        return results
 
     def describe(self, setting: Setting) -> str:
         return "GPTQ and biases" if setting == "gptq" else "biases"

@@ -6,14 +6,17 @@ is computed from the statistics of batch normalization, here it is measured. Lay
 the padding would represent 0 and not c.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from edgepack.choices import Effort
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.activations import Sample, iterate_activations
 from edgepack.quantize.ptq.cross_layer_equalization import EqualizationGroup, find_equalization_groups
 from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 
 
 def absorb_high_biases(tflite: bytes, samples: Sequence[Sample]) -> bytes:
@@ -57,3 +60,21 @@ def _is_padded(layer: Layer) -> bool:
     if layer.dense or layer.op.options["padding"] == "VALID":
         return False
     return layer.shape[1:3] != (1, 1)
+
+
+class _Absorb(Step):
+    id = "absorb"
+    effort = Effort.MEDIUM
+    source = "high-bias absorption, Nagel et al. 2019, section 4.1.3"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        if not any(_can_absorb(group) for group in find_equalization_groups(subject.graph, subject.layers)):
+            return []
+        return [{self.id: "absorbed"}] if absorb_high_biases(subject.tflite, subject.samples) != subject.tflite else []
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        model = absorb_high_biases(fit.reference, view.samples)
+        return replace(fit, reference=model, tflite=model)
+
+
+ABSORB = _Absorb()

@@ -73,6 +73,18 @@ class Layer:
         return self.shape[self.axis]
 
     @property
+    def data_position(self) -> int:
+        """Position of the activation among the op's inputs."""
+        return OP_LAYOUTS[self.op.name].data
+
+    @property
+    def bias_position(self) -> int:
+        """Position of the bias among the op's inputs."""
+        position = OP_LAYOUTS[self.op.name].bias
+        assert position is not None  # all ops of `_KINDS` have one
+        return position
+
+    @property
     def kernel(self) -> tuple[int, int] | None:
         """Height and width of the kernel that slides over the input, None where each position counts alone."""
         return None if self.dense or self.transposed else (self.shape[1], self.shape[2])

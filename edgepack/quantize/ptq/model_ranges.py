@@ -6,7 +6,7 @@ from dataclasses import replace
 from edgepack.choices import Effort
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
-from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import ROOM
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
@@ -17,8 +17,8 @@ class _Ranges(Step):
     effort = Effort.LOW
     source = "range per model: min/max, percentile (Wu et al. 2020), squared error"
 
-    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
-        return ("minmax", "percentile", "mse")
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: method} for method in ("minmax", "percentile", "mse")]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         model = read_model(fit.reference)
@@ -30,8 +30,8 @@ class _Margin(Step):
     effort = Effort.LOW
     source = "wider ranges for scores and averages: clipping the top score costs more than a coarser scale"
 
-    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
-        return [(ROOM,)] if single_value_channels(subject.tflite) else []
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         wide, (factor,) = single_value_channels(fit.reference), setting

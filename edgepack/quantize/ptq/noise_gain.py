@@ -1,33 +1,24 @@
 """Noise gain of activations: how much noise in a channel adds to the logits, from squared gradients.
 
 With a random sign on every logit, the squared gradient of their signed sum is, in expectation, the sum of the squared
-gradients of all logits (Hutchinson 1990, "A Stochastic Estimator of the Trace of the Influence Matrix").
+gradients of all logits (Hutchinson 1990, "A Stochastic Estimator of the Trace of the Influence Matrix"). Gradients are
+TensorFlow's, of the float graph lowered to it.
 
 Clipping error is unlike rounding error: it has one sign, so it adds up over an image, and it occurs where values are
 largest, which may be where the logits are most sensitive or, below a RELU, not sensitive at all. Its gain relative to
 rounding error is measured on the samples: between 0.01 and 30 on six models.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from edgepack.quantize.ptq.activations import Sample
-from edgepack.quantize.ptq.layers import Doubles, Floats
-from edgepack.quantize.ptq.network import Network, Tape
-
-#: Samples that gradients are computed on; gains converge with far fewer samples than ranges do.
-_SAMPLES = 64
-
-#: Limits of the values in one batch's activations, and in all batches': 300 M take NumPy a minute or two.
-_BATCH_VALUES, _ALL_VALUES = 12_000_000, 300_000_000
-
-#: Bounds at which the gain of clipping error is measured, as shares of a channel's largest value.
-SHARES: Doubles = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-
-#: Lower limit of the gain of clipping error, for sides where the logits hardly depend on it.
-_MIN_CLIPPING_GAIN = 0.05
+from edgepack.quantize.ptq.layers import Doubles
+from edgepack.quantize.ptq.moments import evenly_spaced
+from edgepack.quantize.ptq.tuning import CLIPPING_SHARES, GRADIENT_BYTES, GRADIENT_SAMPLES, LEAST_CLIPPING_GAIN
 
 
 @dataclass
@@ -38,18 +29,20 @@ class NoiseGain:
         active: Squared gradients summed over a channel's values that are not zero (rounding leaves zeros unchanged).
         total: Squared gradients summed over all of a channel's values.
         clipping: Gain of clipping error relative to independent noise of the same power, below and above zero:
-            (2, SHARES).
+            (2, CLIPPING_SHARES).
     """
 
     active: Doubles
     total: Doubles
-    clipping: Doubles = field(default_factory=lambda: np.ones((2, len(SHARES))))
+    clipping: Doubles = field(default_factory=lambda: np.ones((2, len(CLIPPING_SHARES))))
 
 
 def noise_gains(
-    tflite: bytes, samples: Sequence[Sample], peaks: Mapping[int, Doubles] | None = None, seed: int = 0
+    tflite: bytes, samples: Sequence[Sample], peaks: Mapping[int, Doubles], seed: int = 0
 ) -> dict[int, NoiseGain]:
     """Return the noise gain of every activation that the logits depend on, by tensor index.
+
+    Outputs count alike: each is divided by its standard deviation over the samples.
 
     Args:
         tflite: A float model.
@@ -57,88 +50,107 @@ def noise_gains(
         peaks: Largest magnitude below and above zero of each activation's channels, (2, channels); the gain of clipping
             error is measured for the activations in it.
         seed: Random seed of the signs.
-
-    Raises:
-        NotDifferentiable: The logits depend on an op without a known gradient.
     """
-    network = Network(tflite)
-    sample_count = _affordable_samples(network, len(samples))
-    gains: dict[int, NoiseGain] = {}
-    clipping_gains: dict[int, _ClippingGain] = {}
-    for count, tape, gradients in backward_batches(network, samples, seed):
-        for index in network.activations:
-            if index not in gradients:
-                continue
-            values = tape.activations[index]
-            square = np.square(gradients[index].reshape(-1, values.shape[-1]), dtype=np.float64) / sample_count
-            active = (square * (values.reshape(square.shape) != 0.0)).sum(axis=0)
-            gain = gains.setdefault(index, NoiseGain(np.zeros_like(active), np.zeros_like(active)))
-            gain.active += active
-            gain.total += square.sum(axis=0)
-            if peaks is not None and index in peaks:
-                clipping = clipping_gains.setdefault(index, _ClippingGain(peaks[index]))
-                clipping.add(values.reshape(count, -1, values.shape[-1]), gradients[index])
-    for index, clipping in clipping_gains.items():
-        gains[index].clipping = clipping.ratio(gains[index].active * sample_count)
-    return gains
+    from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
+    from edgepack.quantize.ptq.lowering.model import LoweredModel
+    from edgepack.quantize.ptq.lowering.sensitivity import stacked
 
-
-def _affordable_samples(network: Network, samples: int) -> int:
-    """Return the number of samples to compute gradients on: fewer where activations are large."""
-    return max(1, min(_SAMPLES, samples, _ALL_VALUES // _values_per_sample(network)))
-
-
-def _values_per_sample(network: Network) -> int:
-    return sum(network.graph.tensors[i].elements for i in network.activations)
-
-
-def backward_batches(
-    network: Network, samples: Sequence[Sample], seed: int
-) -> Iterator[tuple[int, Tape, dict[int, Floats]]]:
-    """Yield (number of samples, forward pass, gradients of the randomly signed sum of the logits) per batch.
-
-    Args:
-        network: The network.
-        samples: Calibration samples; evenly spaced ones are used, as many as stay within the limit on values.
-        seed: Random seed of the signs.
-    """
-    count = _affordable_samples(network, len(samples))
-    chosen = [samples[i] for i in np.linspace(0, len(samples) - 1, count).astype(int)]
-    batch = max(1, min(count, _BATCH_VALUES // _values_per_sample(network)))
+    lowered = LoweredModel(tflite)
+    logits = differentiable_logits(lowered)
+    if not logits:
+        return {}
+    indices = [index for index in lowered.shapes if lowered.graph.tensors[index].is_float and lowered.shapes[index]]
+    used = evenly_spaced(samples, GRADIENT_SAMPLES)
+    values = sum(int(np.prod(lowered.shapes[index])) for index in indices)
+    batch = max(1, min(len(used), GRADIENT_BYTES // max(1, 4 * values)))
+    batches = [stacked(lowered, used[start : start + batch]) for start in range(0, len(used), batch)]
+    signal = _signal(lowered, logits, batches)
+    compute = _gradient_function(lowered, logits, indices, 1.0 / np.sqrt(signal * len(logits)), peaks)
     random = np.random.default_rng(seed)
-    for start in range(0, count, batch):
-        part = chosen[start : start + batch]
-        tape = network.forward([np.concatenate([s[name] for s in part]).astype(np.float32) for name in network.names])
-        signs = {
-            i: (random.integers(0, 2, tape.activations[i].shape) * 2 - 1).astype(np.float32) for i in network.logits
-        }
-        yield len(part), tape, network.backward(tape, signs)
+    totals: dict[int, list[Doubles]] = {}
+    for inputs in batches:
+        signs = [
+            (random.integers(0, 2, (len(inputs[0]), *lowered.shapes[i])) * 2 - 1).astype(np.float32) for i in logits
+        ]
+        for index, parts in compute(inputs, signs).items():
+            new = [part.numpy().astype(np.float64) for part in parts]
+            totals[index] = [a + b for a, b in zip(totals[index], new, strict=True)] if index in totals else new
+    return {index: _gain(parts, len(used)) for index, parts in totals.items()}
 
 
-class _ClippingGain:
-    """Measures the gain of one activation's clipping error, whose sign is the same everywhere, so that it adds up."""
-
-    def __init__(self, peak: Doubles) -> None:
-        self._peak = peak
-        self._response = np.zeros((2, len(SHARES)))
-        self._clipped = np.zeros((2, len(SHARES), peak.shape[1]))
-        self._active = np.zeros(peak.shape[1])
-
-    def add(self, values: Floats, gradient: Floats) -> None:
-        """Add samples: (samples, positions, channels)."""
-        gradient = gradient.reshape(values.shape)
-        self._active += (values != 0.0).sum(axis=(0, 1))
-        for side, sign in enumerate((-1.0, 1.0)):
-            for number, share in enumerate(SHARES):
-                excess = np.maximum(sign * values - (share * self._peak[side]).astype(np.float32), 0.0)
-                excess *= self._peak[side] > 0.0
-                response = np.square((gradient * excess).sum(axis=(1, 2)), dtype=np.float64)
-                self._response[side, number] += response.sum()
-                self._clipped[side, number] += np.square(excess).sum(axis=(0, 1))
-
-    def ratio(self, gain: Doubles) -> Doubles:
-        """Return the measured response divided by that of independent noise of the same power."""
-        expected = (self._clipped * (gain / np.maximum(self._active, 1e-9))).sum(axis=2)
+def _gain(parts: Sequence[Doubles], samples: int) -> NoiseGain:
+    (total, active), *clipping = parts
+    gain = NoiseGain(active / samples, total / samples)
+    if clipping:
+        count, clipped, response = clipping
+        expected = (clipped * (active / np.maximum(count, 1e-9))).sum(axis=2)
         known = expected > 1e-30
-        ratio = np.where(known, self._response / np.where(known, expected, 1.0), 1.0)
-        return np.maximum(ratio, _MIN_CLIPPING_GAIN)
+        ratio = np.where(known, response / np.where(known, expected, 1.0), 1.0)
+        gain.clipping = np.maximum(ratio, LEAST_CLIPPING_GAIN)
+    return gain
+
+
+def _signal(lowered: Any, logits: Sequence[int], batches: Sequence[list[Any]]) -> Doubles:
+    """Return the variance of each output over the samples, summed over its elements; its power where nothing varies."""
+    if len(logits) == 1:
+        # A common factor of all gains changes no choice.
+        return np.ones(1)
+    from edgepack.quantize.ptq.lowering.lazy import tf
+
+    def forward(inputs: list[Any]) -> list[Any]:
+        values = lowered.run(dict(zip(lowered.graph.inputs, inputs, strict=True)), stop=logits)
+        return [values[index] for index in logits]
+
+    compute = tf.function(forward, autograph=False, reduce_retracing=True)
+    results = [[part.numpy() for part in compute(inputs)] for inputs in batches]
+    signal = []
+    for parts in zip(*results, strict=True):
+        values = np.concatenate(parts).astype(np.float64)
+        variance = float(values.var(axis=0).sum())
+        signal.append(variance or float(np.square(values).sum() / len(values)) or 1.0)
+    return np.array(signal)
+
+
+def _gradient_function(
+    lowered: Any, logits: Sequence[int], indices: Sequence[int], weights: Doubles, peaks: Mapping[int, Doubles]
+) -> Any:
+    """Return a function of (inputs, signs) that gives the sums of one batch by tensor index.
+
+    They are the squared gradients (2, channels), and for tensors with peaks the number of values that are not zero, the
+    squared clipping errors (2, shares, channels) and the squared responses to them (2, shares).
+    """
+    from edgepack.quantize.ptq.lowering.lazy import tf
+
+    def compute(inputs: list[Any], signs: list[Any]) -> dict[int, list[Any]]:
+        values = lowered.run(dict(zip(lowered.graph.inputs, inputs, strict=True)))
+        outputs = [values[index] for index in logits]
+        weighted = [sign * float(weight) for sign, weight in zip(signs, weights, strict=True)]
+        wanted = [index for index in indices if index in values]
+        gradients = tf.gradients(outputs, [values[index] for index in wanted], grad_ys=weighted)
+        sums = {}
+        for index, gradient in zip(wanted, gradients, strict=True):
+            if gradient is None:
+                continue
+            channels = lowered.shapes[index][-1]
+            batch = tf.shape(values[index])[0]
+            gradient = tf.reshape(tf.convert_to_tensor(gradient), [batch, -1, channels])
+            rows = tf.reshape(values[index], [batch, -1, channels])
+            square = tf.square(gradient)
+            nonzero = tf.cast(tf.not_equal(rows, 0.0), square.dtype)
+            parts = [tf.stack([tf.reduce_sum(square, [0, 1]), tf.reduce_sum(square * nonzero, [0, 1])])]
+            if index in peaks:
+                parts.append(tf.reduce_sum(nonzero, [0, 1]))
+                clipped, response = [], []
+                for side, sign in enumerate((-1.0, 1.0)):
+                    for share in CLIPPING_SHARES:
+                        bound = np.where(peaks[index][side] > 0, share * peaks[index][side], 3e38).astype(np.float32)
+                        excess = tf.nn.relu(sign * rows - bound)
+                        clipped.append(tf.reduce_sum(tf.square(excess), [0, 1]))
+                        response.append(tf.reduce_sum(tf.square(tf.reduce_sum(gradient * excess, [1, 2]))))
+                shares = len(CLIPPING_SHARES)
+                parts.append(tf.reshape(tf.stack(clipped), [2, shares, channels]))
+                parts.append(tf.reshape(tf.stack(response), [2, shares]))
+            sums[index] = parts
+        return sums
+
+    return tf.function(compute, autograph=False, reduce_retracing=True)

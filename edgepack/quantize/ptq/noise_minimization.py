@@ -10,19 +10,21 @@ without noise.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.graph.edit import tensor_keys
+from edgepack.graph.edit import float_activations, tensor_keys
 from edgepack.graph.op_layout import RELU6_MAX
-from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.clipping_error import ChannelStatistics, channel_statistics
 from edgepack.quantize.ptq.cross_layer_equalization import EqualizationGroup, find_equalization_groups, scale_channels
 from edgepack.quantize.ptq.layers import Doubles, Layer, constant_values, find_layers
-from edgepack.quantize.ptq.network import Network
-from edgepack.quantize.ptq.noise_gain import SHARES, NoiseGain, noise_gains
+from edgepack.quantize.ptq.noise_gain import NoiseGain, noise_gains
+from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import CLIPPING_SHARES
+from edgepack.quantize.ptq.tuning import ROOM as MARGIN
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
@@ -43,11 +45,6 @@ _CLIPPED_FROM = 5.99
 _WEIGHT_NOISE = 0.5 / 12.0
 
 _LEVELS, _MAX_WEIGHT = 255.0, 127.0
-
-#: Factor on the observed range of scores and averages, which have one value per channel. A hundred samples are too few
-#: to contain their extremes, and clipping the top score costs more than a coarser scale. On six models 1.15 and 1.2 did
-#: the same, 1.1 lost 0.3 dB more.
-MARGIN = 1.15
 
 #: Rounds of optimizing channel factors and bounds in turn, and the changes that a factor may take in one round.
 _ROUNDS = 8
@@ -70,28 +67,55 @@ class ScaledModel:
     ranges: dict[str, Range]
 
 
-def minimize_noise(tflite: bytes, samples: Sequence[Sample], *, scale: bool = True) -> ScaledModel:
-    """Return the float model with the channels of its equalization groups scaled, and ranges.
+class _Balance(Step):
+    id = "balance"
+    effort = Effort.MEDIUM
+    source = "channel scales and ranges by estimated noise, cf. Nagel et al. 2019 and Li et al. 2021"
 
-    The outputs are the same up to float rounding, except behind RELU6, whose limit of six may clip a scaled channel
-    earlier.
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        groups = find_equalization_groups(subject.graph, subject.layers)
+        if not groups or subject.rule.weights == "per-tensor":
+            return []
+        scales: Change = {self.id: "channel scales", "equalize": None}
+        bounds: Change = {**scales, "bounds": "ranges by noise", "margin": None}
+        return [scales, bounds]
 
-    Graph inputs keep their smallest and largest value: images and the like already lie on a quantization grid, which
-    another range would miss.
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        model = _search(fit.reference, view, subject).solve(fit.reference, _ROUNDS).tflite
+        return replace(fit, reference=model, tflite=model)
 
-    Args:
-        tflite: A float model.
-        samples: Calibration samples.
-        scale: False chooses ranges only and does not change the model.
 
-    Raises:
-        NotDifferentiable: The logits depend on an op without a known gradient.
-    """
+class _Bounds(Step):
+    id = "bounds"
+    effort = Effort.MEDIUM
+    source = "range per tensor by its estimated noise at the outputs, cf. Li et al. 2021"
+
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        return [{self.id: "ranges by noise", "margin": None}]
+
+    def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
+        ranges = _search(fit.reference, view, subject).solve(fit.reference, 0).ranges
+        return replace(fit, ranges={**fit.ranges, **{key: value for key, value in ranges.items() if key in fit.ranges}})
+
+
+BALANCE = _Balance()
+BOUNDS = _Bounds()
+
+
+def _search(tflite: bytes, view: View, subject: Subject) -> "_NoiseSearch":
     graph = read_model(tflite).main
-    statistics = channel_statistics(tflite, Network(tflite).activations, samples)
-    gains = noise_gains(tflite, samples, {index: channels.peak for index, channels in statistics.items()})
-    search = _NoiseSearch(graph, gains, statistics)
-    return search.solve(tflite, _ROUNDS if scale else 0)
+    statistics = view.once("channel statistics", tflite, lambda: _statistics(tflite, graph, view))
+    gains = subject.once(
+        "noise gains",
+        tflite,
+        lambda: noise_gains(tflite, subject.samples, {index: channels.peak for index, channels in statistics.items()}),
+    )
+    return _NoiseSearch(graph, {i: gain for i, gain in gains.items() if i in statistics}, statistics)
+
+
+def _statistics(tflite: bytes, graph: Graph, view: View) -> dict[int, ChannelStatistics]:
+    tensors = [index for index in float_activations(graph) if graph.tensors[index].rank]
+    return channel_statistics(tflite, tensors, view.samples)
 
 
 class _NoiseSearch:
@@ -151,7 +175,7 @@ class _NoiseSearch:
         """Return the clipping error of a bound, weighted with its gain relative to rounding error, per channel."""
         statistics = self.statistics[index]
         share = bound / np.maximum(statistics.peak[side], 1e-12)
-        relative_gain: Doubles = np.interp(share, SHARES, self.gains[index].clipping[side])
+        relative_gain: Doubles = np.interp(share, CLIPPING_SHARES, self.gains[index].clipping[side])
         return relative_gain * statistics.clipping_error(side, bound)
 
     def _choose_bounds(self) -> None:

@@ -24,6 +24,9 @@ T = TypeVar("T")
 #: A setting of a step: text or numbers, so that it can be a part of a cache key.
 Setting = str | tuple[float, ...]
 
+#: A change of the settings of steps, by their ids; None leaves a step out.
+Change = Mapping[str, Setting | None]
+
 #: Called with (step, parts done, parts).
 Progress = Callable[[str, int, int], None]
 
@@ -46,17 +49,15 @@ class Fit:
     ranges: Mapping[str, Range] = field(default_factory=dict)
 
 
-class View:
-    """Some of the samples, and what was measured on them; nothing is measured twice.
+class Measurements:
+    """What was measured on some samples; nothing is measured twice.
 
     Attributes:
-        samples: The samples that steps are fitted to.
-        held_out: Positions, among all samples, of those that the fit is judged on.
+        samples: The samples.
     """
 
-    def __init__(self, samples: Sequence[Sample], held_out: Sequence[int] = ()) -> None:
+    def __init__(self, samples: Sequence[Sample]) -> None:
         self.samples = list(samples)
-        self.held_out = tuple(held_out)
         self._measured: dict[Any, Any] = {}
 
     def once(self, key: str, tflite: bytes, measure: Callable[[], T]) -> T:
@@ -67,30 +68,48 @@ class View:
         value: T = self._measured[place]
         return value
 
+
+class View(Measurements):
+    """The samples that steps are fitted to.
+
+    Attributes:
+        held_out: Positions, among all samples, of those that the fit is judged on.
+    """
+
+    def __init__(self, samples: Sequence[Sample], held_out: Sequence[int] = ()) -> None:
+        super().__init__(samples)
+        self.held_out = tuple(held_out)
+
     def calibration(self, tflite: bytes) -> Calibration:
         """Return the statistics of a float model's activations on the samples."""
         return self.once("calibration", tflite, lambda: calibrate(tflite, self.samples, 2))
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is quantized: the same for every trial.
+class Subject(Measurements):
+    """What is quantized: the same for every trial, and measurements on all samples.
+
+    What is measured here sees the samples that fits are judged on: only for what hardly depends on single samples.
 
     Attributes:
         tflite: The float model, with unique names and no shared biases.
         rule: The int8 rule of the target.
         effort: The effort that was asked for.
-        samples: Number of samples.
         quantize: Quantizes a float model.
         progress: Receives progress.
     """
 
-    tflite: bytes
-    rule: SchemeRule
-    effort: str
-    samples: int
-    quantize: QuantizeFile
-    progress: Progress
+    def __init__(
+        self,
+        tflite: bytes,
+        rule: SchemeRule,
+        effort: str,
+        samples: Sequence[Sample],
+        quantize: QuantizeFile,
+        progress: Progress,
+    ) -> None:
+        super().__init__(samples)
+        self.tflite, self.rule, self.effort = tflite, rule, effort
+        self.quantize, self.progress = quantize, progress
 
     @cached_property
     def graph(self) -> Graph:
@@ -106,7 +125,7 @@ class Subject:
     def work(self) -> float:
         """Multiply-accumulates of the layers over all samples: what one trial costs, whatever the machine."""
         each = sum(layer.inputs * layer.taps * self.graph.tensors[_swept(layer)].elements for layer in self.layers)
-        return float(each) * self.samples
+        return float(each) * len(self.samples)
 
     def per_tensor(self, layer: Layer) -> bool:
         """Return whether a layer's weights get one scale."""
@@ -137,8 +156,10 @@ class Step(ABC):
     source: str
 
     @abstractmethod
-    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Setting]:
-        """Return the settings to try on this model, none where the step has nothing to do.
+    def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
+        """Return the changes of settings to try on this model, none where the step has nothing to do.
+
+        Most change the step's own setting only; what works together only is tried together.
 
         Args:
             subject: What is quantized.
@@ -151,7 +172,7 @@ class Step(ABC):
 
         Args:
             fit: The result of the steps before it.
-            setting: One of `configurations`.
+            setting: One of the step's settings in `configurations`.
             view: The samples.
             subject: What is quantized.
         """

@@ -12,13 +12,18 @@ from edgepack.errors import EdgepackError, UsageError
 from edgepack.graph.edit import unique_names
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
+from edgepack.quantize.ptq.bias_correction import BIAS
+from edgepack.quantize.ptq.channel_centering import CENTER
 from edgepack.quantize.ptq.cross_layer_equalization import EQUALIZE
+from edgepack.quantize.ptq.global_pooling import POOLS
 from edgepack.quantize.ptq.gptq import ROUNDING
+from edgepack.quantize.ptq.high_bias_absorption import ABSORB
 from edgepack.quantize.ptq.layers import unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
+from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import FEWEST_SAMPLES, FOLDS, GOOD_SNR, NOTABLE_GAIN
+from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, FEWEST_SAMPLES, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import Range
 from edgepack.text import first_line
@@ -26,7 +31,7 @@ from edgepack.text import first_line
 EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
 #: Every step, in the order in which they are applied.
-STEPS: tuple[Step, ...] = (EQUALIZE, ROUNDING, RANGES, MARGIN)
+STEPS: tuple[Step, ...] = (POOLS, CENTER, BALANCE, EQUALIZE, ABSORB, ROUNDING, RANGES, MARGIN, BOUNDS, BIAS)
 
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
@@ -118,14 +123,11 @@ def improve(
         raise UsageError(f"unknown step '{unknown[0]}'", hint=f"steps are: {', '.join(known)}")
     model = unshare_biases(unique_names(tflite))
     subject = Subject(
-        model, rule, effort, len(samples), quantize_file or _quantize, progress or (lambda step, done, parts: None)
+        model, rule, effort, samples, quantize_file or _quantize, progress or (lambda step, done, parts: None)
     )
     search = _Search(subject, samples)
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
-        for step in STEPS:
-            if step.effort == level and step.id not in off:
-                search.run(step)
-        search.finish(level)
+        search.run_effort(Effort(level), off)
     fit = search.result()
     return Improved(fit.tflite, dict(fit.ranges), tuple(search.trials), search.notes(fit))
 
@@ -144,9 +146,10 @@ class _Search:
             # Too few to leave any out: the fit is judged on the samples that it was made from.
             self._views = [View(samples, everything)]
         else:
+            folds = MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS
             self._views = [
-                View([samples[i] for i in everything if i % FOLDS != fold], [i for i in everything if i % FOLDS == fold])
-                for fold in range(FOLDS)
+                View([samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold])
+                for fold in range(folds)
             ]
         self._judge = Judge(subject.tflite, samples)
         self._fits: dict[Any, Fit] = {}
@@ -155,37 +158,55 @@ class _Search:
         self.score = self._measure(self.kept)
         self._scores: dict[str, Score] = {}
 
+    def run_effort(self, effort: Effort, off: Sequence[str]) -> None:
+        """Try the steps of an effort; with more than low, then once more those that were not kept before.
+
+        What gains nothing by itself may do so on top of others: channels that are centered need other scales.
+        """
+        allowed = [step for step in STEPS if step.id not in off]
+        for step in allowed:
+            if step.effort == effort:
+                self.run(step)
+        if effort == Effort.MEDIUM:
+            for step in allowed:
+                if step.effort in {Effort.LOW, effort} and step.id not in self.kept:
+                    self.run(step)
+        self._scores[effort] = self.score
+
     def run(self, step: Step) -> None:
-        """Try the settings of a step and keep the best one if its gain is more than chance."""
-        before = self.kept.get(step.id)
-        settings = [s for s in step.configurations(self._subject, self.kept) if s != before]
-        best: tuple[Score, Setting] | None = None
+        """Try the configurations of a step and keep the best one if its gain is more than chance."""
+        tried = [{**self.kept, **change} for change in step.configurations(self._subject, self.kept)]
+        trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
+        best: tuple[Score, dict[str, Setting]] | None = None
         failures: list[str] = []
-        for done, setting in enumerate(settings):
-            self._subject.progress(step.id, done, len(settings))
+        for done, settings in enumerate(trials):
+            self._subject.progress(step.id, done, len(trials))
             try:
-                score = self._measure({**self.kept, step.id: setting})
+                score = self._measure(settings)
             # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
             except Exception as error:
                 reason = first_line(error, default=type(error).__name__)
-                failures.append(f"{step.describe(setting)} failed: {reason}")
+                failures.append(f"{self._describe(settings)} failed: {reason}")
                 continue
             if best is None or score.gain_db(best[0]) > 0.0:
-                best = score, setting
+                best = score, settings
         if best is None:
             if failures:
                 self.trials.append(Trial(step.id, False, self.score.snr_db, 0.0, "; ".join(failures), step.source))
             return
-        score, setting = best
+        score, settings = best
         kept, gain = score.beats(self.score), score.gain_db(self.score)
-        detail = "; ".join([step.describe(setting), *failures])
+        detail = "; ".join([self._describe(settings), *failures])
         self.trials.append(Trial(step.id, kept, score.snr_db, gain, detail, step.source))
         if kept:
-            self.kept, self.score = {**self.kept, step.id: setting}, score
+            self.kept, self.score = settings, score
 
-    def finish(self, effort: str) -> None:
-        """Remember what an effort reached."""
-        self._scores[effort] = self.score
+    def _describe(self, settings: Mapping[str, Setting]) -> str:
+        """Return how settings differ from those kept so far."""
+        changed = [step for step in STEPS if settings.get(step.id) != self.kept.get(step.id)]
+        return ", ".join(
+            step.describe(settings[step.id]) if step.id in settings else f"without {step.id}" for step in changed
+        )
 
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
@@ -225,3 +246,7 @@ class _Search:
                 self._fits[key] = step.apply(fit, settings[step.id], view, self._subject)
             fit = self._fits[key]
         return fit
+
+
+def _without_none(settings: Mapping[str, Setting | None]) -> dict[str, Setting]:
+    return {step: setting for step, setting in settings.items() if setting is not None}

@@ -22,8 +22,11 @@ DAMPING = 0.01
 #: Columns of a block of GPTQ's lazy updates (Frantar et al. 2022).
 COLUMNS = 128
 
-#: Number of folds that steps are judged on, and the fewest samples that are split at all.
-FOLDS, FEWEST_SAMPLES = 2, 10
+#: Number of folds that steps are judged on: the first where a trial costs more than `CHEAP_WORK`.
+FEWEST_FOLDS, MOST_FOLDS = 2, 5
+
+#: Fewest samples that are split into folds.
+FEWEST_SAMPLES = 10
 
 #: Standard errors by which a gain must exceed zero to be kept: one in twenty steps without effect passes.
 SIGNIFICANCE = 1.0
@@ -38,3 +41,18 @@ ROOM = 1.15
 
 #: Multiply-accumulates of one pass over all samples up to which effort low takes further trials: a second or two.
 CHEAP_WORK = 2e10
+
+#: Samples that gradients are computed on; gains converge with far fewer samples than ranges do.
+GRADIENT_SAMPLES = 32
+
+#: Bytes that the activations of one batch may take in TensorFlow, which keeps them and their gradients.
+GRADIENT_BYTES = 128 << 20
+
+#: Bounds at which the gain of clipping error is measured, as shares of a channel's largest value.
+CLIPPING_SHARES = (0.5, 0.7, 0.9)
+
+#: Lower limit of the gain of clipping error, for sides where the logits hardly depend on it.
+LEAST_CLIPPING_GAIN = 0.05
+
+#: Samples of bias correction on the integer file, and the number of parts of the model that are corrected in turn.
+BIAS_SAMPLES, BIAS_PARTS = 64, 8
