@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.graph import NUMPY_DTYPES, Op, Tensor
+from edgepack.graph import NUMPY_DTYPES, Graph, Op, Tensor
 from edgepack.graph.op_layout import ACTIVATION_BOUNDS
 from edgepack.quantize.ptq.lowering.lazy import tf
 
@@ -60,6 +60,7 @@ class Call:
         inputs: The file's descriptions of the operands.
         outputs: The file's descriptions of the results.
         batch: Number of samples, an integer or a scalar tensor; 1 where no operand has the samples' axis.
+        graphs: All subgraphs of the model.
     """
 
     op: Op
@@ -67,6 +68,7 @@ class Call:
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     batch: Any
+    graphs: tuple[Graph, ...] = ()
 
     def has(self, position: int) -> bool:
         """Return whether an optional operand is there."""

@@ -78,8 +78,14 @@ def sparse_to_dense(call: Call) -> Any:
 
 def dynamic_update_slice(call: Call) -> Any:
     """Lower DYNAMIC_UPDATE_SLICE: input, values, start; the start is moved so that the values fit."""
-    x, update = call.single(0), call.single(1)
     room = np.array(call.shape(0)) - np.array(call.shape(1))
+    begin = call.operands[2]
+    if begin is not None and begin.static is not None:
+        before = np.clip(begin.static.astype(np.int64), 0, room)
+        around = np.stack([before, room - before], 1).tolist()
+        inside = np.pad(np.ones(call.shape(1), bool), around)
+        return tf.where(inside, tf.pad(call.batched(1), [[0, 0], *around]), call.batched(0))
+    x, update = call.single(0), call.single(1)
     start = tf.clip_by_value(tf.cast(call.single(2), tf.int32), 0, room.astype(np.int32))
     margins = tf.stack([start, room.astype(np.int32) - start], axis=1)
     inside = tf.pad(tf.ones(call.shape(1), tf.bool), margins)

@@ -10,6 +10,7 @@ from edgepack.errors import QuantizationError
 from edgepack.graph import NUMPY_DTYPES, Model, Op, read_model
 from edgepack.quantize.ptq.lowering.boundary import BoundaryRuntime
 from edgepack.quantize.ptq.lowering.call import Call, NotLoweredError, TfTensor, Value
+from edgepack.quantize.ptq.lowering.control import initial_values
 from edgepack.quantize.ptq.lowering.lazy import tf
 from edgepack.quantize.ptq.lowering.table import execute
 
@@ -43,7 +44,7 @@ class LoweredModel:
         self.graph = self.model.main
         self.names = self.model.input_names()
         self._runtime = BoundaryRuntime(tflite, self.model) if isinstance(tflite, bytes) else None
-        self._fixed = self._file_constants()
+        self._fixed = initial_values(self.graph)
         self.constants: dict[int, npt.NDArray[Any]] = {
             index: value.tensor for index, value in self._fixed.items() if value.tensor.dtype.kind == "f"
         }
@@ -121,18 +122,6 @@ class LoweredModel:
 
     # -- preparation ---------------------------------------------------------------------------------------------------
 
-    def _file_constants(self) -> dict[int, Value]:
-        """Return the values of constants and the initial values of variables."""
-        fixed = {}
-        for tensor in self.graph.tensors:
-            if tensor.data is not None:
-                fixed[tensor.index] = Value(np.asarray(tensor.data))
-            elif tensor.is_variable and tensor.raw is None and tensor.dtype in NUMPY_DTYPES:
-                fixed[tensor.index] = Value(np.zeros(tensor.shape, NUMPY_DTYPES[tensor.dtype]))
-        for index in self.graph.inputs:
-            fixed.pop(index, None)
-        return fixed
-
     def _fold_constants(self) -> None:
         """Compute what depends on constants only, once."""
         for op in self.graph.ops:
@@ -205,7 +194,7 @@ class LoweredModel:
         if missing:
             raise NotLoweredError(f"{op.label} needs tensor {missing[0]}, whose shape or type is not fixed")
         operands = tuple(state[index] if index >= 0 else None for index in op.inputs)
-        call = Call(op, operands, self.graph.op_inputs(op), self.graph.op_outputs(op), batch)
+        call = Call(op, operands, self.graph.op_inputs(op), self.graph.op_outputs(op), batch, self.model.graphs)
         return execute(call)
 
     def _given(self, inputs: Mapping[str | int, Any]) -> dict[int, TfTensor]:
@@ -295,7 +284,8 @@ class LoweredModel:
 
         tensors = tf.numpy_function(compute, list(inputs.values()), types)
         values = {}
-        for index, tensor in zip(indices, tensors, strict=True):
+        # A list of one type gives one tensor, not a list.
+        for index, tensor in zip(indices, tensors if isinstance(tensors, list) else [tensors], strict=True):
             values[index] = Value(tf.ensure_shape(tensor, [None, *self.graph.tensors[index].shape]), True)
         return values
 

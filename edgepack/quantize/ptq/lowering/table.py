@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from edgepack.quantize.ptq.lowering import convolution, elementwise, indexing, matrix, movement
+from edgepack.quantize.ptq.lowering import convolution, elementwise, indexing, matrix, movement, recurrent
 from edgepack.quantize.ptq.lowering.call import Call, Lowering, NotLoweredError, PerSampleError, Value
+from edgepack.quantize.ptq.lowering.control import CONTROL
 from edgepack.quantize.ptq.lowering.lazy import tf
 
 #: Function of each builtin op that has one.
@@ -17,6 +18,7 @@ LOWERINGS: dict[str, Lowering] = {
     **indexing.OPS,
     **matrix.OPS,
     **movement.OPS,
+    **recurrent.OPS,
 }
 
 #: Integer types that quantized tensors are stored in.
@@ -32,6 +34,8 @@ def execute(call: Call) -> list[Value]:
     Raises:
         NotLoweredError: The op is not in the table, or this use of it has no counterpart in TensorFlow.
     """
+    if call.op.name in CONTROL:
+        return CONTROL[call.op.name](call, execute)
     lower = LOWERINGS.get(call.op.name)
     if lower is None:
         raise NotLoweredError(f"{call.op.label} is not lowered")
