@@ -1,6 +1,7 @@
 """Results of steps, memoized by the digest of everything that they depend on."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -30,6 +31,8 @@ _COMPONENTS = (
     "pillow",
     "scipy",
 )
+#: Bytes of entries that are kept in memory after they were read.
+_RECENT_BYTES = 64 << 20
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -56,6 +59,7 @@ class StepCache:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._memory: dict[str, Mapping[str, bytes]] = {}
+        self._recent: OrderedDict[str, Mapping[str, bytes]] = OrderedDict()
 
     def memoize(
         self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T], *, store: bool = True
@@ -77,13 +81,14 @@ class StepCache:
             ModelFileError: A file of `inputs` changed while `compute` read it.
         """
         key = self.key(step, inputs)
-        files = self._memory.get(key) or (self.cache.get(key) if store else None)
+        files = self._memory.get(key) or (self._read(key) if store else None)
         if files is not None:
             try:
                 return codec.decode(files)
             except Exception:
                 # An entry of the right hashes with a content that no step writes.
                 self._memory.pop(key, None)
+                self._recent.pop(key, None)
                 self.cache.drop(key, "cannot be decoded")
         files = codec.encode(compute())
         touched = [value for value in inputs.values() if isinstance(value, Snapshot) and not _untouched_or_raise(value)]
@@ -92,6 +97,23 @@ class StepCache:
         if not (store and self.cache.enabled):
             self._memory[key] = files
         return codec.decode(files)
+
+    def knows(self, step: str, inputs: Mapping[str, Any]) -> bool:
+        """Return whether there is an entry for a step, as far as its name tells; it may turn out to be damaged."""
+        key = self.key(step, inputs)
+        return key in self._memory or key in self._recent or (self.cache.enabled and (self.cache.root / key).exists())
+
+    def _read(self, key: str) -> Mapping[str, bytes] | None:
+        """Return an entry, read from the disk once for all targets of a build."""
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        files = self.cache.get(key)
+        if files is not None and sum(map(len, files.values())) <= _RECENT_BYTES:
+            self._recent[key] = files
+            while sum(len(data) for entry in self._recent.values() for data in entry.values()) > _RECENT_BYTES:
+                self._recent.popitem(last=False)
+        return files
 
     def key(self, step: str, inputs: Mapping[str, Any]) -> str:
         """Return the cache key of a step with these inputs."""
