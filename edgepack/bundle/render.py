@@ -164,7 +164,19 @@ def _language_sources(
     ]
 
 
+#: Environments with their compiled templates, which the targets of one platform share, by template folders and identity
+#: of the languages. The languages are kept, so that no other one gets their identity.
+_environments: dict[tuple[object, ...], tuple["Environment", Sequence[LoaderLanguage]]] = {}
+
+
 def _environment(roots: Sequence[Path], languages: Sequence[LoaderLanguage]) -> "Environment":
+    key = (*roots, *map(id, languages))
+    if key not in _environments:
+        _environments[key] = _new_environment(roots, languages), languages
+    return _environments[key][0]
+
+
+def _new_environment(roots: Sequence[Path], languages: Sequence[LoaderLanguage]) -> "Environment":
     from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 
     folders = {language.id: FileSystemLoader(language.folder, encoding="utf-8") for language in languages}
