@@ -14,6 +14,7 @@ from edgepack.graph import read_model
 from edgepack.pipeline.advice import explain_loss
 from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
+from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.half_precision import find_half_precision, half_precision_warnings
 from edgepack.pipeline.measure import measure
@@ -149,6 +150,7 @@ def try_candidate(
                 require_placement(placement, profile, full=options.target.require_full)
             except UnfitModelError as error:
                 return refused(candidate, quantized, shipped, placement, error)
+        compressed = compressed_size(context.session, shipped) if options.limits else None
         with watch.stage("measure"):
             measurement = measure(context, quantized)
             half = half_precision_warnings(find_half_precision(context, candidate.rule), profile)
@@ -158,8 +160,15 @@ def try_candidate(
             raise
         return failed(candidate, error, context.path)
     return accept(
-        candidate, quantized, shipped, placement, measurement, options.limits, competing=plan.competing
-    )  # fmt: skip
+        candidate,
+        quantized,
+        shipped,
+        placement,
+        measurement,
+        options.limits,
+        competing=plan.competing,
+        compressed=compressed() if compressed else None,
+    )
 
 
 def _with_trials(result: TargetResult, trials: Sequence[Trial], context: BuildContext) -> TargetResult:
