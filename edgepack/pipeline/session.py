@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from edgepack import interrupts
 from edgepack.cache import Cache
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.step_cache import StepCache
@@ -24,9 +25,14 @@ class Session:
         self.workers = Workers(options.memory_limit, options.timeout)
 
     def __enter__(self) -> Self:
+        self.steps.write_in_background()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.workers.__exit__(kind, error, trace)
+        try:
+            self.workers.__exit__(kind, error, trace)
+        finally:
+            with interrupts.hold():
+                self.steps.finish_writing()

@@ -7,12 +7,15 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack._version import __version__
 from edgepack.cache import Cache, key_of
 from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -60,6 +63,9 @@ class StepCache:
         self.cache = cache
         self._memory: dict[str, Mapping[str, bytes]] = {}
         self._recent: OrderedDict[str, Mapping[str, bytes]] = OrderedDict()
+        self._background = False
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: dict[str, Future[None]] = {}
 
     def memoize(
         self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T], *, store: bool = True
@@ -93,7 +99,7 @@ class StepCache:
         files = codec.encode(compute())
         touched = [value for value in inputs.values() if isinstance(value, Snapshot) and not _untouched_or_raise(value)]
         if store and not touched:
-            self.cache.put(key, files)
+            self._write(key, files)
         if not (store and self.cache.enabled):
             self._memory[key] = files
         return codec.decode(files)
@@ -108,12 +114,43 @@ class StepCache:
         if key in self._recent:
             self._recent.move_to_end(key)
             return self._recent[key]
+        if (writing := self._writing.pop(key, None)) is not None:
+            writing.result()
         files = self.cache.get(key)
-        if files is not None and sum(map(len, files.values())) <= _RECENT_BYTES:
-            self._recent[key] = files
-            while sum(len(data) for entry in self._recent.values() for data in entry.values()) > _RECENT_BYTES:
-                self._recent.popitem(last=False)
+        if files is not None:
+            self._remember(key, files)
         return files
+
+    def _remember(self, key: str, files: Mapping[str, bytes]) -> None:
+        if sum(map(len, files.values())) > _RECENT_BYTES:
+            return
+        self._recent[key] = files
+        while sum(len(data) for entry in self._recent.values() for data in entry.values()) > _RECENT_BYTES:
+            self._recent.popitem(last=False)
+
+    def write_in_background(self) -> None:
+        """Let a thread write entries from here on: flushing one to the disk takes 20 ms, a build writes thirty."""
+        self._background = self.cache.enabled
+
+    def finish_writing(self) -> None:
+        """Wait until every entry is written, and write further ones at once."""
+        self._background = False
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.shutdown()
+        for writing in self._writing.values():
+            writing.result()
+        self._writing.clear()
+
+    def _write(self, key: str, files: Mapping[str, bytes]) -> None:
+        if not self._background:
+            self.cache.put(key, files)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._writer = self._writer or ThreadPoolExecutor(1)
+        self._writing[key] = self._writer.submit(self.cache.put, key, files)
+        self._remember(key, files)
 
     def key(self, step: str, inputs: Mapping[str, Any]) -> str:
         """Return the cache key of a step with these inputs."""
