@@ -83,6 +83,24 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
+def load_templates(profile: TargetProfile, language: str) -> None:
+    """Compile the templates of a target's bundles ahead of time, which takes longer than filling them in.
+
+    Args:
+        profile: The target.
+        language: Language of Android loaders.
+    """
+    platform, roots = profile.bundle.template, template_roots(profile)
+    serving = [one for one in languages_for(platform) if platform != Platform.ANDROID or one.id == language]
+    environment = _environment(roots, serving)
+    folders = {f"{one.id}:": one.folder for one in serving}
+    folders |= {f"{name}/": templates_dir() / name for name in (platform, "_shared")}
+    for prefix, folder in folders.items():
+        for path in _template_files(folder):
+            if path.suffix == ".j2":
+                environment.get_template(f"{prefix}{path}")
+
+
 def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that a loader reads at run time, by path relative to its data folder."""
     # Only libedgetpu runs a compiled .tflite through the interpreter; other compiled files have loaders of their own.

@@ -21,6 +21,7 @@ from edgepack.pipeline.measure import measure
 from edgepack.pipeline.option_validation import bundle_path, validate_build
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
 from edgepack.pipeline.placement import check_placement
+from edgepack.pipeline.rendering import prepare_rendering
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.search.acceptance import (
     accept,
@@ -65,7 +66,8 @@ def build(
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
     notes = validate_build(profiles, options, Path(model))
-    with Session(options.model, progress) as session:
+    language = str(options.language)
+    with Session(options.model, progress, lambda: prepare_rendering(profiles, language)) as session:
         context = prepare(Path(model), options, session, report)
         results = tuple(build_target(context, profile) for profile in profiles)
         return BuildResult(results, (*context.notes, *notes), asdict(context.source))

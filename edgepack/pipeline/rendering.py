@@ -4,17 +4,20 @@ Compiling templates and listing components takes longer than everything else in 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edgepack.bundle.languages.registry import all_languages
-from edgepack.bundle.render import render
+from edgepack.bundle.render import load_templates, render
 from edgepack.bundle.spec import BundleSpec, Golden
 from edgepack.digests import hash_path, sha256
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
+from edgepack.profiles.model import TargetProfile
 from edgepack.resources import data_root, templates_dir
 
 #: Packages that write parts of a bundle.
@@ -35,6 +38,22 @@ def rendered(session: Session, spec: BundleSpec) -> dict[str, bytes]:
     if foreign or not spec.profile.folder.is_relative_to(data_root()):
         return render(spec)
     return session.steps.memoize("render", _inputs(spec), _codec(spec), lambda: render(spec))
+
+
+def prepare_rendering(profiles: Sequence[TargetProfile], language: str) -> None:
+    """Do ahead of time what rendering does first, while a child converts: imports, and the compilation of templates.
+
+    Args:
+        profiles: The targets.
+        language: Language of Android loaders.
+    """
+    # What fails here fails again where somebody is told.
+    with suppress(Exception):
+        for module in ("cyclonedx.model.bom", "cyclonedx.output.json", "packaging.requirements"):
+            import_module(module)
+        for profile in profiles:
+            if profile.folder.is_relative_to(data_root()):
+                load_templates(profile, language)
 
 
 def _inputs(spec: BundleSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from bundle_specs import TEMPLATES, profile_of, tiny_spec
 
+from edgepack.bundle import render as render_module
 from edgepack.bundle.languages import registry
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, CheckedFor, Golden
@@ -46,6 +47,7 @@ def test_the_same_bytes_in_the_next_command(target: str, session: Session, runs:
     """Every file and its place in the order, also in another process's session."""
     spec = builtin(target)
     first = rendering.rendered(session, spec)
+    session.steps.finish_writing()
     with Session(ModelOptions()) as other:
         again = rendering.rendered(other, spec)
     assert first == again == render(spec) and list(again) == list(render(spec))
@@ -109,3 +111,27 @@ def test_code_of_others_runs_each_time(session: Session, runs: list[str], monkey
     for _ in range(2):
         rendering.rendered(session, builtin("cpu"))
     assert runs == ["cpu"] * 4
+
+
+def test_templates_are_ready_before_the_first_bundle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a child converts, every template of the targets is compiled; no bundle compiles one then."""
+    monkeypatch.setattr(render_module, "_environments", {})
+    profiles = [profile_of(target, folder=builtin_target_dir(target)) for target in TEMPLATES]
+    rendering.prepare_rendering(profiles, "kotlin")
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        "jinja2.Environment.compile", lambda self, source, name=None, *rest, **more: compiled.append(str(name))
+    )
+    for target in TEMPLATES:
+        assert render(builtin(target))
+    assert compiled == []
+
+
+def test_a_failure_ahead_of_time_is_reported_where_it_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody sees an error of the preparation; rendering itself raises it."""
+
+    def fail(*_: object) -> None:
+        raise OSError("no templates")
+
+    monkeypatch.setattr(rendering, "load_templates", fail)
+    rendering.prepare_rendering([profile_of("cpu", folder=builtin_target_dir("cpu"))], "kotlin")
