@@ -11,7 +11,8 @@ def lean_import(*unused: str) -> Iterator[None]:
     """Import large packages in the block faster.
 
     The garbage collector is off: TensorFlow's import creates a million objects that all stay, and the collector would
-    look through them again and again. Afterwards they are exempt from it.
+    look through them again and again. Afterwards everything that is alive is exempt from it, so a process does this
+    before it creates what it has to free.
 
     Args:
         unused: Packages that count as not installed in the block: others import them only where they are there, for

@@ -13,7 +13,7 @@ T = TypeVar("T")
 #: Byte strings that one memory keeps alive, and their size together: the files of a build of four targets. A larger
 #: string is not kept.
 _MOST = 16
-_MOST_BYTES = 128 << 20
+_MOST_BYTES = 64 << 20
 
 
 class Recent(Generic[T]):

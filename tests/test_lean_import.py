@@ -42,3 +42,15 @@ def test_tensorflow_comes_without_scikit_learn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_models_are_still_freed() -> None:
+    """Only the objects of the import itself are exempt from the collector, not a model that is loaded afterwards."""
+    code = (
+        "import gc; from edgepack.convert.environment import import_tensorflow; import_tensorflow();"
+        "before = gc.get_freeze_count(); model = [0]; model.append(model); import_tensorflow();"
+        "print(gc.get_freeze_count() == before, before > 100_000)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]

@@ -1,6 +1,8 @@
 """How TensorFlow is imported in the child: quiet, on the CPU, with the same results on every machine."""
 
 import os
+import sys
+from importlib import import_module
 from typing import Any
 
 from edgepack.lean_import import lean_import
@@ -22,8 +24,11 @@ _UNUSED = ("sklearn",)
 def import_tensorflow() -> Any:
     """Return the module `tensorflow`, imported without GPUs. Call this before importing Keras."""
     os.environ.update(_ENVIRONMENT)
-    with lean_import(*_UNUSED):
-        import tensorflow as tf
+    if "tensorflow" not in sys.modules:
+        # Once only: what is alive afterwards, such as a model, is never collected.
+        with lean_import(*_UNUSED):
+            import_module("tensorflow")
+    import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
     return tf
