@@ -1,18 +1,21 @@
 """Promise: the float model runs once for all files that are compared with it, and the figures are the same."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders import classifier, samples
+from PIL import Image
 
 from edgepack.digests import sha256
 from edgepack.graph import read_model
 from edgepack.runtime import evaluate as module
 from edgepack.runtime.evaluate import evaluate, kernel_spread
 from edgepack.runtime.runner import Runner
-from edgepack.samples import SampleSet
+from edgepack.samples import SampleSet, load_samples
+from edgepack.samples.specs import input_specs
 
 FLOAT = classifier()
 
@@ -88,3 +91,18 @@ def test_the_kernels_load_once(runs: list[int]) -> None:
         cases.append((arrays, runner.run(arrays)))
     steps, relative = kernel_spread(FLOAT, cases)
     assert len(runs) == 1 and steps == 0 and relative < 1e-4
+
+
+@pytest.mark.parametrize("kept", [3, 6])
+def test_pictures_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """As many as fit stay decoded for the next file, and each file gets the same values."""
+    random = np.random.default_rng(0)
+    for number in range(6):
+        Image.fromarray(random.integers(0, 256, (20, 30, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    pictures, file, decoded = load_samples(str(tmp_path), input_specs(FLOAT)), other_weights(), []
+    real = SampleSet.sample
+    monkeypatch.setattr(SampleSet, "sample", lambda self, index: (decoded.append(index), real(self, index))[1])
+    monkeypatch.setattr(module, "_KEPT_BYTES", kept * 8 * 8 * 3 * 4)
+    first = evaluate(FLOAT, {"": file}, pictures)
+    assert evaluate(FLOAT, {"": file}, pictures) == first
+    assert decoded == [*range(6), *range(kept, 6)]
