@@ -75,7 +75,7 @@ class Place:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise Missing(f"{' '.join(command[-2:])}: {error}") from error
         if done.returncode or not path.exists():
-            raise Missing(f"package {package}: {(done.stderr.strip().splitlines() or ['no such file'])[-1]}")
+            raise Missing(f"package {package}: {'; '.join(done.stderr.strip().splitlines()[:2]) or f'no {file}'}")
         return path
 
     def file(self, name: str) -> Path:
