@@ -198,7 +198,7 @@ def chosen(python: str, wanted: Sequence[str] | None) -> list[str]:
     print("tools: " + (", ".join(f"{name} {number}" for name, number in versions.items()) or "none"))
     missing = [name for name in ("tf2onnx", "tensorflow", "onnx") if name not in versions]
     tools = {tool for tool, package in PACKAGES.items() if package in versions and not missing}
-    for tool in PACKAGES.keys() - tools:
+    for tool in sorted(PACKAGES.keys() - tools):
         reason = f"{', '.join(missing)} missing" if missing else f"{PACKAGES[tool]} is not installed"
         print(f"skipped: {tool} ({reason} in {python}; see the head of scripts/bench_peers.py)")
     return [name for name in wanted or CONFIGURATIONS if name.split()[0] in tools]

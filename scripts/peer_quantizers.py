@@ -253,9 +253,9 @@ def _batched(model: Any) -> Any:
 
 
 def installed() -> dict[str, str]:
-    """Return the version of every tool that is installed, by package; tf2onnx and its TensorFlow too."""
+    """Return the version of every tool that is installed, by package; of what converts the model too."""
     versions = {}
-    for package in (*PACKAGES.values(), "tf2onnx", "tensorflow"):
+    for package in (*PACKAGES.values(), "onnx", "tf2onnx", "tensorflow"):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
