@@ -61,9 +61,12 @@ def run_activations(
     wanted = list(dict.fromkeys(tensors))
     model = unpack(tflite)
     # A graph input that is an output too would be copied by the runtime for nothing.
-    outputs = [index for index in wanted if index not in source.main.inputs] or list(source.main.outputs)
+    outputs = [index for index in wanted if index not in source.main.inputs] or list(source.main.ops[0].outputs)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
     model.signatureDefs = None
+    # Nothing behind the last of them is needed.
+    last = max((source.main.producers.get(index, 0) for index in wanted), default=0)
+    model.subgraphs[0].operators = model.subgraphs[0].operators[: last + 1]
     data = pack(model)
     fresh = FreshInterpreter(source, lambda: load_interpreter(data, _THREADS))
     for sample in samples:

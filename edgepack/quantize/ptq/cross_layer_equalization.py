@@ -51,8 +51,9 @@ _MAX_FACTOR = 64.0
 #: Value from which a channel counts as clipped by RELU6.
 _CLIPPED_FROM = 5.999
 
-#: Headroom below the limit of RELU6 for samples with larger values than those of the calibration.
-_HEADROOM = 1.25
+#: Headroom below the limit of RELU6 for samples with larger values than those of the calibration. With 1.25, 2 and 4 the
+#: scaled float model of EfficientNet-Lite0 is 24, 33 and 51 dB from the original on unseen photographs.
+HEADROOM = 4.0
 
 
 @dataclass
@@ -168,7 +169,7 @@ def channel_factors(group: EqualizationGroup, ranges: Mapping[int, Floats], shar
     factors[relative <= 0.0] = 1.0
     for index in group.relu6:
         # Measured maxima: the model stays exact on the samples, and int8 would saturate beyond them anyway.
-        factors = np.minimum(factors, RELU6_MAX / np.maximum(_HEADROOM * ranges[index], 1e-12))
+        factors = np.minimum(factors, RELU6_MAX / np.maximum(HEADROOM * ranges[index], 1e-12))
     at_least_one: Floats = np.maximum(factors, 1.0).astype(np.float32)
     return at_least_one
 
@@ -197,7 +198,7 @@ def equalize_weights(tflite: bytes, ranges: Mapping[int, Floats], rounds: int = 
             t = np.sqrt(np.maximum(r2, 1e-12) / np.maximum(r1, 1e-12))
             t[(r1 <= 0.0) | (r2 <= 0.0)] = 1.0
             for index in group.relu6:
-                headroom = RELU6_MAX / np.maximum(_HEADROOM * ranges[index], 1e-12)
+                headroom = RELU6_MAX / np.maximum(HEADROOM * ranges[index], 1e-12)
                 # A channel that is clipped keeps its scale; one far below the limit may even come closer to it.
                 t = np.where(ranges[index] >= _CLIPPED_FROM, 1.0, np.minimum(t, np.maximum(headroom, 1.0)))
             _scale_group(group, t.astype(np.float32), values)

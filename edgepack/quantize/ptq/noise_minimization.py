@@ -19,7 +19,12 @@ from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import float_activations, tensor_keys
 from edgepack.graph.op_layout import RELU6_MAX
 from edgepack.quantize.ptq.clipping_error import ChannelStatistics, channel_statistics
-from edgepack.quantize.ptq.cross_layer_equalization import EqualizationGroup, find_equalization_groups, scale_channels
+from edgepack.quantize.ptq.cross_layer_equalization import (
+    HEADROOM,
+    EqualizationGroup,
+    find_equalization_groups,
+    scale_channels,
+)
 from edgepack.quantize.ptq.layers import Doubles, Layer, constant_values, find_layers
 from edgepack.quantize.ptq.noise_gain import NoiseGain, noise_gains
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
@@ -44,6 +49,8 @@ _CLIPPED_FROM = 5.99
 #: rounding with error feedback (GPTQ). On six models 0.1 to 1 times 1/12 made 0.3 dB of difference.
 _WEIGHT_NOISE = 0.5 / 12.0
 
+import os
+NORELU6=os.environ.get('NORELU6')
 _LEVELS, _MAX_WEIGHT = 255.0, 127.0
 
 #: Rounds of optimizing channel factors and bounds in turn, and the changes that a factor may take in one round.
@@ -138,6 +145,7 @@ class _NoiseSearch:
             if i in producers and "RELU6" in (producers[i].name, producers[i].options.get("fused_activation"))
         }
         groups = [g for g in find_equalization_groups(graph, find_layers(graph)) if set(g.tensors) <= set(gains)]
+        if NORELU6: groups=[g for g in groups if not g.relu6]
         self.groups: list[EqualizationGroup] = groups
         self.factors = [np.ones(group.before[0].output_channels) for group in groups]
         self.group_of = {i: number for number, group in enumerate(groups) for i in group.tensors}
@@ -209,7 +217,8 @@ class _NoiseSearch:
         candidates = factor * _FACTOR_CHANGES[:, np.newaxis]
         if group.relu6:
             # A channel scaled down would exceed the limit of RELU6, where the float model clips.
-            candidates = np.maximum(candidates, 1.0)
+            peak = np.max([self.statistics[i].peak[1] for i in group.relu6], axis=0)
+            candidates = np.clip(candidates, 1.0, np.maximum(RELU6_MAX / np.maximum(HEADROOM * peak, 1e-12), 1.0))
         noise = sum((self.noise(i, self.bounds[i], candidates) for i in group.tensors), np.zeros(candidates.shape))
         for layer in group.after:
             if not layer.depthwise:
