@@ -6,9 +6,11 @@ import sys
 import builders
 import numpy as np
 import pytest
+import state_models
 
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.lowering import LoweredModel
+from edgepack.quantize.ptq.lowering.sensitivity import sensitivities
 
 pytestmark = pytest.mark.slow
 
@@ -118,3 +120,32 @@ def test_importing_the_package_is_light():
     """Only the creation of a lowered model imports TensorFlow."""
     code = "import sys, edgepack.quantize.ptq.lowering.sensitivity; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_state_starts_anew_with_every_sample():
+    """A resource variable is read at its initial value for each sample, and gradients pass around it."""
+    import tensorflow as tf
+
+    lowered = LoweredModel(state_models.memory())
+    x = tf.random.stateless_normal([3, 1, 4], [0, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        (result,) = lowered.run({"x": x}, stop=lowered.graph.outputs).values()
+    np.testing.assert_array_equal(result, x)
+    np.testing.assert_array_equal(tape.gradient(result, x), np.ones((3, 1, 4)))
+    assert {lowered.graph.ops[index].name for index in lowered.boundaries} <= {
+        "CALL_ONCE", "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE",
+    }  # fmt: skip
+
+
+def test_a_root_of_zero_has_a_gradient():
+    """Where nothing varies a standard deviation is 0, and the gradients of what it is computed from stay finite."""
+    net = builders.Net()
+    x, square, root, end = (net.tensor(name, (1, 4)) for name in ("x", "square", "root", "end"))
+    net.op("MUL", [x, net.constant("zero", [1.0, 0.0, 1.0, 0.0])], [square])
+    net.op("MUL", [square, square], [end])
+    net.op("SQRT", [end], [root])
+    tflite = net.build([x], [root])
+    result = sensitivities(LoweredModel(tflite), builders.samples(tflite, 4))
+    assert set(result) == {x, square, end, root}
+    assert (result[x].total[[0, 2]] > 0).all() and not result[x].total[[1, 3]].any()

@@ -3,6 +3,7 @@
 from typing import Any
 
 from edgepack.quantize.ptq.lowering.call import Call, Lowering, NotLoweredError, TfTensor
+from edgepack.quantize.ptq.lowering.elementwise import square_root
 from edgepack.quantize.ptq.lowering.lazy import tf
 
 
@@ -114,7 +115,7 @@ def average_pool(call: Call) -> Any:
 def l2_pool(call: Call) -> Any:
     """Lower L2_POOL_2D: the root of the mean of the squares."""
     mean = _pool(call, tf.square(call.folded(0)), "AVERAGE")
-    return call.unfolded(call.activated(tf.sqrt(mean)), call.shape(0)[0])
+    return call.unfolded(call.activated(square_root(mean)), call.shape(0)[0])
 
 
 def _resize(call: Call, resize: Any) -> Any:

@@ -24,6 +24,12 @@ def hard_swish(values: TfTensor) -> TfTensor:
     return values * tf.nn.relu6(values + 3.0) * (1.0 / RELU6_MAX)
 
 
+def square_root(values: TfTensor) -> TfTensor:
+    """Return the root, with a gradient of 0 where the values are 0: an infinite one would spoil all before it."""
+    positive = values > 0.0
+    return tf.where(positive, tf.sqrt(tf.where(positive, values, 1.0)), tf.stop_gradient(tf.sqrt(values)))
+
+
 def leaky_relu(call: Call) -> Any:
     """Lower LEAKY_RELU."""
     x = call.batched(0)
@@ -118,7 +124,7 @@ _UNARY: dict[str, Callable[[TfTensor], TfTensor]] = {
     "RSQRT": function("math.rsqrt"),
     "SIGN": function("sign"),
     "SIN": function("sin"),
-    "SQRT": function("sqrt"),
+    "SQRT": square_root,
     "SQUARE": function("square"),
     "TANH": lambda x: activate("TANH", x),
     "ZEROS_LIKE": function("zeros_like"),

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import QuantizationError
-from edgepack.graph import NUMPY_DTYPES, Model, Op, read_model
+from edgepack.graph import NUMPY_DTYPES, Model, Op, Tensor, read_model
 from edgepack.quantize.ptq.lowering.boundary import BoundaryRuntime
 from edgepack.quantize.ptq.lowering.call import Call, NotLoweredError, TfTensor, Value
 from edgepack.quantize.ptq.lowering.control import initial_values
@@ -183,7 +183,7 @@ class LoweredModel:
     def _boundary_example(self, index: int, batch: Any) -> Value | None:
         """Return a stand-in for a boundary's result; None where its shape or type is not fixed."""
         tensor = self.graph.tensors[index]
-        if index < 0 or tensor.is_dynamic or not tensor.has_rank or tensor.dtype not in NUMPY_DTYPES:
+        if index < 0 or not _has_fixed_shape(tensor) or tensor.dtype not in NUMPY_DTYPES:
             return None
         return Value(tf.zeros([batch, *tensor.shape], NUMPY_DTYPES[tensor.dtype]), True)
 
@@ -296,6 +296,15 @@ def _batch(tensors: list[TfTensor]) -> Any:
         return 1
     size = tensors[0].shape[0]
     return tf.shape(tensors[0])[0] if size is None else int(size)
+
+
+def _has_fixed_shape(tensor: Tensor) -> bool:
+    """Return whether a tensor has the file's shape for every sample, as far as the file states it.
+
+    A file with an open batch has -1 along axis 0 of every activation, and is run with the batch 1 of its shapes.
+    """
+    fixed = all(size >= 0 for size in tensor.shape_signature[1:])
+    return tensor.has_rank and fixed and (not tensor.is_dynamic or tensor.shape[0] == 1)
 
 
 def _repeated(value: Value, batch: Any) -> TfTensor:

@@ -20,7 +20,7 @@ from edgepack.quantize.ptq.lowering.model import LoweredModel
 
 #: Bytes that the activations of a batch may take. TensorFlow keeps them for the backward pass and gradients of two or
 #: three layers beside them.
-_BATCH_BYTES = 256 << 20
+_BATCH_BYTES = 64 << 20
 
 
 @dataclass
@@ -48,7 +48,8 @@ def sensitivities(
 ) -> dict[int, Sensitivity]:
     """Return the sensitivity of the logits to every floating-point activation that they depend on, by tensor index.
 
-    Outputs count alike: each is divided by its standard deviation over the samples.
+    Outputs count alike: each is divided by its standard deviation over the samples. Activations without a finite
+    gradient, such as those before a division by zero, are left out.
 
     Args:
         lowered: A float model.
@@ -85,7 +86,11 @@ def sensitivities(
     if len(logits) == 1:
         # With a single output its variance is only needed now, which saves a forward pass.
         scale /= moments[0].signal()
-    return {index: Sensitivity(total=pair[0] * scale, active=pair[1] * scale) for index, pair in totals.items()}
+    return {
+        index: Sensitivity(total=pair[0] * scale, active=pair[1] * scale)
+        for index, pair in totals.items()
+        if np.isfinite(pair).all()
+    }
 
 
 def stacked(lowered: LoweredModel, samples: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
