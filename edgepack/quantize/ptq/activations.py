@@ -46,7 +46,7 @@ def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence
 def run_activations(
     tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]
 ) -> Iterator[Callable[[int], npt.NDArray[Any]]]:
-    """Yield, for each sample, a function that returns a copy of a tensor of the main graph by its index, as it is stored.
+    """Yield, for each sample, a function that returns a copy of a tensor of the main graph by its index, as stored.
 
     The function is valid until the next sample.
 
