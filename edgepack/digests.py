@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack.files import open_regular, require_regular
+from edgepack.recent import Recent
 
 #: Files that one folder may contain, counted once per name. The largest SavedModels have some hundreds; a symbolic link
 #: to the root of the file system has millions.
@@ -21,9 +22,16 @@ MAX_FILES = 100_000
 _Mark = tuple[int, int, int, int]
 
 
+#: Shorter byte strings are hashed faster than found.
+_LARGE = 1 << 16
+_recent: Recent[str] = Recent()
+
+
 def sha256(data: bytes) -> str:
     """Return the hex SHA-256 of `data`."""
-    return hashlib.sha256(data).hexdigest()
+    if len(data) < _LARGE:
+        return hashlib.sha256(data).hexdigest()
+    return _recent.get(data, lambda: hashlib.sha256(data).hexdigest())
 
 
 def hash_path(path: Path) -> str:

@@ -6,6 +6,7 @@ the process as the system does, which shells report with the same codes; SIGINT 
 with exit code 1 and a traceback.
 """
 
+import _thread
 import os
 
 try:
@@ -26,6 +27,9 @@ SIGNALS: tuple[int, ...] = tuple(
 class Interrupted(KeyboardInterrupt):
     """A signal ends the command."""
 
+
+#: The thread that signals interrupt: the one that imports this module first of all.
+_MAIN = _thread.get_ident()
 
 _held = 0
 _waiting = 0
@@ -55,16 +59,23 @@ def exit_code() -> int:
 
 
 class hold:
-    """Delay signals until the end of a short section, between whose steps something would be left behind."""
+    """Delay signals until the end of a short section, between whose steps something would be left behind.
+
+    In another thread than the main one, which no signal interrupts, it does nothing: whoever started the thread waits
+    for its end.
+    """
 
     def __enter__(self) -> None:
         global _held  # noqa: PLW0603
-        _held += 1
+        if _thread.get_ident() == _MAIN:
+            _held += 1
 
     def __exit__(
         self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
     ) -> None:
         global _held  # noqa: PLW0603
+        if _thread.get_ident() != _MAIN:
+            return
         _held -= 1
         if not _held and _waiting:
             _release()

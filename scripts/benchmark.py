@@ -50,23 +50,39 @@ def write_figures(path: Path | None, figures: Mapping[str, Any]) -> None:
         path.write_text(json.dumps(figures, indent=2))
 
 
+def shared_models() -> Path:
+    """Return the folder of EDGEPACK_TEST_MODELS, whether it exists or not."""
+    return Path(os.environ.get("EDGEPACK_TEST_MODELS", REPOSITORY.parent / "shared" / "models"))
+
+
 def mlperf_tiny() -> Path:
     """Return the folder of MLPerf Tiny's models.
 
     Exits where the folder does not exist.
     """
-    folder = Path(os.environ.get("EDGEPACK_TEST_MODELS", REPOSITORY.parent / "shared" / "models")) / "mlperf-tiny"
+    folder = shared_models() / "mlperf-tiny"
     if not folder.is_dir():
         sys.exit("MLPerf Tiny's models are missing: set EDGEPACK_TEST_MODELS")
     return folder
 
 
+class Missing(SystemExit):
+    """A model cannot be had here; the message says why, and a script that cannot go on without it exits with it."""
+
+
 def run_quality_models(*words: str | Path) -> None:
-    """Run quality_models.py in a process of its own, so that TensorFlow's memory is freed and a crash is contained."""
+    """Run quality_models.py in a process of its own, so that TensorFlow's memory is freed and a crash is contained.
+
+    Raises:
+        Missing: It fails; the message has its last line.
+    """
     script = REPOSITORY / "scripts" / "quality_models.py"
-    done = subprocess.run([sys.executable, str(script), *map(str, words)], capture_output=True, text=True)
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, str(script), *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
-        sys.exit(f"quality_models.py {words[0]} failed:\n{done.stderr[-3000:]}")
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        raise Missing(f"quality_models.py {words[0]}: exit code {done.returncode}: {(lines or ['no message'])[-1]}")
 
 
 def digits(work: Path, mnist: Path | None) -> Path:

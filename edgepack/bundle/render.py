@@ -83,6 +83,24 @@ def render(spec: BundleSpec) -> dict[str, bytes]:
     return dict(sorted(files.items()))
 
 
+def load_templates(profile: TargetProfile, language: str) -> None:
+    """Compile the templates of a target's bundles ahead of time, which takes longer than filling them in.
+
+    Args:
+        profile: The target.
+        language: Language of Android loaders.
+    """
+    platform, roots = profile.bundle.template, template_roots(profile)
+    serving = [one for one in languages_for(platform) if platform != Platform.ANDROID or one.id == language]
+    environment = _environment(roots, serving)
+    folders = {f"{one.id}:": one.folder for one in serving}
+    folders |= {f"{name}/": templates_dir() / name for name in (platform, "_shared")}
+    for prefix, folder in folders.items():
+        for path in _template_files(folder):
+            if path.suffix == ".j2":
+                environment.get_template(f"{prefix}{path}")
+
+
 def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the files that a loader reads at run time, by path relative to its data folder."""
     # Only libedgetpu runs a compiled .tflite through the interpreter; other compiled files have loaders of their own.
@@ -164,7 +182,19 @@ def _language_sources(
     ]
 
 
+#: Environments with their compiled templates, which the targets of one platform share, by template folders and identity
+#: of the languages. The languages are kept, so that no other one gets their identity.
+_environments: dict[tuple[object, ...], tuple["Environment", Sequence[LoaderLanguage]]] = {}
+
+
 def _environment(roots: Sequence[Path], languages: Sequence[LoaderLanguage]) -> "Environment":
+    key = (*roots, *map(id, languages))
+    if key not in _environments:
+        _environments[key] = _new_environment(roots, languages), languages
+    return _environments[key][0]
+
+
+def _new_environment(roots: Sequence[Path], languages: Sequence[LoaderLanguage]) -> "Environment":
     from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PrefixLoader, StrictUndefined
 
     folders = {language.id: FileSystemLoader(language.folder, encoding="utf-8") for language in languages}

@@ -89,7 +89,8 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
     Args:
         files: Contents by path relative to the bundle, forward slashes.
         dest: The bundle's folder; missing parents are created. A symbolic link is followed.
-        force: Replace an existing bundle. Anything else at the destination is never replaced.
+        force: Replace an existing bundle; one with the same files only gets new times. Anything else at the destination
+            is never replaced.
         sync: Flush the files to the disk before the rename, as protection against a loss of power.
 
     Raises:
@@ -102,6 +103,8 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
         dest.parent.mkdir(parents=True, exist_ok=True)
         _recover(dest)
         require_replaceable(dest, force)
+        if not sync and _renewed(files, dest):
+            return
         with interrupts.hold(), _workspace(dest) as folder:
             for path, data in files.items():
                 _write_file(folder / paths[path], data, sync)
@@ -115,6 +118,27 @@ def write(files: Mapping[str, bytes], dest: Path, *, force: bool = False, sync: 
             f"cannot write the bundle '{dest.name}': {error.strerror or error}",
             hint=_advice(error, dest),
         ) from error
+
+
+def _renewed(files: Mapping[str, bytes], dest: Path) -> bool:
+    """Return whether the destination holds exactly these files; then they get the time of now.
+
+    Removing the old files of four bundles takes longer than everything else in a build from the cache (0.4 s).
+    """
+    mode, places = _umask(), [dest / path for path in files]
+    try:
+        if stat.S_IMODE(dest.stat().st_mode) != 0o777 & ~mode:
+            return False
+        for place, data in zip(places, files.values(), strict=True):
+            status = place.lstat()
+            usual = stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o666 & ~mode
+            if not usual or status.st_size != len(data) or place.read_bytes() != data:
+                return False
+        for place in [*places, dest]:
+            os.utime(place)
+    except OSError:
+        return False
+    return True
 
 
 def replace_manifest(dest: Path, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """The conversion in the child process: load, trace, freeze, convert, compare.
 
-Freezing first (`convert_variables_to_constants_v2` on a traced function of static shapes) is about three times faster
-than `from_keras_model`, which writes a SavedModel and reads it back.
+Freezing a traced function of static shapes first is several times faster than `from_keras_model`, which writes a
+SavedModel and reads it back.
 """
 
 import re
@@ -24,11 +24,11 @@ from edgepack.convert.compare import (
 )
 from edgepack.convert.environment import import_tensorflow
 from edgepack.convert.fake_quant import split_fake_quant
+from edgepack.convert.freeze import frozen_converter
 from edgepack.convert.interface import write_interface
 from edgepack.convert.leading import Arithmetic, read_arithmetic
 from edgepack.convert.missing_ops import raise_if_ops_are_missing
 from edgepack.convert.model import ConvertOptions
-from edgepack.convert.open_lists import with_static_lists
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
 from edgepack.convert.original import Original
 from edgepack.convert.recurrent import different, fuse_lstms
@@ -57,6 +57,18 @@ class _Traced:
         import tensorflow as tf
 
         return [tensor.numpy() for tensor in self.reference(*(tf.constant(array) for array in arrays))]
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """Inputs of the comparisons, and the original's outputs for each: it runs once for all of them."""
+
+    inputs: list[list[Array]]
+    expected: list[list[Array]]
+
+    def difference(self, run: Callable[[Sequence[Array]], list[Array]]) -> float:
+        """Return the largest relative difference of another model's outputs."""
+        return largest_difference(self.expected, run, self.inputs)
 
 
 def convert(
@@ -95,19 +107,22 @@ def _convert_checked(
     traced: _Traced, path: Path, samples: Sequence[Mapping[str, Array]], freeze: bool
 ) -> tuple[bytes, float, list[str]]:
     """Convert in the way whose result has the original's outputs and weights."""
-    probes = probe_inputs(traced.shapes, traced.dtypes) + _matching_samples(samples, traced)
-    if not outputs_vary(traced.run, probes):
+    inputs = probe_inputs(traced.shapes, traced.dtypes) + _matching_samples(samples, traced)
+    expected = [traced.run(arrays) for arrays in inputs]
+    if not outputs_vary(expected):
         # To a model that scales pixels or 16-bit sound itself, values around 1 are all the same.
-        for magnitude in WIDE_MAGNITUDES:
-            probes += probe_inputs(traced.shapes, traced.dtypes, magnitude)
+        wide = [one for magnitude in WIDE_MAGNITUDES for one in probe_inputs(traced.shapes, traced.dtypes, magnitude)]
+        inputs += wide
+        expected += [traced.run(arrays) for arrays in wide]
+    probes = _Probes(inputs, expected)
     frozen, problem = _attempt(traced, probes, _convert_frozen) if freeze else (None, "")
     notes = _notes(traced, probes)
     if frozen is not None and not problem:
-        return _with_fused_lstms(traced, probes, frozen, notes)
+        return _with_fused_lstms(probes, frozen, notes)
     documented, second_problem = _attempt(traced, probes, _convert_documented)
     if documented is not None and not second_problem:
         note = f"converted by TFLiteConverter's documented call, because freezing first failed: {problem}"
-        return _with_fused_lstms(traced, probes, documented, [note, *notes] if freeze else notes)
+        return _with_fused_lstms(probes, documented, [note, *notes] if freeze else notes)
     if frozen is not None and documented is not None and frozen.missing and documented.missing:
         # Two independent conversions agree that the weights fold away, and the outputs are right.
         note = f"the converter folded most weights into constants: {frozen.missing}"
@@ -183,7 +198,7 @@ class _Converted:
 
 
 def _attempt(
-    traced: _Traced, probes: list[list[Array]], convert_traced: Callable[[_Traced], bytes]
+    traced: _Traced, probes: _Probes, convert_traced: Callable[[_Traced], bytes]
 ) -> tuple[_Converted | None, str]:
     """Convert and compare with the original; return the file, None when unusable, and the problem, empty when none."""
     try:
@@ -195,12 +210,12 @@ def _attempt(
         return None, f"{type(error).__name__}: {first_line(error)}"
 
     try:
-        difference = largest_difference(traced.run, Runner(tflite).run, probes)
+        difference = probes.difference(Runner(tflite).run)
     except (UnfitModelError, ModelFileError) as error:
         return None, error.message
     missing = missing_weights(read_model(tflite), traced.variables)
     if difference > TOLERANCE:
-        repeated = largest_difference(traced.run, traced.run, probes)
+        repeated = probes.difference(traced.run)
         if repeated > TOLERANCE:
             raise ConversionError(
                 f"the model gives different outputs for the same input (relative difference {repeated:.1e})",
@@ -211,22 +226,20 @@ def _attempt(
     return _Converted(tflite, difference, missing), f"weights are missing: {missing}" if missing else ""
 
 
-def _with_fused_lstms(
-    traced: _Traced, probes: list[list[Array]], converted: _Converted, notes: list[str]
-) -> tuple[bytes, float, list[str]]:
+def _with_fused_lstms(probes: _Probes, converted: _Converted, notes: list[str]) -> tuple[bytes, float, list[str]]:
     """Return the result of `convert`, with fused LSTM where the outputs agree with the original's."""
     fusion = fuse_lstms(converted.tflite)
     tflite, difference = converted.tflite, converted.difference
     if fusion.fused:
-        compared = largest_difference(traced.run, Runner(fusion.tflite).run, probes)
+        compared = probes.difference(Runner(fusion.tflite).run)
         if compared > TOLERANCE:
             return tflite, difference, [*notes, *fusion.notes, different(compared)]
         tflite, difference = fusion.tflite, compared
     return tflite, difference, [*notes, *fusion.notes]
 
 
-def _notes(traced: _Traced, probes: list[list[Array]]) -> list[str]:
-    if outputs_vary(traced.run, probes):
+def _notes(traced: _Traced, probes: _Probes) -> list[str]:
+    if outputs_vary(probes.expected):
         return [*traced.original.notes]
     return [
         *traced.original.notes,
@@ -235,13 +248,7 @@ def _notes(traced: _Traced, probes: list[list[Array]]) -> list[str]:
 
 
 def _convert_frozen(traced: _Traced) -> bytes:
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    # Keep loops: the converter supports `while`, not the switch and merge ops it would be lowered to.
-    constant = convert_variables_to_constants_v2(traced.function, lower_control_flow=False)
-    constant = with_static_lists(constant, [shape[0] for shape in traced.shapes if shape])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([constant])
+    converter = frozen_converter(traced.function, [shape[0] for shape in traced.shapes if shape])
     converter.exclude_conversion_metadata = True
     tflite = fold_fake_quant(bytes(converter.convert()))
     return write_interface(tflite, traced.original.signature, traced.inputs, traced.outputs)

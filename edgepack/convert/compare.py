@@ -79,20 +79,30 @@ def relative_difference(expected: Sequence[Array], actual: Sequence[Array]) -> f
 
 
 def largest_difference(
-    original: Callable[[Sequence[Array]], list[Array]],
+    expected: Sequence[Sequence[Array]],
     converted: Callable[[Sequence[Array]], list[Array]],
     inputs: Sequence[Sequence[Array]],
 ) -> float:
-    """Return the largest `relative_difference` over several inputs."""
-    return max((relative_difference(original(arrays), converted(arrays)) for arrays in inputs), default=0.0)
+    """Return the largest `relative_difference` over several inputs.
+
+    Args:
+        expected: The original's outputs for each of the inputs.
+        converted: Runs the other model.
+        inputs: Arrays of each run.
+    """
+    pairs = zip(expected, inputs, strict=True)
+    return max((relative_difference(outputs, converted(arrays)) for outputs, arrays in pairs), default=0.0)
 
 
-def outputs_vary(original: Callable[[Sequence[Array]], list[Array]], inputs: Sequence[Sequence[Array]]) -> bool:
-    """Return whether the original's outputs depend on its inputs, so that a comparison can detect a wrong conversion.
+def outputs_vary(outputs: Sequence[Sequence[Array]]) -> bool:
+    """Return whether outputs depend on the inputs, so that a comparison can detect a wrong conversion.
 
     The softmax of an untrained network gives the same probabilities for every input, and any conversion agrees with it.
+
+    Args:
+        outputs: The original's outputs for each of several inputs.
     """
-    first, *others = (original(arrays) for arrays in inputs)
+    first, *others = outputs
     return any(relative_difference(first, other) > 10 * TOLERANCE for other in others)
 
 

@@ -14,6 +14,15 @@ import numpy as np
 _ELEMENT_SHAPE = {"TensorListReserve": 0, "TensorListFromTensor": 1, "TensorListStack": 1}
 
 
+def has_lists(definition: Any) -> bool:
+    """Return whether a graph has tensor lists with a shape of their elements.
+
+    Args:
+        definition: A GraphDef.
+    """
+    return any(node.op in _ELEMENT_SHAPE for node in definition.node)
+
+
 def with_static_lists(function: Any, batches: Sequence[int]) -> Any:
     """Return a frozen function whose tensor lists have a static element shape; the same function when they have.
 

@@ -110,7 +110,7 @@ def fuse_proven(tflite: bytes, samples: Sequence[Mapping[str, Array]] = ()) -> F
         arrays = [sample.get(info.name) for info in before.inputs]
         if all(a is not None and a.shape == i.shape for a, i in zip(arrays, before.inputs, strict=True)):
             probes.append([np.asarray(a).astype(i.dtype) for a, i in zip(arrays, before.inputs, strict=True)])
-    difference = largest_difference(before.run, after.run, probes)
+    difference = largest_difference([before.run(arrays) for arrays in probes], after.run, probes)
     if difference > TOLERANCE:
         return Fusion(tflite, 0, (*fusion.notes, different(difference)))
     return fusion

@@ -7,12 +7,14 @@ tensors, and so the ranges reach the quantizer.
 """
 
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.errors import ModelFileError
 from edgepack.graph.edit import add_buffer, op_code, pack, set_ranges, tensor_keys, unpack, write_true_versions
 from edgepack.graph.model import Graph, Op, Quantization
 from edgepack.graph.read import read_model, schema
@@ -25,18 +27,29 @@ _START = ("FAKE_QUANT", "QUANTIZE")
 
 
 def learned_ranges(tflite: bytes) -> dict[str, Range]:
-    """Return the ranges that a float file stores for its activations, by `tensor_keys`; empty for most files."""
+    """Return the ranges that a float file stores for its activations, by `tensor_keys`; empty for most files.
+
+    Raises:
+        ModelFileError: The bytes are not a readable .tflite.
+    """
     graph = read_model(tflite).main
-    keys = tensor_keys(graph)
+    packed = schema().Model.GetRootAsModel(tflite, 0).Subgraphs(0)
+    keys: tuple[str, ...] = ()
     ranges = {}
-    for tensor, packed in zip(graph.tensors, unpack(tflite).subgraphs[0].tensors or [], strict=True):
-        stored = packed.quantization
-        if tensor.is_constant or tensor.dtype != "FLOAT32" or stored is None:
+    for tensor in graph.tensors:
+        if tensor.is_constant or tensor.dtype != "FLOAT32":
             continue
-        low, high = (np.asarray([] if v is None else v, np.float64) for v in (stored.min, stored.max))
-        # Several values would be per-channel ranges, which no kernel has for activations.
-        if low.size == high.size == 1 and np.isfinite([low[0], high[0]]).all() and low[0] < high[0]:
-            ranges[keys[tensor.index]] = (min(0.0, float(low[0])), max(0.0, float(high[0])))
+        stored = packed.Tensors(tensor.index).Quantization()
+        try:
+            # Several values would be per-channel ranges, which no kernel has for activations.
+            if stored is None or stored.MinLength() != 1 or stored.MaxLength() != 1:
+                continue
+            low, high = float(stored.Min(0)), float(stored.Max(0))
+        except (struct.error, TypeError, ValueError) as error:
+            raise ModelFileError(f"the range of tensor {tensor.index} lies outside the file") from error
+        if math.isfinite(low) and math.isfinite(high) and low < high:
+            keys = keys or tensor_keys(graph)
+            ranges[keys[tensor.index]] = (min(0.0, low), max(0.0, high))
     return ranges
 
 
@@ -91,6 +104,8 @@ def with_fake_quant(tflite: bytes) -> bytes:
     Results of the graph are not rounded. Returns the same bytes for a file without learned ranges.
     """
     ranges = learned_ranges(tflite)
+    if not ranges:
+        return tflite
     graph = read_model(tflite).main
     chosen = {i: ranges[key] for i, key in enumerate(tensor_keys(graph)) if key in ranges and i in graph.consumers}
     if not chosen:

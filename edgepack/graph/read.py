@@ -14,6 +14,7 @@ import numpy.typing as npt
 from edgepack.errors import ModelFileError
 from edgepack.files import read_regular
 from edgepack.graph.model import NUMPY_DTYPES, Graph, Model, Op, Quantization, Signature, Tensor
+from edgepack.recent import Recent
 
 #: More dimensions than any TFLite kernel supports; a larger number means a corrupt file.
 _MAX_RANK = 32
@@ -100,7 +101,7 @@ def read_model(source: bytes | bytearray | memoryview | Path | str, *, path: Pat
             hint="give a .tflite, a .keras, an .h5 or a SavedModel folder",
         )
     try:
-        return _Reader(data).model()
+        return _recent.get(data, lambda: _Reader(data).model())
     except ModelFileError as error:
         raise ModelFileError(f"{where} is corrupt: {error.message}", hint=error.hint) from None
     except (
@@ -117,6 +118,10 @@ def read_model(source: bytes | bytearray | memoryview | Path | str, *, path: Pat
             f"{where} is corrupt: an offset or a length points outside the file ({type(error).__name__})",
             hint="copy or export the file again and compare its size and sha256 with the original",
         ) from error
+
+
+#: Models are plain data that nobody changes.
+_recent: Recent[Model] = Recent()
 
 
 def snake_case(name: str) -> str:

@@ -12,7 +12,6 @@ import numpy as np
 from edgepack._version import __version__
 from edgepack.bundle.aar import with_classes
 from edgepack.bundle.names import file_stem
-from edgepack.bundle.render import render
 from edgepack.bundle.spec import (
     BundleSpec,
     CalibrationSpec,
@@ -34,6 +33,7 @@ from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.half_precision import asks_for_single_precision, find_half_precision
 from edgepack.pipeline.jobs import GOLDEN_VECTORS, KERNEL_SPREAD
 from edgepack.pipeline.option_validation import delivery_of, platform_of
+from edgepack.pipeline.rendering import rendered
 from edgepack.pipeline.search.acceptance import Choice
 from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.pipeline.search.produce import calibration_facts
@@ -154,7 +154,7 @@ def assemble(
         state=model.state,
         signed_with=options.signer.method if options.signer is not None else "",
     )
-    return AssembledBundle(render(with_classes(spec)), f"model/{main.filename}", tuple(notices))
+    return AssembledBundle(rendered(context.session, with_classes(spec)), f"model/{main.filename}", tuple(notices))
 
 
 def _unused_notice(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str:

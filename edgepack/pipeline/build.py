@@ -14,12 +14,14 @@ from edgepack.graph import read_model
 from edgepack.pipeline.advice import explain_loss
 from edgepack.pipeline.assemble import assemble
 from edgepack.pipeline.compile import compile_model
+from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.half_precision import find_half_precision, half_precision_warnings
 from edgepack.pipeline.measure import measure
 from edgepack.pipeline.option_validation import bundle_path, validate_build
 from edgepack.pipeline.options import BuildOptions, Limits, Progress, silent
 from edgepack.pipeline.placement import check_placement
+from edgepack.pipeline.rendering import prepare_rendering
 from edgepack.pipeline.results import BuildResult, TargetResult
 from edgepack.pipeline.search.acceptance import (
     accept,
@@ -64,7 +66,8 @@ def build(
     options = options or BuildOptions()
     profiles = resolve_targets(targets)
     notes = validate_build(profiles, options, Path(model))
-    with Session(options.model, progress) as session:
+    language = str(options.language)
+    with Session(options.model, progress, lambda: prepare_rendering(profiles, language)) as session:
         context = prepare(Path(model), options, session, report)
         results = tuple(build_target(context, profile) for profile in profiles)
         return BuildResult(results, (*context.notes, *notes), asdict(context.source))
@@ -149,6 +152,7 @@ def try_candidate(
                 require_placement(placement, profile, full=options.target.require_full)
             except UnfitModelError as error:
                 return refused(candidate, quantized, shipped, placement, error)
+        compressed = compressed_size(context.session, shipped) if options.limits else None
         with watch.stage("measure"):
             measurement = measure(context, quantized)
             half = half_precision_warnings(find_half_precision(context, candidate.rule), profile)
@@ -158,8 +162,15 @@ def try_candidate(
             raise
         return failed(candidate, error, context.path)
     return accept(
-        candidate, quantized, shipped, placement, measurement, options.limits, competing=plan.competing
-    )  # fmt: skip
+        candidate,
+        quantized,
+        shipped,
+        placement,
+        measurement,
+        options.limits,
+        competing=plan.competing,
+        compressed=compressed() if compressed else None,
+    )
 
 
 def _with_trials(result: TargetResult, trials: Sequence[Trial], context: BuildContext) -> TargetResult:

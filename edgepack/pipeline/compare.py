@@ -10,6 +10,7 @@ from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.findings import Report
 from edgepack.graph import read_model
+from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure, measure_latency, measure_layers
 from edgepack.pipeline.option_validation import validate_inputs
@@ -27,7 +28,6 @@ from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
 from edgepack.schemes import SCHEMES, Needs, get_scheme
-from edgepack.train.report import gzip_size
 
 #: What --train adds: (recipe, sparsity, clusters per layer); 0 for the recipe's default.
 TRAINED = (("qat", 0.0, 0), ("prune+qat", 0.5, 0), ("cluster+qat", 0.0, 16), ("prune+cluster+qat", 0.8, 16))
@@ -246,6 +246,7 @@ def _measured(
     """
     target, quantized = next(iter(files.items()))
     shipped = context.shipped(quantized.tflite)
+    compressed = compressed_size(context.session, shipped)
     layers: tuple[LayerError, ...] = ()
     integer = result.scheme in SCHEMES and get_scheme(result.scheme).is_integer
     samples = context.measured_on
@@ -261,7 +262,7 @@ def _measured(
         target=target,
         sha256=sha256(shipped),
         bytes=len(shipped),
-        gzip_bytes=gzip_size(shipped),
+        gzip_bytes=compressed(),
         quality=quality,
         latency=measure_latency(context.session, quantized.tflite),
         layers=layers,

@@ -49,6 +49,7 @@ def convert_model(session: Session, path: Path) -> tuple[FloatModel, SourceModel
         if importer.needs_tensorflow:
             session.progress(f"converting {path.name} (TensorFlow, in a child process)")
             session.workers.warm(LOAD_PACKAGES.call())
+            session.start_converting()
         return convert(
             path,
             worker=session.workers.tensorflow,

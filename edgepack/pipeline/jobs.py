@@ -60,8 +60,11 @@ class MixedResult:
 
 def load_packages() -> None:
     """Import what the other jobs need, ahead of time."""
-    import ai_edge_litert.interpreter
-    import ai_edge_quantizer.quantizer
+    from edgepack.lean_import import lean_import
+
+    with lean_import():
+        import ai_edge_litert.interpreter
+        import ai_edge_quantizer.quantizer
 
     del ai_edge_litert, ai_edge_quantizer
 

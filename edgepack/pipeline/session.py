@@ -1,8 +1,11 @@
 """What every stage of one command needs: its child processes, its cache, and where progress is reported."""
 
+import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from edgepack import interrupts
 from edgepack.cache import Cache
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.step_cache import StepCache
@@ -15,18 +18,33 @@ class Session:
     Args:
         options: How the model is read.
         progress: Called with a sentence about each step that takes time.
+        meanwhile: Work for the seconds in which a child imports TensorFlow and converts, None for none. Nothing waits
+            for its end.
     """
 
-    def __init__(self, options: ModelOptions, progress: Progress = silent) -> None:
+    def __init__(
+        self, options: ModelOptions, progress: Progress = silent, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         self.options = options
+        self._meanwhile = meanwhile
         self.progress = progress
         self.steps = StepCache(Cache(enabled=options.cache))
         self.workers = Workers(options.memory_limit, options.timeout)
 
     def __enter__(self) -> Self:
+        self.steps.write_in_background()
         return self
+
+    def start_converting(self) -> None:
+        """Start what can be done beside a conversion."""
+        if self._meanwhile is not None:
+            threading.Thread(target=self._meanwhile, daemon=True).start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.workers.__exit__(kind, error, trace)
+        try:
+            self.workers.__exit__(kind, error, trace)
+        finally:
+            with interrupts.hold():
+                self.steps.finish_writing()

@@ -1,17 +1,21 @@
 """Results of steps, memoized by the digest of everything that they depend on."""
 
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack._version import __version__
 from edgepack.cache import Cache, key_of
 from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import ModelFileError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -30,6 +34,8 @@ _COMPONENTS = (
     "pillow",
     "scipy",
 )
+#: Bytes of entries that are kept in memory after they were read.
+_RECENT_BYTES = 64 << 20
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -56,6 +62,10 @@ class StepCache:
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self._memory: dict[str, Mapping[str, bytes]] = {}
+        self._recent: OrderedDict[str, Mapping[str, bytes]] = OrderedDict()
+        self._background = False
+        self._writer: ThreadPoolExecutor | None = None
+        self._writing: dict[str, Future[None]] = {}
 
     def memoize(
         self, step: str, inputs: Mapping[str, Any], codec: Codec[T], compute: Callable[[], T], *, store: bool = True
@@ -77,21 +87,70 @@ class StepCache:
             ModelFileError: A file of `inputs` changed while `compute` read it.
         """
         key = self.key(step, inputs)
-        files = self._memory.get(key) or (self.cache.get(key) if store else None)
+        files = self._memory.get(key) or (self._read(key) if store else None)
         if files is not None:
             try:
                 return codec.decode(files)
             except Exception:
                 # An entry of the right hashes with a content that no step writes.
                 self._memory.pop(key, None)
+                self._recent.pop(key, None)
                 self.cache.drop(key, "cannot be decoded")
         files = codec.encode(compute())
         touched = [value for value in inputs.values() if isinstance(value, Snapshot) and not _untouched_or_raise(value)]
         if store and not touched:
-            self.cache.put(key, files)
+            self._write(key, files)
         if not (store and self.cache.enabled):
             self._memory[key] = files
         return codec.decode(files)
+
+    def knows(self, step: str, inputs: Mapping[str, Any]) -> bool:
+        """Return whether there is an entry for a step, as far as its name tells; it may turn out to be damaged."""
+        key = self.key(step, inputs)
+        return key in self._memory or key in self._recent or (self.cache.enabled and (self.cache.root / key).exists())
+
+    def _read(self, key: str) -> Mapping[str, bytes] | None:
+        """Return an entry, read from the disk once for all targets of a build."""
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        if (writing := self._writing.pop(key, None)) is not None:
+            writing.result()
+        files = self.cache.get(key)
+        if files is not None:
+            self._remember(key, files)
+        return files
+
+    def _remember(self, key: str, files: Mapping[str, bytes]) -> None:
+        if sum(map(len, files.values())) > _RECENT_BYTES:
+            return
+        self._recent[key] = files
+        while sum(len(data) for entry in self._recent.values() for data in entry.values()) > _RECENT_BYTES:
+            self._recent.popitem(last=False)
+
+    def write_in_background(self) -> None:
+        """Let a thread write entries from here on: flushing one to the disk takes 20 ms, a build writes thirty."""
+        self._background = self.cache.enabled
+
+    def finish_writing(self) -> None:
+        """Wait until every entry is written, and write further ones at once."""
+        self._background = False
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.shutdown()
+        for writing in self._writing.values():
+            writing.result()
+        self._writing.clear()
+
+    def _write(self, key: str, files: Mapping[str, bytes]) -> None:
+        if not self._background:
+            self.cache.put(key, files)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._writer = self._writer or ThreadPoolExecutor(1)
+        self._writing[key] = self._writer.submit(self.cache.put, key, files)
+        self._remember(key, files)
 
     def key(self, step: str, inputs: Mapping[str, Any]) -> str:
         """Return the cache key of a step with these inputs."""

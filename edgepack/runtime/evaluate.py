@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.digests import sha256
 from edgepack.errors import UnfitModelError
 from edgepack.graph import read_model
 from edgepack.runtime.class_scores import output_kinds
@@ -45,21 +46,21 @@ def evaluate(
         UnfitModelError: A model does not load or run on this machine.
         SamplesError: A sample cannot be read or does not match the inputs.
     """
-    base, base_logits = _runner(reference, threads)
+    base = _reference(reference, samples, threads)
     loaded = {key: _runner(data, threads) for key, data in candidates.items()}
     labels = samples.labels
     highest = int(labels.max()) if labels is not None and labels.size else None
-    count = len(base_logits)
+    count = len(base.logits)
     names = [info.name for info in base.outputs[:count]]
     kinds = output_kinds(read_model(reference).main, [info.shape for info in base.outputs[:count]], named, highest)
     meters = {
         key: QualityMeter(names, kinds.classes, kinds.probabilities, kinds.numbers, kinds.ranked) for key in loaded
     }
-    squashed = [position for position in range(count) if base_logits[position] != position]
+    squashed = [position for position in range(count) if base.logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for number in range(len(samples)):
-        arrays = ordered(base.inputs, samples.sample(number))
-        expected = base.run_real(arrays)
+        arrays = base.sample(number, samples)
+        expected = base.run(number, arrays)
         label = None if labels is None else int(labels[number])
         for key, (runner, logits) in loaded.items():
             results = runner.run_real(arrays)
@@ -67,10 +68,80 @@ def evaluate(
             got = [np.asarray(finish(output_steps, real), np.float64) for output_steps, real in outputs]
             meters[key].add(expected[:count], got, label)
             for position in squashed:
-                before, after = expected[base_logits[position]], results[logits[position]]
+                before, after = expected[base.logits[position]], results[logits[position]]
                 if before.shape == after.shape:
                     meters[key].add_logits(position, before, after)
+    _keep(base, reference, samples, threads)
     return {key: meter.result() for key, meter in meters.items()}
+
+
+class _Reference:
+    """The reference, and what it returned for the samples.
+
+    Attributes:
+        inputs: The main graph's inputs in file order.
+        outputs: The main graph's outputs, then the tensors before a last SOFTMAX or LOGISTIC.
+        logits: Position of each output's logits.
+    """
+
+    def __init__(self, tflite: bytes, threads: int) -> None:
+        runner, self.logits = _runner(tflite, threads)
+        self.inputs, self.outputs = runner.inputs, runner.outputs
+        self._runner: Runner | None = runner
+        self._results: list[list[npt.NDArray[np.float64]]] = []
+        self._bytes = 0
+        self._pictures: list[list[Array]] = []
+        self._picture_bytes = 0
+
+    def sample(self, number: int, samples: SampleSet) -> list[Array]:
+        """Return a sample in the order of the inputs; decoding a picture takes as long as running an integer model."""
+        if number < len(self._pictures):
+            return self._pictures[number]
+        arrays = ordered(self.inputs, samples.sample(number))
+        self._picture_bytes += sum(array.nbytes for array in arrays)
+        if samples.images and number == len(self._pictures) and self._picture_bytes <= _KEPT_BYTES:
+            self._pictures.append(arrays)
+        return arrays
+
+    def run(self, number: int, arrays: Sequence[Array]) -> list[npt.NDArray[np.float64]]:
+        """Return the real outputs for a sample."""
+        if number < len(self._results):
+            return self._results[number]
+        assert self._runner is not None
+        results = self._runner.run_real(arrays)
+        self._bytes += sum(array.nbytes for array in results)
+        if self._bytes > _KEPT_BYTES:
+            self._results.clear()
+        elif number == len(self._results):
+            self._results.append(results)
+        return results
+
+    def release(self, samples: int) -> bool:
+        """Let the model go where the outputs of all samples are known; return whether they are."""
+        known = len(self._results) == samples
+        if known:
+            self._runner = None
+        return known
+
+
+#: Largest size of the outputs that are kept of a reference; larger ones are computed for each file. As much again is
+#: kept of decoded pictures, the first ones of a larger set.
+_KEPT_BYTES = 64 << 20
+
+#: The reference of the last call, by digest, samples and threads. A child serves all targets of a build, and a search
+#: for ops that need more precision measures dozens of files: the float model runs once for all of them.
+_last: dict[tuple[str, str, int], _Reference] = {}
+
+
+def _reference(tflite: bytes, samples: SampleSet, threads: int) -> _Reference:
+    known = _last.get((sha256(tflite), samples.digest, threads))
+    return _Reference(tflite, threads) if known is None else known
+
+
+def _keep(reference: _Reference, tflite: bytes, samples: SampleSet, threads: int) -> None:
+    if reference.release(len(samples)):
+        _last.clear()
+        _last[sha256(tflite), samples.digest, threads] = reference
 
 
 def _runner(tflite: bytes, threads: int) -> tuple[Runner, tuple[int, ...]]:
@@ -117,9 +188,10 @@ def kernel_spread(tflite: bytes, cases: list[tuple[list[Array], list[Array]]]) -
         zeros for a model that the built-in kernels do not support.
     """
     steps, relative = 0, 0.0
+    runner: Runner | None = None
     for inputs, outputs in cases:
         try:
-            runner = Runner(tflite, threads=1, plain=True)
+            runner = runner or Runner(tflite, threads=1, plain=True)
             results = runner.run(inputs)
         except UnfitModelError:
             return 0, 0.0

@@ -123,7 +123,47 @@ def test_paths_stay_inside(tmp_path: Path, path: str) -> None:
 @pytest.mark.skipif(
     os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that cannot be written to"
 )
-def test_a_full_disk_is_one_clear_error(tmp_path: Path, one: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_files_get_new_times_only(tmp_path: Path, one: dict[str, bytes]) -> None:
+    """Nothing is removed and written again where everything is there already; a build tool still sees new files."""
+    bundle = tmp_path / "bundle"
+    write(one, bundle)
+    places = [bundle, *(bundle / path for path in one)]
+    for place in places:
+        os.utime(place, (1e9, 1e9))
+    before = [place.stat().st_ino for place in places]
+    write(one, bundle, force=True)
+    assert [place.stat().st_ino for place in places] == before
+    assert all(place.stat().st_mtime > 1.5e9 for place in places)
+    assert tree(bundle) == one and [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("change", ["content", "size", "mode", "missing", "link"])
+def test_a_bundle_that_was_changed_is_replaced(tmp_path: Path, one: dict[str, bytes], change: str) -> None:
+    """One byte, a right that was taken or given, a file that is gone or became a link: everything is written anew."""
+    bundle = tmp_path / "bundle"
+    write(one, bundle)
+    place = bundle / max(one, key=lambda path: len(one[path]))
+    data, mode = place.read_bytes(), place.stat().st_mode
+    if change == "content":
+        place.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif change == "size":
+        place.write_bytes(data + b"\0")
+    elif change == "mode":
+        place.chmod(mode ^ 0o111)
+    else:
+        place.unlink()
+    if change == "link":
+        (tmp_path / "aside").write_bytes(data)
+        place.symlink_to(tmp_path / "aside")
+    number = bundle.stat().st_ino
+    write(one, bundle, force=True)
+    assert tree(bundle) == one and bundle.stat().st_ino != number
+    assert place.stat().st_mode == mode and not place.is_symlink()
+
+
+def test_a_full_disk_is_one_clear_error(
+    tmp_path: Path, one: dict[str, bytes], other: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When writing fails halfway, the old bundle stays, nothing is left beside it, and there is a hint."""
     write(one, tmp_path / "bundle")
     real, count = writer._write_file, 0
@@ -138,7 +178,7 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, one: dict[str, bytes], m
 
     monkeypatch.setattr(writer, "_write_file", refuse)
     with pytest.raises(BundleError, match="No space left") as caught:
-        write(one, tmp_path / "bundle", force=True)
+        write(other, tmp_path / "bundle", force=True)
     assert "free some space" in caught.value.hint
     assert tree(tmp_path / "bundle") == one and [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -1,14 +1,19 @@
 """Results of steps: computed once, and never taken from what other code or other inputs computed."""
 
 import shutil
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgepack import interrupts
 from edgepack.cache import Cache, sha256
 from edgepack.pipeline import step_cache
+from edgepack.pipeline.options import ModelOptions
+from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, StepCache, code_digest
 
 PACKAGE = Path(step_cache.__file__).resolve().parents[1]
@@ -99,3 +104,51 @@ def test_a_step_runs_once(tmp_path: Path, enabled: bool) -> None:
     assert [steps.memoize("step", {}, TEXT, compute) for _ in range(3)] == ["result"] * 3
     assert len(runs) == 1
     assert (tmp_path / "cache").exists() == enabled
+
+
+@pytest.mark.parametrize("limit", [0, step_cache._RECENT_BYTES])
+def test_entries_are_written_beside_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """A step does not wait for the disk; whoever reads the entry does, and at the end all are there."""
+    monkeypatch.setattr(step_cache, "_RECENT_BYTES", limit)
+    begin, end, put = threading.Event(), threading.Event(), Cache.put
+
+    def slow(self: Cache, key: str, files: Mapping[str, bytes]) -> None:
+        begin.set()
+        assert end.wait(20)
+        put(self, key, files)
+
+    monkeypatch.setattr(Cache, "put", slow)
+    steps = StepCache(Cache(tmp_path))
+    steps.write_in_background()
+    assert steps.memoize("step", {}, TEXT, lambda: "result") == "result"
+    assert begin.wait(20) and StepCache(Cache(tmp_path)).cache.get(steps.key("step", {})) is None
+    threading.Timer(0.0 if limit == 0 else 0.2, end.set).start()
+    assert steps.memoize("step", {}, TEXT, lambda: "again") == "result"
+    steps.finish_writing()
+    assert StepCache(Cache(tmp_path)).memoize("step", {}, TEXT, lambda: "again") == "result"
+    assert steps.memoize("other", {}, TEXT, lambda: "other") == "other"
+    assert StepCache(Cache(tmp_path)).memoize("other", {}, TEXT, lambda: "again") == "other"
+
+
+def test_a_session_ends_when_everything_is_written(own_cache: Path) -> None:
+    """Also a session that fails: what was computed before is there for the next command."""
+    with pytest.raises(ZeroDivisionError), Session(ModelOptions()) as session:
+        session.steps.memoize("step", {}, TEXT, lambda: "result")
+        raise ZeroDivisionError
+    assert StepCache(Cache(own_cache)).memoize("step", {}, TEXT, lambda: "again") == "result"
+
+
+def test_only_the_main_thread_delays_signals() -> None:
+    """A thread that writes an entry neither delays Ctrl-C nor receives it."""
+    with interrupts.hold():
+        held = interrupts._held
+        thread = threading.Thread(target=lambda: held_in_thread.append(_hold()))
+        held_in_thread: list[int] = []
+        thread.start()
+        thread.join()
+    assert held_in_thread == [held] and interrupts._held == held - 1
+
+
+def _hold() -> int:
+    with interrupts.hold():
+        return interrupts._held

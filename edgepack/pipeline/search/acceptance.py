@@ -15,7 +15,6 @@ from edgepack.pipeline.search.trials import ProducedTrial, Trial
 from edgepack.profiles.model import TargetProfile
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import get_scheme
-from edgepack.train.report import gzip_size
 
 T = TypeVar("T", bound=Trial)
 
@@ -88,6 +87,7 @@ def accept(
     limits: Limits,
     *,
     competing: bool,
+    compressed: int | None = None,
 ) -> ProducedTrial:
     """Compare a file with the limits.
 
@@ -99,6 +99,7 @@ def accept(
         measurement: What was measured.
         limits: The user's limits.
         competing: True when a file that loses much gives way to the next candidate.
+        compressed: Bytes of `shipped` compressed with gzip, None where there are no limits.
 
     Raises:
         AccuracyError: There is a limit on the loss, and nothing that could be measured.
@@ -111,7 +112,6 @@ def accept(
             f"--max-drop {limits.drop:g} cannot be checked: no accuracy was measured",
             hint="give labelled samples with --eval (arrays x and y), or class names with --labels",
         )
-    compressed = gzip_size(shipped) if limits else None
     misses, reasons = missed_limits(len(shipped), compressed, quality, limits, competing=competing)
     return ProducedTrial(
         candidate,

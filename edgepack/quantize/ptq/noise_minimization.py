@@ -103,14 +103,19 @@ BOUNDS = _Bounds()
 
 
 def _search(tflite: bytes, view: View, subject: Subject) -> "_NoiseSearch":
+    statistics, gains = _channels(tflite, view), measured_gains(tflite, view, subject)
+    return _NoiseSearch(read_model(tflite).main, {i: gain for i, gain in gains.items() if i in statistics}, statistics)
+
+
+def measured_gains(tflite: bytes, view: View, subject: Subject) -> dict[int, NoiseGain]:
+    """Return the noise gains of a float model's activations, measured once on all samples."""
+    peaks = {index: channels.peak for index, channels in _channels(tflite, view).items()}
+    return subject.once("noise gains", tflite, lambda: noise_gains(tflite, subject.samples, peaks))
+
+
+def _channels(tflite: bytes, view: View) -> dict[int, ChannelStatistics]:
     graph = read_model(tflite).main
-    statistics = view.once("channel statistics", tflite, lambda: _statistics(tflite, graph, view))
-    gains = subject.once(
-        "noise gains",
-        tflite,
-        lambda: noise_gains(tflite, subject.samples, {index: channels.peak for index, channels in statistics.items()}),
-    )
-    return _NoiseSearch(graph, {i: gain for i, gain in gains.items() if i in statistics}, statistics)
+    return view.once("channel statistics", tflite, lambda: _statistics(tflite, graph, view))
 
 
 def _statistics(tflite: bytes, graph: Graph, view: View) -> dict[int, ChannelStatistics]:

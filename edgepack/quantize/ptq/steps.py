@@ -21,6 +21,7 @@ from edgepack.quantize.ptq.high_bias_absorption import ABSORB
 from edgepack.quantize.ptq.layers import unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
+from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, FEWEST_SAMPLES, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
@@ -31,7 +32,7 @@ from edgepack.text import first_line
 EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
 #: Every step, in the order in which they are applied.
-STEPS: tuple[Step, ...] = (POOLS, CENTER, BALANCE, EQUALIZE, ABSORB, ROUNDING, RANGES, MARGIN, BOUNDS, BIAS)
+STEPS: tuple[Step, ...] = (POOLS, CENTER, BALANCE, EQUALIZE, ABSORB, ROUNDING, RANGES, MARGIN, BOUNDS, RECONSTRUCT, BIAS)
 
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}

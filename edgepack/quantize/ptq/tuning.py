@@ -56,3 +56,12 @@ LEAST_CLIPPING_GAIN = 0.05
 
 #: Samples of bias correction on the integer file, and the number of parts of the model that are corrected in turn.
 BIAS_SAMPLES, BIAS_PARTS = 64, 8
+
+#: Layers from which a block of reconstruction ends at the next single activation, and those after which it ends anyway.
+BLOCK_LAYERS, LONGEST_BLOCK = 2, 8
+
+#: Samples, batch size and optimization steps of a block, and the share of values that are not quantized in training.
+BLOCK_SAMPLES, BATCH, RECONSTRUCTION_STEPS, DROP = 64, 8, 400, 0.5
+
+#: Learning rates: weights and biases in steps of their grid, ranges relative.
+LEARNING_RATES = {"weights": 4e-3, "biases": 1e-2, "ranges": 2e-3}
