@@ -86,12 +86,14 @@ def with_state_ranges(tflite: bytes, samples: SampleSet | int) -> bytes:
 
 def _widen(ranges: Ranges, calibrated: bytes) -> None:
     """Add the ranges that the calibrator wrote into a file."""
-    for index, tensor in enumerate(unpack(bytes(calibrated)).subgraphs[0].tensors):
-        found = tensor.quantization
-        if found is None or found.min is None or found.max is None or len(found.min) != 1:
+    # Read in place: unpacking all weights for every sample takes most of the time.
+    graph = schema().Model.GetRootAs(bytearray(calibrated), 0).Subgraphs(0)
+    for index in range(graph.TensorsLength()):
+        found = graph.Tensors(index).Quantization()
+        if found is None or found.MinLength() != 1 or found.MaxLength() != 1:
             continue
         low, high = ranges.get(index, (np.inf, -np.inf))
-        ranges[index] = (min(low, float(found.min[0])), max(high, float(found.max[0])))
+        ranges[index] = (min(low, float(found.Min(0))), max(high, float(found.Max(0))))
 
 
 def _set(tensor: Any, values: tuple[float, float]) -> None:

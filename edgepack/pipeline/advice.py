@@ -20,6 +20,8 @@ from edgepack.schemes import Needs, get_scheme
 
 #: Samples on which single tensors are measured.
 SAMPLES = 32
+#: PTQ steps that change the values of channels: ranges of their files do not fit the float model's activations.
+CHANNEL_STEPS = frozenset({"absorb", "balance", "center", "equalize"})
 #: With fewer calibration samples than this, more of them are the first advice: the default of TensorFlow's guide.
 FEW_SAMPLES = 100
 
@@ -131,6 +133,8 @@ def _attribution(
         return None
     position = quality.outputs.index(output)
     used = samples.limited(SAMPLES)
+    report = trial.quantized.report or {"steps": []}
+    own_ranges = not any(step["kept"] and step["step"] in CHANNEL_STEPS for step in report["steps"])
     try:
         tflite = rewrite(context, profile, candidate).tflite
 
@@ -144,7 +148,7 @@ def _attribution(
                     position,
                     output.columns,
                     output.axis,
-                    candidate.effort == Effort.LOW,
+                    own_ranges,
                 )
             )
 
@@ -152,7 +156,7 @@ def _attribution(
             "float": tflite,
             "model": trial.quantized.tflite,
             "samples": used,
-            "output": [position, list(output.columns), output.axis, candidate.effort == Effort.LOW],
+            "output": [position, list(output.columns), output.axis, own_ranges],
         }
         return session.steps.memoize("attribution", inputs, _ATTRIBUTION, compute)
     except EdgepackError:

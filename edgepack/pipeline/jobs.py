@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.child import Job, emit
+from edgepack.choices import Effort
+from edgepack.convert.environment import import_tensorflow
 from edgepack.errors import QuantizationError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.pipeline.step_cache import component_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.attribution import Attribution
 from edgepack.quantize.quantizer import Quantized
@@ -38,11 +41,14 @@ class PtqResult:
         tflite: Float model with the weights and biases that the steps chose.
         ranges: (low, high) of each activation, by tensor key.
         report: Steps with their figures.
+        refused: Why ai-edge-quantizer does not quantize the model, so that the steps were judged on files of
+            TFLiteConverter's quantizer; empty where they were not.
     """
 
     tflite: bytes
     ranges: Mapping[str, Range]
     report: Mapping[str, Any]
+    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,29 +107,62 @@ def quantize(tflite: bytes, rule: SchemeRule, calibration: bytes | None, method:
     return quantizer.quantize(tflite, rule, None if calibration is None else _ranges(tflite, rule, calibration, method))
 
 
-def carry_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> bytes:
-    """Return the float model with its ranges in the file, the input of TFLiteConverter's quantizer."""
-    from edgepack.quantize.quantizer import with_ranges
+def choose_ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) -> Mapping[str, Range]:
+    """Return the range of each activation of a float model by one method.
 
-    return with_ranges(tflite, _ranges(tflite, rule, calibration, method))
-
-
-def adopt(quantized: bytes, tflite: bytes, rule: SchemeRule, tool: str, calibration: bytes, method: str) -> Quantized:
-    """Return another quantizer's file with the float model's interface and true op versions, once it has loaded.
-
-    Inputs and outputs that it left in float become integers with the range of the calibration.
+    Args:
+        tflite: The float model.
+        rule: The scheme with the target's constraints.
+        calibration: Result of `calibrate`.
+        method: Range method; empty for the default.
     """
-    from edgepack.quantize.quantizer import adopt as finish
+    return _ranges(tflite, rule, calibration, method)
 
-    return finish(quantized, tflite, rule, tool, _ranges(tflite, rule, calibration, method))
+
+def quantize_with_converter(
+    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Sequence[float]], samples: SampleSet | int
+) -> Quantized:
+    """Return the int8 file that TFLiteConverter's quantizer makes with given ranges, with the float model's interface.
+
+    It loads TensorFlow, which can abort the process.
+
+    Args:
+        tflite: The float model.
+        rule: An int8 rule.
+        ranges: (low, high) of each activation by tensor key, as returned or read from JSON. Inputs and outputs that the
+            quantizer leaves in float become integers with theirs.
+        samples: Calibration samples, or how many random ones: only for ops with ranges inside, such as LSTM.
+
+    Raises:
+        QuantizationError: The quantizer fails, or the runtime does not load its file.
+    """
+    from edgepack.convert.mlir_quantize import mlir_quantize
+    from edgepack.quantize.quantizer import adopt, with_ranges
+
+    pairs = _pairs(ranges)
+    converted = mlir_quantize(
+        with_ranges(tflite, pairs),
+        io=rule.io,
+        fully_connected=rule.fully_connected,
+        weights=rule.weights,
+        activations=get_scheme(rule.scheme).activations,
+        samples=samples,
+    )
+    return adopt(converted, tflite, rule, f"TFLiteConverter {component_versions()['tensorflow']}", pairs)
 
 
 def run_ptq_steps(
-    tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, off: Sequence[str] = ()
+    tflite: bytes,
+    rule: SchemeRule,
+    samples: SampleSet,
+    effort: str,
+    off: Sequence[str] = (),
+    *,
+    with_converter: bool = False,
 ) -> PtqResult:
-    """Choose ranges, and with more effort weights and biases, by the error that they cause.
+    """Choose ranges, weights and biases by the error that they cause in the integer file.
 
-    Progress is emitted as `(step, part, parts)`.
+    Progress is emitted as `(step, part, parts)`. More effort than low loads TensorFlow, for gradients.
 
     Args:
         tflite: A float model.
@@ -131,17 +170,31 @@ def run_ptq_steps(
         samples: Calibration samples; of more than `MOST_SAMPLES`, evenly spaced ones are used.
         effort: `low`, `medium` or `high`.
         off: Steps to leave out (`edgepack.quantize.ptq.steps.STEPS`).
+        with_converter: Judge files of TFLiteConverter's quantizer, which loads TensorFlow.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model.
-        QuantizationError: The model cannot be calibrated.
+        QuantizationError: The model cannot be calibrated, or TFLiteConverter's quantizer cannot quantize it.
     """
     from edgepack.quantize.ptq.steps import improve
 
+    if effort != Effort.LOW:
+        # Gradients are computed with the same settings of TensorFlow as everything else.
+        import_tensorflow()
     used = samples.limited(MOST_SAMPLES)
     arrays = [used.sample(i) for i in range(len(used))]
+
+    def convert(model: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
+        return quantize_with_converter(model, rule, ranges, used).tflite
+
     result = improve(
-        tflite, rule, arrays, effort, off=off, progress=lambda step, part, parts: emit((step, part, parts))
+        tflite,
+        rule,
+        arrays,
+        effort,
+        off=off,
+        progress=lambda step, part, parts: emit((step, part, parts)),
+        quantize_file=convert if with_converter else None,
     )
     return PtqResult(
         result.tflite, result.ranges, {"effort": effort, "samples": len(arrays), **result.to_json()}
@@ -245,8 +298,13 @@ def _ranges(tflite: bytes, rule: SchemeRule, calibration: bytes, method: str) ->
 LOAD_PACKAGES = Job(load_packages, QuantizationError, "loading the runtime and the quantizer")
 CALIBRATE = Job(calibrate, QuantizationError, "calibration")
 QUANTIZE = Job(quantize, QuantizationError, "quantization")
-CARRY_RANGES = Job(carry_ranges, QuantizationError, "writing the ranges for TFLiteConverter's quantizer")
-ADOPT = Job(adopt, QuantizationError, "finishing the file of TFLiteConverter's quantizer")
+CHOOSE_RANGES = Job(choose_ranges, QuantizationError, "choosing int8 ranges")
+QUANTIZE_WITH_CONVERTER = Job(
+    quantize_with_converter,
+    QuantizationError,
+    "quantization with TFLiteConverter",
+    hint="build float16, or dynamic-range where the target supports it",
+)
 RUN_PTQ_STEPS = Job(run_ptq_steps, QuantizationError, "the search for int8 ranges and weights")
 QUANTIZE_WITH_RANGES = Job(quantize_with_ranges, QuantizationError, "quantization")
 QUANTIZE_MIXED = Job(quantize_mixed, QuantizationError, "the search for ops that need more precision than int8")

@@ -13,8 +13,10 @@ import numpy as np
 
 from edgepack.graph import Graph, Tensor, read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.graph.op_layout import bias_index
 from edgepack.quantize.ptq.activations import Sample, iterate_activations
-from edgepack.quantize.ptq.layers import Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.bias_correction import real_weights
+from edgepack.quantize.ptq.layers import Layer, constant_values, find_layers, set_constants, weighted_ops
 from edgepack.quantize.ptq.sensitivity import with_rounded_activations
 from edgepack.quantize.ranges import Range
 from edgepack.runtime.runner import Runner
@@ -77,8 +79,8 @@ def attribute(
         output: Position of the output that is measured.
         columns: Its columns that are measured, all when empty.
         axis: Their axis.
-        own_ranges: Take the ranges of activations from the file. False takes them from the samples: a file with
-            equalized channels has the ranges of other values.
+        own_ranges: Take the ranges of activations, and weights with their biases, from the file. False takes ranges
+            from the samples and rounds weights to nearest: a file with equalized channels has other values.
 
     Raises:
         UnfitModelError: A model does not run on this machine.
@@ -87,7 +89,7 @@ def attribute(
     activations = _activations(graph, other)
     found = _local_errors(tflite, samples, activations, own_ranges=own_ranges)
     layers = {layer.result: layer for layer in find_layers(graph)}
-    weights = {index: _rounded(graph, layer, other) for index, layer in layers.items()}
+    weights = {index: _integer_layer(graph, layer, other, from_file=own_ranges) for index, layer in layers.items()}
     order = [(error, "activation", index) for index, (error, _) in found.items()]
     order += [(error, "weights", index) for index, (error, _) in weights.items()]
     order.sort()
@@ -108,7 +110,7 @@ def attribute(
         if kind == "activation":
             changed = with_rounded_activations(tflite, {index: found[index][1]})
         else:
-            changed = set_constants(tflite, {layers[index].weights: weights[index][1]})
+            changed = set_constants(tflite, weights[index][1])
         meter = SignalMeter(columns=False)
         for expected, actual in zip(reference, outputs(changed), strict=True):
             meter.add(expected, actual)
@@ -162,17 +164,28 @@ def _local_errors(
     return {index: (math.inf if snr[index] is None else float(snr[index] or 0.0), used[index]) for index in indices}
 
 
-def _rounded(graph: Graph, layer: Layer, other: Graph) -> tuple[float, np.ndarray]:
-    """Return the SNR of a layer's weights in int8, and the weights, with one scale per channel or per tensor."""
-    rows = layer.rows(constant_values(graph, layer.weights))
-    matches = [tensor for tensor in other.tensors if tensor.name == graph.tensors[layer.weights].name]
-    per_tensor = bool(matches) and matches[0].quantization is not None and not matches[0].quantization.per_channel
-    largest = np.abs(rows).max(axis=None if per_tensor else 1, keepdims=True)
-    scale = np.maximum(largest, 1e-12) / 127
-    rounded = np.rint(rows / scale) * scale
-    noise, signal = float(np.square(rows - rounded).sum()), float(np.square(rows).sum())
+def _integer_layer(graph: Graph, layer: Layer, other: Graph, *, from_file: bool) -> tuple[float, dict[int, np.ndarray]]:
+    """Return the SNR of a layer's weights in int8, and its constants in int8 by index.
+
+    Those of the file include the bias, because it makes up for the shift that rounding of the weights causes.
+    """
+    ops, weights = weighted_ops(other), constant_values(graph, layer.weights)
+    stored = other.tensors[ops[layer.position].inputs[1]] if len(ops) == len(weighted_ops(graph)) else None
+    if from_file and stored is not None and stored.dtype == "INT8" and stored.shape == layer.shape:
+        constants = {layer.weights: real_weights(other, stored.index).astype(np.float32)}
+        bias = bias_index(ops[layer.position])
+        if layer.bias >= 0 and bias >= 0 and other.tensors[bias].data is not None:
+            constants[layer.bias] = real_weights(other, bias).astype(np.float32)
+    else:
+        rows = layer.rows(weights)
+        per_tensor = stored is not None and stored.quantization is not None and not stored.quantization.per_channel
+        largest = np.abs(rows).max(axis=None if per_tensor else 1, keepdims=True)
+        scale = np.maximum(largest, 1e-12) / 127
+        constants = {layer.weights: layer.from_rows(np.rint(rows / scale) * scale)}
+    noise = float(np.square(weights - constants[layer.weights]).sum())
+    signal = float(np.square(weights).sum())
     error = math.inf if noise == 0.0 else LOWEST_SNR if signal == 0.0 else 10 * math.log10(signal / noise)
-    return error, layer.from_rows(rounded)
+    return error, constants
 
 
 def _cause(graph: Graph, kind: str, index: int, snr: float) -> Cause:

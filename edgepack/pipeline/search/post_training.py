@@ -1,29 +1,36 @@
 """Post-training quantization, each part cached: calibration, the quantizers, the PTQ steps."""
 
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from edgepack.convert.mlir_quantize import MLIR_QUANTIZE
+from edgepack.choices import Effort
 from edgepack.errors import QuantizationError
 from edgepack.graph import read_model
 from edgepack.pipeline.jobs import (
-    ADOPT,
     CALIBRATE,
-    CARRY_RANGES,
+    CHOOSE_RANGES,
     QUANTIZE,
     QUANTIZE_MIXED,
+    QUANTIZE_WITH_CONVERTER,
     QUANTIZE_WITH_RANGES,
     RUN_PTQ_STEPS,
     MixedResult,
     PtqResult,
 )
 from edgepack.pipeline.session import Session
-from edgepack.pipeline.step_cache import Codec, component_versions, to_json_bytes
+from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.quantizer import QuantizationRefused, Quantized
+from edgepack.quantize.ranges import Range
 from edgepack.samples import SampleSet
-from edgepack.schemes import get_scheme, plain_type
+from edgepack.schemes import plain_type
+
+#: Seconds between two messages about one step: people see that it goes on.
+_PROGRESS_SECONDS = 5.0
 
 
 def calibrate(session: Session, tflite: bytes, samples: SampleSet | int) -> bytes:
@@ -70,7 +77,8 @@ def quantize_calibrated(
         except QuantizationRefused as refused:
             if calibration is None:
                 raise
-            return _quantize_with_converter(session, tflite, rule, calibration, method, samples, refused)
+            ranges = session.workers.run(CHOOSE_RANGES.call(tflite, rule, calibration, method))
+            return _quantize_with_converter(session, tflite, rule, ranges, samples, refused)
 
     inputs = {"model": tflite, "rule": _file_fields(rule), "calibration": calibration, "method": method}
     return session.steps.memoize("quantize", inputs, _QUANTIZED, compute)
@@ -89,6 +97,8 @@ def quantize_with_ptq(
 ) -> tuple[Quantized, Mapping[str, Any]]:
     """Quantize to int8 with the PTQ steps of an effort.
 
+    The steps run with TFLiteConverter's quantizer where ai-edge-quantizer refuses the model.
+
     Args:
         session: Child processes and cache.
         tflite: The float model.
@@ -104,18 +114,22 @@ def quantize_with_ptq(
 
     Raises:
         AccuracyError: The limit is not met with every op kept that may be.
-        QuantizationRefused: ai-edge-quantizer cannot quantize the model.
+        QuantizationRefused: ai-edge-quantizer cannot quantize the model, and TFLiteConverter's quantizer cannot either,
+            or it would have to keep single ops.
     """
     ptq = _run_ptq_steps(session, tflite, rule, samples, effort)
     inputs = {"model": ptq.tflite, "rule": _file_fields(rule), "ranges": ptq.ranges}
     if limit is None:
+        # Samples matter to TFLiteConverter's quantizer only, but whether it is needed is known too late for the key.
         quantized = session.steps.memoize(
             "quantize",
-            inputs,
+            {**inputs, "samples": samples, "refused": ptq.refused},
             _QUANTIZED,
-            lambda: session.workers.run(QUANTIZE_WITH_RANGES.call(ptq.tflite, rule, ptq.ranges)),
+            lambda: _quantize_improved(session, ptq, rule, samples),
         )
         return quantized, ptq.report
+    if ptq.refused:
+        raise QuantizationRefused(f"single ops cannot be kept in {plain_type(kept_as)}: {ptq.refused}")
 
     def mix() -> MixedResult:
         session.progress(f"keeping single ops in {plain_type(kept_as)}")
@@ -131,47 +145,95 @@ def quantize_with_ptq(
     return mixed.file, {**ptq.report, "mixed": mixed.report}
 
 
+def _quantize_improved(session: Session, ptq: PtqResult, rule: SchemeRule, samples: SampleSet) -> Quantized:
+    """Return the integer file of the result of the PTQ steps."""
+    refused = QuantizationRefused(ptq.refused)
+    if not ptq.refused:
+        try:
+            return session.workers.run(QUANTIZE_WITH_RANGES.call(ptq.tflite, rule, ptq.ranges))
+        except QuantizationRefused as error:
+            # The form of the file that this target needs: the steps were judged on another.
+            refused = error
+    return _quantize_with_converter(session, ptq.tflite, rule, ptq.ranges, samples, refused)
+
+
 def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str) -> PtqResult:
     """Return the result of the PTQ steps: the long part, computed once for all targets and candidates that need it."""
-    # Ranges alone fit every form of the file, so one search serves all targets; more effort shapes weights as well.
-    dense = "per-channel" if effort == "low" else rule.fully_connected
+    # Weights are rounded to the grid of their granularity; nothing else about the file changes what the steps choose.
+    dense = rule.fully_connected if rule.weights == "per-channel" and _has_dense_layers(tflite) else rule.weights
     shared = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
 
     def compute() -> PtqResult:
-        session.progress("choosing ranges" if effort == "low" else f"improving int8 with effort {effort}")
-        call = RUN_PTQ_STEPS.call(tflite, shared, samples, effort)
-        return session.workers.run(call, on_event=_step_progress(session))
+        session.progress("improving int8" if effort == Effort.LOW else f"improving int8 with effort {effort}")
+        try:
+            return _run_steps_with_quantizer(session, tflite, shared, samples, effort)
+        except QuantizationRefused as refused:
+            return _run_steps_with_converter(session, tflite, shared, samples, effort, refused)
 
     inputs = {"model": tflite, "rule": _file_fields(shared), "samples": samples, "effort": effort}
     return session.steps.memoize("improve", inputs, _PTQ, compute)
 
 
-def _step_progress(session: Session) -> Any:
-    return lambda event: session.progress(f"  {event[0]}: {event[1]} of {event[2]}")
+def _has_dense_layers(tflite: bytes) -> bool:
+    return any(op.name == "FULLY_CONNECTED" for graph in read_model(tflite).graphs for op in graph.ops)
+
+
+def _run_steps_with_quantizer(
+    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str
+) -> PtqResult:
+    """Run the steps on files of ai-edge-quantizer; effort low needs no TensorFlow, which takes seconds to load."""
+    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort)
+    if effort == Effort.LOW:
+        return session.workers.run(call, on_event=_step_progress(session))
+    return session.workers.tensorflow.run(call, on_event=_step_progress(session))
+
+
+def _run_steps_with_converter(
+    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, refused: QuantizationRefused
+) -> PtqResult:
+    """Run the steps on files of TFLiteConverter's quantizer.
+
+    Raises:
+        QuantizationRefused: That quantizer fails on the model as well.
+    """
+    session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
+    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, with_converter=True)
+    try:
+        ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session))
+    except QuantizationError as error:
+        raise QuantizationRefused(
+            f"{refused.message}. TFLiteConverter: {error.message}", hint=refused.hint, details=refused.details
+        ) from error
+    return replace(ptq, refused=refused.message)
+
+
+def _step_progress(session: Session) -> Callable[[tuple[str, int, int]], None]:
+    """Return a receiver of the steps' progress that reports each step, and long ones every few seconds."""
+    last, when = "", -math.inf
+
+    def report(event: tuple[str, int, int]) -> None:
+        nonlocal last, when
+        step, part, parts = event
+        now = time.monotonic()
+        if step != last or now - when >= _PROGRESS_SECONDS:
+            last, when = step, now
+            session.progress(f"  {step}: {part} of {parts}")
+
+    return report
 
 
 def _quantize_with_converter(
     session: Session,
     tflite: bytes,
     rule: SchemeRule,
-    calibration: bytes,
-    method: str,
+    ranges: Mapping[str, Range],
     samples: SampleSet | int,
     refused: QuantizationRefused,
 ) -> Quantized:
     """Quantize with TFLiteConverter's own quantizer and our ranges."""
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
-    carrying = session.workers.run(CARRY_RANGES.call(tflite, rule, calibration, method))
-    call = MLIR_QUANTIZE.call(
-        carrying,
-        io=rule.io,
-        fully_connected=rule.fully_connected,
-        weights=rule.weights,
-        activations=get_scheme(rule.scheme).activations,
-        samples=samples,
-    )
     try:
-        converted = session.workers.tensorflow.run(call, timeout=session.options.timeout)
+        quantized = session.workers.tensorflow.run(QUANTIZE_WITH_CONVERTER.call(tflite, rule, ranges, samples))
     except QuantizationError as error:
         raise QuantizationError(
             "neither quantizer can quantize the model. "
@@ -179,8 +241,6 @@ def _quantize_with_converter(
             hint=_loop_hint(tflite) or refused.hint or error.hint,
             details={"log_tail": error.details.get("log_tail", "")},
         ) from error
-    tool = f"TFLiteConverter {component_versions()['tensorflow']}"
-    quantized = session.workers.run(ADOPT.call(converted, tflite, rule, tool, calibration, method))
     return Quantized(
         quantized.tflite, quantized.tool, (f"quantized by TFLiteConverter: {refused.message}", *quantized.notes)
     )
@@ -214,7 +274,7 @@ def _decode_quantized(files: Mapping[str, bytes]) -> Quantized:
 
 def _decode_ptq(files: Mapping[str, bytes]) -> PtqResult:
     meta = json.loads(files["meta.json"])
-    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"])
+    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"], meta["refused"])
 
 
 _CALIBRATION: Codec[bytes] = Codec(lambda data: {"calibration.npz": data}, lambda files: files["calibration.npz"])
@@ -226,7 +286,7 @@ _MIXED: Codec[MixedResult] = Codec(
 _PTQ: Codec[PtqResult] = Codec(
     lambda ptq: {
         "model.tflite": ptq.tflite,
-        "meta.json": to_json_bytes({"ranges": ptq.ranges, "report": ptq.report}),
+        "meta.json": to_json_bytes({"ranges": ptq.ranges, "report": ptq.report, "refused": ptq.refused}),
     },
     _decode_ptq,
 )

@@ -132,10 +132,10 @@ def _post_training(context: BuildContext, candidate: Candidate, tflite: bytes, w
         try:
             return _ptq(context, candidate, tflite, samples, watch)
         except QuantizationRefused as refused:
+            if candidate.mixed is not None:
+                raise
             quantized = _calibrated(context, candidate, tflite, watch)
-            if candidate.effort == "low":
-                return quantized
-            note = f"quantized with effort low: {refused.message}"
+            note = f"quantized without the steps of effort {candidate.effort}: {refused.message}"
             return replace(quantized, warnings=(note, *quantized.warnings))
     return _calibrated(context, candidate, tflite, watch)
 

@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, tensor_keys, unpack
-from edgepack.graph.op_layout import dilated_size, padding_amounts
-from edgepack.quantize.ptq.layers import Doubles, Floats, Layer
+from edgepack.quantize.ptq.layers import Doubles
 from edgepack.quantize.ranges import Range
 from edgepack.runtime import signal as metrics
 from edgepack.runtime.logits import expose_logits
@@ -46,7 +45,7 @@ def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence
 def run_activations(
     tflite: bytes, tensors: Sequence[int], samples: Sequence[Sample]
 ) -> Iterator[Callable[[int], npt.NDArray[Any]]]:
-    """Yield, for each sample, a function that returns a copy of a tensor of the main graph by its index, as it is stored.
+    """Yield, for each sample, a function that returns a copy of a tensor of the main graph by its index, as stored.
 
     The function is valid until the next sample.
 
@@ -128,42 +127,3 @@ def coarsest_tensor(tflite: bytes, ranges: Mapping[str, Range], samples: Sequenc
         if 0.0 < steps < coarsest[1]:
             coarsest = f"{graph.ops[graph.producers[index]].name} '{keys[index]}'", steps
     return coarsest
-
-
-def input_patches(layer: Layer, values: Doubles, limit: int, seed: int = 0) -> Floats:
-    """Return the inputs that a layer multiplies with its weights: (positions, inputs of one output).
-
-    For a depthwise layer the shape is (positions, output channels, inputs of one output). With more than `limit`
-    positions, `limit` of them are drawn at random, the same ones for the same seed and shape.
-
-    Args:
-        layer: The layer.
-        values: Its input for one sample.
-        limit: Maximum number of positions.
-        seed: Random seed.
-    """
-    if layer.dense:
-        rows = values.reshape(-1, layer.input_channels).astype(np.float32)
-        return rows[_draw(len(rows), limit, seed)]
-    options = layer.op.options
-    strides = (int(options["stride_h"]), int(options["stride_w"]))
-    dilations = (int(options.get("dilation_h", 1)), int(options.get("dilation_w", 1)))
-    extents = [dilated_size(size, dilation) for size, dilation in zip(layer.shape[1:3], dilations, strict=True)]
-    pads = [padding_amounts(options["padding"], values.shape[1 + i], extents[i], strides[i]) for i in range(2)]
-    padded = np.pad(values.astype(np.float32), ((0, 0), *pads, (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, tuple(extents), axis=(1, 2))
-    windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
-    shape = windows.shape[:3]
-    chosen = np.unravel_index(_draw(math.prod(shape), limit, seed), shape)
-    patches = windows[chosen]  # positions, channels, height, width
-    if layer.depthwise:
-        flat = patches.reshape(*patches.shape[:2], -1)
-        return np.repeat(flat, layer.output_channels // layer.input_channels, axis=1)
-    return np.ascontiguousarray(patches.transpose(0, 2, 3, 1)).reshape(len(patches), -1)
-
-
-def _draw(count: int, limit: int, seed: int) -> npt.NDArray[np.intp]:
-    """Return the positions to use out of `count`, in ascending order."""
-    if count <= limit:
-        return np.arange(count)
-    return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

@@ -60,7 +60,9 @@ def correct_biases(
         layers = [layer for layer in layers if layer.op.index in _last_layers(graph)]
     expected = {
         layer.position: mean_output(graph, layer, constant_values(graph, layer.weights), mean)
-        for layer, mean in zip(layers, _mean_inputs(reference, [layer.source for layer in layers], samples), strict=True)
+        for layer, mean in zip(
+            layers, _mean_inputs(reference, [layer.source for layer in layers], samples), strict=True
+        )
     }
     # Only biases change: the integer file is made once, and its integer biases follow the float ones.
     quantized = quantize(tflite)

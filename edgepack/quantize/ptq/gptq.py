@@ -99,6 +99,8 @@ def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Do
     sorted_square[:, np.arange(size), np.arange(size)] += added
     upper = _inverse_factor(sorted_square)
     remaining = np.take_along_axis(rows, order[:, np.newaxis], 2)
+    # The largest weight defines the scale that a quantizer derives: it stays at the end of the grid.
+    pinned = np.where(np.abs(remaining) >= scale * (MAX_WEIGHT - 1e-6), np.sign(remaining) * MAX_WEIGHT, 0.0)
     integers = np.empty_like(remaining)
     for start in range(0, size, COLUMNS):
         end = min(size, start + COLUMNS)
@@ -107,6 +109,7 @@ def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Do
         for i in range(end - start):
             column = block[..., i]
             rounded = np.clip(np.rint(column / scale[..., 0]), -MAX_WEIGHT, MAX_WEIGHT)
+            rounded = np.where(pinned[..., start + i] != 0.0, pinned[..., start + i], rounded)
             integers[..., start + i] = rounded
             step = upper[:, start + i, start + i : end]
             error = (column - rounded * scale[..., 0]) / step[:, np.newaxis, 0]

@@ -34,9 +34,10 @@ class _Margin(Step):
         return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
-        wide, (factor,) = single_value_channels(fit.reference), setting
-        factor = float(factor)
-        ranges = {k: (low * factor, high * factor) if k in wide else (low, high) for k, (low, high) in fit.ranges.items()}
+        wide, factor = single_value_channels(fit.reference), float(setting[0])
+        ranges = {
+            k: (low * factor, high * factor) if k in wide else (low, high) for k, (low, high) in fit.ranges.items()
+        }
         return replace(fit, ranges=ranges)
 
     def describe(self, setting: Setting) -> str:

@@ -154,7 +154,8 @@ def input_patches(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
         rows = values.reshape(-1, layer.inputs)
         return np.ascontiguousarray(rows[_draw(len(rows), limit, seed)], np.float32)[np.newaxis]
     options, (kernel_h, kernel_w) = layer.op.options, layer.kernel
-    tops, lefts = [], []
+    tops: list[int] = []
+    lefts: list[int] = []
     output = graph.tensors[layer.result].shape
     offsets = []
     for axis, (size, kernel) in enumerate(zip(values.shape[1:3], (kernel_h, kernel_w), strict=True)):

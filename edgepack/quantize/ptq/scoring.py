@@ -65,7 +65,9 @@ class Judge:
     def __init__(self, tflite: bytes, samples: Sequence[Sample]) -> None:
         self._samples = samples
         self._names = read_model(tflite).input_names()
-        self._reference = [[np.asarray(values, np.float32) for values in outputs] for outputs in logits(tflite, samples)]
+        self._reference = [
+            [np.asarray(values, np.float32) for values in outputs] for outputs in logits(tflite, samples)
+        ]
         self.signal = np.array([_signal(values) for values in zip(*self._reference, strict=True)])
 
     def errors(self, quantized: bytes, positions: Sequence[int]) -> Doubles:

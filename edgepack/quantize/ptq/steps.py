@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.choices import Effort
-from edgepack.errors import EdgepackError, UsageError
+from edgepack.errors import UsageError
 from edgepack.graph.edit import unique_names
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
@@ -149,7 +149,9 @@ class _Search:
         else:
             folds = MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS
             self._views = [
-                View([samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold])
+                View(
+                    [samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold]
+                )
                 for fold in range(folds)
             ]
         self._judge = Judge(subject.tflite, samples)
@@ -214,7 +216,7 @@ class _Search:
         return self._fit(self.kept, View(self._samples), "all")
 
     def notes(self, fit: Fit) -> tuple[str, ...]:
-        """Return which op is the limit where effort gains next to nothing; empty where it helps or nothing is missing."""
+        """Return which op is the limit where effort gains next to nothing; empty where it helps or there is no loss."""
         effort = self._subject.effort
         if effort == Effort.LOW or self.score.snr_db >= GOOD_SNR:
             return ()

@@ -5,7 +5,7 @@ from ptq_models import chain, residual
 
 from edgepack.graph import read_model
 from edgepack.graph.read import schema
-from edgepack.quantize.ptq.activations import input_patches, iterate_activations, logits, snr_db
+from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.cross_layer_equalization import (
     channel_ranges,
     equalize,
@@ -22,24 +22,6 @@ def _worst(before: bytes, after: bytes, samples: list) -> float:
     """Largest difference of the logits, relative to the largest logit."""
     pairs = zip(logits(before, samples), logits(after, samples), strict=True)
     return max(float(np.abs(a[0] - b[0]).max() / np.abs(a[0]).max()) for a, b in pairs)
-
-
-@pytest.mark.parametrize("make", [builders.classifier, chain, residual], ids=["classifier", "chain", "residual"])
-def test_a_layer_is_its_patches_times_its_weights(make):
-    """Patches times weights plus bias equals the runtime's result, with strides, padding and depthwise layers."""
-    tflite = make()
-    graph = read_model(tflite).main
-    sample = builders.samples(tflite, 1)
-    for layer in find_layers(graph):
-        ((source, result),) = iterate_activations(tflite, [layer.source, layer.result], sample)
-        inputs = input_patches(layer, source, 1 << 20)
-        rows = layer.rows(constant_values(graph, layer.weights))
-        output = np.einsum("pck,ck->pc", inputs, rows) if layer.depthwise else inputs @ rows.T
-        output = output + constant_values(graph, layer.bias)
-        if layer.op.options.get("fused_activation") in {"RELU", "RELU6"}:
-            output = np.clip(output, 0, 6 if layer.op.options["fused_activation"] == "RELU6" else None)
-        np.testing.assert_allclose(output.reshape(result.shape), result, rtol=1e-4, atol=1e-4)
-        np.testing.assert_array_equal(layer.from_rows(rows), constant_values(graph, layer.weights))
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])

@@ -1,0 +1,86 @@
+"""A gain counts when it is more than chance: paired by sample, averaged over outputs."""
+
+import builders
+import numpy as np
+import pytest
+from ptq_models import RULE, chain, minmax
+
+from edgepack.quantize.ptq.activations import logits, snr_db
+from edgepack.quantize.ptq.scoring import Judge, Score
+from edgepack.quantize.quantizer import quantize
+
+
+def _score(errors: np.ndarray) -> Score:
+    return Score(errors.reshape(len(errors), -1), np.ones(errors.reshape(len(errors), -1).shape[1]) * 1e3)
+
+
+def test_a_gain_on_every_sample_counts_however_unequal_they_are():
+    """Errors that differ by orders between samples hide a gain of 2 %, unless samples are compared in pairs."""
+    errors = 10.0 ** np.random.default_rng(0).uniform(-1, 1, 40)
+    assert _score(errors * 0.98).beats(_score(errors))
+    assert not _score(errors).beats(_score(errors * 0.98))
+
+
+def test_what_changes_nothing_or_only_by_chance_does_not_count():
+    """Equal errors never win; of changes without a mean, one in six or so passes one standard error, no more."""
+    random = np.random.default_rng(1)
+    errors = random.uniform(0.5, 1.5, 50)
+    assert not _score(errors).beats(_score(errors))
+    wins = [_score(errors + random.normal(0, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
+    assert 0.08 < np.mean(wins) < 0.25
+    wins = [_score(errors + random.normal(0.03, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
+    assert np.mean(wins) < 0.03
+
+
+def test_outputs_count_alike():
+    """A gain on a small output counts against a loss of the same share on one a million times larger."""
+    errors = np.random.default_rng(2).uniform(0.9, 1.1, (40, 2)) * [1.0, 1e6]
+    better = errors * [0.7, 1.1]
+    assert _score(better).beats(_score(errors))
+    assert _score(better).gain_db(_score(errors)) == pytest.approx(5 * np.log10(1 / 0.7 / 1.1))
+    assert not _score(errors * [0.95, 1.3]).beats(_score(errors))
+
+
+@pytest.mark.parametrize("broken", [np.inf, np.nan])
+def test_a_file_whose_errors_are_no_numbers_never_wins(broken):
+    """One sample without a finite result is enough to lose."""
+    errors = np.ones(20)
+    better = np.full(20, 0.5)
+    better[3] = broken
+    assert not _score(better).beats(_score(errors))
+
+
+def test_without_error_there_is_nothing_to_gain():
+    """Equal outputs have an SNR of infinity, and nothing beats them."""
+    none = _score(np.zeros(10))
+    assert none.snr_db == np.inf
+    assert not _score(np.zeros(10)).beats(none)
+    assert not _score(np.ones(10)).beats(none)
+    assert none.beats(_score(np.ones(10)))
+
+
+def test_one_sample_decides_by_itself():
+    """A single sample has no standard error: the smaller error wins."""
+    assert _score(np.array([0.9])).beats(_score(np.array([1.0])))
+    assert not _score(np.array([1.1])).beats(_score(np.array([1.0])))
+
+
+def test_errors_are_those_of_the_logits():
+    """Summed over the samples they give the SNR that is reported, whatever order the samples are judged in."""
+    tflite = chain()
+    samples = builders.samples(tflite, 8)
+    file = quantize(tflite, RULE, minmax(tflite, samples)).tflite
+    judge = Judge(tflite, samples)
+    errors = judge.errors(file, range(8))
+    assert Score(errors, judge.signal).snr_db == pytest.approx(snr_db(logits(tflite, samples), logits(file, samples)))
+    np.testing.assert_array_equal(judge.errors(file, [5, 2]), errors[[5, 2]])
+
+
+def test_offsets_do_not_flatter():
+    """SNR is about each element's mean over the samples, and the worst output governs."""
+    random = np.random.default_rng(0)
+    reference = [[1000.0 + random.normal(0, 1, 4), random.normal(0, 1, 2)] for _ in range(50)]
+    measured = [[one + random.normal(0, 1, 4), other] for one, other in reference]
+    assert -2 < snr_db(reference, measured) < 2
+    assert snr_db(reference, reference) == np.inf
+    assert snr_db([[np.ones(3)]], [[np.ones(3) * 1.1]]) == pytest.approx(20.0)
