@@ -7,7 +7,7 @@ reads what the quantized blocks before it produce, and activations are quantized
 with the lowest error on samples that nothing is fitted to is kept, the one before training included.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.gptq import MAX_WEIGHT, weight_scales
-from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import evenly_spaced
 from edgepack.quantize.ptq.noise_gain import NoiseGain
 from edgepack.quantize.ptq.noise_minimization import measured_gains
@@ -27,10 +27,12 @@ from edgepack.quantize.ptq.tuning import (
     BATCH,
     BLOCK_LAYERS,
     BLOCK_SAMPLES,
+    CHEAP_WORK,
     DROP,
+    FEWEST_STEPS,
     LEARNING_RATES,
     LONGEST_BLOCK,
-    RECONSTRUCTION_STEPS,
+    MOST_STEPS,
 )
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
@@ -110,9 +112,7 @@ def reconstruct(
 
 
 class _Reconstruction:
-    def __init__(
-        self, fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject
-    ) -> None:
+    def __init__(self, fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject) -> None:
         from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
         from edgepack.quantize.ptq.lowering.lazy import tf
         from edgepack.quantize.ptq.lowering.model import LoweredModel
@@ -192,7 +192,9 @@ class _Learner:
         for layer in block.layers:
             weights = constant_values(graph, layer.weights)
             matrix = layer.matrix(weights).astype(np.float64)
-            scale = np.broadcast_to(weight_scales(layer, matrix, per_tensor=whole.subject.per_tensor(layer)), matrix.shape)
+            scale = np.broadcast_to(
+                weight_scales(layer, matrix, per_tensor=whole.subject.per_tensor(layer)), matrix.shape
+            )
             integers = np.rint(matrix / scale)
             # The largest weight of a channel defines its scale and stays where it is.
             free = (np.abs(integers) < MAX_WEIGHT).astype(np.float32)
@@ -256,7 +258,9 @@ class _Learner:
 
     def exact_outputs(self) -> dict[int, Any]:
         """Return what the float model computes for the samples."""
-        return self._in_batches(lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact)
+        return self._in_batches(
+            lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact
+        )
 
     def rounded_outputs(self) -> dict[int, Any]:
         """Return what the quantized block computes, and hand what was learned to the whole."""
@@ -275,7 +279,9 @@ class _Learner:
         first, second = ([tf.Variable(tf.zeros_like(v)) for v in self.variables] for _ in range(2))
 
         def loss(outputs: Mapping[int, Any], wanted: Mapping[int, Any]) -> Any:
-            return tf.add_n([tf.reduce_mean(tf.square(outputs[i] - wanted[i]) * weights[i]) for i in self.block.outputs])
+            return tf.add_n(
+                [tf.reduce_mean(tf.square(outputs[i] - wanted[i]) * weights[i]) for i in self.block.outputs]
+            )
 
         @tf.function(autograph=False, reduce_retracing=True)
         def update(values: Any, wanted: Any, seed: Any, time: Any, share: Any) -> None:
@@ -304,15 +310,16 @@ class _Learner:
             return sum(errors) / len(positions)
 
         random = np.random.default_rng(self.block.ops[0])
+        steps = MOST_STEPS if self.whole.subject.work <= CHEAP_WORK else FEWEST_STEPS
         best, state = held_out(), [variable.numpy() for variable in self.variables]
-        for number in range(RECONSTRUCTION_STEPS):
+        for number in range(steps):
             chosen = random.choice(fitted, min(BATCH, len(fitted)), replace=False)
             seed = tf.constant([self.block.ops[0], number], tf.int32)
-            share = 0.5 * (1.0 + np.cos(np.pi * number / RECONSTRUCTION_STEPS))
+            share = 0.5 * (1.0 + np.cos(np.pi * number / steps))
             update(
                 _taken(self.rounded, chosen), _taken(targets, chosen), seed, tf.constant(number + 1.0), tf.constant(share, tf.float32)
             )  # fmt: skip
-            if (number + 1) % (RECONSTRUCTION_STEPS // 4) == 0 and (error := held_out()) < best:
+            if (number + 1) % (steps // 4) == 0 and (error := held_out()) < best:
                 best, state = error, [variable.numpy() for variable in self.variables]
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)

@@ -32,7 +32,19 @@ from edgepack.text import first_line
 EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
 #: Every step, in the order in which they are applied.
-STEPS: tuple[Step, ...] = (POOLS, CENTER, BALANCE, EQUALIZE, ABSORB, ROUNDING, RANGES, MARGIN, BOUNDS, RECONSTRUCT, BIAS)
+STEPS: tuple[Step, ...] = (
+    POOLS,
+    CENTER,
+    BALANCE,
+    EQUALIZE,
+    ABSORB,
+    ROUNDING,
+    RANGES,
+    MARGIN,
+    BOUNDS,
+    RECONSTRUCT,
+    BIAS,
+)
 
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
