@@ -7,7 +7,7 @@ reads what the quantized blocks before it produce, and activations are quantized
 with the lowest error on samples that nothing is fitted to is kept, the one before training included.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.gptq import MAX_WEIGHT, weight_scales
-from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
+from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import evenly_spaced
 from edgepack.quantize.ptq.noise_gain import NoiseGain
 from edgepack.quantize.ptq.noise_minimization import measured_gains
@@ -110,9 +110,7 @@ def reconstruct(
 
 
 class _Reconstruction:
-    def __init__(
-        self, fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject
-    ) -> None:
+    def __init__(self, fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject) -> None:
         from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
         from edgepack.quantize.ptq.lowering.lazy import tf
         from edgepack.quantize.ptq.lowering.model import LoweredModel
@@ -192,7 +190,8 @@ class _Learner:
         for layer in block.layers:
             weights = constant_values(graph, layer.weights)
             matrix = layer.matrix(weights).astype(np.float64)
-            scale = np.broadcast_to(weight_scales(layer, matrix, per_tensor=whole.subject.per_tensor(layer)), matrix.shape)
+            per_tensor = whole.subject.per_tensor(layer)
+            scale = np.broadcast_to(weight_scales(layer, matrix, per_tensor=per_tensor), matrix.shape)
             integers = np.rint(matrix / scale)
             # The largest weight of a channel defines its scale and stays where it is.
             free = (np.abs(integers) < MAX_WEIGHT).astype(np.float32)
@@ -201,9 +200,8 @@ class _Learner:
             self.moves[layer.weights] = self._variable(np.zeros(layer.shape), LEARNING_RATES["weights"])
             bounds = whole.bounds(layer.result)
             unit = (bounds[1] - bounds[0]) / 255.0 if bounds else 1.0
-            self.biases[layer.bias] = (
-                constant_values(graph, layer.bias), unit, self._variable(np.zeros(layer.output_channels), LEARNING_RATES["biases"])
-            )  # fmt: skip
+            change = self._variable(np.zeros(layer.output_channels), LEARNING_RATES["biases"])
+            self.biases[layer.bias] = constant_values(graph, layer.bias), unit, change
         for op in block.ops:
             for index in graph.ops[op].outputs:
                 if index >= 0 and whole.bounds(index) is not None and whole.learns(index):
@@ -244,7 +242,8 @@ class _Learner:
             if drop is None or index in self.block.outputs:
                 return quantized
             number[0] += 1
-            kept = tf.random.stateless_uniform(tf.shape(value), drop + [0, number[0]]) < DROP
+            seed = tf.add(drop, [0, number[0]])
+            kept = tf.random.stateless_uniform(tf.shape(value), seed) < DROP
             return tf.where(kept, value, quantized)
 
         result: dict[int, Any] = self.whole.lowered.run(
@@ -256,7 +255,9 @@ class _Learner:
 
     def exact_outputs(self) -> dict[int, Any]:
         """Return what the float model computes for the samples."""
-        return self._in_batches(lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact)
+        return self._in_batches(
+            lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact
+        )
 
     def rounded_outputs(self) -> dict[int, Any]:
         """Return what the quantized block computes, and hand what was learned to the whole."""
@@ -275,9 +276,9 @@ class _Learner:
         first, second = ([tf.Variable(tf.zeros_like(v)) for v in self.variables] for _ in range(2))
 
         def loss(outputs: Mapping[int, Any], wanted: Mapping[int, Any]) -> Any:
-            return tf.add_n([tf.reduce_mean(tf.square(outputs[i] - wanted[i]) * weights[i]) for i in self.block.outputs])
+            errors = [tf.square(outputs[i] - wanted[i]) * weights[i] for i in self.block.outputs]
+            return tf.add_n([tf.reduce_mean(error) for error in errors])
 
-        @tf.function(autograph=False, reduce_retracing=True)
         def update(values: Any, wanted: Any, seed: Any, time: Any, share: Any) -> None:
             with tf.GradientTape() as tape:
                 error = loss(self._forward(values, seed), wanted)
@@ -291,14 +292,15 @@ class _Learner:
                 m_hat, v_hat = m / (1.0 - 0.9**time), v / (1.0 - 0.999**time)
                 variable.assign_sub(rate * share * m_hat / (tf.sqrt(v_hat) + 1e-12))
 
-        @tf.function(autograph=False, reduce_retracing=True)
         def judge(values: Any, wanted: Any) -> Any:
             return loss(self._forward(values), wanted)
+
+        update_graph, judge_graph = (tf.function(f, autograph=False, reduce_retracing=True) for f in (update, judge))
 
         def held_out() -> float:
             positions = np.flatnonzero(held)
             errors = [
-                float(judge(_taken(self.rounded, part), _taken(targets, part))) * len(part)
+                float(judge_graph(_taken(self.rounded, part), _taken(targets, part))) * len(part)
                 for part in np.array_split(positions, -(-len(positions) // BATCH))
             ]
             return sum(errors) / len(positions)
@@ -309,9 +311,9 @@ class _Learner:
             chosen = random.choice(fitted, min(BATCH, len(fitted)), replace=False)
             seed = tf.constant([self.block.ops[0], number], tf.int32)
             share = 0.5 * (1.0 + np.cos(np.pi * number / RECONSTRUCTION_STEPS))
-            update(
-                _taken(self.rounded, chosen), _taken(targets, chosen), seed, tf.constant(number + 1.0), tf.constant(share, tf.float32)
-            )  # fmt: skip
+            time = tf.constant(number + 1.0)
+            values, wanted = _taken(self.rounded, chosen), _taken(targets, chosen)
+            update_graph(values, wanted, seed, time, tf.constant(share, tf.float32))
             if (number + 1) % (RECONSTRUCTION_STEPS // 4) == 0 and (error := held_out()) < best:
                 best, state = error, [variable.numpy() for variable in self.variables]
         for variable, value in zip(self.variables, state, strict=True):
@@ -327,12 +329,11 @@ class _Learner:
             self.whole.ranges[self.whole.keys[index]] = low * factor, high * factor
             change.assign(0.0)
 
-    def _output_weights(self, index: int, target: Any) -> Floats:
+    def _output_weights(self, index: int, target: Any) -> Any:
         gain = self.whole.gains.get(index)
         if gain is None or gain.total.shape != target.shape[-1:] or not gain.total.any():
             return np.float32(1.0 / max(float(np.var(target)), 1e-12))
-        weights: Floats = (gain.total * target.shape[-1] / gain.total.sum()).astype(np.float32)
-        return weights
+        return (gain.total * target.shape[-1] / gain.total.sum()).astype(np.float32)
 
     def _in_batches(self, function: Any, values: Mapping[int, Any]) -> dict[int, Any]:
         """Return the results of a function for all samples as arrays."""

@@ -24,7 +24,7 @@ from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, FEWEST_SAMPLES, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
+from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import Range
 from edgepack.text import first_line
@@ -32,7 +32,19 @@ from edgepack.text import first_line
 EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
 #: Every step, in the order in which they are applied.
-STEPS: tuple[Step, ...] = (POOLS, CENTER, BALANCE, EQUALIZE, ABSORB, ROUNDING, RANGES, MARGIN, BOUNDS, RECONSTRUCT, BIAS)
+STEPS: tuple[Step, ...] = (
+    POOLS,
+    CENTER,
+    BALANCE,
+    EQUALIZE,
+    ABSORB,
+    ROUNDING,
+    RANGES,
+    MARGIN,
+    BOUNDS,
+    RECONSTRUCT,
+    BIAS,
+)
 
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
@@ -143,11 +155,11 @@ class _Search:
     def __init__(self, subject: Subject, samples: Sequence[Sample]) -> None:
         self._subject, self._samples = subject, list(samples)
         everything = range(len(samples))
-        if len(samples) < FEWEST_SAMPLES:
-            # Too few to leave any out: the fit is judged on the samples that it was made from.
+        folds = min(len(samples), MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS)
+        if folds < FEWEST_FOLDS:
+            # One sample cannot be left out: the fit is judged on what it was made from.
             self._views = [View(samples, everything)]
         else:
-            folds = MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS
             self._views = [
                 View(
                     [samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold]
