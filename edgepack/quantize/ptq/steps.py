@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -142,7 +142,7 @@ def improve(
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
         search.run_effort(Effort(level), off)
     fit = search.result()
-    return Improved(fit.tflite, dict(fit.ranges), tuple(search.trials), search.notes(fit))
+    return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit))
 
 
 def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
@@ -226,6 +226,15 @@ class _Search:
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
         return self._fit(self.kept, View(self._samples), "all")
+
+    def final_trials(self) -> tuple[Trial, ...]:
+        """Return the trials; a step that a later one took the place of counts as not kept."""
+        return tuple(
+            replace(trial, kept=False, detail=f"{trial.detail}; replaced by a later step")
+            if trial.kept and trial.id not in self.kept
+            else trial
+            for trial in self.trials
+        )
 
     def notes(self, fit: Fit) -> tuple[str, ...]:
         """Return which op is the limit where effort gains next to nothing; empty where it helps or there is no loss."""

@@ -129,6 +129,24 @@ def test_a_step_is_judged_on_samples_that_it_has_not_seen(monkeypatch):
     assert all(count + len(held_out) == 20 for count, held_out in seen)
 
 
+def test_a_step_that_is_replaced_does_not_count_as_kept(monkeypatch):
+    """A later step may leave an earlier one out; the report then names the later one only."""
+
+    class Instead(Scripted):
+        def configurations(self, subject, kept):
+            return [{self.id: "on", "before": None}]
+
+    tflite = chain("RELU", 2.0)
+    _scripted(
+        monkeypatch,
+        Scripted("before", lambda fit: _scaled(fit, 0.5)),
+        Instead("after", lambda fit: _scaled(fit, 0.25)),
+    )
+    before, after = improve(tflite, RULE, builders.samples(tflite, 20), "low").steps
+    assert (before.kept, after.kept) == (False, True)
+    assert before.gain_db > 0 and before.detail == "on; replaced by a later step"
+
+
 def test_more_effort_tries_again_what_did_not_help_alone(monkeypatch):
     """A step that helps only on top of a later one is kept by medium, and low does not run the later one."""
     state = {"opened": False}
