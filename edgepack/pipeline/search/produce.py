@@ -276,4 +276,4 @@ def _method(context: BuildContext, quantized: QuantizedModel) -> str:
     mixed = report.get("mixed")
     if mixed is not None:
         steps.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in {plain_type(mixed['kept_as'])}")
-    return f"effort {report['effort']}: {', '.join(steps)}"
+    return f"effort {report['effort']}: {', '.join(steps) or 'no step gains on min/max'}"

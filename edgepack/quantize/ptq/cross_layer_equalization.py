@@ -51,8 +51,8 @@ _MAX_FACTOR = 64.0
 #: Value from which a channel counts as clipped by RELU6.
 _CLIPPED_FROM = 5.999
 
-#: Headroom below the limit of RELU6 for samples with larger values than those of the calibration. With 1.25, 2 and 4 the
-#: scaled float model of EfficientNet-Lite0 is 24, 33 and 51 dB from the original on unseen photographs.
+#: Headroom below the limit of RELU6 for samples with larger values than those of the calibration. With 1.25, 2 and 4
+#: the scaled float model of EfficientNet-Lite0 is 24, 33 and 51 dB from the original on unseen photographs.
 HEADROOM = 4.0
 
 

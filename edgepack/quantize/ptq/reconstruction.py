@@ -192,9 +192,8 @@ class _Learner:
         for layer in block.layers:
             weights = constant_values(graph, layer.weights)
             matrix = layer.matrix(weights).astype(np.float64)
-            scale = np.broadcast_to(
-                weight_scales(layer, matrix, per_tensor=whole.subject.per_tensor(layer)), matrix.shape
-            )
+            per_tensor = whole.subject.per_tensor(layer)
+            scale = np.broadcast_to(weight_scales(layer, matrix, per_tensor=per_tensor), matrix.shape)
             integers = np.rint(matrix / scale)
             # The largest weight of a channel defines its scale and stays where it is.
             free = (np.abs(integers) < MAX_WEIGHT).astype(np.float32)
@@ -203,9 +202,8 @@ class _Learner:
             self.moves[layer.weights] = self._variable(np.zeros(layer.shape), LEARNING_RATES["weights"])
             bounds = whole.bounds(layer.result)
             unit = (bounds[1] - bounds[0]) / 255.0 if bounds else 1.0
-            self.biases[layer.bias] = (
-                constant_values(graph, layer.bias), unit, self._variable(np.zeros(layer.output_channels), LEARNING_RATES["biases"])
-            )  # fmt: skip
+            change = self._variable(np.zeros(layer.output_channels), LEARNING_RATES["biases"])
+            self.biases[layer.bias] = constant_values(graph, layer.bias), unit, change
         for op in block.ops:
             for index in graph.ops[op].outputs:
                 if index >= 0 and whole.bounds(index) is not None and whole.learns(index):
@@ -246,7 +244,8 @@ class _Learner:
             if drop is None or index in self.block.outputs:
                 return quantized
             number[0] += 1
-            kept = tf.random.stateless_uniform(tf.shape(value), drop + [0, number[0]]) < DROP
+            seed = tf.add(drop, [0, number[0]])
+            kept = tf.random.stateless_uniform(tf.shape(value), seed) < DROP
             return tf.where(kept, value, quantized)
 
         result: dict[int, Any] = self.whole.lowered.run(
@@ -279,11 +278,9 @@ class _Learner:
         first, second = ([tf.Variable(tf.zeros_like(v)) for v in self.variables] for _ in range(2))
 
         def loss(outputs: Mapping[int, Any], wanted: Mapping[int, Any]) -> Any:
-            return tf.add_n(
-                [tf.reduce_mean(tf.square(outputs[i] - wanted[i]) * weights[i]) for i in self.block.outputs]
-            )
+            errors = [tf.square(outputs[i] - wanted[i]) * weights[i] for i in self.block.outputs]
+            return tf.add_n([tf.reduce_mean(error) for error in errors])
 
-        @tf.function(autograph=False, reduce_retracing=True)
         def update(values: Any, wanted: Any, seed: Any, time: Any, share: Any) -> None:
             with tf.GradientTape() as tape:
                 error = loss(self._forward(values, seed), wanted)
@@ -297,14 +294,15 @@ class _Learner:
                 m_hat, v_hat = m / (1.0 - 0.9**time), v / (1.0 - 0.999**time)
                 variable.assign_sub(rate * share * m_hat / (tf.sqrt(v_hat) + 1e-12))
 
-        @tf.function(autograph=False, reduce_retracing=True)
         def judge(values: Any, wanted: Any) -> Any:
             return loss(self._forward(values), wanted)
+
+        update_graph, judge_graph = (tf.function(f, autograph=False, reduce_retracing=True) for f in (update, judge))
 
         def held_out() -> float:
             positions = np.flatnonzero(held)
             errors = [
-                float(judge(_taken(self.rounded, part), _taken(targets, part))) * len(part)
+                float(judge_graph(_taken(self.rounded, part), _taken(targets, part))) * len(part)
                 for part in np.array_split(positions, -(-len(positions) // BATCH))
             ]
             return sum(errors) / len(positions)
@@ -316,9 +314,9 @@ class _Learner:
             chosen = random.choice(fitted, min(BATCH, len(fitted)), replace=False)
             seed = tf.constant([self.block.ops[0], number], tf.int32)
             share = 0.5 * (1.0 + np.cos(np.pi * number / steps))
-            update(
-                _taken(self.rounded, chosen), _taken(targets, chosen), seed, tf.constant(number + 1.0), tf.constant(share, tf.float32)
-            )  # fmt: skip
+            time = tf.constant(number + 1.0)
+            values, wanted = _taken(self.rounded, chosen), _taken(targets, chosen)
+            update_graph(values, wanted, seed, time, tf.constant(share, tf.float32))
             if (number + 1) % (steps // 4) == 0 and (error := held_out()) < best:
                 best, state = error, [variable.numpy() for variable in self.variables]
         for variable, value in zip(self.variables, state, strict=True):
@@ -334,12 +332,11 @@ class _Learner:
             self.whole.ranges[self.whole.keys[index]] = low * factor, high * factor
             change.assign(0.0)
 
-    def _output_weights(self, index: int, target: Any) -> Floats:
+    def _output_weights(self, index: int, target: Any) -> Any:
         gain = self.whole.gains.get(index)
         if gain is None or gain.total.shape != target.shape[-1:] or not gain.total.any():
             return np.float32(1.0 / max(float(np.var(target)), 1e-12))
-        weights: Floats = (gain.total * target.shape[-1] / gain.total.sum()).astype(np.float32)
-        return weights
+        return (gain.total * target.shape[-1] / gain.total.sum()).astype(np.float32)
 
     def _in_batches(self, function: Any, values: Mapping[int, Any]) -> dict[int, Any]:
         """Return the results of a function for all samples as arrays."""

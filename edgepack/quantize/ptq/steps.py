@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, FEWEST_SAMPLES, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
+from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import Range
 from edgepack.text import first_line
@@ -142,7 +142,7 @@ def improve(
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
         search.run_effort(Effort(level), off)
     fit = search.result()
-    return Improved(fit.tflite, dict(fit.ranges), tuple(search.trials), search.notes(fit))
+    return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit))
 
 
 def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
@@ -155,11 +155,11 @@ class _Search:
     def __init__(self, subject: Subject, samples: Sequence[Sample]) -> None:
         self._subject, self._samples = subject, list(samples)
         everything = range(len(samples))
-        if len(samples) < FEWEST_SAMPLES:
-            # Too few to leave any out: the fit is judged on the samples that it was made from.
+        folds = min(len(samples), MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS)
+        if folds < FEWEST_FOLDS:
+            # One sample cannot be left out: the fit is judged on what it was made from.
             self._views = [View(samples, everything)]
         else:
-            folds = MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS
             self._views = [
                 View(
                     [samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold]
@@ -226,6 +226,15 @@ class _Search:
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
         return self._fit(self.kept, View(self._samples), "all")
+
+    def final_trials(self) -> tuple[Trial, ...]:
+        """Return the trials; a step that a later one took the place of counts as not kept."""
+        return tuple(
+            replace(trial, kept=False, detail=f"{trial.detail}; replaced by a later step")
+            if trial.kept and trial.id not in self.kept
+            else trial
+            for trial in self.trials
+        )
 
     def notes(self, fit: Fit) -> tuple[str, ...]:
         """Return which op is the limit where effort gains next to nothing; empty where it helps or there is no loss."""

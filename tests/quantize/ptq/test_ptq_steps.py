@@ -129,6 +129,24 @@ def test_a_step_is_judged_on_samples_that_it_has_not_seen(monkeypatch):
     assert all(count + len(held_out) == 20 for count, held_out in seen)
 
 
+def test_a_step_that_is_replaced_does_not_count_as_kept(monkeypatch):
+    """A later step may leave an earlier one out; the report then names the later one only."""
+
+    class Instead(Scripted):
+        def configurations(self, subject, kept):
+            return [{self.id: "on", "before": None}]
+
+    tflite = chain("RELU", 2.0)
+    _scripted(
+        monkeypatch,
+        Scripted("before", lambda fit: _scaled(fit, 0.5)),
+        Instead("after", lambda fit: _scaled(fit, 0.25)),
+    )
+    before, after = improve(tflite, RULE, builders.samples(tflite, 20), "low").steps
+    assert (before.kept, after.kept) == (False, True)
+    assert before.gain_db > 0 and before.detail == "on; replaced by a later step"
+
+
 def test_more_effort_tries_again_what_did_not_help_alone(monkeypatch):
     """A step that helps only on top of a later one is kept by medium, and low does not run the later one."""
     state = {"opened": False}
@@ -153,14 +171,14 @@ def test_more_effort_tries_again_what_did_not_help_alone(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", [chain, residual], ids=["chain", "residual"])
-def test_no_effort_is_worse_than_less(make):
+def test_no_effort_is_worse_than_less(make, quick):
     """On unseen samples, low is no worse than TFLiteConverter's min/max and medium no worse than low, at its size."""
     tflite = make()
     samples, unseen = builders.samples(tflite, 40), builders.samples(tflite, 400, seed=9)
     plain = _file(tflite, samples)
     figures = [_db(tflite, plain, unseen)]
     for effort in ("low", "medium"):
-        file = _improved(improve(tflite, RULE, samples, effort))
+        file = _improved(improve(tflite, RULE, samples, effort, off=("center", "absorb", "bias")))
         assert len(file) == pytest.approx(len(plain), rel=0.01, abs=1024)
         figures.append(_db(tflite, file, unseen))
     # Chance: other draws of 40 samples move single figures by half a decibel.
@@ -169,35 +187,41 @@ def test_no_effort_is_worse_than_less(make):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("effort", EFFORTS)
-@pytest.mark.parametrize("make", [kinds, gated])
+@pytest.mark.parametrize(("make", "effort"), [(kinds, "low"), (gated, "low"), (kinds, "high"), (gated, "high")])
 def test_every_effort_runs_on_every_op(make, effort, quick):
     """SiLU, squeeze and excite, TILE, upsampling, grouped and transposed layers: all steps run, and none fails."""
     tflite = make()
-    samples = builders.samples(tflite, 12)
+    samples = builders.samples(tflite, 6)
     result = improve(tflite, RULE, samples, effort)
     assert not [trial for trial in result.steps if "failed" in trial.detail]
     tried = {trial.id for trial in result.steps}
     assert "rounding" in tried
-    assert effort == "low" or {"bounds", "bias"} <= tried
-    assert effort != "high" or "reconstruct" in tried
+    assert effort == "low" or {"bounds", "bias", "reconstruct"} <= tried
+    assert _db(tflite, _improved(result), samples) > _db(tflite, _file(tflite, samples), samples) - 0.5
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9])
+def test_few_samples_lose_nothing(count):
+    """With 2 to 9 samples, on unseen ones, low is no worse than min/max of the same samples: it is judged on others."""
+    tflite = chain("RELU", 2.0)
+    samples, unseen = builders.samples(tflite, count), builders.samples(tflite, 150, seed=9)
+    result = improve(tflite, RULE, samples, "low", off=("equalize",))
+    assert not [trial for trial in result.steps if "failed" in trial.detail]
+    assert _db(tflite, _improved(result), unseen) > _db(tflite, _file(tflite, samples), unseen) - 0.2
+
+
+@pytest.mark.slow
+def test_one_sample_is_enough_for_a_file(quick):
+    """A single sample is what steps are fitted to and judged on; all of them run."""
+    tflite = chain("RELU", 2.0)
+    samples = builders.samples(tflite, 1)
+    result = improve(tflite, RULE, samples, "high")
+    assert not [trial for trial in result.steps if "failed" in trial.detail]
     assert _db(tflite, _improved(result), samples) > _db(tflite, _file(tflite, samples), samples) - 0.5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 9])
-@pytest.mark.parametrize("effort", ["low", "medium"])
-def test_few_samples_are_enough_for_a_file(count, effort, quick):
-    """With fewer samples than folds need, the fit is judged on the samples themselves."""
-    tflite = chain("RELU", 2.0)
-    result = improve(tflite, RULE, builders.samples(tflite, count), effort)
-    assert not [trial for trial in result.steps if "failed" in trial.detail]
-    assert _db(tflite, _improved(result), builders.samples(tflite, 20, seed=9)) > 5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("effort", ["low", "high"])
-@pytest.mark.parametrize("value", [0.0, 0.37])
+@pytest.mark.parametrize(("value", "effort"), [(0.0, "low"), (0.37, "high")])
 def test_samples_that_never_change_still_give_a_file(value, effort, quick):
     """Constant inputs contain no information about ranges, but quantization still succeeds."""
     tflite = chain()
@@ -216,9 +240,11 @@ def test_the_same_samples_give_the_same_bytes():
 @pytest.mark.slow
 def test_learning_gives_the_same_bytes_again(quick):
     """Gradients and learning in TensorFlow repeat to the last bit."""
-    tflite = chain()
-    samples = builders.samples(tflite, 12)
-    first, second = (improve(tflite, RULE, samples, "high") for _ in range(2))
+    tflite = chain("RELU", 2.0)
+    samples = builders.samples(tflite, 6)
+    off = ("center", "equalize", "absorb", "margin", "bias", "bounds")
+    first, second = (improve(tflite, RULE, samples, "high", off=off) for _ in range(2))
+    assert {"balance", "reconstruct"} <= {trial.id for trial in first.steps}
     assert first == second
 
 
