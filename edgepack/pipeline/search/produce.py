@@ -147,13 +147,17 @@ def _ptq(
 
     The steps compare efforts on held-back calibration samples, which may be unlike the evaluation samples.
     """
-    quantized = _ptq_of_effort(context, candidate, tflite, samples, watch)
-    if candidate.effort == "low" or candidate.mixed is not None or context.evaluation is None:
-        return quantized
-    low = _ptq_of_effort(context, replace(candidate, effort="low"), tflite, samples, watch)
+    if candidate.effort == "low" or context.evaluation is None:
+        return _ptq_of_effort(context, candidate, tflite, samples, watch)
+    # Single ops are kept on top of the effort that is better without them.
+    plain = replace(candidate, mixed=None)
+    quantized = _ptq_of_effort(context, plain, tflite, samples, watch)
+    low = _ptq_of_effort(context, replace(plain, effort="low"), tflite, samples, watch)
     gain = _gain(context, tflite, low.tflite, quantized.tflite)
     if gain is None or gain >= 0.0:
-        return quantized
+        return quantized if candidate.mixed is None else _ptq_of_effort(context, candidate, tflite, samples, watch)
+    if candidate.mixed is not None:
+        low = _ptq_of_effort(context, replace(candidate, effort="low"), tflite, samples, watch)
     note = f"quantized with effort low: effort {candidate.effort} is {-gain:.1f} dB worse on the evaluation samples"
     return replace(low, warnings=(note, *low.warnings))
 

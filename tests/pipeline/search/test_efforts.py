@@ -28,5 +28,9 @@ def test_more_effort_gives_way_where_it_loses(gain: float | None, taken: str, mo
     assert result.tflite == taken.encode() and made == ["medium", "low"]
     assert [w for w in result.warnings if "effort low: effort medium is 2.0 dB worse" in w] == list(result.warnings)
     made.clear()
+    mixed = Candidate(RULE, Effort.MEDIUM, mixed=0.5)
+    assert produce._ptq(context, mixed, b"", None, None).tflite == taken.encode()  # type: ignore[arg-type]
+    assert made == ["medium", "low", taken]  # ops are kept on top of the better effort
+    made.clear()
     assert produce._ptq(context, Candidate(RULE), b"", None, None).tflite == b"low"  # type: ignore[arg-type]
     assert made == ["low"]

@@ -26,7 +26,8 @@ IDS = [step.id for step in STEPS]
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn little and judge on two folds: for tests of what runs, not of how well it does."""
-    monkeypatch.setattr(reconstruction, "RECONSTRUCTION_STEPS", 4)
+    monkeypatch.setattr(reconstruction, "FEWEST_STEPS", 4)
+    monkeypatch.setattr(reconstruction, "MOST_STEPS", 4)
     monkeypatch.setattr(steps, "MOST_FOLDS", 2)
 
 
@@ -196,7 +197,8 @@ def test_every_effort_runs_on_every_op(make, effort, quick):
     assert not [trial for trial in result.steps if "failed" in trial.detail]
     tried = {trial.id for trial in result.steps}
     assert "rounding" in tried
-    assert effort == "low" or {"bounds", "bias", "reconstruct"} <= tried
+    # Ranges by noise may be a part of the channel scales' trial already.
+    assert effort == "low" or ({"bias", "reconstruct"} <= tried and {"balance", "bounds"} & tried)
     assert _db(tflite, _improved(result), samples) > _db(tflite, _file(tflite, samples), samples) - 0.5
 
 
