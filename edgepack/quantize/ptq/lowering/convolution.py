@@ -1,5 +1,6 @@
 """Lowering of ops with a window over NHWC or NDHWC: convolutions, pools, resizing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from edgepack.quantize.ptq.lowering.call import Call, Lowering, NotLoweredError, TfTensor
@@ -15,15 +16,37 @@ def _plus_bias(call: Call, result: TfTensor, position: int) -> TfTensor:
 
 
 def conv_2d(call: Call) -> Any:
-    """Lower CONV_2D with weights (out, h, w, in / groups)."""
-    result = tf.nn.conv2d(
-        call.folded(0),
-        tf.transpose(call.single(1), [1, 2, 3, 0]),
-        strides=[1, call.option("stride_h", 1), call.option("stride_w", 1), 1],
-        padding=call.option("padding", "SAME"),
-        dilations=[1, call.option("dilation_h", 1), call.option("dilation_w", 1), 1],
-    )
+    """Lower CONV_2D with weights (out, h, w, in / groups).
+
+    TensorFlow's own kernels, without oneDNN's, have no gradient of a grouped or a dilated convolution on a CPU: groups
+    are computed one by one, and a dilated kernel as the larger one with zeros between its values.
+    """
+    x, weights = call.folded(0), tf.transpose(call.single(1), [1, 2, 3, 0])
+    groups = call.shape(0)[-1] // call.shape(1)[-1]
+    dilations = (call.option("dilation_h", 1), call.option("dilation_w", 1))
+    if max(dilations) > 1:
+        weights = _dilated(weights, call.shape(1)[1:3], dilations)
+    results = [
+        tf.nn.conv2d(
+            part,
+            kernel,
+            strides=[1, call.option("stride_h", 1), call.option("stride_w", 1), 1],
+            padding=call.option("padding", "SAME"),
+        )
+        for part, kernel in zip(tf.split(x, groups, axis=3), tf.split(weights, groups, axis=3), strict=True)
+    ]
+    result = results[0] if groups == 1 else tf.concat(results, axis=3)
     return call.unfolded(_plus_bias(call, result, 2), call.shape(0)[0])
+
+
+def _dilated(weights: TfTensor, size: Sequence[int], dilations: Sequence[int]) -> TfTensor:
+    """Return a kernel (h, w, in, out) with zeros between its rows and columns."""
+    (height, width), (down, across) = size, dilations
+    rest = weights.shape[2:].as_list()
+    spread = tf.reshape(weights, [height, 1, width, 1, *rest])
+    spread = tf.pad(spread, [[0, 0], [0, down - 1], [0, 0], [0, across - 1], [0, 0], [0, 0]])
+    spread = tf.reshape(spread, [height * down, width * across, *rest])
+    return spread[: (height - 1) * down + 1, : (width - 1) * across + 1]
 
 
 def depthwise_conv_2d(call: Call) -> Any:
