@@ -271,14 +271,18 @@ class _Learner:
         targets = self._in_batches(
             lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact
         )
-        weights = {index: self._output_weights(index, targets[index]) for index in self.block.outputs}
+        # A class or a position has no gradient.
+        judged = [index for index in self.block.outputs if self.whole.graph.tensors[index].is_float]
+        if not judged:
+            return
+        weights = {index: self._output_weights(index, targets[index]) for index in judged}
         count = self.whole.count
         held = np.arange(count) % 4 == 3 if count >= 8 else np.ones(count, bool)
         fitted = np.flatnonzero(~held) if count >= 8 else np.arange(count)
         first, second = ([tf.Variable(tf.zeros_like(v)) for v in self.variables] for _ in range(2))
 
         def loss(outputs: Mapping[int, Any], wanted: Mapping[int, Any]) -> Any:
-            errors = [tf.square(outputs[i] - wanted[i]) * weights[i] for i in self.block.outputs]
+            errors = [tf.square(outputs[i] - wanted[i]) * weights[i] for i in judged]
             return tf.add_n([tf.reduce_mean(error) for error in errors])
 
         def update(values: Any, wanted: Any, seed: Any, time: Any, share: Any) -> None:
