@@ -8,6 +8,7 @@ with exit code 1 and a traceback.
 
 import _thread
 import os
+import sys
 
 try:
     # Built into CPython. `signal` wraps it in enums, whose import takes 5 ms.
@@ -31,6 +32,9 @@ class Interrupted(KeyboardInterrupt):
 #: The thread that signals interrupt: the one that imports this module first of all.
 _MAIN = _thread.get_ident()
 
+#: Seconds until a dropped exception is raised again: longer than a destructor of ours takes.
+_MOMENT = 0.005
+
 _held = 0
 _waiting = 0
 _received = 0
@@ -45,6 +49,7 @@ def raise_interrupted() -> None:
     """Let the first signal raise `Interrupted` in the main thread; later ones do not disturb the clean-up."""
     global _received, _waiting  # noqa: PLW0603 - the state of the process's handlers
     _received = _waiting = 0
+    sys.unraisablehook = _raise_again
     _install(_raise)
 
 
@@ -102,6 +107,27 @@ def _raise(number: int, frame: "FrameType | None") -> None:
         _waiting = number
         return
     raise Interrupted(number)
+
+
+def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
+    """Raise `Interrupted` once more, a moment later, where Python dropped it: in a destructor or a callback.
+
+    Nothing raised in here reaches the command either, so a timer interrupts what runs after the destructor. It may meet
+    another destructor; then it is set again.
+    """
+    if not isinstance(dropped.exc_value, Interrupted):
+        sys.__unraisablehook__(dropped)
+    elif hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _raise_received)
+        signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+
+
+def _raise_received(number: int, frame: "FrameType | None") -> None:
+    global _waiting  # noqa: PLW0603
+    if _held:
+        _waiting = _received
+        return
+    raise Interrupted(_received)
 
 
 def _release() -> None:
