@@ -1,5 +1,6 @@
 """Quantization error of each layer: its output compared with the float model's."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,8 @@ class LayerError:
     Attributes:
         op: TFLite name of the op in the quantized file.
         output: Name of the tensor.
-        snr_db: SNR about each element's mean over the samples, dB (`SignalMeter`); None when the outputs are equal.
+        snr_db: SNR about each element's mean over the samples, dB (`SignalMeter`), up to a factor and an offset per
+            channel unless the tensor is an output of the model; None when the outputs are equal.
     """
 
     op: str
@@ -34,7 +36,8 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
     """Return the error of every layer with the same name in both models, in the order of the quantized file.
 
     The error of a layer includes the errors of the layers before it: it shows where the signal is lost, not how much a
-    layer adds.
+    layer adds. Channels of an integer file may be scaled and centered (`edgepack.quantize.ptq`); the next layers undo
+    that, so it is no error. A constant shift that is one shows in the model's outputs.
 
     Args:
         reference: The float .tflite.
@@ -47,13 +50,58 @@ def layer_errors(reference: bytes, quantized: bytes, samples: SampleSet, *, most
     """
     base, other = _Tapped(reference), _Tapped(quantized)
     names = [name for name in other.activations if name in base.activations]
-    meters = {name: SignalMeter(columns=False) for name in names}
+    outputs = {tensor.name for tensor in base.outputs}
+    meters = {name: _Meter(exact=name in outputs) for name in names}
     for position in range(min(most, len(samples))):
         sample = samples.sample(position)
         expected, got = base.run(sample, names), other.run(sample, names)
         for name in names:
             meters[name].add(expected[name], got[name])
-    return [LayerError(other.activations[name], name, meters[name].result().snr_db) for name in names]
+    return [LayerError(other.activations[name], name, meters[name].snr_db()) for name in names]
+
+
+#: Values per channel from which a factor and an offset are fitted to them.
+_FEWEST_VALUES = 8
+
+
+class _Meter:
+    """SNR of one tensor, in the quantized file up to a factor and an offset per channel, fitted by least squares.
+
+    Args:
+        exact: Allow neither.
+    """
+
+    def __init__(self, *, exact: bool) -> None:
+        self._exact = exact
+        self._meter = SignalMeter(columns=False)
+        self._values = 0
+        self._noise = 0.0
+        # Sums of: expected, actual, their squares and their product, per channel.
+        self._sums: npt.NDArray[np.float64] = np.zeros((5, 1))
+
+    def add(self, expected: npt.NDArray[np.float64], actual: npt.NDArray[np.float64]) -> None:
+        """Add one sample: the tensor in the float model and in the quantized file."""
+        self._meter.add(expected, actual)
+        if self._exact or not expected.ndim or not expected.size:
+            return
+        x, y = (values.reshape(-1, values.shape[-1]) for values in (expected, actual))
+        self._values += len(x)
+        self._noise += float(np.square(x - y).sum())
+        self._sums = self._sums + np.array([part.sum(axis=0) for part in (x, y, x * x, y * y, x * y)])
+
+    def snr_db(self) -> float | None:
+        """Return the SNR, dB; None when the outputs are equal."""
+        snr = self._meter.result().snr_db
+        if snr is None or self._values < _FEWEST_VALUES or not np.isfinite(self._sums).all():
+            return snr
+        x, y, xx, yy, xy = self._sums / self._values
+        variance, covariance = np.maximum(yy - y * y, 0.0), xy - x * y
+        explained = np.where(variance > 0, covariance**2 / np.where(variance > 0, variance, 1.0), 0.0)
+        # Two values per channel were fitted, which leaves fewer degrees of freedom.
+        noise = float(np.maximum(xx - x * x - explained, 0.0).sum()) * self._values**2 / (self._values - 2)
+        if noise <= 0.0 or noise >= self._noise:
+            return snr
+        return snr + 10.0 * math.log10(self._noise / noise)
 
 
 class _Tapped:
@@ -64,6 +112,7 @@ class _Tapped:
 
         model = read_model(tflite)
         graph = model.main
+        self.outputs = [graph.tensors[index] for index in graph.outputs]
         self._inputs = model_inputs(model)
         producers: dict[str, int] = {}
         for op in graph.ops:
