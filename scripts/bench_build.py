@@ -25,7 +25,6 @@ PEER_SCHEMES = {"cpu": "int8", "android-gpu": "float16", "edgetpu": "int8", "hex
 PEER = """
 import sys
 import numpy as np
-from benchmark import mlperf_tiny, parser, work_folder, write_figures
 import tensorflow as tf
 model, scheme, samples, out = sys.argv[1:]
 if model.endswith(".keras"):
@@ -55,8 +54,8 @@ class Case:
     figures: dict[str, object] = field(default_factory=dict)
 
 
-def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float]:
-    """Run a command; return (seconds, peak MiB of its largest process)."""
+def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[float, float, float]:
+    """Run a command; return (seconds, peak MiB of its largest process, CPU-seconds of all its processes)."""
     start = time.perf_counter()
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **(environment or {})}
@@ -69,7 +68,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> tuple[
     seconds = time.perf_counter() - start
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{errors.decode()[-3000:]}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
 
 
 def mobilenet_v2(folder: Path) -> Case:
@@ -109,14 +108,16 @@ def bench(case: Case, folder: Path, runs: int) -> None:
         "--samples", str(case.calibration), "--eval", str(case.evaluation), "--name", "bench", "--out", str(out), "--force", "--max-drop", "100",
     ]  # fmt: skip
     cold, cached, peers, memory, peer_memory = [], [], [], [], []
+    cpu: dict[str, list[float]] = {"cold": [], "cached": [], "peer": []}
     for _ in range(runs):
         cache = folder / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         environment = {"EDGEPACK_CACHE_DIR": str(cache)}
-        seconds, peak = run(command, environment)
+        seconds, peak, work = run(command, environment)
         cold.append(seconds)
         memory.append(peak)
-        cached.append(run(command, environment)[0])
+        again = run(command, environment)
+        cached.append(again[0])
         converter = [
             run(
                 [
@@ -130,14 +131,17 @@ def bench(case: Case, folder: Path, runs: int) -> None:
             )
             for t in TARGETS
         ]
-        peers.append(sum(seconds for seconds, _ in converter))
-        peer_memory.append(max(peak for _, peak in converter))
+        peers.append(sum(seconds for seconds, _, _ in converter))
+        peer_memory.append(max(peak for _, peak, _ in converter))
+        for kind, figure_ in (("cold", work), ("cached", again[2]), ("peer", sum(part[2] for part in converter))):
+            cpu[kind].append(figure_)
     case.figures = {
         "cold": statistics.median(cold),
         "cached": statistics.median(cached),
         "peer": statistics.median(peers),
         "memory": statistics.median(memory),
         "peer_memory": statistics.median(peer_memory),
+        "cpu": {kind: statistics.median(values) for kind, values in cpu.items()},
         "check": statistics.median(
             run([edgepack, "check", str(out / "bench-edgetpu/model/bench.tflite"), "-t", "edgetpu"])[0]
             for _ in range(3)
@@ -195,12 +199,13 @@ def show(case: Case) -> None:
     """Print one model's table."""
     f = case.figures
     print(f"\n{case.name}")
-    print("  whole process, seconds                       median   ratio to TFLiteConverter")
-    print(f"    edgepack build, 4 targets, cold          {f['cold']:8.1f}   {f['peer'] / f['cold']:5.1f} times faster")
-    print(
-        f"    edgepack build, 4 targets, cached        {f['cached']:8.1f}   {f['peer'] / f['cached']:5.1f} times faster"
-    )
-    print(f"    four TFLiteConverter scripts             {f['peer']:8.1f}")
+    print("  whole process                        seconds  CPU-seconds   ratio of seconds to TFLiteConverter")
+    for kind, name in (
+        ("cold", "edgepack build, 4 targets, cold"),
+        ("cached", "edgepack build, 4 targets, cached"),
+        ("peer", "four TFLiteConverter scripts"),
+    ):
+        print(f"    {name:<33} {f[kind]:8.1f} {f['cpu'][kind]:12.1f} {f['peer'] / f[kind]:8.1f}")
     print(f"    edgepack check, int8 file                {f['check']:8.2f}")
     print("  peak memory of the largest process, MiB")
     print(

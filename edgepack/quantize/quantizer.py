@@ -25,6 +25,7 @@ from edgepack.graph.edit import (
 )
 from edgepack.graph.op_layout import float_ops
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.bias_limits import representable_biases
 from edgepack.quantize.float16 import to_float16
 from edgepack.quantize.hybrid_lstm import to_hybrid
 from edgepack.quantize.int16_bias import narrow_biases, split_biases
@@ -107,6 +108,7 @@ def quantize(
     else:
         if ranges is not None and _bits(rule) == 8:
             ranges = bounded_ranges(source.main, ranges)
+            tflite = representable_biases(tflite, ranges, rule)
         quantized = _quantize(tflite, rule, ranges, keep, keep_as)
         tool = f"ai-edge-quantizer {version('ai-edge-quantizer')}"
     result = adopt(quantized, tflite, rule, tool, ranges)

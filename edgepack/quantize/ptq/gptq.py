@@ -130,6 +130,10 @@ def _inverse_factor(square: Doubles) -> Doubles:
     return inverse
 
 
+#: Weights and biases of both settings by tensor index, for a layer's position with and without one scale for all.
+_Fitted = dict[tuple[int, bool], dict[str, dict[int, Floats]]]
+
+
 class _Rounding(Step):
     id = "rounding"
     effort = Effort.LOW
@@ -139,26 +143,31 @@ class _Rounding(Step):
         return [{self.id: "gptq"}, {self.id: "nearest"}] if subject.layers else []
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
-        fitted = view.once("rounding", fit.reference, lambda: self._fit(fit.reference, view, subject))
-        return replace(fit, tflite=set_constants(fit.reference, fitted[str(setting)]))
+        # Moments need far fewer samples than ranges do.
+        part = view.part
+        fitted: _Fitted = part.once("rounding", fit.reference, dict)
+        self._fit(fit.reference, part, subject, fitted)
+        constants: dict[int, Floats] = {}
+        for layer in find_layers(read_model(fit.reference).main):
+            constants.update(fitted[layer.position, subject.per_tensor(layer)][str(setting)])
+        return replace(fit, tflite=set_constants(fit.reference, constants))
 
-    def _fit(self, tflite: bytes, view: View, subject: Subject) -> dict[str, dict[int, Floats]]:
-        """Return weights and biases of both settings, because measuring the moments is most of the work."""
+    def _fit(self, tflite: bytes, view: View, subject: Subject, fitted: "_Fitted") -> None:
+        """Add the layers that are missing, both settings of each: measuring the moments is most of the work."""
         graph = read_model(tflite).main
-        layers = find_layers(graph)
+        missing = [layer for layer in find_layers(graph) if (layer.position, subject.per_tensor(layer)) not in fitted]
         samples = evenly_spaced(view.samples, MOMENT_SAMPLES)
-        results: dict[str, dict[int, Floats]] = {"gptq": {}, "nearest": {}}
-        for done, (layer, moments) in enumerate(measure_moments(tflite, layers, samples)):
-            subject.progress(self.id, done, len(layers))
-            weights = constant_values(graph, layer.weights)
-            for setting, constants in results.items():
-                fitted, shift = round_layer(
-                    layer, weights, moments, per_tensor=subject.per_tensor(layer), compensate=setting == "gptq"
+        for done, (layer, moments) in enumerate(measure_moments(tflite, missing, samples)):
+            subject.progress(self.id, done, len(missing))
+            weights, per_tensor = constant_values(graph, layer.weights), subject.per_tensor(layer)
+            results = fitted[layer.position, per_tensor] = {}
+            for setting in ("gptq", "nearest"):
+                rounded, shift = round_layer(
+                    layer, weights, moments, per_tensor=per_tensor, compensate=setting == "gptq"
                 )
-                constants[layer.weights] = fitted
+                results[setting] = {layer.weights: rounded}
                 if layer.bias >= 0:
-                    constants[layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
-        return results
+                    results[setting][layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
 
     def describe(self, setting: Setting) -> str:
         return "GPTQ and biases" if setting == "gptq" else "biases"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
+
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
 from edgepack.profiles.model import SchemeRule
@@ -56,9 +58,9 @@ class Measurements:
         samples: The samples.
     """
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample], measured: dict[Any, Any] | None = None) -> None:
         self.samples = list(samples)
-        self._measured: dict[Any, Any] = {}
+        self._measured = {} if measured is None else measured
 
     def once(self, key: str, tflite: bytes, measure: Callable[[], T]) -> T:
         """Return a measurement of a model, from memory where it was taken before."""
@@ -74,11 +76,20 @@ class View(Measurements):
 
     Attributes:
         held_out: Positions, among all samples, of those that the fit is judged on.
+        part: A view of a part of the samples whose moments serve this one too; itself unless given.
     """
 
-    def __init__(self, samples: Sequence[Sample], held_out: Sequence[int] = ()) -> None:
-        super().__init__(samples)
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        held_out: Sequence[int] = (),
+        *,
+        part: "View | None" = None,
+        measured: dict[Any, Any] | None = None,
+    ) -> None:
+        super().__init__(samples, measured)
         self.held_out = tuple(held_out)
+        self.part = part or self
 
     def calibration(self, tflite: bytes) -> Calibration:
         """Return the statistics of a float model's activations on the samples."""
@@ -109,7 +120,17 @@ class Subject(Measurements):
     ) -> None:
         super().__init__(samples)
         self.tflite, self.rule, self.effort = tflite, rule, effort
+        self._all_views = _measured(tflite, samples)
         self.quantize, self.progress = quantize, progress
+
+    def view(self, positions: Sequence[int], held_out: Sequence[int] = (), part: View | None = None) -> View:
+        """Return the view of some samples.
+
+        What was measured in an earlier search for the same model and samples is known: another target's rule, say,
+        differs in the scales of dense layers only.
+        """
+        measured = self._all_views.setdefault(tuple(positions), {})
+        return View([self.samples[i] for i in positions], held_out, part=part, measured=measured)
 
     @cached_property
     def graph(self) -> Graph:
@@ -135,6 +156,23 @@ class Subject(Measurements):
     def file(self, fit: Fit) -> bytes:
         """Return the integer file of a fit."""
         return self.quantize(fit.tflite, self.rule, fit.ranges)
+
+
+#: Measurements of the last model and its samples, by the samples' positions.
+_last: tuple[bytes, dict[tuple[int, ...], dict[Any, Any]]] = (b"", {})
+
+
+def _measured(tflite: bytes, samples: Sequence[Sample]) -> dict[tuple[int, ...], dict[Any, Any]]:
+    """Return what this process measured of a model on samples; what belongs to others is forgotten."""
+    global _last  # noqa: PLW0603 - a memory of this process
+    content = hashlib.sha256(tflite)
+    for sample in samples:
+        for name, values in sample.items():
+            content.update(f"{name} {values.dtype} {values.shape}".encode())
+            content.update(np.ascontiguousarray(values).data)
+    if _last[0] != content.digest():
+        _last = content.digest(), {}
+    return _last[1]
 
 
 def _swept(layer: Layer) -> int:

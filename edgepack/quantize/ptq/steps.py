@@ -1,7 +1,7 @@
 """Find the int8 form of a model: try one step after another, and keep those whose gain is more than chance."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.errors import UsageError
-from edgepack.graph.edit import unique_names
+from edgepack.graph.edit import pack, unique_names, unpack
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
 from edgepack.quantize.ptq.bias_correction import BIAS
@@ -22,10 +22,19 @@ from edgepack.quantize.ptq.layers import unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
+from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import CHEAP_WORK, FEWEST_FOLDS, GOOD_SNR, MOST_FOLDS, NOTABLE_GAIN
-from edgepack.quantize.quantizer import quantize
+from edgepack.quantize.ptq.tuning import (
+    CHEAP_WORK,
+    FEWEST_FITS,
+    FEWEST_FOLDS,
+    FIT_BYTES,
+    GOOD_SNR,
+    JUDGED_SHARE,
+    MOST_FOLDS,
+    NOTABLE_GAIN,
+)
 from edgepack.quantize.ranges import Range
 from edgepack.text import first_line
 
@@ -134,9 +143,10 @@ def improve(
     known = [step.id for step in STEPS]
     if unknown := sorted(set(off) - set(known)):
         raise UsageError(f"unknown step '{unknown[0]}'", hint=f"steps are: {', '.join(known)}")
-    model = unshare_biases(unique_names(tflite))
+    # Packed as every edited variant is, so that they differ in their constants only.
+    model = pack(unpack(unshare_biases(unique_names(tflite))))
     subject = Subject(
-        model, rule, effort, samples, quantize_file or _quantize, progress or (lambda step, done, parts: None)
+        model, rule, effort, samples, quantize_file or Requantizer(), progress or (lambda step, done, parts: None)
     )
     search = _Search(subject, samples)
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
@@ -145,27 +155,12 @@ def improve(
     return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit))
 
 
-def _quantize(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
-    return quantize(tflite, rule, ranges).tflite
-
-
 class _Search:
     """Tries one step after another and keeps those that help."""
 
     def __init__(self, subject: Subject, samples: Sequence[Sample]) -> None:
         self._subject, self._samples = subject, list(samples)
-        everything = range(len(samples))
-        folds = min(len(samples), MOST_FOLDS if subject.work <= CHEAP_WORK else FEWEST_FOLDS)
-        if folds < FEWEST_FOLDS:
-            # One sample cannot be left out: the fit is judged on what it was made from.
-            self._views = [View(samples, everything)]
-        else:
-            self._views = [
-                View(
-                    [samples[i] for i in everything if i % folds != fold], [i for i in everything if i % folds == fold]
-                )
-                for fold in range(folds)
-            ]
+        self._views = list(_views(subject))
         self._judge = Judge(subject.tflite, samples)
         self._fits: dict[Any, Fit] = {}
         self.kept: dict[str, Setting] = dict(_BASE)
@@ -225,7 +220,9 @@ class _Search:
 
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
-        return self._fit(self.kept, View(self._samples), "all")
+        few = self._subject.work > CHEAP_WORK
+        view = self._subject.view(range(len(self._samples)), part=self._views[0] if few else None)
+        return self._fit(self.kept, view, "all")
 
     def final_trials(self) -> tuple[Trial, ...]:
         """Return the trials; a step that a later one took the place of counts as not kept."""
@@ -252,11 +249,12 @@ class _Search:
 
     def _measure(self, settings: Mapping[str, Setting]) -> Score:
         """Return the errors of some settings, each sample judged by a fit that it was not part of."""
-        errors = np.zeros((len(self._samples), len(self._judge.signal)))
+        errors = []
         for number, view in enumerate(self._views):
             quantized = self._subject.file(self._fit(settings, view, number))
-            errors[list(view.held_out)] = self._judge.errors(quantized, view.held_out)
-        return Score(np.where(np.isfinite(errors), errors, math.inf), self._judge.signal)
+            errors.append(self._judge.errors(quantized, view.held_out))
+        together = np.concatenate(errors)
+        return Score(np.where(np.isfinite(together), together, math.inf), self._judge.signal)
 
     def _fit(self, settings: Mapping[str, Setting], view: View, name: Any) -> Fit:
         """Return the fit of some settings; what steps before a change did is remembered."""
@@ -266,10 +264,31 @@ class _Search:
             if step.id not in settings:
                 continue
             key = (*key, step.id, settings[step.id])
-            if key not in self._fits:
-                self._fits[key] = step.apply(fit, settings[step.id], view, self._subject)
-            fit = self._fits[key]
+            known = self._fits.pop(key, None)
+            fit = step.apply(fit, settings[step.id], view, self._subject) if known is None else known
+            self._fits[key] = fit
+        # Those that were not needed for longest are forgotten: a large model has room for few.
+        most = max(FEWEST_FITS, FIT_BYTES // (2 * len(self._subject.tflite)))
+        while len(self._fits) > most:
+            del self._fits[next(iter(self._fits))]
         return fit
+
+
+def _views(subject: Subject) -> Iterator[View]:
+    """Yield the samples that settings are fitted to, each with those that they are judged on.
+
+    Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is.
+    """
+    everything = range(len(subject.samples))
+    if len(everything) < FEWEST_FOLDS:
+        # One sample cannot be left out: the fit is judged on what it was made from.
+        yield subject.view(everything, everything)
+        return
+    cheap = subject.work <= CHEAP_WORK
+    folds = min(len(everything), MOST_FOLDS if cheap else JUDGED_SHARE)
+    for fold in range(folds) if cheap else (1,):
+        fitted = [i for i in everything if i % folds != fold]
+        yield subject.view(fitted, [i for i in everything if i % folds == fold])
 
 
 def _without_none(settings: Mapping[str, Setting | None]) -> dict[str, Setting]:

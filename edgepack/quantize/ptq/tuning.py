@@ -22,10 +22,16 @@ DAMPING = 0.01
 #: Columns of a block of GPTQ's lazy updates (Frantar et al. 2022).
 COLUMNS = 128
 
-#: Number of folds that steps are judged on: the first where a trial costs more than `CHEAP_WORK`. Two samples are
+#: Number of folds that steps are judged on where a trial costs less than `CHEAP_WORK`, and the fewest. Two samples are
 #: enough for folds: with 2 to 9 samples on three small nets, effort low gains 0 to 10 dB over min/max on unseen ones;
 #: judged on the samples themselves it lost up to 3.
 FEWEST_FOLDS, MOST_FOLDS = 2, 5
+
+#: Where a trial costs more, one of this many samples is judged, and the others are learned from.
+JUDGED_SHARE = 3
+
+#: Results of steps that are kept in memory: at least this many, and as many as fit into this many bytes.
+FEWEST_FITS, FIT_BYTES = 4, 256 << 20
 
 #: Standard errors by which a gain must exceed zero to be kept: one in six steps without effect passes.
 SIGNIFICANCE = 1.0

@@ -1,0 +1,298 @@
+"""Quantize variants of one model again and again, fast: what changes is written into a file that was quantized before.
+
+A search quantizes the same graph dozens of times with other weights, biases and ranges. The quantizer's file is the
+same each time but for the constants of the layers and the scales and zero points of activations. Which range decides
+which scale is not assumed but observed: the model is quantized once with ranges that differ from each other, and each
+tensor of the result is matched with the range that its scale came from. Then the file is filled in with the true ranges
+and compared with what the quantizer makes of them. Only where both are the same bytes is the quantizer left out for the
+variants that follow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgepack.graph import Graph, read_model
+from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.bias_limits import SMALLEST_RANGE, int8_parameters, raise_weights
+from edgepack.quantize.ptq.layers import find_layers, weighted_ops
+from edgepack.quantize.quantizer import QuantizationRefused, quantize
+from edgepack.quantize.ranges import Range
+from edgepack.quantize.scale_limits import bounded_ranges
+
+#: Ranges are made to differ by up to this share, so that limits on scales hold with and without it alike.
+_DIFFERENCE = 0.02
+
+_INT8 = np.iinfo(np.int8)
+
+
+class Requantizer:
+    """Quantizes models to int8, variants of one that was quantized before in a fraction of the time.
+
+    Variants have the same graph with other constants of layers or other ranges.
+    """
+
+    def __init__(self) -> None:
+        self._templates: list[_Template] = []
+        self._refused: list[_Variants] = []
+
+    def __call__(self, tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
+        """Return the int8 file: what `edgepack.quantize.quantizer.quantize` returns.
+
+        Raises:
+            QuantizationRefused: The quantizer refuses the model.
+        """
+        for template in self._templates:
+            if template.rule == rule and template.variants.contains(tflite):
+                filled = template.fill(tflite, ranges)
+                return quantize(tflite, rule, ranges).tflite if filled is None else filled
+        quantized = quantize(tflite, rule, ranges).tflite
+        if not any(refused.contains(tflite) for refused in self._refused):
+            variants = _Variants.of(tflite)
+            observed = _observe(variants, rule, ranges)
+            if observed is not None and observed.fill(tflite, ranges) == quantized:
+                self._templates.append(observed)
+            else:
+                self._refused.append(variants)
+        return quantized
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where an array lies in a file."""
+
+    start: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any], data: bytes) -> "_Place | None":
+        """Return the place of a view, None where the array is not part of the file."""
+        base = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
+        start = array.__array_interface__["data"][0] - base
+        if not array.flags.c_contiguous or not 0 <= start <= len(data) - array.nbytes:
+            return None
+        return cls(start, array.shape, array.dtype)
+
+    @property
+    def end(self) -> int:
+        return self.start + int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def read(self, data: bytes | bytearray) -> npt.NDArray[Any]:
+        """Return the array of a file, a view."""
+        return np.frombuffer(data, self.dtype, int(np.prod(self.shape)), self.start).reshape(self.shape)
+
+    def write(self, data: bytearray, values: npt.ArrayLike) -> None:
+        """Write an array into a file."""
+        data[self.start : self.end] = np.ascontiguousarray(values, self.dtype).tobytes()
+
+
+@dataclass(frozen=True)
+class _Variants:
+    """All float files that differ from one of them in the constants of its layers only.
+
+    Attributes:
+        tflite: That one.
+        graph: Its graph.
+        constants: Places of its layers' weights and biases, by tensor index.
+    """
+
+    tflite: bytes
+    graph: Graph
+    constants: dict[int, _Place]
+
+    @classmethod
+    def of(cls, tflite: bytes) -> "_Variants":
+        graph = read_model(tflite).main
+        places = {}
+        for layer in find_layers(graph):
+            for index in (layer.weights, layer.bias):
+                data = graph.tensors[index].data if index >= 0 else None
+                place = None if data is None else _Place.of(data, tflite)
+                if place is not None:
+                    places[index] = place
+        return cls(tflite, graph, places)
+
+    def contains(self, tflite: bytes) -> bool:
+        if len(tflite) != len(self.tflite):
+            return False
+        start = 0
+        ours, theirs = np.frombuffer(self.tflite, np.uint8), np.frombuffer(tflite, np.uint8)
+        for place in sorted(self.constants.values(), key=lambda place: place.start):
+            if not np.array_equal(ours[start : place.start], theirs[start : place.start]):
+                return False
+            start = place.end
+        return np.array_equal(ours[start:], theirs[start:])
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A layer of the quantized file.
+
+    Attributes:
+        source: Tensor index of its input there.
+        weights: Tensor index of its weights there.
+        bias: Tensor index of its bias there, -1 without one.
+        float_weights: Place of the weights in the float file.
+        float_bias: Place of the bias in the float file; None without one.
+        axis: Dimension of the weights whose entries have scales of their own; None where all share one.
+    """
+
+    source: int
+    weights: int
+    bias: int
+    float_weights: _Place
+    float_bias: _Place | None
+    axis: int | None
+
+
+@dataclass
+class _Template:
+    """A quantized file, and how its arrays follow from the float file and the ranges.
+
+    Attributes:
+        variants: The float files that it is for.
+        rule: The rule that it was quantized for.
+        quantized: The file.
+        layers: Its layers whose constants may change.
+        ranges: Keys of the ranges that a tensor's scale comes from, by tensor index; all of them are equal.
+        scales: Places of scales by tensor index.
+        zero_points: Places of zero points by tensor index.
+        data: Places of constants by tensor index.
+    """
+
+    variants: _Variants
+    rule: SchemeRule
+    quantized: bytes
+    layers: list[_Filled] = field(default_factory=list)
+    ranges: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    scales: dict[int, _Place] = field(default_factory=dict)
+    zero_points: dict[int, _Place] = field(default_factory=dict)
+    data: dict[int, _Place] = field(default_factory=dict)
+
+    def fill(self, tflite: bytes, ranges: Mapping[str, Range]) -> bytes | None:
+        """Return the quantized file of a variant; None where it has another form.
+
+        Args:
+            tflite: One of the variants.
+            ranges: (minimum, maximum) by `tensor_keys`.
+        """
+        bounded = bounded_ranges(self._graph(tflite), ranges)
+        out = bytearray(self.quantized)
+        for tensor, keys in self.ranges.items():
+            if any(bounded.get(key) != bounded.get(keys[0]) for key in keys) or keys[0] not in bounded:
+                return None
+            scale, zero_point = int8_parameters(bounded[keys[0]])
+            self.scales[tensor].write(out, scale)
+            self.zero_points[tensor].write(out, zero_point)
+        for layer in self.layers:
+            weights = layer.float_weights.read(tflite)
+            bias = None if layer.float_bias is None else layer.float_bias.read(tflite)
+            source = self.scales[layer.source].read(out)
+            rows = weights.reshape(1, -1) if layer.axis is None else _rows(weights, layer.axis)
+            if bias is not None:
+                rows = raise_weights(rows, bias, float(source[0]))
+            scale = np.maximum(np.abs(rows).max(axis=1), SMALLEST_RANGE) / np.float32(_INT8.max)
+            integers = np.clip(np.rint(rows / scale[:, np.newaxis]), -_INT8.max, _INT8.max)
+            self.scales[layer.weights].write(out, scale)
+            self.data[layer.weights].write(out, _unrows(integers, weights.shape, layer.axis))
+            if bias is not None:
+                self.scales[layer.bias].write(out, source * scale)
+                self.data[layer.bias].write(out, np.rint(bias / (source * scale)))
+        return bytes(out)
+
+    def _graph(self, tflite: bytes) -> Graph:
+        """Return the graph of a variant, with its own constants."""
+        graph = self.variants.graph
+        tensors = list(graph.tensors)
+        for index, place in self.variants.constants.items():
+            raw = np.frombuffer(tflite, np.uint8, place.end - place.start, place.start)
+            tensors[index] = replace(tensors[index], raw=raw)
+        return replace(graph, tensors=tuple(tensors))
+
+
+def _rows(weights: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
+    """Return weights with one row per scale."""
+    return np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+
+
+def _unrows(rows: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[np.float32]:
+    """Return rows of `_rows` in the shape of the weights."""
+    if axis is None:
+        return rows.reshape(shape)
+    others = [size for position, size in enumerate(shape) if position != axis]
+    return np.moveaxis(rows.reshape(shape[axis], *others), 0, axis)
+
+
+def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range]) -> _Template | None:
+    """Return the template of a model; None where it cannot be told what a part of the file follows from."""
+    tflite = variants.tflite
+    random = np.random.default_rng(0)
+    factors: dict[Range, float] = {}
+    different: dict[str, Range] = {}
+    for key, (low, high) in sorted(ranges.items()):
+        # Equal ranges stay equal, because tensors that must share a scale have them.
+        factor = factors.setdefault((low, high), 1.0 + _DIFFERENCE * float(random.random()))
+        different[key] = (low * factor, high * factor)
+    try:
+        quantized = quantize(tflite, rule, different).tflite
+    except QuantizationRefused:
+        return None
+    graph, result = read_model(tflite).main, read_model(quantized).main
+    template = _Template(variants, rule, quantized)
+    for tensor in result.tensors:
+        for places, array in (
+            (template.scales, None if tensor.quantization is None else tensor.quantization.scale),
+            (template.zero_points, None if tensor.quantization is None else tensor.quantization.zero_point),
+            (template.data, tensor.data),
+        ):
+            place = None if array is None else _Place.of(array, quantized)
+            if place is not None:
+                places[tensor.index] = place
+    if not _match_layers(template, graph, result):
+        return None
+    constants = {index for layer in template.layers for index in (layer.weights, layer.bias)}
+    keys_of: dict[tuple[float, float], list[str]] = {}
+    for key, value in bounded_ranges(graph, different).items():
+        scale, zero_point = int8_parameters(value)
+        keys_of.setdefault((float(scale), float(zero_point)), []).append(key)
+    for tensor in result.tensors:
+        if tensor.quantization is None or tensor.index in constants:
+            continue
+        scales, zero_points = tensor.quantization.scale, tensor.quantization.zero_point
+        keys = keys_of.get((float(scales[0]), float(zero_points[0]))) if len(scales) == 1 else None
+        if tensor.data is not None and (keys or tensor.dtype != "INT8"):
+            # A constant that follows from a range: none of the layers'.
+            return None
+        if keys:
+            if tensor.index not in template.zero_points:
+                return None
+            template.ranges[tensor.index] = (tensor.name,) if tensor.name in keys else tuple(keys)
+    return template
+
+
+def _match_layers(template: _Template, graph: Graph, result: Graph) -> bool:
+    """Find the layers of the float graph in the quantized one; return whether all were found."""
+    after = weighted_ops(result)
+    if [op.name for op in weighted_ops(graph)] != [op.name for op in after]:
+        return False
+    constants = template.variants.constants
+    for layer in find_layers(graph):
+        op = after[layer.position]
+        weights = op.inputs[layer.op.inputs.index(layer.weights)]
+        bias = op.inputs[layer.bias_position] if layer.bias >= 0 else -1
+        quantization = result.tensors[weights].quantization
+        source = op.inputs[layer.data_position]
+        whole = source in template.scales and {weights, bias} - {-1} <= set(template.scales) & set(template.data)
+        if quantization is None or not whole or not {layer.weights, layer.bias} - {-1} <= set(constants):
+            return False
+        if result.tensors[weights].dtype != "INT8" or (bias >= 0 and result.tensors[bias].dtype != "INT32"):
+            return False
+        axis = quantization.axis if quantization.per_channel else None
+        template.layers.append(
+            _Filled(source, weights, bias, constants[layer.weights], constants.get(layer.bias), axis)
+        )
+    return True
