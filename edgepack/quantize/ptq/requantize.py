@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph, read_model
+from edgepack.graph.edit import tensor_keys
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.bias_limits import SMALLEST_RANGE, int8_parameters, raise_weights
 from edgepack.quantize.ptq.layers import find_layers, weighted_ops
 from edgepack.quantize.quantizer import QuantizationRefused, quantize
 from edgepack.quantize.ranges import Range
+from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 from edgepack.quantize.scale_limits import bounded_ranges
 
 #: Ranges are made to differ by up to this share, so that limits on scales hold with and without it alike.
@@ -158,7 +160,10 @@ class _Template:
         rule: The rule that it was quantized for.
         quantized: The file.
         layers: Its layers whose constants may change.
-        ranges: Keys of the ranges that a tensor's scale comes from, by tensor index; all of them are equal.
+        fixed: Ranges that the kernels fix, by key.
+        groups: Keys of the ranges that must be equal, because their tensors share a scale.
+        ranges: Keys of the ranges that a tensor's scale comes from, all of them equal, and what is added to the zero
+            point of an int8 tensor, by tensor index.
         scales: Places of scales by tensor index.
         zero_points: Places of zero points by tensor index.
         data: Places of constants by tensor index.
@@ -168,7 +173,9 @@ class _Template:
     rule: SchemeRule
     quantized: bytes
     layers: list[_Filled] = field(default_factory=list)
-    ranges: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    fixed: dict[str, Range] = field(default_factory=dict)
+    groups: list[list[str]] = field(default_factory=list)
+    ranges: dict[int, tuple[tuple[str, ...], int]] = field(default_factory=dict)
     scales: dict[int, _Place] = field(default_factory=dict)
     zero_points: dict[int, _Place] = field(default_factory=dict)
     data: dict[int, _Place] = field(default_factory=dict)
@@ -181,13 +188,17 @@ class _Template:
             ranges: (minimum, maximum) by `tensor_keys`.
         """
         bounded = bounded_ranges(self._graph(tflite), ranges)
+        if any(len({bounded.get(key) for key in group}) > 1 for group in self.groups):
+            return None
+        if any(bounded.get(key) != value for key, value in self.fixed.items()):
+            return None
         out = bytearray(self.quantized)
-        for tensor, keys in self.ranges.items():
+        for tensor, (keys, offset) in self.ranges.items():
             if any(bounded.get(key) != bounded.get(keys[0]) for key in keys) or keys[0] not in bounded:
                 return None
             scale, zero_point = int8_parameters(bounded[keys[0]])
             self.scales[tensor].write(out, scale)
-            self.zero_points[tensor].write(out, zero_point)
+            self.zero_points[tensor].write(out, zero_point + offset)
         for layer in self.layers:
             weights = layer.float_weights.read(tflite)
             bias = None if layer.float_bias is None else layer.float_bias.read(tflite)
@@ -229,9 +240,12 @@ def _unrows(rows: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int | N
 
 def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range]) -> _Template | None:
     """Return the template of a model; None where it cannot be told what a part of the file follows from."""
-    tflite = variants.tflite
+    tflite, graph = variants.tflite, variants.graph
     random = np.random.default_rng(0)
-    factors: dict[Range, float] = {}
+    keys = tensor_keys(graph)
+    fixed = [keys[op.outputs[0]] for op in graph.ops if op.outputs and fixed_range(op, 8) is not None]
+    # Ranges that the kernels fix stay what they are, and so do those of tensors that share their scales.
+    factors = {ranges[key]: 1.0 for key in fixed if key in ranges}
     different: dict[str, Range] = {}
     for key, (low, high) in sorted(ranges.items()):
         # Equal ranges stay equal, because tensors that must share a scale have them.
@@ -241,7 +255,7 @@ def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range])
         quantized = quantize(tflite, rule, different).tflite
     except QuantizationRefused:
         return None
-    graph, result = read_model(tflite).main, read_model(quantized).main
+    result = read_model(quantized).main
     template = _Template(variants, rule, quantized)
     for tensor in result.tensors:
         for places, array in (
@@ -254,23 +268,26 @@ def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range])
                 places[tensor.index] = place
     if not _match_layers(template, graph, result):
         return None
+    template.fixed = {key: ranges[key] for key in fixed if key in ranges}
+    template.groups = [[keys[index] for index in group if keys[index] in ranges] for group in same_scale_groups(graph)]
     constants = {index for layer in template.layers for index in (layer.weights, layer.bias)}
     keys_of: dict[tuple[float, float], list[str]] = {}
     for key, value in bounded_ranges(graph, different).items():
         scale, zero_point = int8_parameters(value)
         keys_of.setdefault((float(scale), float(zero_point)), []).append(key)
     for tensor in result.tensors:
-        if tensor.quantization is None or tensor.index in constants:
+        if tensor.quantization is None or tensor.index in constants or tensor.name in fixed:
             continue
         scales, zero_points = tensor.quantization.scale, tensor.quantization.zero_point
-        keys = keys_of.get((float(scales[0]), float(zero_points[0]))) if len(scales) == 1 else None
-        if tensor.data is not None and (keys or tensor.dtype != "INT8"):
+        offset = -int(_INT8.min) if tensor.dtype == "UINT8" else 0
+        found = keys_of.get((float(scales[0]), float(zero_points[0]) - offset)) if len(scales) == 1 else None
+        if tensor.data is not None and (found or tensor.dtype != "INT8"):
             # A constant that follows from a range: none of the layers'.
             return None
-        if keys:
+        if found:
             if tensor.index not in template.zero_points:
                 return None
-            template.ranges[tensor.index] = (tensor.name,) if tensor.name in keys else tuple(keys)
+            template.ranges[tensor.index] = ((tensor.name,) if tensor.name in found else tuple(found)), offset
     return template
 
 
