@@ -28,7 +28,7 @@ from edgepack.quantize.ptq.layers import (
 )
 from edgepack.quantize.ptq.moments import Moments, evenly_spaced, input_patches
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import BIAS_PARTS, BIAS_SAMPLES
+from edgepack.quantize.ptq.tuning import BIAS_PARTS, BIAS_SAMPLES, CHEAP_WORK
 
 #: Limit of the positions of the mean input that are used: in practice, all of them.
 _POSITIONS = 1 << 16
@@ -166,6 +166,10 @@ class _Bias(Step):
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: "all layers"}, {self.id: "last layers"}] if subject.layers else []
+
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        changes = self.configurations(subject, {})
+        return changes[:1] if subject.work <= CHEAP_WORK else changes[1:]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         model = correct_biases(

@@ -274,6 +274,7 @@ class _Equalize(Step):
     id = "equalize"
     effort = Effort.LOW
     source = "cross-layer equalization, Nagel et al. 2019, section 4.1"
+    purpose = "channel scales"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         groups = find_equalization_groups(subject.graph, subject.layers)
@@ -286,6 +287,11 @@ class _Equalize(Step):
             return []
         headrooms = (HEADROOM, TIGHT_HEADROOM) if any(group.relu6 for group in groups) else (HEADROOM,)
         return [{self.id: (*shares, headroom)} for headroom in headrooms for shares in _SHARES]
+
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        # What is tried first gains least; the last ones scale most.
+        changes = self.configurations(subject, {})
+        return [{"balance": None, **change} for change in changes[-2:]]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         graph = read_model(fit.reference).main

@@ -20,6 +20,10 @@ class _Ranges(Step):
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: method} for method in ("minmax", "percentile", "mse")]
 
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        # Bounds per tensor follow.
+        return []
+
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         model = read_model(fit.reference)
         return replace(fit, ranges=choose_ranges(view.calibration(fit.reference), model, str(setting)))
@@ -32,6 +36,10 @@ class _Margin(Step):
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []
+
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        # Bounds per tensor have room of their own.
+        return []
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         wide, factor = single_value_channels(fit.reference), float(setting[0])

@@ -76,6 +76,7 @@ class _Balance(Step):
     id = "balance"
     effort = Effort.MEDIUM
     source = "channel scales and ranges by estimated noise, cf. Nagel et al. 2019 and Li et al. 2021"
+    purpose = "channel scales"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         groups = find_equalization_groups(subject.graph, subject.layers)
@@ -92,6 +93,9 @@ class _Balance(Step):
         bounds: Change = {"bounds": "ranges by noise", "margin": None}
         changes: list[Change] = [{self.id: kind, "equalize": None} for kind in kinds]
         return [*changes, *({**change, **bounds} for change in changes)]
+
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        return [change for change in self.configurations(subject, {}) if "bounds" not in change]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         search = _search(fit.reference, view, subject, relu6=setting == "channel scales")

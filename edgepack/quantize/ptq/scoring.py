@@ -9,7 +9,7 @@ import numpy as np
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.activations import Sample, logits
 from edgepack.quantize.ptq.layers import Doubles, Floats
-from edgepack.quantize.ptq.tuning import SIGNIFICANCE
+from edgepack.quantize.ptq.tuning import FEWEST_WITH_OUTLIERS, LEAST_ERROR, OUTLIERS, SIGNIFICANCE
 from edgepack.runtime import signal as metrics
 
 
@@ -32,26 +32,44 @@ class Score:
         return min((math.inf if ratio is None else ratio for ratio in ratios), default=math.inf)
 
     def gain_db(self, other: "Score") -> float:
-        """Return how much lower the errors are than another file's, in dB, averaged over the outputs."""
-        mine, theirs = self.errors.sum(0), other.errors.sum(0)
-        known = (mine > 0) & (theirs > 0)
-        return float(10 * np.log10(theirs[known] / mine[known]).mean()) if known.any() else 0.0
+        """Return how much lower the errors are than another file's: dB, the mean over samples and outputs.
+
+        Samples count alike. One sample unlike all others can have half of the error, and its error says little about
+        the next ones: on ResNet8 such a sample hid a gain of 8 dB on unseen samples behind a loss of 5.
+        """
+        return float(self._gains(other).mean()) if self.errors.size else 0.0
 
     def beats(self, other: "Score") -> bool:
         """Return whether the errors are lower than another file's by more than chance explains.
 
-        Samples are compared in pairs. Each output counts by how much its errors change relative to the other file's, so
-        that a small output counts as much as a large one.
+        Samples are compared in pairs. The sum of the errors must be lower as well, but for those of the few samples
+        with the largest ones.
         """
-        total = other.errors.mean(axis=0)
-        known = total > 0
-        if not known.any():
+        if not self.errors.size or not np.isfinite(self.errors).all():
             return False
-        change = ((self.errors - other.errors)[:, known] / total[known]).mean(axis=1)
-        if not np.isfinite(change).all():
-            return False
-        error = float(change.std(ddof=1)) / math.sqrt(len(change)) if len(change) > 1 else 0.0
-        return float(change.mean()) < -max(SIGNIFICANCE * error, 1e-9)
+        if not np.isfinite(other.errors).all():
+            return True
+        gains = self._gains(other)
+        error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
+        return float(gains.mean()) > max(SIGNIFICANCE * error, 1e-9) and self._is_lower_without_outliers(other)
+
+    def _gains(self, other: "Score") -> Doubles:
+        """Return the gain on each sample, dB, the mean over the outputs, (samples,)."""
+        floor = LEAST_ERROR * self.signal / max(1, len(self.errors)) + 1e-300
+        # Errors that are no numbers count as 1e12 times the signal.
+        mine, theirs = (
+            np.where(np.isfinite(errors), errors, 1e12 * (self.signal + 1.0)) + floor
+            for errors in (self.errors, other.errors)
+        )
+        return np.asarray((10.0 * np.log10(theirs / mine)).mean(axis=1))
+
+    def _is_lower_without_outliers(self, other: "Score") -> bool:
+        total = np.maximum(other.errors.sum(axis=0), 1e-300)
+        mine, theirs = (self.errors / total).mean(axis=1), (other.errors / total).mean(axis=1)
+        count = len(mine)
+        dropped = max(1, int(OUTLIERS * count)) if count >= FEWEST_WITH_OUTLIERS else 0
+        kept = np.argsort(np.maximum(mine, theirs), kind="stable")[: count - dropped]
+        return float(mine[kept].sum()) < float(theirs[kept].sum())
 
 
 class Judge:

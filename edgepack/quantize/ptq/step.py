@@ -187,11 +187,13 @@ class Step(ABC):
         id: Its name in options, reports and cache keys.
         effort: The lowest effort that runs it.
         source: The publication, or what it does where there is none.
+        purpose: What it does, where other steps do the same in another way: combinations hold one of them.
     """
 
     id: str
     effort: Effort
     source: str
+    purpose: str = ""
 
     @abstractmethod
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
@@ -203,6 +205,16 @@ class Step(ABC):
             subject: What is quantized.
             kept: The settings of the steps kept so far.
         """
+
+    def combinations(self, subject: Subject) -> Sequence[Change]:
+        """Return the changes to try together with those of all other steps; the first configuration by default.
+
+        Steps need each other: scaled channels gain nothing until ranges follow, and one at a time no step shows that.
+
+        Args:
+            subject: What is quantized.
+        """
+        return self.configurations(subject, {})[:1]
 
     @abstractmethod
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.scoring import Judge, Score
-from edgepack.quantize.ptq.step import Fit, Progress, QuantizeFile, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
     CHEAP_WORK,
     FEWEST_FITS,
@@ -54,6 +55,9 @@ STEPS: tuple[Step, ...] = (
     RECONSTRUCT,
     BIAS,
 )
+
+#: Name of the trial of all steps at once.
+_TOGETHER = "together"
 
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
@@ -169,11 +173,13 @@ class _Search:
         self._scores: dict[str, Score] = {}
 
     def run_effort(self, effort: Effort, off: Sequence[str]) -> None:
-        """Try the steps of an effort; with more than low, then once more those that were not kept before.
+        """Try the steps of an effort; with medium all together first, and in the end those not kept once more.
 
         What gains nothing by itself may do so on top of others: channels that are centered need other scales.
         """
         allowed = [step for step in STEPS if step.id not in off]
+        if effort == Effort.MEDIUM:
+            self._run_together([step for step in allowed if step.effort in {Effort.LOW, effort}])
         for step in allowed:
             if step.effort == effort:
                 self.run(step)
@@ -183,14 +189,31 @@ class _Search:
                     self.run(step)
         self._scores[effort] = self.score
 
+    def _run_together(self, steps: Sequence[Step]) -> None:
+        """Try all steps together, then without each of those that were kept this way."""
+        alternatives: dict[str, list[Change]] = {}
+        for step in steps:
+            alternatives.setdefault(step.purpose or step.id, []).extend(step.combinations(self._subject))
+        every = [changes for changes in alternatives.values() if changes]
+        tried = [dict(item for change in chosen for item in change.items()) for chosen in product(*every)]
+        before = self.kept
+        self._try(_TOGETHER, [{"margin": None, **change} for change in tried], "all steps in one trial")
+        for step in steps:
+            if step.id in self.kept and step.id not in before:
+                self._try(step.id, [{step.id: None}], step.source)
+
     def run(self, step: Step) -> None:
         """Try the configurations of a step and keep the best one if its gain is more than chance."""
-        tried = [{**self.kept, **change} for change in step.configurations(self._subject, self.kept)]
+        self._try(step.id, step.configurations(self._subject, self.kept), step.source)
+
+    def _try(self, name: str, changes: Sequence[Change], source: str) -> None:
+        """Try changes of the settings kept so far, and keep the best one if its gain is more than chance."""
+        tried = [{**self.kept, **change} for change in changes]
         trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
         best: tuple[Score, dict[str, Setting]] | None = None
         failures: list[str] = []
         for done, settings in enumerate(trials):
-            self._subject.progress(step.id, done, len(trials))
+            self._subject.progress(name, done, len(trials))
             try:
                 score = self._measure(settings)
             # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
@@ -202,12 +225,12 @@ class _Search:
                 best = score, settings
         if best is None:
             if failures:
-                self.trials.append(Trial(step.id, False, self.score.snr_db, 0.0, "; ".join(failures), step.source))
+                self.trials.append(Trial(name, False, self.score.snr_db, 0.0, "; ".join(failures), source))
             return
         score, settings = best
         kept, gain = score.beats(self.score), score.gain_db(self.score)
         detail = "; ".join([self._describe(settings), *failures])
-        self.trials.append(Trial(step.id, kept, score.snr_db, gain, detail, step.source))
+        self.trials.append(Trial(name, kept, score.snr_db, gain, detail, source))
         if kept:
             self.kept, self.score = settings, score
 
@@ -228,7 +251,7 @@ class _Search:
         """Return the trials; a step that a later one took the place of counts as not kept."""
         return tuple(
             replace(trial, kept=False, detail=f"{trial.detail}; replaced by a later step")
-            if trial.kept and trial.id not in self.kept
+            if trial.kept and trial.id != _TOGETHER and trial.id not in self.kept
             else trial
             for trial in self.trials
         )

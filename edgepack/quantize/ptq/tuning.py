@@ -36,6 +36,12 @@ FEWEST_FITS, FIT_BYTES = 4, 256 << 20
 #: Standard errors by which a gain must exceed zero to be kept: one in six steps without effect passes.
 SIGNIFICANCE = 1.0
 
+#: Share of the samples whose errors may rise, and the number of samples from which one may.
+OUTLIERS, FEWEST_WITH_OUTLIERS = 0.03, 10
+
+#: Error below which a file counts as exact, as a share of the signal: -90 dB.
+LEAST_ERROR = 1e-9
+
 #: Gain (dB) over low below which a note says what the limit is, and SNR (dB) from which none is needed: there top-1 of
 #: the models of scripts/bench quality is that of the float model within half a point.
 NOTABLE_GAIN, GOOD_SNR = 3.0, 20.0

@@ -26,10 +26,28 @@ def test_what_changes_nothing_or_only_by_chance_does_not_count():
     random = np.random.default_rng(1)
     errors = random.uniform(0.5, 1.5, 50)
     assert not _score(errors).beats(_score(errors))
-    wins = [_score(errors + random.normal(0, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
-    assert 0.08 < np.mean(wins) < 0.25
-    wins = [_score(errors + random.normal(0.03, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
+    wins = [_score(errors * 10 ** random.normal(0, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
+    assert 0.05 < np.mean(wins) < 0.25
+    wins = [_score(errors * 10 ** random.normal(0.03, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
     assert np.mean(wins) < 0.03
+
+
+def test_one_sample_unlike_all_others_does_not_decide():
+    """It may have half of the error: a file that is better on all others wins, one that is worse on them does not."""
+    errors = np.ones(40)
+    errors[7] = 40.0
+    better = errors * 0.3
+    better[7] = 150.0
+    assert _score(better).beats(_score(errors))
+    assert not _score(errors).beats(_score(better))
+
+
+def test_a_loss_on_more_samples_than_a_few_counts():
+    """A gain on most samples is no gain where a tenth of them pays a hundred times for it."""
+    errors = np.ones(40)
+    worse = np.full(40, 0.5)
+    worse[:4] = 20.0
+    assert not _score(worse).beats(_score(errors))
 
 
 def test_outputs_count_alike():
