@@ -48,7 +48,8 @@ class QnnAotCompiler:
             problem = qnn_sdk.loading_problem(sdk)
         except ToolMissingError as error:
             return tools.ToolInfo(NAME, "", qnn_sdk.litert_version(), False, error.message, error.hint or INSTALL)
-        return tools.ToolInfo(NAME, str(sdk.libraries), sdk.full_version, not problem, problem, INSTALL)
+        version = f"{sdk.full_version} ({sdk.source})"
+        return tools.ToolInfo(NAME, str(sdk.libraries), version, not problem, problem, INSTALL)
 
     def compile(self, request: CompileRequest, timeout: float = 900.0) -> CompileResult:
         """Compile a model for each SoC of `request.socs`.

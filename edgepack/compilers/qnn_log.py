@@ -215,6 +215,8 @@ class _Reader:
         self._open: list[dict[str, object]] = []
         self._nodes: list[dict[str, object]] = []
         self._builder: list[str] = []
+        #: The error record that the op's line belongs to: its source file tells a missing builder.
+        self._header = ""
 
     def read(self, lines: list[str]) -> None:
         index = 0
@@ -227,6 +229,8 @@ class _Reader:
                 index = self._op(match, lines, index)
             elif match := _BUILDER.match(line):
                 self._builder.append(match.group(1).strip())
+            elif line.startswith("ERROR: "):
+                self._header = line
             elif match := _PARTITIONED.search(line):
                 self._close_builder()
                 partitioning = Partitioning(*map(int, match.groups()))
@@ -291,7 +295,7 @@ class _Reader:
         if self._nodes:
             # Of an op with several nodes, the last is the one that QNN refused last.
             entry |= {"kind": "validation", **self._nodes[-1]}
-        elif self._builder:
+        elif self._builder and "qnn_compose_graph" not in self._header:
             entry |= {"kind": "builder", "messages": tuple(self._builder)}
             self._builder = []
         else:
