@@ -46,6 +46,7 @@ def test_the_loader_names_the_file_of_each_chip() -> None:
     names = [dependency.coordinates for dependency in dependencies(spec)]
     assert all(name.startswith("com.google.ai.edge.litert:") and ":2." in name for name in names)
     assert b"litert_npu_runtime_libraries" in files["README.md"]
+    assert b"| compiled, for its chip |" in files["README.md"]
 
 
 def test_in_an_ai_pack_the_path_is_that_of_the_chips_folder() -> None:
