@@ -23,7 +23,12 @@ VERSIONS = {
     # The GPU delegate's options class is in an artifact of its own, last published as 2.14.0.
     "tensorflow_lite_gpu_api": "2.14.0",
     "qnn": "2.42.0",
+    # The loader of files compiled ahead of time; from 2.3.0 on the GPU is an artifact of its own.
+    "litert_compiled_model": "2.3.0",
 }
+
+#: Types that the buffers of LiteRT's CompiledModel can be filled with from Kotlin (TensorType.ElementType of 2.x).
+COMPILED_MODEL_TYPES = frozenset({"FLOAT32", "INT8", "INT32", "BOOL"})
 
 #: Libraries that provide `org.tensorflow.lite.Interpreter`; `[bundle.options] runtime` chooses one.
 RUNTIMES = ("litert", "tensorflow-lite")
@@ -62,6 +67,12 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
             hint="correct the profile",
         )
     version, delegate = versions(spec), spec.rule.delegate
+    if runs_compiled(spec):
+        group, number = "com.google.ai.edge.litert", version["litert_compiled_model"]
+        return (
+            Dependency(f"{group}:litert:{number}", "The runtime, whose CompiledModel runs files compiled for a chip."),
+            Dependency(f"{group}:litert-gpu:{number}", "The GPU, for other chips."),
+        )
     gpu = delegate in {"gpu", "qnn"}
     libraries = []
     if runtime == "litert":
@@ -97,6 +108,46 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
             Dependency(f"com.qualcomm.qti:qnn-litert-delegate:{version['qnn']}", "The delegate that calls them."),
         ]
     return tuple(libraries)
+
+
+@dataclass(frozen=True)
+class CompiledFor:
+    """A file that was compiled ahead of time for a chip.
+
+    Attributes:
+        soc: Model of the chip, as Android's `Build.SOC_MODEL` reports it.
+        filename: The file.
+    """
+
+    soc: str
+    filename: str
+
+
+def compiled_for(spec: BundleSpec) -> tuple[CompiledFor, ...]:
+    """Return the files compiled for a chip of Qualcomm's, sorted by chip."""
+    marked = [(model.filename.rpartition(f"_{_MANUFACTURERS[0]}_"), model) for model in spec.of_role("compiled")]
+    return tuple(
+        sorted((CompiledFor(end.removesuffix(".tflite"), model.filename) for (_, mark, end), model in marked if mark),
+               key=lambda entry: entry.soc)
+    )  # fmt: skip
+
+
+def runs_compiled(spec: BundleSpec) -> bool:
+    """Return whether the loader runs the files compiled ahead of time, with LiteRT's CompiledModel."""
+    return not compiled_model_problem(spec) and bool(compiled_for(spec))
+
+
+def compiled_model_problem(spec: BundleSpec) -> str:
+    """Return why the bundle's loader cannot run files compiled ahead of time, empty when it can."""
+    if spec.rule.delegate != "qnn":
+        return "the target's loader runs no such files"
+    if spec.language != "kotlin":
+        return f"only the Kotlin loader does, and this bundle's is in {spec.language} (--language kotlin)"
+    if others := sorted({tensor.dtype for tensor in (*spec.inputs, *spec.outputs)} - COMPILED_MODEL_TYPES):
+        return f"LiteRT's CompiledModel has no buffers of the type {', '.join(others)}"
+    if not spec.signature_order:
+        return "the model's signature lists its inputs or outputs in another order than the model"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle import names
-from edgepack.bundle.android import android_context, android_placeholders, language_folder
+from edgepack.bundle.android import (
+    android_context,
+    android_placeholders,
+    compiled_for,
+    language_folder,
+    runs_compiled,
+)
 from edgepack.bundle.golden import tolerances
 from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
@@ -143,6 +149,8 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         "images": image_views(spec),
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
+        "compiled_model": runs_compiled(spec),
+        "compiled_for": compiled_for(spec),
         "compiled_files": [model.filename for model in spec.segments or ((compiled,) if compiled else ())],
         "segmented": bool(spec.segments),
         "co_compiled": {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from edgepack.bundle.android import group_folders, left_out
+from edgepack.bundle.android import group_folders, left_out, runs_compiled
 from edgepack.bundle.archive import fold
 from edgepack.bundle.context import filters, language_context, make_context, placeholders
 from edgepack.bundle.golden import golden_files
@@ -107,6 +107,8 @@ def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
     roles = {"main", "host"}
     if spec.rule.delegate == Delegate.EDGETPU:
         roles |= {"compiled", "segment", "co-compiled"}
+    if runs_compiled(spec):
+        roles.add("compiled")
     # An AI pack brings the models to the app beside the loader, not inside it.
     models = () if spec.delivery == Delivery.AI_PACK else spec.models
     files = {model.filename: model.data for model in models if model.role in roles}

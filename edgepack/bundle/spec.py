@@ -232,6 +232,8 @@ class BundleSpec:
         language: Language of the Android loader: `kotlin`, `java` or one that a package provides.
         delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
         socs: Chips (`SM8550`) for which an AI pack has a folder.
+        signature_order: True when the model's first signature lists inputs and outputs in the model's order, or when it
+            has none: LiteRT's CompiledModel numbers them by signature.
         classes: The compiled Android loader as a .jar for `delivery = "aar"`, None when it could not be compiled.
         checked: What `placement` holds for.
         single_precision: True when the loader asks a GPU for single precision, because values exceed half precision.
@@ -262,6 +264,7 @@ class BundleSpec:
     language: str = "kotlin"
     delivery: str = "module"
     socs: tuple[str, ...] = ()
+    signature_order: bool = True
     classes: bytes | None = None
     checked: CheckedFor = CheckedFor()
     signed_with: str = ""

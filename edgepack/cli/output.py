@@ -46,7 +46,7 @@ def error(problem: EdgepackError) -> None:
     if lines:
         err("log:")
         for line in lines[-12:]:
-            err(f"  {line[: width() - 2]}")
+            err(f"  {line}")
 
 
 def warn(text: str) -> None:

@@ -1,10 +1,12 @@
 """Rules on the whole file: what makes a compiler refuse it, and reasons that belong to no single op."""
 
-from edgepack.compat.context import Context, tensor_label
+from edgepack.choices import alternatives
+from edgepack.compat.context import Context, tensor_label, written_name
 from edgepack.compat.reasons import reason
+from edgepack.compat.rules import violations
 from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
-from edgepack.graph import Model
+from edgepack.graph import Model, Op
 from edgepack.graph.read import enum_names
 from edgepack.profiles.model import FileRule, OpTable, TargetProfile
 from edgepack.text import whole_number
@@ -40,7 +42,51 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
                     "dynamic-shape",
                     f"expected static shapes in the whole file, got a dynamic {tensor_label(dynamic, 'output')}",
                 )
+    for op in context.graph.ops:
+        found = _failure(context, op, rule)
+        if found is not None:
+            blocking.setdefault(op.index, found)
     return blocking
+
+
+def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
+    """Return why the compiler writes no file because of an op, None where it does."""
+    graph = context.graph
+    for failing in rule.failing:
+        if op.label in failing.ops and not violations(context, op, failing.constraints):
+            return reason("compile-fails", f"{op.label}: {failing.reason}", fix=failing.fix)
+    for tensor in (*graph.op_inputs(op), *graph.op_outputs(op)):
+        if tensor is None:
+            continue
+        if tensor.dtype in rule.refused_types:
+            refused = f"{tensor_label(tensor, 'one')} is {tensor.dtype}"
+            return reason(
+                "compile-fails",
+                f"expected no tensor of {alternatives(list(rule.refused_types))} in the whole file, but {refused}",
+                fix="cut the ops that use it off the model, and run them in the app",
+            )
+        if tensor.is_variable and not rule.variables:
+            return reason(
+                "compile-fails",
+                f"expected no variable tensor in the whole file, but {tensor_label(tensor, 'one')} keeps a state",
+                fix="unroll the layer, or make its state an input and an output of the model",
+            )
+    return _clash(context, op) if rule.distinct_names else None
+
+
+def _clash(context: Context, op: Op) -> Reason | None:
+    """Return the reason when an output of the model has the name of another one or of an input, as it is written."""
+    graph = context.graph
+    for index in sorted({*op.outputs} & {*graph.outputs} | {*op.inputs} & {*graph.inputs}):
+        other = context.written_names[written_name(graph.tensors[index].name)]
+        if other != index:
+            names = f"'{graph.tensors[index].name}' and '{graph.tensors[other].name}'"
+            return reason(
+                "compile-fails",
+                f"expected names that differ in letters or digits, but the tensors {names} are one to the compiler",
+                fix="rename one of the layers",
+            )
+    return None
 
 
 def model_reasons(context: Context, model: Model, profile: TargetProfile, table: OpTable) -> tuple[Reason, ...]:

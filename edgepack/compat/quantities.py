@@ -286,6 +286,10 @@ def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
     return read
 
 
+def _rank_of(tensor: Tensor | None) -> Measured:
+    return None if tensor is None else float(tensor.rank)
+
+
 def _arch(context: Context, op: Op) -> Measured:
     arch = hexagon_arch(context.soc)
     return None if arch is None else float(arch)
@@ -321,6 +325,7 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "dilation_w": _dilation_w,
     "dimension": _largest_dimension,
     "groups": _groups,
+    "index_rank": lambda context, op: _rank_of(_input_at(context, op, 1)),
     "input_area": _product(_dimension(_in, 3), _dimension(_in, 2)),
     "input_c": _dimension(_in, 1),
     "input_elements": _of(_in, lambda tensor: tensor.elements),

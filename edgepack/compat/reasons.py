@@ -87,6 +87,11 @@ _KINDS = (
         "replace the layer by older ops: the parser knows those of TensorFlow 2.6 and earlier",
     ),
     ReasonKind(
+        "compile-fails",
+        "The compiler accepts the op and then fails, so that it writes no file at all.",
+        "replace the op that the message names, or compile without this SoC",
+    ),
+    ReasonKind(
         "compile-refused",
         "The op is supported, but the compiler refuses the whole file because of another op.",
         "replace or change the op that the message names",
@@ -124,6 +129,11 @@ _KINDS = (
     ReasonKind(
         "dtype",
         "A tensor has a data type that the accelerator does not support.",
+        "quantize to a scheme of this target: edgepack build MODEL -t TARGET",
+    ),
+    ReasonKind(
+        "dtype-combination",
+        "The accelerator supports the op, but not with these data types together.",
         "quantize to a scheme of this target: edgepack build MODEL -t TARGET",
     ),
     ReasonKind(

@@ -60,8 +60,10 @@ RULES: Mapping[str, Rule] = {
     "same-dtype": rules_types.same_dtype,
     "same-quantization": rules_types.same_quantization,
     "same-shape": rules_shapes.same_shape,
+    "signatures": rules_types.signatures,
     "static-shapes": rules_shapes.static_shapes,
     "when": when,
+    "written-shapes": rules_shapes.written_shapes,
     "zero-constants": rules_values.zero_constants,
 }
 

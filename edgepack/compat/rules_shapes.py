@@ -1,6 +1,7 @@
 """Rules on ranks and shapes."""
 
 from collections.abc import Mapping
+from math import prod
 
 from edgepack.compat.context import Context, inputs, tensor_label, tensors
 from edgepack.compat.reasons import reason
@@ -23,6 +24,39 @@ def static_shapes(context: Context, op: Op, argument: bool) -> list[Reason]:
             got = signature(tensor) if tensor.is_dynamic else "a shape computed at run time"
             return [reason("dynamic-shape", f"expected a static shape for {label}, got {got}")]
     return []
+
+
+def written_shapes(context: Context, op: Op, argument: bool) -> list[Reason]:
+    """The output must have the shape that the op gives the input as it stands in the file, 1 for open dimensions."""
+    read = [tensor for _, _, tensor in inputs(context.graph, op)]
+    written = context.graph.op_outputs(op)
+    if not read or not written:
+        return []
+    expected = _computed_shape(op, read, written[0].shape)
+    if expected is None or expected == written[0].shape:
+        return []
+    message = f"expected the shape {list(expected)} in the file for {tensor_label(written[0], 'output 0')}"
+    return [reason("dynamic-shape", f"{message}, got {list(written[0].shape)}")]
+
+
+def _computed_shape(op: Op, read: list[Tensor], written: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Return the shape that an op computes; None for ops whose shape is not known here."""
+    shape, block = read[0].shape, int(op.options.get("block_size") or 1)
+    values = [tensor.integers for tensor in read[1:3]]
+    if op.name == "RESHAPE":
+        return written if prod(written) == prod(shape) else (prod(shape),)
+    if op.name in {"DEPTH_TO_SPACE", "SPACE_TO_DEPTH"} and len(shape) == 4:
+        batch, height, width, channels = shape
+        if op.name == "DEPTH_TO_SPACE":
+            return batch, height * block, width * block, channels // block**2
+        return batch, height // block, width // block, channels * block**2
+    if op.name in {"PAD", "PADV2"} and values and values[0] is not None and values[0].size == 2 * len(shape):
+        added = values[0].reshape(-1, 2).sum(axis=1).tolist()
+        return tuple(size + int(more) for size, more in zip(shape, added, strict=True))
+    if op.name == "SLICE" and len(values) == 2 and all(v is not None and v.size == len(shape) for v in values):
+        begin, size = ([int(v) for v in value.ravel()] for value in values if value is not None)
+        return tuple(n if n >= 0 else whole - first for n, whole, first in zip(size, shape, begin, strict=True))
+    return None
 
 
 def max_rank(context: Context, op: Op, argument: int) -> list[Reason]:

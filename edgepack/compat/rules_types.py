@@ -1,5 +1,6 @@
 """Rules on data types and quantization parameters."""
 
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from edgepack.graph.op_layout import TYPE_CONVERSIONS
 
 #: Integer types of indices and counts that are wider than what accelerators support.
 _WIDE = frozenset({"INT64", "UINT64", "UINT32"})
+
+#: Combinations of data types that a message lists.
+_MOST_SHOWN = 4
 _CODES = {"weights": "weights-dtype", "bias": "bias-dtype", "parameter": "parameter-dtype"}
 
 
@@ -56,6 +60,26 @@ def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Rea
         return []
     pairs = ", ".join(f"{before} to {after}" for before, after in argument)
     return [reason("dtype-pair", f"expected one of {pairs}, got {data.dtype} to {output.dtype}")]
+
+
+def signature(context: Context, op: Op) -> str:
+    """Return the data types of an op's inputs and outputs, equal ones in a row once: `INT8,INT32 -> INT8`."""
+    sides = (context.graph.op_inputs(op), context.graph.op_outputs(op))
+    return " -> ".join(
+        ",".join(dtype for dtype, _ in groupby(tensor.dtype for tensor in side if tensor is not None)) for side in sides
+    )
+
+
+def signatures(context: Context, op: Op, argument: list[str]) -> list[Reason]:
+    """The data types of all inputs and outputs together, equal ones in a row once, must be in this list."""
+    got = signature(context, op)
+    if got in argument:
+        return []
+    known = {name for text in argument for name in text.replace(" -> ", ",").split(",")}
+    types = set(got.replace(" -> ", ",").split(","))
+    code = "dtype-float" if types & FLOAT_DTYPES and not known & FLOAT_DTYPES else "dtype-combination"
+    shown = alternatives(argument) if len(argument) <= _MOST_SHOWN else f"one of {len(argument)} combinations"
+    return [reason(code, f"expected the data types {shown}, got {got}")]
 
 
 def same_dtype(context: Context, op: Op, argument: list[str]) -> list[Reason]:

@@ -1,42 +1,26 @@
 """Qualcomm's Hexagon through LiteRT's ahead-of-time compiler: one compiled .tflite per SoC.
 
-`ai_edge_litert.aot` needs Qualcomm's QAIRT SDK, the package `ai_edge_litert_sdk_qualcomm`. Without it the compiler
-returns normally and leaves an empty file, so its report alone does not count: only readable files do. It runs as a
-separate program (`edgepack.compilers.qnn_child`) and not in a `Worker`, because a time limit must also end the native
-programs that it starts, and because it leaves logs in the temporary folder.
+The compiler is LiteRT's plugin with Qualcomm's QAIRT libraries (`edgepack.compilers.qnn_sdk`). It is run as the program
+that LiteRT's own `aot_compile` runs, with the same arguments: that function joins both logs in one file, in which their
+lines are cut into one another, and reports a failure without its reason.
 """
 
-import importlib.metadata
-import importlib.util
-import json
-import re
-import sys
-import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from edgepack import tools
-from edgepack.compilers.base import (
-    CompiledOp,
-    CompileRequest,
-    CompileResult,
-    check_options,
-    count_ops,
-    placements_from_files,
-)
-from edgepack.errors import CompilerError, ModelFileError
+from edgepack.compilers import qnn_sdk
+from edgepack.compilers.base import CompiledOp, CompileRequest, CompileResult, check_options, count_ops
+from edgepack.compilers.qnn_failures import Failure
+from edgepack.compilers.qnn_placement import ACCELERATOR_OP, placements
+from edgepack.compilers.qnn_sdk import INSTALL, NAME, QnnRun
+from edgepack.errors import CompilerError, ModelFileError, ToolMissingError
 from edgepack.findings import Placement
-from edgepack.graph import read_model
-from edgepack.import_path import as_variable
+from edgepack.graph import Model, read_model
 
-_NAME = "LiteRT AOT compiler for Qualcomm"
-_SDK = "ai_edge_litert_sdk_qualcomm"
-_INSTALL = "install Qualcomm's QAIRT SDK for LiteRT: pip install ai-edge-litert-sdk-qualcomm (x86-64 Linux)"
-
-#: Custom op that runs a compiled partition (LiteRT's dispatch API).
-ACCELERATOR_OP = "CUSTOM:DISPATCH_OP"
+__all__ = ["ACCELERATOR_OP", "QnnAotCompiler", "interpret", "known_socs"]
 
 
 def known_socs() -> tuple[str, ...]:
@@ -48,27 +32,24 @@ def known_socs() -> tuple[str, ...]:
     return tuple(sorted(str(soc.value) for soc in SocModel if soc is not SocModel.ALL))
 
 
-def has_sdk() -> bool:
-    """Return whether the QAIRT SDK package is installed."""
-    return importlib.util.find_spec(_SDK) is not None
-
-
 class QnnAotCompiler:
-    """Wrapper around `ai_edge_litert.aot.aot_compile` for Qualcomm's SoCs."""
+    """Wrapper around LiteRT's compiler plugin for Qualcomm's SoCs."""
 
     id = "qnn"
     supports_segments = False
 
     def find(self) -> tools.ToolInfo:
-        """Return whether LiteRT's compiler and the QAIRT SDK are installed."""
-        version = _litert_version()
-        if not known_socs():
-            return tools.ToolInfo(_NAME, "", version, False, "ai_edge_litert has no ahead-of-time compiler", _INSTALL)
-        if not has_sdk():
-            return tools.ToolInfo(_NAME, "", version, False, f"the QAIRT SDK ({_SDK}) is not installed", _INSTALL)
-        spec = importlib.util.find_spec(_SDK)
-        origin = spec.origin if spec is not None and spec.origin else ""
-        return tools.ToolInfo(_NAME, origin, version, True, "", _INSTALL)
+        """Return which compiler is used: the folder of QAIRT's libraries, LiteRT's version and QAIRT's.
+
+        The libraries are loaded once in a process of their own, which names a system library that they lack.
+        """
+        try:
+            sdk = qnn_sdk.find()
+            problem = qnn_sdk.loading_problem(sdk)
+        except ToolMissingError as error:
+            return tools.ToolInfo(NAME, "", qnn_sdk.litert_version(), False, error.message, error.hint or INSTALL)
+        version = f"{sdk.full_version} ({sdk.source})"
+        return tools.ToolInfo(NAME, str(sdk.libraries), version, not problem, problem, INSTALL)
 
     def compile(self, request: CompileRequest, timeout: float = 900.0) -> CompileResult:
         """Compile a model for each SoC of `request.socs`.
@@ -81,42 +62,47 @@ class QnnAotCompiler:
         Returns:
             `compiled` with one `NAME_Qualcomm_SOC.tflite` per SoC; the placements are those of the first SoC, and the
             figures contain `ops_accelerated`, `ops_total`, `partitions` and `bytes` by SoC. `skipped` without SoCs,
-            without the SDK, or when LiteRT compiles for none of the SoCs.
+            when a part of the compiler is not installed, when LiteRT compiles for none of the SoCs, or when the
+            compiler selects no op for any of them.
 
         Raises:
             UsageError: An option is unknown.
-            CompilerError: The SDK is installed and the compilation for a SoC failed, or `timeout` was exceeded.
+            ToolMissingError: EDGEPACK_PATCHELF is wrong.
+            CompilerError: The compilation for a SoC failed, or `timeout` was exceeded.
         """
         check_options(request.options, {"socs": list}, self.id)
         socs = tuple(dict.fromkeys(request.socs))
-        version = _litert_version()
+        version = qnn_sdk.litert_version()
         listed = request.options.get("socs")
         known = tuple(soc for soc in known_socs() if listed is None or soc in listed)
         unknown = [soc for soc in socs if known and soc not in known]
         if unknown and len(unknown) == len(socs):
             # The profile may support the SoC all the same; only ahead-of-time compilation does not.
-            return CompileResult(
-                status="skipped",
-                tool=_NAME,
-                version=version,
-                reason=f"LiteRT does not compile ahead of time for {', '.join(unknown)}",
-                hint=f"supported SoCs: {', '.join(known)}",
+            return _skipped(
+                version,
+                f"LiteRT does not compile ahead of time for {', '.join(unknown)}",
+                f"supported SoCs: {', '.join(known)}",
             )
         if not socs:
-            return CompileResult(
-                status="skipped",
-                tool=_NAME,
-                version=version,
-                reason="no SoC was specified: the phone compiles the model when it first runs it",
-                hint=f"compile ahead of time with --soc SM8550 (supported: {', '.join(known)})",
+            return _skipped(
+                version,
+                "no SoC was specified: the phone compiles the model when it first runs it",
+                f"compile ahead of time with --soc SM8550 (supported: {', '.join(known)})",
             )
         if not known:
-            return _skipped(version, "ai_edge_litert has no ahead-of-time compiler on this machine")
-        with tempfile.TemporaryDirectory(prefix="edgepack-qnn-") as name:
-            supported = replace(request, socs=tuple(soc for soc in socs if soc not in unknown))
-            report, log = _run(Path(name), supported, supported.socs, timeout)
-            log = log.replace(name, ".")
-            result = interpret(supported, report, version=version, sdk=has_sdk(), log=log)
+            return _skipped(version, "ai_edge_litert has no ahead-of-time compiler on this machine", INSTALL)
+        # A wrong path from the user is an error, a part that is not installed is none.
+        tools.locate(qnn_sdk.PATCHELF)
+        try:
+            sdk = qnn_sdk.find()
+        except ToolMissingError as error:
+            return _skipped(version, f"nothing was compiled: {error.message}", error.hint)
+        deadline = time.monotonic() + timeout
+        runs: dict[str, QnnRun] = {}
+        for soc in socs:
+            if soc not in unknown:
+                runs[soc] = qnn_sdk.run(sdk, request.model, soc, max(1.0, deadline - time.monotonic()))
+        result = interpret(request, runs, sdk.full_version)
         if not unknown:
             return result
         return replace(
@@ -124,120 +110,124 @@ class QnnAotCompiler:
         )
 
 
-def _litert_version() -> str:
-    try:
-        return importlib.metadata.version("ai-edge-litert")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _skipped(version: str, reason: str, hint: str) -> CompileResult:
+    return CompileResult(status="skipped", tool=NAME, version=version, reason=reason, hint=hint)
 
 
-def _skipped(version: str, reason: str, log: str = "") -> CompileResult:
-    return CompileResult(status="skipped", tool=_NAME, version=version, reason=reason, hint=_INSTALL, log_text=log)
-
-
-def _run(
-    folder: Path, request: CompileRequest, socs: tuple[str, ...], timeout: float
-) -> tuple[dict[str, dict[str, Any]], str]:
-    """Run the compiler in `folder`; return SoC -> {"data", "stats"} or {"error"}, and its output."""
-    (folder / "model.tflite").write_bytes(request.model)
-    (folder / "tmp").mkdir()
-    completed = tools.run(
-        [sys.executable, "-m", "edgepack.compilers.qnn_child", *socs],
-        cwd=folder,
-        timeout=timeout,
-        env={"PYTHONPATH": as_variable(), "PYTHONSAFEPATH": "1", "TMPDIR": str(folder / "tmp")},
-        name=_NAME,
-        writable=(folder,),
-    )
-    # The log of the native tool is in a file that its Python wrapper leaves in the temporary folder.
-    logs = "\n".join(path.read_text("utf-8", "replace") for path in sorted((folder / "tmp").glob("*.error")))
-    log = f"{completed.output}\n{logs}".strip()
-    try:
-        report: dict[str, dict[str, Any]] = json.loads((folder / "report.json").read_text())
-    except (OSError, ValueError):
-        code, signal = completed.exit_code, completed.signal_name
-        end = f"was killed by {signal}" if signal else f"ended with exit code {code}"
-        raise CompilerError(
-            f"{_NAME} {end} before it reported",
-            hint="build again; without --soc the phone compiles the model itself",
-            details={"exit_code": code, "log_tail": tools.tail(log.replace(str(folder), "."))},
-        ) from None
-    for entry in report.values():
-        if file := entry.pop("file", ""):
-            entry["data"] = (folder / file).read_bytes() if (folder / file).is_file() else b""
-    return report, log
-
-
-def interpret(
-    request: CompileRequest, report: Mapping[str, Mapping[str, Any]], *, version: str, sdk: bool, log: str
-) -> CompileResult:
-    """Turn the compiler's report into a result.
+def interpret(request: CompileRequest, runs: Mapping[str, QnnRun], version: str) -> CompileResult:
+    """Turn the compiler's runs into a result.
 
     Args:
         request: The request.
-        report: SoC -> {"data": bytes, "stats": list of {"offloaded", "total", "partitions"}} or {"error": text}.
-        version: LiteRT's version.
-        sdk: Whether the SDK package is installed.
-        log: The compiler's output.
+        runs: The run for each SoC, in the order of the request.
+        version: Version of the compiler, unless a log names it more precisely.
 
     Returns:
-        `compiled` when every SoC has a readable file, `skipped` when one failed and the SDK is not installed.
+        `compiled` with the readable files; `skipped` when the compiler selected no op for any SoC. A SoC for which it
+        selected none has no file and a warning.
 
     Raises:
-        CompilerError: The compilation for a SoC failed although the SDK is installed.
+        CompilerError: The compilation for a SoC failed. The message has the cause for each SoC, the details the
+            compiler's own words.
     """
     files: dict[str, bytes] = {}
     figures: dict[str, Any] = {}
-    placements: tuple[CompiledOp, ...] | None = None
-    failed: dict[str, str] = {}
+    rows: dict[str, tuple[CompiledOp, ...]] = {}
+    failed: dict[str, Failure] = {}
     source = read_model(request.model)
-    for soc in dict.fromkeys(request.socs):
-        entry = report.get(soc, {"error": "the compiler's report does not mention this SoC"})
-        if "error" in entry:
-            failed[soc] = str(entry["error"])
+    for soc, run in runs.items():
+        compiled = _outcome(run)
+        if isinstance(compiled, Failure):
+            failed[soc] = compiled
             continue
-        try:
-            compiled = read_model(entry["data"])
-        except ModelFileError as error:
-            failed[soc] = f"its output ({len(entry['data'])} bytes) is not a model: {error.message}"
-            continue
-        files[f"{request.name}_Qualcomm_{soc}.tflite"] = entry["data"]
-        rows = placements_from_files(source, compiled, ACCELERATOR_OP)
-        placements = rows if placements is None else placements
-        stats = entry.get("stats", [])
-        figures[soc] = {
-            "bytes": len(entry["data"]),
-            "ops_accelerated": sum(s["offloaded"] for s in stats) if stats else count_ops(rows, Placement.ACCELERATOR),
-            "ops_total": sum(s["total"] for s in stats) if stats else len(source.main.ops),
-            "partitions": sum(s["partitions"] for s in stats)
-            if stats
-            else sum(op.label == ACCELERATOR_OP for op in compiled.main.ops),
-        }
+        rows[soc] = placements(source, compiled, run.log)
+        if compiled is not None:
+            files[f"{request.name}_Qualcomm_{soc}.tflite"] = run.data
+        figures[soc] = _figures(source, compiled, run, rows[soc])
+        if run.log.sdk_version:
+            version = f"{version.partition('+')[0]}+qairt-{run.log.sdk_version}"
+    log = "\n\n".join(f"{soc}:\n{run.completed.output}" for soc, run in runs.items())
     if failed:
-        missing = re.search(r"lib(Qnn\w+)\.so: cannot open shared object", log)
-        if not sdk:
-            library = f" ({missing.group(0).split(':')[0]} is missing)" if missing else ""
-            return _skipped(version, f"Qualcomm's QAIRT SDK is not installed{library}: nothing was compiled", log)
-        text = "; ".join(f"{soc}: {error}" for soc, error in failed.items())
-        # The log at that path is already deleted.
-        text = re.sub(r"\s*See \S+ for details\.?", "", text)
-        raise CompilerError(
-            f"{_NAME} failed for {text}",
-            hint="see the end of its log; without that SoC in --soc, the phone compiles the model itself",
-            details={"socs": sorted(failed), "log_tail": tools.tail(log)},
-        )
-    warnings = tuple(
+        raise _error(failed, runs)
+    warnings = [
         f"{soc}: no op was mapped to the accelerator, the model runs on the CPU"
         for soc, entry in figures.items()
         if entry["ops_accelerated"] == 0
-    )
-    return CompileResult(
+    ]
+    warnings += _differences(rows)
+    result = CompileResult(
         status="compiled",
-        tool=_NAME,
+        tool=NAME,
         version=version,
         files=files,
-        placements=placements,
+        placements=next(iter(rows.values()), None),
         figures=figures,
-        warnings=warnings,
+        warnings=tuple(warnings),
         log_text=log,
+    )
+    if files:
+        return result
+    reason = f"the compiler selects no op of the model for {', '.join(figures)}: it runs on the CPU"
+    return replace(result, status="skipped", reason=reason, hint="edgepack check names the reason for each op")
+
+
+def _outcome(run: QnnRun) -> Model | Failure | None:
+    """Return the compiled model, None when no op was selected, or why there is none."""
+    if run.log.failure is not None:
+        return run.log.failure
+    if not run.data and run.log.nothing_selected:
+        return None
+    try:
+        return read_model(run.data)
+    except ModelFileError as error:
+        reason = f"its output ({len(run.data)} bytes) is not a model: {error.message}"
+        return Failure("output", reason, "build again; if it fails again, report an issue with the log", "")
+
+
+def _figures(source: Model, compiled: Model | None, run: QnnRun, rows: tuple[CompiledOp, ...]) -> dict[str, int]:
+    entries = run.log.partitionings
+    accelerated = count_ops(rows, Placement.ACCELERATOR)
+    partitions = sum(op.label == ACCELERATOR_OP for op in compiled.main.ops) if compiled is not None else 0
+    return {
+        "bytes": len(run.data),
+        "ops_accelerated": sum(entry.selected for entry in entries) if entries else accelerated,
+        "ops_total": sum(entry.total for entry in entries) if entries else len(source.main.ops),
+        "partitions": sum(entry.partitions for entry in entries) if entries else partitions,
+    }
+
+
+def _differences(rows: Mapping[str, tuple[CompiledOp, ...]]) -> list[str]:
+    """Return a sentence for each SoC whose placement differs from the first one's, which is the one reported."""
+    texts = []
+    first = next(iter(rows), "")
+    for soc, entries in rows.items():
+        others = sorted({row.op for row in {*entries} ^ {*rows[first]} if row.placement is Placement.HOST})
+        if {_key(row) for row in entries} != {_key(row) for row in rows[first]}:
+            texts.append(f"{soc}: the compiler places ops differently than for {first}: {', '.join(others)}")
+    return texts
+
+
+def _key(row: CompiledOp) -> tuple[str, str, int, Placement]:
+    return row.op, row.output, row.count, row.placement
+
+
+def _error(failed: Mapping[str, Failure], runs: Mapping[str, QnnRun]) -> CompilerError:
+    causes: dict[str, list[str]] = {}
+    for soc, failure in failed.items():
+        causes.setdefault(failure.reason, []).append(soc)
+    words = []
+    for soc in failed:
+        errors = runs[soc].log.errors
+        words += [f"{soc}: {line}" for line in errors] or tools.tail(runs[soc].completed.output).splitlines()
+    return CompilerError(
+        f"{NAME} failed for " + "; ".join(f"{', '.join(socs)}: {reason}" for reason, socs in causes.items()),
+        hint="; ".join(dict.fromkeys(failure.hint for failure in failed.values())),
+        details={
+            "socs": sorted(failed),
+            "failures": {
+                soc: {"kind": failure.kind, "reason": failure.reason, "message": failure.message, "node": failure.node}
+                for soc, failure in failed.items()
+            },
+            "log_tail": "\n".join(words),
+        },
     )

@@ -4,13 +4,14 @@ import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from edgepack._version import __version__
 from edgepack.bundle.aar import with_classes
+from edgepack.bundle.android import compiled_model_problem
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import (
     BundleSpec,
@@ -108,10 +109,7 @@ def assemble(
     models = (main, *compiled.files)
     delivery = delivery_of(profile, options)
     notices = list(warnings)
-    # Qualcomm's delegate prepares the plain model on the phone; compiled files are for LiteRT's CompiledModel.
-    unused = bool(compiled.files) and profile.bundle.delegate == "qnn"
-    if unused:
-        notices.append(_unused_notice(main, compiled.files, delivery))
+    by_chip = bool(compiled.files) and profile.bundle.delegate == "qnn"
     inputs, outputs = _tensors(model, context.info, quantized.postprocessing)
     golden, missing = _golden(context.session, model, trial.shipped, context.measured_on)
     notices.extend(missing)
@@ -127,7 +125,7 @@ def assemble(
         inputs=inputs,
         outputs=outputs,
         models=models,
-        runs=models[1].filename if compiled.files and not unused else main.filename,
+        runs=models[1].filename if compiled.files and not by_chip else main.filename,
         golden=golden,
         compile=CompileSpec(
             "none" if profile.compiler is None else report["status"],
@@ -148,26 +146,45 @@ def assemble(
         language=options.language,
         platform=platform_of(profile, options),
         delivery=delivery,
+        signature_order=_has_signature_order(model),
         socs=options.target.socs if profile.socs else (),
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
         single_precision=asks_for_single_precision(find_half_precision(context, rule), profile),
         state=model.state,
         signed_with=options.signer.method if options.signer is not None else "",
     )
+    if by_chip:
+        notices.append(_chip_notice(spec, compiled.files))
+        spec = replace(spec, warnings=tuple(notices))
     return AssembledBundle(rendered(context.session, with_classes(spec)), f"model/{main.filename}", tuple(notices))
 
 
-def _unused_notice(main: ModelFile, compiled: Sequence[ModelFile], delivery: str) -> str:
-    """Return the warning that the loader does not run the compiled files, with the bytes they cost."""
-    names = ", ".join(file.filename for file in compiled)
+def _chip_notice(spec: BundleSpec, compiled: Sequence[ModelFile]) -> str:
+    """Return the warning about what files compiled for a chip need, or that the loader does not run them."""
+    names, main = ", ".join(file.filename for file in compiled), spec.host.filename
+    problem = compiled_model_problem(spec)
+    if not problem:
+        return (
+            f"the loader runs {names} on phones with that chip and {main} on others; the app has to contain LiteRT's "
+            "NPU runtime for Qualcomm (README.md), without which the loader uses the GPU or the CPU and says so"
+        )
     cost = ""
-    if delivery == "ai-pack":
+    if spec.delivery == "ai-pack":
         largest = max(len(file.data) for file in compiled)
         cost = f"; a device with such a chip downloads its file too, {largest} bytes (--compile never leaves it out)"
     return (
-        f"the loader runs {main.filename}, which Qualcomm's delegate prepares on the phone; only an app of your own on "
-        f"LiteRT's CompiledModel runs {names}{cost}"
+        f"the loader runs {main}, which Qualcomm's delegate prepares on the phone, and not {names}: {problem}. An app "
+        f"of your own on LiteRT's CompiledModel runs them{cost}"
     )
+
+
+def _has_signature_order(model: Model) -> bool:
+    """Return whether the first signature lists inputs and outputs as the main graph does."""
+    if not model.signatures:
+        return True
+    first = model.signatures[0]
+    graph = model.main
+    return tuple(first.inputs.values()) == graph.inputs and tuple(first.outputs.values()) == graph.outputs
 
 
 def _tensors(

@@ -139,6 +139,25 @@ class OpRule:
 
 
 @dataclass(frozen=True)
+class FailingOps:
+    """Ops with which the vendor's compiler fails as a whole.
+
+    Attributes:
+        ops: TFLite names.
+        constraints: What the op must meet to fail, as in a row of the op table.
+        reason: What fails, for the message.
+        fix: What helps; empty for the general advice.
+        source: Id of the `[[sources]]` entry.
+    """
+
+    ops: tuple[str, ...]
+    constraints: Mapping[str, Any]
+    reason: str
+    fix: str
+    source: str
+
+
+@dataclass(frozen=True)
 class FileRule:
     """Requirements of the vendor's compiler on the whole file, which it refuses to compile otherwise.
 
@@ -148,6 +167,11 @@ class FileRule:
         max_builtin_code: Highest builtin operator code that the parser knows, 0 for no limit.
         static_shapes: True when the compiler refuses a file with a dynamic tensor.
         max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files for that parser; only a warning.
+        refused_types: Data types that no tensor of the file may have.
+        variables: False when the compiler refuses a file with a variable tensor.
+        distinct_names: True when names of tensors must differ after every character but letters and digits became `_`,
+            and no input may be an output as well.
+        failing: Ops that the compiler accepts and then cannot build.
     """
 
     source: str
@@ -155,6 +179,10 @@ class FileRule:
     max_builtin_code: int = 0
     static_shapes: bool = False
     max_runtime_version: str = ""
+    refused_types: tuple[str, ...] = ()
+    variables: bool = True
+    distinct_names: bool = False
+    failing: tuple["FailingOps", ...] = ()
 
 
 @dataclass(frozen=True)

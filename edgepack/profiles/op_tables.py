@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.profiles.faults import Faults
-from edgepack.profiles.model import FileRule, OpRule, OpTable
+from edgepack.profiles.model import FailingOps, FileRule, OpRule, OpTable
 from edgepack.profiles.toml_table import TomlTable
-from edgepack.profiles.vocabulary import CONSTRAINTS, OP_NAME, is_op_name, validate_constraints
+from edgepack.profiles.vocabulary import CONSTRAINTS, OP_NAME, TENSOR_TYPES, is_op_name, validate_constraints
 
 
 def read_op_table(data: Mapping[str, Any], source_ids: frozenset[str], faults: Faults) -> OpTable:
@@ -94,9 +94,26 @@ def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> 
         max_builtin_code=table.integer("max_builtin_code", 0, lowest=0),
         static_shapes=table.boolean("static_shapes", False),
         max_runtime_version=table.text("max_runtime_version", ""),
+        refused_types=table.strings("refused_types"),
+        variables=table.boolean("variables", True),
+        distinct_names=table.boolean("distinct_names", False),
+        failing=tuple(_failing(entry, source_ids, faults) for entry in table.tables("failing")),
     )
+    if unknown := sorted(set(rule.refused_types) - TENSOR_TYPES):
+        faults.expected(f"{table.path}.refused_types", "tensor types", unknown)
     version = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", rule.max_runtime_version)
     if rule.max_runtime_version and version is None:
         faults.expected(f"{table.path}.max_runtime_version", "a version such as '2.6'", rule.max_runtime_version)
     table.reject_unknown_keys()
     return rule
+
+
+def _failing(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> FailingOps:
+    ops, why, fix = table.strings("ops"), table.text("reason"), table.text("fix", "")
+    source = _source(table, source_ids, faults)
+    constraints = table.rest()
+    validate_constraints(constraints, table.path, faults, may_cancel=False)
+    for op in ops:
+        if not is_op_name(op):
+            faults.expected(f"{table.path}.ops", OP_NAME, op)
+    return FailingOps(ops, dict(sorted(constraints.items())), why, fix, source)

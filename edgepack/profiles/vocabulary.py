@@ -60,6 +60,7 @@ QUANTITIES: Mapping[str, str] = {
     "dilation_w": "dilation along the width",
     "dimension": "largest dimension of any data tensor",
     "groups": "input channels divided by the filter's channels (CONV_2D)",
+    "index_rank": "number of dimensions of the second input, the indices of GATHER",
     "input_area": "height times width of the first data input",
     "input_c": "channels (last dimension) of the first data input",
     "input_elements": "elements of the first data input",
@@ -224,6 +225,13 @@ def _type_pair(value: Any, path: str, faults: Faults) -> None:
         _types(value, path, faults)
 
 
+def _signature(value: Any, path: str, faults: Faults) -> None:
+    parts = value.split(" -> ") if isinstance(value, str) else []
+    names = [name for part in parts for name in part.split(",")]
+    if len(parts) != 2 or not set(names) <= TENSOR_TYPES:
+        faults.expected(path, "data types of inputs and outputs such as 'INT8,INT32 -> INT8'", value)
+
+
 def _is_quantity(name: str, path: str, faults: Faults) -> bool:
     if name in QUANTITIES:
         return True
@@ -304,6 +312,8 @@ _permutations = _list_of(_permutation, "a list of permutations")
 _branches = _list_of(_branch, "a list of tables with 'if' and 'then'")
 _alternatives = _list_of(_nested, "a list of at least two tables of constraints", lowest=2)
 
+_signatures = _list_of(_signature, "a list of data types of inputs and outputs")
+
 _RANGE = "quantity = [lowest, highest], both inclusive; `inf` for no limit"
 
 #: The vocabulary, sorted by id.
@@ -339,8 +349,10 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         Constraint("same-dtype", "list of roles", _roles),
         Constraint("same-quantization", "true", _flag),
         Constraint("same-shape", "list of roles", _roles),
+        Constraint("signatures", "list of data types, `INT8,INT32 -> INT8`", _signatures),
         Constraint("static-shapes", "true", _flag),
         Constraint("when", "list of tables with `if` and `then`, both tables of constraints", _branches),
+        Constraint("written-shapes", "true", _flag),
         Constraint("zero-constants", "true", _flag),
     )
 }

@@ -134,6 +134,12 @@ def find_kotlin(scratch: Path) -> Iterator[Kotlin]:
     jars = [*sorted(android.glob("*.jar")), *(_classes(aar) for aar in sorted(android.glob("*.aar")))]
     qnn = fetch(_QNN)
     with Compilers(compiler) as compilers:
+        # LiteRT 2.x is on Google's Maven repository only.
+        litert = scratch / "litert-stand-in"
+        sources = sorted((STANDINS / "compiled_model").rglob("*.java"))
+        done = Kotlin(compiler, tuple(jars), "", compilers).compile_java(sources, litert, strict=False)
+        assert done.returncode == 0, done.stderr
+        jars.append(litert)
         if qnn is not None:
             classpath = (*jars, *(_classes(aar) for aar in sorted(qnn.glob("*.aar"))))
             yield Kotlin(compiler, classpath, "real", compilers)

@@ -48,14 +48,18 @@ NEVER_TAKEN = {
     ("android-gpu", "ml-drift", "LOGICAL_NOT"): "of BOOL, which no op on the GPU produces here",
     ("edgetpu", "", "TILE"): "version 3, above the compiler's parser",
     ("hexagon", "dsp-legacy", "NEG"): "stays float in an int8 file",
+    ("hexagon", "htp", "FLOOR_MOD"): "of INT32, which the files here do not use",
 }
 
 #: Ops that no rule refuses in any file of the converter.
-NEVER_REFUSED = {"DENSIFY": "reads constants only"}
+NEVER_REFUSED = {
+    "DENSIFY": "reads constants only",
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "REDUCE_ALL", "REDUCE_ANY"), "of BOOL only"),
+}
 
 #: Constraint, target, variant, file, op, code of the reason.
 REFUSED = [
-    ("any-of", "hexagon", "htp", "CAST int64", "CAST", "dtype-wide-integer"),
+    ("any-of", "hexagon", "htp", "CAST int64", "CAST", "dtype-float"),
     ("broadcast", "android-gpu", "legacy", "ADD ranks", "ADD", "broadcast"),
     ("constant-inputs", "edgetpu", "", "CONV_2D computed int8", "CONV_2D", "not-constant"),
     ("consumers", "android-gpu", "legacy", "LESS shown", "LESS", "consumer"),
@@ -84,7 +88,9 @@ REFUSED = [
     ("range", "edgetpu", "", "TRANSPOSE large int8", "TRANSPOSE", "limit-input-elements"),
     ("range", "edgetpu", "", "UNIDIRECTIONAL_SEQUENCE_LSTM wide int8", "UNIDIRECTIONAL_SEQUENCE_LSTM", "limit-input-c"),
     ("range", "hexagon", "dsp-legacy", "CONV_2D stride4 int8", "CONV_2D", "limit-stride-h"),
+    ("signatures", "hexagon", "htp", "FLOOR_MOD", "FLOOR_MOD", "dtype-float"),
     ("static-shapes", "edgetpu", "", "ADD open", "ADD", "dynamic-shape"),
+    ("written-shapes", "hexagon", "htp", "PAD open", "PAD", "dynamic-shape"),
     ("when", "edgetpu", "", "CONCATENATION constant int8", "CONCATENATION", "nonzero-constant"),
     ("when", "edgetpu", "", "MEAN channels int8", "MEAN", "multiple"),
 ]

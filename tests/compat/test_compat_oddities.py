@@ -49,7 +49,7 @@ FOUR_BITS: dict[tuple[str, str], set[str]] = {
     ("android-gpu", "ml-drift"): set(),
     ("cpu", ""): {"weights-dtype"},
     ("edgetpu", ""): {"weights-dtype"},
-    ("hexagon", "htp"): set(),
+    ("hexagon", "htp"): {"dtype-combination"},
     ("hexagon", "dsp-legacy"): {"weights-dtype"},
 }
 #: Files with more than one subgraph.

@@ -76,6 +76,8 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
         one_op("CAST", [IMAGE], [FLOAT]),
         "dtype-pair",
     ),
+    ("signatures", ["INT8 -> INT8"], add(IMAGE, IMAGE), add(FLOAT, FLOAT), "dtype-float"),
+    ("signatures", ["INT8 -> INT8", "FLOAT32 -> FLOAT32"], add(IMAGE, IMAGE), add(IMAGE, FLOAT), "dtype-combination"),
     ("same-dtype", ["data"], add(IMAGE, IMAGE), add(IMAGE, FLOAT), "dtype-mismatch"),
     ("same-shape", ["input", "output"], add(IMAGE, IMAGE), add(IMAGE, tensor((1, 1, 1, 4))), "shape-mismatch"),
     ("dense-weights", True, conv(), conv(filters=weights((6, 3, 3, 4)) | {"has_sparsity": True}), "sparse-weights"),
@@ -90,6 +92,13 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
     ("quantized", ["data"], add(IMAGE, IMAGE), add(IMAGE, tensor(scales=0)), "unquantized"),
     ("same-quantization", True, add(IMAGE, IMAGE), add(IMAGE, tensor(scale=0.25)), "requantizes"),
     ("same-quantization", True, add(IMAGE, IMAGE), add(IMAGE, tensor(zero_point=3)), "requantizes"),
+    (
+        "written-shapes",
+        True,
+        one_op("RESHAPE", [IMAGE, ints(1, 256)], [tensor((1, 256))]),
+        one_op("RESHAPE", [IMAGE, ints(1, 512)], [tensor((1, 512))]),
+        "dynamic-shape",
+    ),
     (
         "static-shapes",
         True,

@@ -46,12 +46,12 @@ internal class ModelRunner(
     val status: ModelStatus
 
     init {
-        var opened = false
+        var ready = false
         try {
             status = onThread { open() }
-            opened = true
+            ready = true
         } finally {
-            if (!opened) executor.shutdown()
+            if (!ready) executor.shutdown()
         }
     }
 

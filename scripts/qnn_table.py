@@ -1,0 +1,175 @@
+"""Write the op table of targets/hexagon from what Qualcomm's compiler did with the battery."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from qnn_battery import cases
+
+#: Cases that vary what a constraint of its own is about; the others say which data types an op takes.
+_RANKS = {"rank5": 5, "rank6": 6, "rank6_float": 6, "to6": 6, "from6": 6, "to5": 5}
+_SPECIAL = {
+    "fused2", "fused3", "dynamic_begin", "scalar_index", "batch_dims", "scalar", "scalars", "x", "r", "xr", *_RANKS,
+}  # fmt: skip
+
+#: Constraints on attributes, by op: what the special cases of the battery show.
+ATTRIBUTES: Mapping[str, str] = {
+    "SLICE": "constant-inputs = [1, 2]\nwritten-shapes = true",
+    # Of an open dimension the file holds 1, with which the output may have another shape.
+    **dict.fromkeys(("DEPTH_TO_SPACE", "PAD", "PADV2", "RESHAPE", "SPACE_TO_DEPTH"), "written-shapes = true"),
+    # A scalar has no place in QNN: shapes that are computed at run time end here.
+    "STRIDED_SLICE": "range = { output_rank = [1, inf] }",
+    "GATHER": "options = { batch_dims = [0] }\nrange = { index_rank = [1, inf] }",
+}
+_NO_RELU6 = 'when = [{ if = { signatures = [%s] }, then = { fused-activation = ["NONE", "RELU"] } }]'
+_FUSED = ("ADD", "SUB", "MUL", "DIV", "CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
+
+_SCALARS = ("INT8", "UINT8", "INT16", "INT32", "FLOAT32")
+
+#: Ops of the compiler that the battery has no model of, with a row of the same data types.
+LIKE = {"ADD_N": "ADD"}
+
+
+def signature(dtypes: Sequence[str], inputs: int) -> str:
+    """Return data types as the constraint `signatures` writes them."""
+    sides = dtypes[:inputs], dtypes[inputs:]
+    return " -> ".join(",".join(key for key, _ in itertools.groupby(side)) for side in sides)
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """Return the text of ops.toml.
+
+    Args:
+        document: What `measure_qnn_ops` wrote.
+    """
+    count = {(case.op, case.name, case.dtype, tuple(s.dtype or case.dtype for s in (*case.inputs, *case.outputs))):
+             len(case.inputs) for case in cases()}  # fmt: skip
+    chips = list(document["chips"])
+    plain: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
+    ranks: dict[str, int] = {}
+    for result in document["results"]:
+        op, name = result["op"], result["case"]
+        dtypes = tuple(result["dtypes"])
+        outcome = tuple(result["chips"][chip].split(":")[0] for chip in chips)
+        key = signature(dtypes, count[op, name, result["dtype"], dtypes])
+        if name in _RANKS:
+            placed = "htp" in outcome
+            if not placed and result["dtype"] in {"INT8", "FLOAT32"} and key in plain[op] and _any(plain[op][key]):
+                ranks[op] = min(ranks.get(op, 9), _RANKS[name] - 1)
+        if name not in _SPECIAL:
+            plain[op][key].append(outcome)
+    rows: dict[str, list[str]] = defaultdict(list)
+    failing: dict[tuple[tuple[str, ...], int], list[str]] = defaultdict(list)
+    for op, signatures in plain.items():
+        placed = {key: [chip for i, chip in enumerate(chips) if any(outcome[i] == "htp" for outcome in outcomes)]
+                  for key, outcomes in signatures.items()}  # fmt: skip
+        fails = tuple(
+            key
+            for key, outcomes in signatures.items()
+            if chips[0] not in placed[key] and any(outcome[0] == "fails" for outcome in outcomes)
+        )
+        if any(placed.values()):
+            rows[_row(op, placed, ranks.get(op), chips)].append(op)
+        if fails:
+            failing[fails, ranks.get(op, 5)].append(op)
+    for op, other in LIKE.items():
+        next(ops for ops in rows.values() if other in ops).append(op)
+    parts = [_HEAD % {"compiler": document["compiler"]}]
+    for body, ops in sorted(rows.items(), key=lambda item: item[1]):
+        parts.append(f'[[row]]\nops = [{_list(sorted(ops))}]\nsource = "qnn-measured"\n{body}\n')
+    parts.append(_FILE)
+    for (keys, rank), ops in sorted(failing.items(), key=lambda item: item[1]):
+        parts.append(
+            f'[[file.failing]]\nops = [{_list(sorted(ops))}]\nsource = "qnn-measured"\n'
+            f'reason = "v68 validates the op with these data types and then cannot create it"\n'
+            f'fix = "quantize the op to int8, or compile for v73 and later only"\n'
+            f"range = {{ arch = [68, 69] }}\nmax-rank = {rank}\nsignatures = [{_list(keys)}]\n"
+        )
+    parts.append(_CUMSUM)
+    return "\n".join(parts)
+
+
+def _any(outcomes: Iterable[tuple[str, ...]]) -> bool:
+    return any("htp" in outcome for outcome in outcomes)
+
+
+def _row(op: str, placed: Mapping[str, Sequence[str]], rank: int | None, chips: Sequence[str]) -> str:
+    """Return the constraints of an op.
+
+    Args:
+        op: Its name.
+        placed: The generations that run it, by signature.
+        rank: Highest rank that they run; None for that of the table.
+        chips: All generations that were asked.
+    """
+    oldest, later = chips[0], chips[-1]
+    floats = {key for key in placed if "FLOAT" in key}
+    kinds = [
+        ("", [key for key in placed if key not in floats and oldest in placed[key]]),
+        ("arch = [73, inf]", [key for key in placed if key not in floats and later in placed[key]]),
+        # v69 and some later SoCs are known, or feared, to lack half precision, and were not asked.
+        ("soc_float16 = [1, 1]", [key for key in floats if later in placed[key]]),
+        ("arch = [68, 68]", [key for key in floats if oldest in placed[key]]),
+    ]
+    if kinds[0][1] == kinds[1][1]:
+        kinds[1] = ("", [])
+    order = {key: number for number, key in enumerate(placed)}
+    tables = []
+    for condition, keys in kinds:
+        if keys:
+            range_ = f"range = {{ {condition} }}, " if condition else ""
+            tables.append(f"{{ {range_}signatures = [{_list(sorted(keys, key=order.__getitem__))}] }}")
+    if op == "PACK":
+        # Scalars are packed by another builder, in every data type.
+        pairs = _list(f"{dtype} -> {dtype}" for dtype in _SCALARS)
+        tables.append(f"{{ range = {{ output_rank = [1, 1] }}, signatures = [{pairs}] }}")
+    lines = [] if rank in {None, 5} else [f"max-rank = {rank}"]
+    if len(tables) == 1 and not tables[0].startswith("{ range"):
+        lines.append(tables[0][2:-2])
+    else:
+        # A list of alternatives has at least two; one that is the same twice says no more.
+        lines += ["any-of = [", *(f"  {table}," for table in (tables if len(tables) > 1 else tables * 2)), "]"]
+    wide = [key for key in placed if placed[key] and "INT16" in key.split(" -> ")[0]]
+    if op in _FUSED and wide:
+        lines.append(_NO_RELU6 % _list(wide))
+    if op in ATTRIBUTES:
+        lines.append(ATTRIBUTES[op])
+    return "\n".join(lines)
+
+
+def _list(texts: Iterable[str]) -> str:
+    return ", ".join(f'"{text}"' for text in texts)
+
+
+_HEAD = """# Written by scripts/measure_qnn_ops with the compiler %(compiler)s: which data types, ranks and attributes
+# of each op LiteRT's Qualcomm plugin and QNN's validation accept. Sources: see profile.toml.
+
+[defaults]
+dense-weights = true
+max-rank = 5
+"""
+
+_FILE = """[file]
+source = "qnn-measured"
+refused_types = ["COMPLEX64", "RESOURCE", "STRING"]
+variables = false
+distinct_names = true
+"""
+
+_CUMSUM = """[[file.failing]]
+ops = ["STRIDED_SLICE"]
+source = "qnn-measured"
+reason = "v68 validates steps above 1 in float and then cannot create the op"
+fix = "quantize the op to int8, or compile for v73 and later only"
+range = { arch = [68, 69], slice_stride = [2, inf] }
+signatures = ["FLOAT32,INT32 -> FLOAT32"]
+
+[[file.failing]]
+ops = ["CUMSUM"]
+source = "qnn-measured"
+reason = "an exclusive or reverse sum in float is validated and then cannot be created"
+fix = "compute it as a plain sum: reverse before and behind it, and subtract the input for an exclusive one"
+signatures = ["FLOAT32,INT32 -> FLOAT32"]
+any-of = [{ options = { exclusive = [true] } }, { options = { reverse = [true] } }]
+"""

@@ -1,0 +1,27 @@
+package com.google.ai.edge.litert;
+
+import android.content.Context;
+
+/** Stand-in, see CompiledModel. */
+public final class BuiltinNpuAcceleratorProvider implements NpuAcceleratorProvider {
+  private final NpuCompatibilityChecker checker;
+
+  public BuiltinNpuAcceleratorProvider(Context context, NpuCompatibilityChecker checker) {
+    this.checker = checker;
+  }
+
+  @Override
+  public boolean isDeviceSupported() {
+    return checker.isDeviceSupported();
+  }
+
+  @Override
+  public boolean isLibraryReady() {
+    return true;
+  }
+
+  @Override
+  public String getLibraryDir() {
+    return "";
+  }
+}
