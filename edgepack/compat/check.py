@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgepack.compat import estimates
+from edgepack.compat import estimates, latency
 from edgepack.compat.context import Context
 from edgepack.compat.file_rules import blockers, model_reasons
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
@@ -79,6 +79,10 @@ def check(
     if profile.memory is not None and on_accelerator and not _is_compiled(graph):
         figures, sentence = estimates.memory(graph, sorted(on_accelerator), profile.memory)
         notes.append(sentence)
+        if profile.latency is not None:
+            timed, sentence = latency.estimate(graph, sorted(on_accelerator), profile.latency, profile.memory)
+            figures |= timed
+            notes.append(sentence)
     if hosted and on_accelerator and chosen.partition.cut:
         candidates = sum(1 for group in groups if group.supported)
         figures["supported_groups"] = candidates

@@ -19,25 +19,35 @@ def padded_bytes(graph: Graph, ops: Iterable[int], layout: MemoryLayout) -> int:
 
     Weights are padded, biases are part of the overhead per row, other constants keep their size.
     """
-    total = 0
     counted: set[int] = set()
-    for index in ops:
-        op = graph.ops[index]
-        # An LSTM's gates are computed together: their matrices of one width are stacked along the rows.
-        stacked: dict[tuple[int, int], int] = {}
-        for _, kind, tensor in inputs(graph, op):
-            if kind == "parameter" or tensor.raw is None or tensor.buffer in counted:
-                continue
-            counted.add(tensor.buffer)
-            if kind == "weights" and tensor.rank >= 2:
-                rows, taps, columns = _matrix(op, tensor, layout)
-                stacked[taps, columns] = stacked.get((taps, columns), 0) + rows
-            elif kind != "bias":
-                total += int(tensor.raw.nbytes)
-        for (taps, columns), rows in stacked.items():
-            total += _round_up(rows, layout.rows if columns else layout.channels) * (
-                taps * max(1, _round_up(columns, layout.columns)) + layout.row_overhead
-            )
+    return sum(padded_bytes_of(graph, graph.ops[index], layout, counted) for index in ops)
+
+
+def padded_bytes_of(graph: Graph, op: Op, layout: MemoryLayout, counted: set[int]) -> int:
+    """Return the bytes of an op's parameters in a compiler's memory layout.
+
+    Args:
+        graph: The op's graph.
+        op: The op.
+        layout: The layout.
+        counted: Buffers that do not count any more; the op's are added.
+    """
+    total = 0
+    # An LSTM's gates are computed together: their matrices of one width are stacked along the rows.
+    stacked: dict[tuple[int, int], int] = {}
+    for _, kind, tensor in inputs(graph, op):
+        if kind == "parameter" or tensor.raw is None or tensor.buffer in counted:
+            continue
+        counted.add(tensor.buffer)
+        if kind == "weights" and tensor.rank >= 2:
+            rows, taps, columns = _matrix(op, tensor, layout)
+            stacked[taps, columns] = stacked.get((taps, columns), 0) + rows
+        elif kind != "bias":
+            total += int(tensor.raw.nbytes)
+    for (taps, columns), rows in stacked.items():
+        total += _round_up(rows, layout.rows if columns else layout.channels) * (
+            taps * max(1, _round_up(columns, layout.columns)) + layout.row_overhead
+        )
     return total
 
 

@@ -13,6 +13,7 @@ from edgepack.choices import Delegate, IoType
 from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ProfileError
 from edgepack.profiles.faults import Faults
+from edgepack.profiles.latency import LatencyRule, read_latency
 from edgepack.profiles.model import (
     BundleRule,
     CompilerRule,
@@ -121,6 +122,9 @@ class _Loader:
         socs = self._socs(top)
         compiler = self._compiler(top.table("compiler", optional=True))
         memory = self._memory(top.table("memory", optional=True))
+        latency = self._latency(top.text("latency", ""), source_ids)
+        if latency is not None and memory is None:
+            self.faults.add("latency", "a latency model needs [memory]: parameters that do not fit are transferred")
         bundle = self._bundle(top.table("bundle"))
         variants = [
             self._variant(
@@ -157,6 +161,7 @@ class _Loader:
             ops=first.ops,
             compiler=compiler,
             memory=memory,
+            latency=latency,
             bundle=bundle,
             variants=tuple(variants),
             socs=socs,
@@ -179,21 +184,34 @@ class _Loader:
     def _op_table(self, name: str, source_ids: frozenset[str]) -> OpTable:
         """Return the op table of a file, which is read once even if several variants name it."""
         if name not in self.tables:
-            path = self.folder / name
             self.tables[name] = None
-            if Path(name).name != name or not name.endswith(".toml"):
-                self.faults.add("[ops].table", f"expected the name of a .toml file beside profile.toml, got '{name}'")
-            else:
-                try:
-                    data, raw = parse_toml(path)
-                except ProfileError as error:
-                    self.other_faults.append(error.message)
-                else:
-                    self._add_to_hash(name, raw)
-                    faults = Faults(str(path))
-                    self.tables[name] = read_op_table(data, source_ids, faults)
-                    self.other_faults.extend(faults.messages)
+            if (read := self._beside(name, "[ops].table")) is not None:
+                data, faults = read
+                self.tables[name] = read_op_table(data, source_ids, faults)
+                self.other_faults.extend(faults.messages)
         return self.tables[name] or OpTable({}, {})
+
+    def _latency(self, name: str, source_ids: frozenset[str]) -> LatencyRule | None:
+        if not name or (read := self._beside(name, "latency")) is None:
+            return None
+        data, faults = read
+        rule = read_latency(TomlTable(data, "", faults), source_ids, faults)
+        self.other_faults.extend(faults.messages)
+        return rule
+
+    def _beside(self, name: str, key: str) -> tuple[dict[str, Any], Faults] | None:
+        """Return the contents of a file beside profile.toml and its faults, None when it cannot be read."""
+        if Path(name).name != name or not name.endswith(".toml"):
+            self.faults.add(key, f"expected the name of a .toml file beside profile.toml, got '{name}'")
+            return None
+        path = self.folder / name
+        try:
+            data, raw = parse_toml(path)
+        except ProfileError as error:
+            self.other_faults.append(error.message)
+            return None
+        self._add_to_hash(name, raw)
+        return data, Faults(str(path))
 
     def _source(self, table: TomlTable) -> Source:
         source = Source(

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgepack.profiles.latency import LatencyRule
+
 
 @dataclass(frozen=True)
 class SchemeRule:
@@ -260,7 +262,8 @@ class TargetProfile:
         variants: All variants, the default first.
         socs: SoC model -> facts about it (`arch`, `float16`).
         sources: Sources of the facts.
-        sha256: Hash of profile.toml and its op tables.
+        sha256: Hash of profile.toml and the files beside it.
+        latency: The latency model, None when no figures of the target are known.
     """
 
     id: str
@@ -279,6 +282,7 @@ class TargetProfile:
     socs: Mapping[str, Mapping[str, Any]]
     sources: tuple[Source, ...]
     sha256: str
+    latency: LatencyRule | None = None
 
     def scheme_rule(self, scheme: str) -> SchemeRule | None:
         """Return the rule for a scheme, None when the target does not support it."""

@@ -97,6 +97,14 @@ class TomlTable:
             return lowest
         return value
 
+    def number(self, key: str) -> float:
+        """Return a number."""
+        value = self._value(key, REQUIRED, (int, float), "a number", 0.0)
+        if not is_number(value):
+            self._faults.expected(self._key(key), "a number", value)
+            return 0.0
+        return float(value)
+
     def boolean(self, key: str, default: bool | _Required = REQUIRED) -> bool:
         """Return true or false."""
         return bool(self._value(key, default, bool, "true or false", False))

@@ -43,7 +43,7 @@ def test_what_is_streamed_is_a_range(edgetpu: TargetProfile) -> None:
     report = check(pointwise(3000, 3000), edgetpu)
     padded = 3008 * (3008 + 12)
     low, high = round(0.9 * padded), round(1.1 * padded)
-    assert report.estimates == {
+    assert {key: value for key, value in report.estimates.items() if key != "latency"} == {
         "parameter_bytes": 9_000_000,
         "compiled_parameter_bytes": [low, high],
         "on_chip_bytes": 8_388_608,
@@ -75,5 +75,7 @@ def test_shared_weights_count_once(edgetpu: TargetProfile) -> None:
         inputs=[0],
         outputs=[3],
     )  # fmt: skip
-    single = check(pointwise(64, 64), edgetpu).estimates
-    assert check(shared, edgetpu).estimates == single
+    single = check(pointwise(64, 64), edgetpu).estimates["parameter_bytes"]
+    both = check(shared, edgetpu).estimates
+    assert both["parameter_bytes"] == single
+    assert both["compiled_parameter_bytes"] == check(pointwise(64, 64), edgetpu).estimates["compiled_parameter_bytes"]
