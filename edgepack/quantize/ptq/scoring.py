@@ -9,7 +9,7 @@ import numpy as np
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.activations import Sample, logits
 from edgepack.quantize.ptq.layers import Doubles, Floats
-from edgepack.quantize.ptq.tuning import FEWEST_WITH_OUTLIERS, LEAST_ERROR, OUTLIERS, SIGNIFICANCE
+from edgepack.quantize.ptq.tuning import FEWEST_WITH_OUTLIERS, LEAST_ERROR, LEAST_GAIN, OUTLIERS, SIGNIFICANCE
 from edgepack.runtime import signal as metrics
 
 
@@ -51,7 +51,7 @@ class Score:
             return True
         gains = self._gains(other)
         error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        return float(gains.mean()) > max(SIGNIFICANCE * error, 1e-9) and self._is_lower_without_outliers(other)
+        return float(gains.mean()) > max(SIGNIFICANCE * error, LEAST_GAIN) and self._is_lower_without_outliers(other)
 
     def _gains(self, other: "Score") -> Doubles:
         """Return the gain on each sample, dB, the mean over the outputs, (samples,)."""

@@ -27,10 +27,10 @@ from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
-    CHEAP_WORK,
     FEWEST_FITS,
     FEWEST_FOLDS,
     FIT_BYTES,
+    FOLD_WORK,
     GOOD_SNR,
     JUDGED_SHARE,
     MOST_FOLDS,
@@ -243,7 +243,7 @@ class _Search:
 
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
-        few = self._subject.work > CHEAP_WORK
+        few = self._subject.work > FOLD_WORK
         view = self._subject.view(range(len(self._samples)), part=self._views[0] if few else None)
         return self._fit(self.kept, view, "all")
 
@@ -307,7 +307,7 @@ def _views(subject: Subject) -> Iterator[View]:
         # One sample cannot be left out: the fit is judged on what it was made from.
         yield subject.view(everything, everything)
         return
-    cheap = subject.work <= CHEAP_WORK
+    cheap = subject.work <= FOLD_WORK
     folds = min(len(everything), MOST_FOLDS if cheap else JUDGED_SHARE)
     for fold in range(folds) if cheap else (1,):
         fitted = [i for i in everything if i % folds != fold]
