@@ -1,11 +1,14 @@
 """A target's latency model: constants fitted on measured figures, with the error of the fit."""
 
-import math
 import re
 from dataclasses import dataclass
 
 from edgepack.profiles.faults import Faults
 from edgepack.profiles.toml_table import TomlTable
+from edgepack.profiles.vocabulary import OP_NAME, is_op_name
+
+#: Largest padding of channels, and largest constant: beyond any machine's.
+_WIDEST, _LARGEST = 4096, 1e15
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -85,9 +88,14 @@ def read_latency(table: TomlTable, source_ids: frozenset[str], faults: Faults) -
     fitted = table.text("fitted")
     if table.has("fitted") and not _DATE.fullmatch(fitted):
         faults.expected(f"{table.path}fitted", "a date, YYYY-MM-DD", fitted)
-    array = tuple(int(number) for number in table.numbers("array", 2, (1.0, 1.0)))
-    if min(array) < 1:
-        faults.expected(f"{table.path}array", "two whole numbers, 1 or more", list(array))
+    numbers = table.numbers("array", 2, (1.0, 1.0))
+    if not all(1 <= number <= _WIDEST and number == int(number) for number in numbers):
+        faults.expected(f"{table.path}array", f"two whole numbers from 1 to {_WIDEST}", list(numbers))
+        numbers = (1.0, 1.0)
+    array = tuple(int(number) for number in numbers)
+    ops = table.strings("ops")
+    if not ops or not all(map(is_op_name, ops)):
+        faults.expected(f"{table.path}ops", OP_NAME, list(ops))
     hosts = []
     for entry in table.tables("hosts"):
         hosts.append(
@@ -112,13 +120,13 @@ def read_latency(table: TomlTable, source_ids: frozenset[str], faults: Faults) -
         activation_bytes_per_ms=_number(table, "activation_bytes_per_ms", faults),
         op_ms=_number(table, "op_ms", faults, zero=True),
         hosts=tuple(hosts),
-        ops=table.strings("ops"),
+        ops=ops,
         error=LatencyError(
             median=_number(error, "median", faults, zero=True),
             within_25=_number(error, "within_25", faults, zero=True),
             most_within=_number(error, "most_within", faults),
-            figures=error.integer("figures", lowest=1),
-            networks=error.integer("networks", lowest=1),
+            figures=_count(error, "figures", faults),
+            networks=_count(error, "networks", faults),
         ),
     )
     error.reject_unknown_keys()
@@ -128,6 +136,14 @@ def read_latency(table: TomlTable, source_ids: frozenset[str], faults: Faults) -
 
 def _number(table: TomlTable, key: str, faults: Faults, *, zero: bool = False) -> float:
     value = table.number(key)
-    if table.has(key) and not (math.isfinite(value) and (value >= 0 if zero else value > 0)):
-        faults.expected(f"{table.path}.{key}", "0 or more" if zero else "a number above 0", value)
+    if table.has(key) and not (0 if zero else 1 / _LARGEST) <= value <= _LARGEST:
+        faults.expected(f"{table.path}.{key}", f"a number from {'0' if zero else 'above 0'} to {_LARGEST:g}", value)
+        return 1.0
     return value if value > 0 or zero else 1.0
+
+
+def _count(table: TomlTable, key: str, faults: Faults) -> int:
+    value = table.integer(key, lowest=1)
+    if value > _LARGEST:
+        faults.expected(f"{table.path}.{key}", f"a number from 1 to {_LARGEST:g}", value)
+    return value

@@ -47,7 +47,10 @@ def seed(target: str) -> dict[str, Any]:
                 uses[key] = uses.get(key, 0) + 1
         if "sources" in document:
             document["sources"] = document["sources"][:1]
-        for row in [*rows, *([document["file"]] if "file" in document else [])]:
+        file = document.get("file", {})
+        if "failing" in file:
+            file["failing"] = file["failing"][:1]
+        for row in [*rows, *([file] if file else []), *file.get("failing", [])]:
             row["source"] = source_of(folder)
         if rows:
             document["row"] = rows
@@ -57,8 +60,11 @@ def seed(target: str) -> dict[str, Any]:
                     document[key] = {op: value for op, value in document[key].items() if op in ops}
             if "refused" in document:
                 document["refused"] = dict(list(document["refused"].items())[:2])
-            if "file" in document:
+            if "max_versions" in file:
                 document["file"]["max_versions"] = dict(list(document["file"]["max_versions"].items())[:2])
+    if "latency.toml" in files:
+        files["latency.toml"]["source"] = source_of(folder)
+        files["latency.toml"]["hosts"] = files["latency.toml"]["hosts"][:1]
     return files
 
 
@@ -146,7 +152,8 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "range": ((1 << 63) - 1, math.inf, -math.inf, 1e308), "alpha": (-1.0, *ANY_INTEGER),
     # Tables and lists that may be empty.
     "defaults": ({},), "layout": ({},), "ops": ({},), "partition": ({},), "max_version": ({},), "min_runtime": ({},),
-    "max_versions": ({},), "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
+    "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "failing": ([],), "max_versions": ({},),
+    "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
 }  # fmt: skip
 
 
