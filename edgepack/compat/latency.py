@@ -18,6 +18,10 @@ from edgepack.profiles.latency import LatencyHost, LatencyRule
 from edgepack.profiles.model import MemoryLayout, MemoryRule
 
 
+#: Most elements of an activation: the files with more are broken, and their figures no numbers.
+_LARGEST = 1 << 40
+
+
 @dataclass(frozen=True)
 class OpFeatures:
     """What determines the time of an op.
@@ -124,6 +128,8 @@ def estimate(
         return {}, f"No latency estimate: none of the published figures is of a network with {', '.join(computing)}."
     if any(not tensor.has_rank or tensor.is_dynamic for op in own for tensor in graph.op_outputs(op)):
         return {}, "No latency estimate: the shapes of the model are not fixed."
+    if any(tensor.elements > _LARGEST for op in own for tensor in graph.op_outputs(op)):
+        return {}, "No latency estimate: an activation is larger than any network's."
     model = features(graph, accelerated, memory.layout or MemoryLayout(), rule.array)
     bound = len(accelerated) < len(graph.ops)
     figures = []
@@ -162,7 +168,7 @@ def _moves(kind: str, tensor: Tensor) -> bool:
 def _macs(graph: Graph, op: Op, array: tuple[int, int]) -> tuple[int, int]:
     """Return the (padded, depthwise) multiply-accumulates of an op."""
     weights, output, data = weights_of(graph, op), first_output(graph, op), data_input(graph, op)
-    if weights is None or output is None or data is None or weights.rank < 2:
+    if weights is None or output is None or data is None or weights.rank < 2 or not (output.rank and data.rank):
         return 0, 0
     if op.name == "DEPTHWISE_CONV_2D":
         return 0, output.elements * math.prod(weights.shape[1:-1])

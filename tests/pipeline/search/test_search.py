@@ -99,7 +99,9 @@ def blurred(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 @pytest.mark.slow
 def test_single_ops_in_int16_on_a_hexagon_that_computes_it(tmp_path: Path, blurred: tuple[str, str]) -> None:
-    """Where int8 loses too much, v73 gets single ops in int16, all of them on the Hexagon; v68 has no such candidate.
+    """Where int8 loses too much, v73 gets single ops in int16; v68 has no such candidate.
+
+    The Hexagon runs them but for those that its compiler refuses in int16, and these have the reason.
 
     The limit is a little below what int8 loses, whatever that is.
     """
@@ -125,7 +127,9 @@ def test_single_ops_in_int16_on_a_hexagon_that_computes_it(tmp_path: Path, blurr
     assert mixed["kept_as"] == "int16"
     assert f"{len(mixed['kept'])} of {mixed['ops']} ops in int16" in "".join(entry.warnings)
     assert entry.report is not None
-    assert {op.placement.value for op in entry.report.ops} == {"accelerator"}
+    left = [op for op in entry.report.ops if op.placement.value == "host"]
+    assert len(left) < len(entry.report.ops) / 2
+    assert {reason.code for op in left for reason in op.reasons} <= {"dtype-combination", "fused-activation"}
     assert entry.model is not None
     graph = read_model(entry.model).main
     kinds = {graph.tensors[op.outputs[0]].dtype for op in graph.ops if op.name != "QUANTIZE"}
