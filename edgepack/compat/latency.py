@@ -17,7 +17,6 @@ from edgepack.graph.op_layout import OP_LAYOUTS
 from edgepack.profiles.latency import LatencyHost, LatencyRule
 from edgepack.profiles.model import MemoryLayout, MemoryRule
 
-
 #: Most elements of an activation: the files with more are broken, and their figures no numbers.
 _LARGEST = 1 << 40
 
