@@ -99,14 +99,11 @@ def _exit(number: int, frame: "FrameType | None") -> None:
 
 
 def _raise(number: int, frame: "FrameType | None") -> None:
-    global _received, _waiting  # noqa: PLW0603
+    global _received  # noqa: PLW0603
     if _received:
         return
     _received = number
-    if _held:
-        _waiting = number
-        return
-    raise Interrupted(number)
+    _raise_received(number, frame)
 
 
 def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
@@ -123,6 +120,7 @@ def _raise_again(dropped: "sys.UnraisableHookArgs") -> None:
 
 
 def _raise_received(number: int, frame: "FrameType | None") -> None:
+    """Raise `Interrupted` for the signal that was received, whichever signal calls this; or wait while it is held."""
     global _waiting  # noqa: PLW0603
     if _held:
         _waiting = _received

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgepack.graph.edit import builtin_code, pack
 from edgepack.graph.read import schema
@@ -406,8 +405,3 @@ def _types() -> Iterator[Case]:
         for rank in (1, 2, 4, 5, 6):
             yield Case("DEQUANTIZE", f"rank{rank}", before, (T(SHAPES[rank]),), (T(SHAPES[rank], "FLOAT32"),))
     yield Case("DEQUANTIZE", "float16", "FLOAT16", (T(SHAPE),), (T(SHAPE, "FLOAT32"),))
-
-
-def values(array: npt.NDArray[Any]) -> list[Any]:
-    """Return an array as JSON."""
-    return [value.item() for value in array.reshape(-1)]

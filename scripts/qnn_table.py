@@ -1,11 +1,12 @@
 """Write the op table of targets/hexagon from what Qualcomm's compiler did with the battery."""
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from qnn_battery import cases
+
+from edgepack.compat.rules_types import joined_dtypes
 
 #: Cases that vary what a constraint of its own is about; the others say which data types an op takes.
 _RANKS = {"rank5": 5, "rank6": 6, "rank6_float": 6, "to6": 6, "from6": 6, "to5": 5}
@@ -31,12 +32,6 @@ _SCALARS = ("INT8", "UINT8", "INT16", "INT32", "FLOAT32")
 LIKE = {"ADD_N": "ADD"}
 
 
-def signature(dtypes: Sequence[str], inputs: int) -> str:
-    """Return data types as the constraint `signatures` writes them."""
-    sides = dtypes[:inputs], dtypes[inputs:]
-    return " -> ".join(",".join(key for key, _ in itertools.groupby(side)) for side in sides)
-
-
 def table(document: Mapping[str, Any]) -> str:
     """Return the text of ops.toml.
 
@@ -52,7 +47,8 @@ def table(document: Mapping[str, Any]) -> str:
         op, name = result["op"], result["case"]
         dtypes = tuple(result["dtypes"])
         outcome = tuple(result["chips"][chip].split(":")[0] for chip in chips)
-        key = signature(dtypes, count[op, name, result["dtype"], dtypes])
+        inputs = count[op, name, result["dtype"], dtypes]
+        key = joined_dtypes(dtypes[:inputs], dtypes[inputs:])
         if name in _RANKS:
             placed = "htp" in outcome
             if not placed and result["dtype"] in {"INT8", "FLOAT32"} and key in plain[op] and _any(plain[op][key]):
@@ -86,7 +82,7 @@ def table(document: Mapping[str, Any]) -> str:
             f'fix = "quantize the op to int8, or compile for v73 and later only"\n'
             f"range = {{ arch = [68, 69] }}\nmax-rank = {rank}\nsignatures = [{_list(keys)}]\n"
         )
-    parts.append(_CUMSUM)
+    parts.append(_FAILING)
     return "\n".join(parts)
 
 
@@ -157,7 +153,8 @@ variables = false
 distinct_names = true
 """
 
-_CUMSUM = """[[file.failing]]
+#: Failures that depend on attributes.
+_FAILING = """[[file.failing]]
 ops = ["STRIDED_SLICE"]
 source = "qnn-measured"
 reason = "v68 validates steps above 1 in float and then cannot create the op"

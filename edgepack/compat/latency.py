@@ -65,6 +65,7 @@ def features(graph: Graph, accelerated: Iterable[int], layout: MemoryLayout, arr
         array: Multiples to which input and output channels are padded.
     """
     indices = sorted(accelerated)
+    own = set(indices)
     counted: set[int] = set()
     ops = []
     written: set[int] = set()
@@ -78,7 +79,7 @@ def features(graph: Graph, accelerated: Iterable[int], layout: MemoryLayout, arr
         written.update(results)
         moved = sum(data.values()) + sum(results.values())
         ops.append(OpFeatures(op.label, macs, depthwise, moved, padded_bytes_of(graph, op, layout, counted)))
-    elsewhere = {i for op in graph.ops if op.index not in set(indices) for i in op.inputs} | set(graph.outputs)
+    elsewhere = {i for op in graph.ops if op.index not in own for i in op.inputs} | set(graph.outputs)
     incoming = sum(size for tensor, size in read.items() if tensor not in written)
     outgoing = sum(graph.tensors[i].elements for i in written & elsewhere)
     return ModelFeatures(tuple(ops), incoming + outgoing)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from edgepack.compat.context import Context, data_input, first_output, inputs, tensors, weights_of
 from edgepack.graph import Op, Tensor
-from edgepack.graph.op_layout import OP_LAYOUTS, dilated_size, padding_amounts
+from edgepack.graph.op_layout import OP_LAYOUTS, channel_rows, dilated_size, padding_amounts
 from edgepack.profiles.variants import hexagon_arch
 
 Measured = float | None
@@ -218,7 +218,7 @@ def _weights_abs_sum(context: Context, op: Op) -> Measured:
     axis = layout.channel_axis if layout is not None else 0
     if axis is None or axis >= weights.rank:
         return None
-    values = np.moveaxis(integers, axis, 0).reshape(weights.shape[axis], -1)
+    values = channel_rows(integers, axis)
     if weights.quantization is not None and weights.quantization.zero_point.size in {1, values.shape[0]}:
         values = values - weights.quantization.zero_point.reshape(-1, 1)
     return float(np.abs(values).sum(axis=1).max(initial=0))

@@ -1,5 +1,6 @@
 """Rules on data types and quantization parameters."""
 
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
@@ -64,10 +65,16 @@ def dtype_pairs(context: Context, op: Op, argument: list[list[str]]) -> list[Rea
 
 def signature(context: Context, op: Op) -> str:
     """Return the data types of an op's inputs and outputs, equal ones in a row once: `INT8,INT32 -> INT8`."""
-    sides = (context.graph.op_inputs(op), context.graph.op_outputs(op))
-    return " -> ".join(
-        ",".join(dtype for dtype, _ in groupby(tensor.dtype for tensor in side if tensor is not None)) for side in sides
+    read, written = (
+        [tensor.dtype for tensor in side if tensor is not None]
+        for side in (context.graph.op_inputs(op), context.graph.op_outputs(op))
     )
+    return joined_dtypes(read, written)
+
+
+def joined_dtypes(read: Iterable[str], written: Iterable[str]) -> str:
+    """Return the data types of inputs and outputs as the constraint `signatures` writes them."""
+    return " -> ".join(",".join(dtype for dtype, _ in groupby(side)) for side in (read, written))
 
 
 def signatures(context: Context, op: Op, argument: list[str]) -> list[Reason]:

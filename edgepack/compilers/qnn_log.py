@@ -211,7 +211,7 @@ class _Reader:
         self.refusals: list[Refusal] = []
         self.entry_point = ""
         self._validations = validations
-        #: Refusals since the last partitioning: which subgraph they belong to is said after them.
+        #: Refusals since the last partitioning; the line that names their subgraph comes after them.
         self._open: list[dict[str, object]] = []
         self._nodes: list[dict[str, object]] = []
         self._builder: list[str] = []

@@ -97,15 +97,6 @@ def litert_version() -> str:
     return _version_of("ai-edge-litert")
 
 
-def is_installed() -> bool:
-    """Return whether the compiler can be run on this machine."""
-    try:
-        find()
-    except ToolMissingError:
-        return False
-    return True
-
-
 def find() -> QnnSdk:
     """Return the installed compiler, with the libraries of Google's package if these are complete.
 

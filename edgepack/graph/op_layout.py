@@ -6,8 +6,12 @@ transpose_conv.cc, conv3d.cc, conv3d_transpose.cc, batch_matmul.cc, embedding_lo
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgepack.graph.model import Graph, Op
 
@@ -73,6 +77,22 @@ def bias_index(op: Op) -> int:
 
 def _input(op: Op, position: int) -> int:
     return op.inputs[position] if position < len(op.inputs) else -1
+
+
+def channel_rows(weights: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """Return weights as (channels, weights of one channel).
+
+    Args:
+        weights: The weights.
+        axis: Dimension along which the channels run.
+    """
+    return np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+
+
+def from_channel_rows(rows: npt.NDArray[Any], shape: Sequence[int], axis: int) -> npt.NDArray[Any]:
+    """Undo `channel_rows`: return the weights in their shape."""
+    others = [size for position, size in enumerate(shape) if position != axis]
+    return np.moveaxis(rows.reshape(shape[axis], *others), 0, axis)
 
 
 def dilated_size(kernel: int, dilation: int) -> int:

@@ -38,6 +38,14 @@ class SchemeRule:
     wide_bias: bool = True
     compute: str = ""
 
+    def has_one_scale(self, op: str) -> bool:
+        """Return whether the weights of an op share one scale, unlike one scale per channel.
+
+        Args:
+            op: TFLite name.
+        """
+        return "per-tensor" in {self.weights, self.fully_connected if op == "FULLY_CONNECTED" else ""}
+
 
 @dataclass(frozen=True)
 class CompilerRule:

@@ -14,15 +14,13 @@ import numpy.typing as npt
 
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, tensor_keys, unpack
-from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
+from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, channel_rows, from_channel_rows, weights_index
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range
 
 #: Largest integer of a bias: leaves the accumulator seven eighths of its range.
 _LARGEST_BIAS = float(2**28)
-
-_MAX_WEIGHT = 127.0
 
 #: Smallest range that ai-edge-quantizer gives a scale of its own (`tensor_zp_scale_from_min_max`).
 SMALLEST_RANGE = np.float32(1e-9)
@@ -40,7 +38,7 @@ def raise_weights(
         bias: (channels,), where channels are as many as scales, or all share one scale.
         input_scale: Scale of the layer's int8 input.
     """
-    needed = np.abs(bias.astype(np.float64)) * (_MAX_WEIGHT / (input_scale * _LARGEST_BIAS))
+    needed = np.abs(bias.astype(np.float64)) * (_INT8.max / (input_scale * _LARGEST_BIAS))
     if len(rows) == 1:
         needed = needed.max(keepdims=True, initial=0.0)
     largest = np.abs(rows).max(axis=1)
@@ -77,22 +75,33 @@ def representable_biases(tflite: bytes, ranges: Mapping[str, Range], rule: Schem
         bounds = bounds or ranges.get(keys[source])
         if bounds is None:
             continue
-        axis = scale_axis(op.name, rule)
+        axis = None if rule.has_one_scale(op.name) else OP_LAYOUTS[op.name].channel_axis
         array = changed.get(tensor.buffer, tensor.data)
-        rows = array.reshape(1, -1) if axis is None else np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
+        rows = scale_rows(array, axis)
         raised = raise_weights(rows, values.reshape(-1), float(int8_parameters(bounds)[0]))
-        if raised is rows:
-            continue
-        if axis is not None:
-            others = [size for position, size in enumerate(array.shape) if position != axis]
-            raised = np.moveaxis(raised.reshape(array.shape[axis], *others), 0, axis)
-        changed[tensor.buffer] = np.ascontiguousarray(raised).reshape(array.shape)
+        if raised is not rows:
+            changed[tensor.buffer] = np.ascontiguousarray(from_scale_rows(raised, array.shape, axis))
     if not changed:
         return tflite
     model = unpack(tflite)
     for buffer, array in changed.items():
         model.buffers[buffer].data = array.reshape(-1).view(np.uint8)
     return pack(model)
+
+
+def scale_rows(weights: npt.NDArray[np.float32], axis: int | None) -> npt.NDArray[np.float32]:
+    """Return weights with one row per scale.
+
+    Args:
+        weights: The weights.
+        axis: Dimension whose entries have scales of their own; None where all share one.
+    """
+    return weights.reshape(1, -1) if axis is None else channel_rows(weights, axis)
+
+
+def from_scale_rows(rows: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[np.float32]:
+    """Undo `scale_rows`: return the weights in their shape."""
+    return rows.reshape(shape) if axis is None else from_channel_rows(rows, shape, axis)
 
 
 def int8_parameters(bounds: Range) -> tuple[np.float32, np.float32]:
@@ -104,10 +113,3 @@ def int8_parameters(bounds: Range) -> tuple[np.float32, np.float32]:
     low, high = np.minimum(np.float32(bounds[0]), np.float32(0)), np.maximum(np.float32(bounds[1]), np.float32(0))
     scale = np.float32(np.maximum(high - low, SMALLEST_RANGE) / np.float32(_INT8.max - _INT8.min))
     return scale, np.float32(np.rint(np.float32(_INT8.min) - low / scale))
-
-
-def scale_axis(op: str, rule: SchemeRule) -> int | None:
-    """Return the dimension of an op's weights whose entries have scales of their own, None where all share one."""
-    if rule.weights == "per-tensor" or (op == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor"):
-        return None
-    return OP_LAYOUTS[op].channel_axis

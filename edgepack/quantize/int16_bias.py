@@ -70,8 +70,7 @@ def layer_fits(graph: Graph, op: Op, rule: SchemeRule) -> bool:
     if weights.data is None or not weights.data.size:
         return False
     rows = np.abs(weights.data.reshape(weights.shape[0], -1))
-    whole = "per-tensor" in {rule.weights, rule.fully_connected if op.name == "FULLY_CONNECTED" else ""}
-    peak = rows.max() if whole else rows.max(axis=1, keepdims=True)
+    peak = rows.max() if rule.has_one_scale(op.name) else rows.max(axis=1, keepdims=True)
     return sums_fit(np.rint(rows / np.maximum(peak, 1e-30) * 127), np.zeros(len(rows)))
 
 

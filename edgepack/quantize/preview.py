@@ -126,9 +126,7 @@ def _weights_only(graph: Graph, draft: _Draft, rule: SchemeRule) -> None:
 
 def _weight_quantization(op: Op, weights: Tensor, rule: SchemeRule) -> Quantization:
     axis = OP_LAYOUTS[op.name].channel_axis
-    whole = rule.weights == "per-tensor"
-    whole = whole or (op.name == "FULLY_CONNECTED" and rule.fully_connected == "per-tensor")
-    if whole or axis is None or axis >= weights.rank:
+    if rule.has_one_scale(op.name) or axis is None or axis >= weights.rank:
         return _per_tensor()
     return _per_channel(weights.shape[axis], axis)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgepack.graph import Graph, Op, Tensor, read_model
-from edgepack.graph.op_layout import OP_LAYOUTS, float_ops, weights_index
+from edgepack.graph.op_layout import OP_LAYOUTS, channel_rows, float_ops, weights_index
 
 #: Ops whose weights are reported.
 _REPORTED = frozenset({"CONV_2D", "CONV_3D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV"})
@@ -111,7 +111,7 @@ def _layer_report(name: str, op: Op, weights: Tensor) -> LayerReport:
     assert values is not None
     axis = OP_LAYOUTS[op.name].channel_axis
     assert axis is not None  # all ops of `_REPORTED` have channels
-    channels = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    channels = channel_rows(values, axis)
     zero = 0
     if weights.quantization is not None and weights.quantization.zero_point.size == 1:
         zero = int(weights.quantization.zero_point[0])

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.graph import read_model
+from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import Moments, evenly_spaced, measure_moments
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
@@ -146,17 +147,21 @@ class _Rounding(Step):
         # Moments need far fewer samples than ranges do.
         part = view.part
         fitted: _Fitted = part.once("rounding", fit.reference, dict)
-        self._fit(fit.reference, part, subject, fitted)
+        keys = {
+            (layer.position, subject.per_tensor(layer)): layer for layer in find_layers(read_model(fit.reference).main)
+        }
+        missing = [layer for key, layer in keys.items() if key not in fitted]
+        self._fit(fit.reference, missing, evenly_spaced(part.samples, MOMENT_SAMPLES), subject, fitted)
         constants: dict[int, Floats] = {}
-        for layer in find_layers(read_model(fit.reference).main):
-            constants.update(fitted[layer.position, subject.per_tensor(layer)][str(setting)])
+        for key in keys:
+            constants.update(fitted[key][str(setting)])
         return replace(fit, tflite=set_constants(fit.reference, constants))
 
-    def _fit(self, tflite: bytes, view: View, subject: Subject, fitted: "_Fitted") -> None:
-        """Add the layers that are missing, both settings of each: measuring the moments is most of the work."""
+    def _fit(
+        self, tflite: bytes, missing: Sequence[Layer], samples: Sequence[Sample], subject: Subject, fitted: "_Fitted"
+    ) -> None:
+        """Add the missing layers, both settings of each: measuring the moments is most of the work."""
         graph = read_model(tflite).main
-        missing = [layer for layer in find_layers(graph) if (layer.position, subject.per_tensor(layer)) not in fitted]
-        samples = evenly_spaced(view.samples, MOMENT_SAMPLES)
         for done, (layer, moments) in enumerate(measure_moments(tflite, missing, samples)):
             subject.progress(self.id, done, len(missing))
             weights, per_tensor = constant_values(graph, layer.weights), subject.per_tensor(layer)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, pack, unpack
-from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, weights_index
+from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, channel_rows, from_channel_rows, weights_index
 from edgepack.graph.read import schema
 
 Floats = npt.NDArray[np.float32]
@@ -108,7 +108,7 @@ class Layer:
 
     def rows(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return weights as (output channels, weights of one output channel)."""
-        return np.moveaxis(weights, self.axis, 0).reshape(self.output_channels, -1)
+        return channel_rows(weights, self.axis)
 
     def matrix(self, weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return weights as (groups, rows, inputs): `taps` rows for each of a group's output channels."""
@@ -116,8 +116,7 @@ class Layer:
 
     def from_rows(self, rows: npt.NDArray[Any]) -> Floats:
         """Undo `rows` or `matrix`."""
-        shape = (self.output_channels, *(size for axis, size in enumerate(self.shape) if axis != self.axis))
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(shape), 0, self.axis), np.float32)
+        return np.ascontiguousarray(from_channel_rows(rows, self.shape, self.axis), np.float32)
 
     def per_output_channel(self, values: Floats) -> Floats:
         """Return one value per output channel, shaped to be multiplied with the weights."""

@@ -18,7 +18,13 @@ import numpy.typing as npt
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.bias_limits import SMALLEST_RANGE, int8_parameters, raise_weights
+from edgepack.quantize.bias_limits import (
+    SMALLEST_RANGE,
+    from_scale_rows,
+    int8_parameters,
+    raise_weights,
+    scale_rows,
+)
 from edgepack.quantize.ptq.layers import find_layers, weighted_ops
 from edgepack.quantize.quantizer import QuantizationRefused, quantize
 from edgepack.quantize.ranges import Range
@@ -203,13 +209,13 @@ class _Template:
             weights = layer.float_weights.read(tflite)
             bias = None if layer.float_bias is None else layer.float_bias.read(tflite)
             source = self.scales[layer.source].read(out)
-            rows = weights.reshape(1, -1) if layer.axis is None else _rows(weights, layer.axis)
+            rows = scale_rows(weights, layer.axis)
             if bias is not None:
                 rows = raise_weights(rows, bias, float(source[0]))
             scale = np.maximum(np.abs(rows).max(axis=1), SMALLEST_RANGE) / np.float32(_INT8.max)
             integers = np.clip(np.rint(rows / scale[:, np.newaxis]), -_INT8.max, _INT8.max)
             self.scales[layer.weights].write(out, scale)
-            self.data[layer.weights].write(out, _unrows(integers, weights.shape, layer.axis))
+            self.data[layer.weights].write(out, from_scale_rows(integers, weights.shape, layer.axis))
             if bias is not None:
                 self.scales[layer.bias].write(out, source * scale)
                 self.data[layer.bias].write(out, np.rint(bias / (source * scale)))
@@ -225,21 +231,8 @@ class _Template:
         return replace(graph, tensors=tuple(tensors))
 
 
-def _rows(weights: npt.NDArray[np.float32], axis: int) -> npt.NDArray[np.float32]:
-    """Return weights with one row per scale."""
-    return np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
-
-
-def _unrows(rows: npt.NDArray[np.float32], shape: tuple[int, ...], axis: int | None) -> npt.NDArray[np.float32]:
-    """Return rows of `_rows` in the shape of the weights."""
-    if axis is None:
-        return rows.reshape(shape)
-    others = [size for position, size in enumerate(shape) if position != axis]
-    return np.moveaxis(rows.reshape(shape[axis], *others), 0, axis)
-
-
 def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range]) -> _Template | None:
-    """Return the template of a model; None where it cannot be told what a part of the file follows from."""
+    """Return the template of a model; None where an array of the file matches neither a range nor a layer."""
     tflite, graph = variants.tflite, variants.graph
     random = np.random.default_rng(0)
     keys = tensor_keys(graph)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from edgepack.choices import Effort
+from edgepack.digests import sha256
 from edgepack.graph import Graph, read_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import Calibration, calibrate
@@ -64,7 +65,7 @@ class Measurements:
 
     def once(self, key: str, tflite: bytes, measure: Callable[[], T]) -> T:
         """Return a measurement of a model, from memory where it was taken before."""
-        place = key, hashlib.sha256(tflite).digest()
+        place = key, sha256(tflite)
         if place not in self._measured:
             self._measured[place] = measure()
         value: T = self._measured[place]
@@ -150,8 +151,7 @@ class Subject(Measurements):
 
     def per_tensor(self, layer: Layer) -> bool:
         """Return whether a layer's weights get one scale."""
-        dense = layer.dense and self.rule.fully_connected == "per-tensor"
-        return dense or self.rule.weights == "per-tensor"
+        return self.rule.has_one_scale(layer.op.name)
 
     def file(self, fit: Fit) -> bytes:
         """Return the integer file of a fit."""

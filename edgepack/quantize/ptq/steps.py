@@ -152,7 +152,7 @@ def improve(
     subject = Subject(
         model, rule, effort, samples, quantize_file or Requantizer(), progress or (lambda step, done, parts: None)
     )
-    search = _Search(subject, samples)
+    search = _Search(subject)
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
         search.run_effort(Effort(level), off)
     fit = search.result()
@@ -162,10 +162,10 @@ def improve(
 class _Search:
     """Tries one step after another and keeps those that help."""
 
-    def __init__(self, subject: Subject, samples: Sequence[Sample]) -> None:
-        self._subject, self._samples = subject, list(samples)
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
         self._views = list(_views(subject))
-        self._judge = Judge(subject.tflite, samples)
+        self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
         self.kept: dict[str, Setting] = dict(_BASE)
         self.trials: list[Trial] = []
@@ -243,8 +243,9 @@ class _Search:
 
     def result(self) -> Fit:
         """Return the kept steps, fitted to all samples."""
-        few = self._subject.work > FOLD_WORK
-        view = self._subject.view(range(len(self._samples)), part=self._views[0] if few else None)
+        # One view judged all settings: its moments serve the result as well.
+        part = self._views[0] if len(self._views) == 1 else None
+        view = self._subject.view(range(len(self._subject.samples)), part=part)
         return self._fit(self.kept, view, "all")
 
     def final_trials(self) -> tuple[Trial, ...]:
@@ -264,7 +265,7 @@ class _Search:
         gain = self.score.gain_db(self._scores[Effort.LOW])
         if gain >= NOTABLE_GAIN:
             return ()
-        op, steps = coarsest_tensor(fit.reference, fit.ranges, self._samples)
+        op, steps = coarsest_tensor(fit.reference, fit.ranges, self._subject.samples)
         return (
             f"effort {effort} gains {max(gain, 0.0):.1f} dB over low on this model: the limit is {op}, whose values "
             f"differ between samples by {steps:.2g} of its int8 steps",
