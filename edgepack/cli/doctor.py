@@ -3,11 +3,11 @@
 import platform
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import typer
 
+from edgepack._version import installed_version
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 
@@ -99,10 +99,7 @@ def _protections() -> dict[str, str]:
 
 
 def _package(name: str, purpose: str) -> dict[str, Any]:
-    try:
-        installed = version(name)
-    except PackageNotFoundError:
-        installed = ""
+    installed = installed_version(name)
     return {
         "name": name,
         "kind": "package",

@@ -8,7 +8,6 @@ Each run therefore gets a copy of the plugin without the absent entries, made by
 temporary folder: no installed file is changed, runs share nothing, and nothing of Qualcomm's is copied.
 """
 
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgepack import tools
+from edgepack._version import installed_version
 from edgepack.compilers.qnn_log import QnnLog, parse
 from edgepack.errors import CompilerError, ToolMissingError
 
@@ -94,7 +94,7 @@ class QnnRun:
 
 def litert_version() -> str:
     """Return the version of `ai-edge-litert`, empty when it is not installed."""
-    return _version_of("ai-edge-litert")
+    return installed_version("ai-edge-litert")
 
 
 def find() -> QnnSdk:
@@ -135,7 +135,7 @@ def find() -> QnnSdk:
         else:
             candidates.append(
                 QnnSdk(
-                    source=f"{distribution} {_version_of(distribution)}".strip(),
+                    source=f"{distribution} {installed_version(distribution)}".strip(),
                     version=_qairt_version(package),
                     litert_version=litert_version(),
                     libraries=folder,
@@ -266,13 +266,6 @@ def _package_folder(module: str) -> Path | None:
     if spec is None or not spec.submodule_search_locations:
         return None
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _version_of(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _qairt_version(package: Path) -> str:

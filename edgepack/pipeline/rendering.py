@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from edgepack._version import installed_version
 from edgepack.bundle.languages.registry import all_languages
 from edgepack.bundle.render import load_templates, render
 from edgepack.bundle.spec import BundleSpec, Golden
@@ -65,7 +65,7 @@ def _inputs(spec: BundleSpec) -> dict[str, Any]:
         "profile": [spec.profile.id, spec.profile.sha256, spec.profile.bundle, spec.profile.compiler],
         "golden": _golden_form(spec.golden),
         "templates": hash_path(templates_dir()),
-        "writers": [_version(name) for name in _WRITERS],
+        "writers": [installed_version(name) for name in _WRITERS],
     }
 
 
@@ -76,13 +76,6 @@ def _golden_form(golden: Golden) -> list[Any]:
         for tensors in (case.inputs, case.outputs)
     ]
     return [golden.machine, golden.runtime, golden.spread_steps, golden.spread_relative, arrays]
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
 
 
 def _codec(spec: BundleSpec) -> Codec[dict[str, bytes]]:

@@ -5,11 +5,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from edgepack._version import __version__
+from edgepack._version import __version__, installed_version
 from edgepack.cache import Cache, key_of
 from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import ModelFileError
@@ -161,13 +160,8 @@ class StepCache:
 @cache
 def component_versions() -> Mapping[str, str]:
     """Return the versions that results depend on: edgepack with a digest of its code, and the packages it calls."""
-    versions = {"edgepack": __version__, "code": code_digest(_PACKAGE)}
-    for name in _COMPONENTS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = ""
-    return versions
+    packages = {name: installed_version(name) for name in _COMPONENTS}
+    return {"edgepack": __version__, "code": code_digest(_PACKAGE), **packages}
 
 
 def code_digest(package: Path) -> str:
