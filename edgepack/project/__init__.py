@@ -1,0 +1,1 @@
+"""Projects: many models for many targets, described in one file, built as one graph of shared work."""
