@@ -97,6 +97,7 @@ class CompileResult:
         files: Contents by file name; only files that were verified to be complete.
         segments: Names of the files of a pipeline, in order; empty for a whole model.
         companions: Names of the files of the request's companions.
+        chips: SoC that a file was compiled for, by file name; empty for compilers that do not compile per SoC.
         placements: The compiler's placement of the ops, None when it does not report one.
         figures: Figures that the compiler reports, as JSON values: bytes and counts but no times, so that the same
             input gives the same figures.
@@ -112,6 +113,7 @@ class CompileResult:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     segments: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    chips: Mapping[str, str] = field(default_factory=dict)
     placements: tuple[CompiledOp, ...] | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -148,10 +150,13 @@ class Compiler(Protocol):
         supports_segments: True when the compiler can split a model into pipelined segments and compile several models
             together. Other wrappers never receive a request with `segments` or `companions`. The registry adds the
             default to a wrapper without the attribute.
+        supports_simulation: True when the wrapper can run its files without the accelerator: it then has the methods of
+            `edgepack.compilers.simulator.SimulatingCompiler`. The registry adds the default as well.
     """
 
     id: str
     supports_segments: bool = False
+    supports_simulation: bool = False
 
     def find(self) -> ToolInfo:
         """Return whether the tool is installed; never raises for a missing or broken tool."""
