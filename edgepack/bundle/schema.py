@@ -77,6 +77,37 @@ _QUALITY = {
     "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),
     "outputs": Field("list", absent=True, items=Field("object", fields=_OUTPUT_QUALITY)),
 }
+_DIFFERENCE = {
+    "steps": COUNT,
+    "relative": Field("number", minimum=0),
+    "differing": Field("number", minimum=0, maximum=100),
+    "snr_db": Field("number", optional=True),
+}
+_SIMULATION = {
+    "chip": TEXT,
+    "architecture": TEXT,
+    "file": TEXT,
+    "simulator": TEXT,
+    "version": TEXT,
+    "caveat": TEXT,
+    "samples": COUNT,
+    "quality": Field("object", optional=True, fields=_QUALITY),
+    "cpu": Field("object", optional=True, fields=_QUALITY),
+    "difference": Field("object", fields=_DIFFERENCE),
+    "ops": Field(
+        "list",
+        items=Field(
+            "object",
+            fields={
+                "op": TEXT,
+                "index": COUNT,
+                "output": TEXT,
+                "difference": Field("object", fields=_DIFFERENCE),
+            },
+        ),
+    ),
+    "located": TEXT,
+}
 _TRIAL = {
     "rung": TEXT,
     "scheme": Field("text", absent=True),
@@ -189,6 +220,8 @@ MANIFEST = Field(
             },
         ),
         "quality": Field("object", optional=True, fields=_QUALITY),
+        # Present where the build ran the compiled files on a simulator.
+        "simulation": Field("list", absent=True, items=Field("object", fields=_SIMULATION)),
         "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),
         "placement": Field("object", optional=True, fields=_PLACEMENT),
         "calibration": Field("object", optional=True, fields={"samples": COUNT, "random": FLAG, "method": TEXT}),
@@ -224,6 +257,21 @@ GOLDEN_INDEX = Field(
         "quantized_outputs": Field("list", items=FLAG),
         "tolerance": Field("object", fields={"same": _TOLERANCE, "other": _TOLERANCE, "accelerator": _TOLERANCE}),
         "cases": Field("list", items=_CASE),
+        # Outputs on a simulated accelerator for the same inputs.
+        "simulated": Field(
+            "list",
+            absent=True,
+            items=Field(
+                "object",
+                fields={
+                    "chip": TEXT,
+                    "simulator": TEXT,
+                    "version": TEXT,
+                    "tolerance": _TOLERANCE,
+                    "cases": Field("list", items=Field("object", fields={"outputs": _ARRAYS})),
+                },
+            ),
+        ),
     },
 )
 

@@ -144,6 +144,19 @@ SOC = option(
     "Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
     default=[],
 )
+SIMULATE = flag(
+    panels.TARGET,
+    "--simulate",
+    "Run what was compiled for --soc on the vendor's simulator of the accelerator, and compare with the CPU.",
+)
+SIMULATE_SECONDS = option(
+    panels.TARGET,
+    "--simulate-seconds",
+    "SECONDS",
+    "About how long the simulation of one file takes; it decides how many samples are run.",
+    default=60.0,
+    min=1.0,
+)
 RUNTIME_VERSION = option(
     panels.TARGET,
     "--runtime-version",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgepack.choices import CompilePolicy, Delivery, Effort, Language, Platform, RangeMethod, Repair, SchemeChoice
-from edgepack.cli import arguments, output
+from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def build(
     compile_timeout: float = arguments.option(
         panels.TARGET, "--compile-timeout", "SECONDS", "Time limit of the vendor's compiler.", default=600.0, min=1.0
     ),
+    simulate: bool = arguments.SIMULATE,
+    simulate_seconds: float = arguments.SIMULATE_SECONDS,
     segments: int = arguments.option(
         panels.TARGET,
         "--segments",
@@ -195,6 +197,8 @@ def build(
         max_download=arguments.size("--max-download", max_download),
         compile=compile_,
         compile_timeout=compile_timeout,
+        simulate=simulate,
+        simulate_seconds=simulate_seconds,
         segments=segments,
         co_compile=tuple(co_compile),
         package=package,
@@ -232,6 +236,8 @@ def _print(result: "BuildResult") -> None:
             output.out(output.wrap(f"  rewritten: {rewrite.message}{_moved(rewrite.moved_ops)}", "    "))
         for step in entry.postprocessing:
             output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
+        for simulation in entry.simulation:
+            simulations.show(simulation)
     for note in result.notes:
         output.warn(note)
     for warning in dict.fromkeys(warning for entry in result.results for warning in entry.warnings):

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgepack.compat.context import data_input, first_output, inputs, weights_of
 from edgepack.compat.estimates import padded_bytes_of
-from edgepack.graph import Graph, Op, Tensor
+from edgepack.graph import Graph, Model, Op, Tensor
 from edgepack.graph.op_layout import OP_LAYOUTS
 from edgepack.profiles.latency import LatencyHost, LatencyRule
 from edgepack.profiles.model import MemoryLayout, MemoryRule
@@ -163,6 +163,11 @@ def estimate(
 
 def _moves(kind: str, tensor: Tensor) -> bool:
     return kind in {"data", "state"} and not tensor.is_constant
+
+
+def multiply_accumulates(model: Model) -> int:
+    """Return the multiply-accumulate operations of a run of the main graph, of ops with weights."""
+    return sum(sum(_macs(model.main, op, (1, 1))) for op in model.main.ops)
 
 
 def _macs(graph: Graph, op: Op, array: tuple[int, int]) -> tuple[int, int]:

@@ -36,6 +36,7 @@ from edgepack.pipeline.search.candidates import Candidate, CandidatePlan, plan_c
 from edgepack.pipeline.search.produce import quantize, rewrite
 from edgepack.pipeline.search.trials import ProducedTrial, Trial, TrialReporter, failed, reason_to_skip, skipped
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.simulation.stage import simulate_compiled
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
@@ -115,10 +116,25 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             warnings=(*result.warnings, *compiled.warnings),
         )
 
+        if options.simulate:
+            with watch.stage("simulate"):
+                simulated = simulate_compiled(context, profile, choice, compiled)
+            result = replace(
+                result,
+                simulation=simulated.simulations,
+                warnings=(*result.warnings, *simulated.warnings),
+            )
+
         with watch.stage("bundle"):
             bundle = assemble(
-                context, profile, choice, compiled, ladder=result.ladder, warnings=result.warnings
-            )  # fmt: skip
+                context,
+                profile,
+                choice,
+                compiled,
+                simulations=result.simulation,
+                ladder=result.ladder,
+                warnings=result.warnings,
+            )
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
                 destination = bundle_path(context.path, profile, options)

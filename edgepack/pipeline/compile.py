@@ -27,11 +27,13 @@ class CompiledModel:
         files: Compiled files, segments in their order; empty when nothing was compiled.
         report: `{status, tool, version, reason, ...}`.
         warnings: What the user should know.
+        chips: SoC that a file was compiled for, by file name; empty for compilers that do not compile per SoC.
     """
 
     files: tuple[ModelFile, ...] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
     warnings: tuple[str, ...] = ()
+    chips: Mapping[str, str] = field(default_factory=dict)
 
 
 def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice) -> CompiledModel:
@@ -80,7 +82,7 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
         warnings.extend(difference.message for difference in differences)
     warnings.extend(result.warnings)
     report = {**result.to_json(), "differences": [difference.to_json() for difference in differences]}
-    return CompiledModel(_files(result), report, tuple(warnings))
+    return CompiledModel(_files(result), report, tuple(warnings), result.chips)
 
 
 def _skipped(reason: str) -> CompiledModel:

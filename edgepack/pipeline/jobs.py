@@ -15,6 +15,7 @@ from edgepack.choices import Effort
 from edgepack.convert.environment import import_tensorflow
 from edgepack.errors import QuantizationError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.pipeline.simulation.measure import compare_ops, run_simulation
 from edgepack.pipeline.step_cache import component_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.attribution import Attribution
@@ -317,3 +318,5 @@ ATTRIBUTE = Job(attribute, UnfitModelError, "measuring single tensors in int8")
 LATENCY = Job(latency, UnfitModelError, "timing the model")
 GOLDEN_VECTORS = Job(golden_vectors, UnfitModelError, "running the model for golden vectors")
 KERNEL_SPREAD = Job(kernel_spread, UnfitModelError, "comparing the runtime's kernels")
+RUN_SIMULATION = Job(run_simulation, UnfitModelError, "running the compiled file on the simulator")
+COMPARE_OPS = Job(compare_ops, UnfitModelError, "comparing the ops of the compiled file with the CPU's")

@@ -144,6 +144,9 @@ class BuildOptions:
         max_download: Largest size of the .tflite in bytes after gzip, level 9, None for no limit.
         compile: Whether the vendor's compiler runs.
         compile_timeout: Time limit of the vendor's compiler in seconds.
+        simulate: Run the compiled files on the simulator of the vendor's accelerator.
+        simulate_seconds: About how long the simulation of one file may take, in seconds: it decides how many samples
+            are run.
         segments: Number of pipelined segments that the compiled model is split into, one per accelerator; 0 for one
             file.
         co_compile: Models compiled together with this one: quantized .tflite files or bundles.
@@ -184,6 +187,8 @@ class BuildOptions:
     max_download: int | None = None
     compile: CompilePolicy = CompilePolicy.AUTO
     compile_timeout: float = 600.0
+    simulate: bool = False
+    simulate_seconds: float = 60.0
     segments: int = 0
     co_compile: tuple[Path, ...] = ()
     package: str = ""

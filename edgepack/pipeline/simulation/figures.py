@@ -1,6 +1,6 @@
 """What is known of a compiled file on the simulated accelerator, with its JSON form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,8 +192,3 @@ class Simulation:
         """Chip, architecture, simulator and version."""
         place = f"{self.chip} ({self.architecture})" if self.architecture else self.chip
         return f"{place} in {self.simulator}, {self.version}"
-
-
-def quality_fields(document: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    """Return the figures of a quality's JSON, empty without one."""
-    return {} if document is None else document
