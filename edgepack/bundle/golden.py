@@ -12,9 +12,10 @@ Tolerances (`golden/index.json` carries them, so that loaders and `verify` agree
 - `accelerator`: a delegate. A GPU computes in half precision and an NPU rounds in its own way: 5 scale steps (2 % of
   the 8-bit range), 2e-2 for floats. Where the build simulated the accelerator, it is the largest difference from the
   CPU that was measured there, and one step more, if that is larger.
-- of each entry of `simulated`: the chip that the entry names, running the file that was compiled for it, compared with
-  the outputs of the simulator. It is not documented that the chip gives the simulator's bits, so `accelerator` applies
-  to that chip: as much as the simulated accelerator differs from the CPU.
+
+Where the build simulated a chip, `simulated` has the simulator's outputs for the same inputs. A loader that runs the
+file compiled for that chip compares with these, within `accelerator`: that the chip gives the simulator's bits is not
+documented.
 
 Integers without a scale (the result of an ARG_MAX, for example) have to be equal everywhere.
 
@@ -25,7 +26,7 @@ so one tolerance applies everywhere: classes are equal, probabilities differ by 
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -76,12 +77,6 @@ def tolerances(golden: Golden) -> dict[str, Tolerance]:
     for simulated in golden.simulated:
         accelerator = _widened(accelerator, simulated.steps, simulated.relative)
     return {"same": TOLERANCES["same"], "other": spread, "accelerator": accelerator}
-
-
-def simulated_tolerance(golden: Golden, simulated: SimulatedGolden) -> Tolerance:
-    """Return the tolerance of a chip whose accelerator was simulated, running the file compiled for it."""
-    alone = replace(golden, simulated=(simulated,))
-    return tolerances(alone)["accelerator"]
 
 
 def _widened(tolerance: Tolerance, steps: int, relative: float) -> Tolerance:
@@ -244,21 +239,17 @@ def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> d
         "cases": cases,
     }
     if golden.simulated:
-        index["simulated"] = [_simulated_entry(golden, one, store) for one in golden.simulated]
+        index["simulated"] = [_simulated_entry(one, store) for one in golden.simulated]
     files["index.json"] = to_json_bytes(index)
     return files
 
 
-def _simulated_entry(
-    golden: Golden, simulated: SimulatedGolden, store: Callable[[str, Array], dict[str, Any]]
-) -> dict[str, Any]:
-    tolerance = simulated_tolerance(golden, simulated)
+def _simulated_entry(simulated: SimulatedGolden, store: Callable[[str, Array], dict[str, Any]]) -> dict[str, Any]:
     folder = simulated_folder(simulated)
     return {
         "chip": simulated.chip,
         "simulator": simulated.simulator,
         "version": simulated.version,
-        "tolerance": {"steps": tolerance.steps, "relative": tolerance.relative},
         "cases": [
             {"outputs": [store(f"{folder}/case_{n}/output_{i}.bin", array) for i, array in enumerate(outputs)]}
             for n, outputs in enumerate(simulated.outputs)

@@ -267,7 +267,6 @@ GOLDEN_INDEX = Field(
                     "chip": TEXT,
                     "simulator": TEXT,
                     "version": TEXT,
-                    "tolerance": _TOLERANCE,
                     "cases": Field("list", items=Field("object", fields={"outputs": _ARRAYS})),
                 },
             ),
