@@ -329,8 +329,8 @@ class _Check:
             return
         if not self.problems:
             self._finished(folder, manifest["outputs"], index["cases"], cases)
-            for what in simulated_faults(manifest, index, cases, lambda entry: self._array(folder, entry)):
-                self._problem(path, what)
+        for what in simulated_faults(manifest, index, cases, lambda entry: self._array(folder, entry)):
+            self._problem(path, what)
         self.notes.extend(
             f"the outputs of {one['simulator']} for {one['chip']} were compared with the CPU's, not simulated again"
             for one in index.get("simulated", ())

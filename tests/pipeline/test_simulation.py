@@ -1,5 +1,6 @@
-"""`--simulate`: figures of the simulated accelerator beside the CPU's, its outputs in the bundle, the op that differs."""
+"""`--simulate`: figures of the simulated accelerator beside the CPU's, its outputs in bundles, the op that differs."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_missing_simulator_has_its_exit_code(
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     code = run([command, str(FLOAT), "-t", "hexagon", "--soc", "SM8550", "--simulate", "--json"])
     document = json.loads(capsys.readouterr().out)
-    assert (code, document["error"]["kind"]) == (6, "tool-missing")
+    assert (code, document["error"]["kind"]) == (5, "tool-missing")
     assert "onnxruntime-qnn" in document["error"]["message"]
 
 
@@ -173,7 +174,7 @@ def test_a_missing_simulator_has_its_exit_code(
 def test_a_build_carries_the_simulators_outputs(
     warm_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures beside the CPU's in JSON, manifest and README; vectors that `verify` compares; equal bytes in two builds."""
+    """Figures beside the CPU's in JSON, manifest and README, vectors that `verify` compares, equal bytes twice."""
     words = ["--samples", str(EXAMPLES / "samples.npz"), "--eval", str(EXAMPLES / "eval.npz"), "--labels"]
     command = ["build", str(FLOAT), "-t", "hexagon", "-t", "cpu", "--soc", "SM8550", "--simulate", *words]
     command += [str(EXAMPLES / "labels.txt"), "--simulate-seconds", "2"]
@@ -184,7 +185,8 @@ def test_a_build_carries_the_simulators_outputs(
     assert cpu["simulation"] == []
     [entry] = hexagon["simulation"]
     assert (entry["chip"], entry["architecture"]) == ("SM8550", "v73")
-    assert "QAIRT" in entry["version"] and "simulation" in entry["caveat"]
+    assert "QAIRT" in entry["version"]
+    assert "simulation" in entry["caveat"]
     assert 10 <= entry["samples"] < hexagon["quality"]["samples"]
     for figures in (entry["quality"], entry["cpu"]):
         assert figures["samples"] == entry["samples"]
@@ -194,7 +196,8 @@ def test_a_build_carries_the_simulators_outputs(
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["simulation"] == [entry]
     readme = (bundle / "README.md").read_text()
-    assert "| simulated |" in readme and entry["caveat"] in readme
+    assert "| simulated |" in readme
+    assert entry["caveat"] in readme
     index = json.loads((bundle / "golden" / "index.json").read_text())
     [simulated] = index["simulated"]
     assert len(simulated["cases"]) == len(index["cases"])
@@ -215,8 +218,6 @@ def _tampered(bundle: Path, name: str) -> None:
     before, manifest = path.read_bytes(), (bundle / "manifest.json").read_bytes()
     path.write_bytes(bytes(byte ^ 0x40 for byte in before))
     assert any(name in problem.path for problem in verify(bundle).problems)
-    import hashlib
-
     document = json.loads(manifest)
     document["files"][f"golden/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (bundle / "manifest.json").write_text(json.dumps(document))
@@ -228,27 +229,15 @@ def _tampered(bundle: Path, name: str) -> None:
 @pytest.mark.slow
 @qnn_support.needs_simulator
 def test_compare_simulates_each_scheme(warm_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each scheme that the compiler takes has figures; the text names the simulator."""
+    """Each scheme that a build compiles has figures, in JSON and as text."""
     words = ["--samples", str(EXAMPLES / "samples.npz"), "--eval", str(EXAMPLES / "eval.npz")]
-    command = [
-        "compare",
-        str(FLOAT),
-        "-t",
-        "hexagon",
-        "--soc",
-        "SM8550",
-        "--simulate",
-        "--simulate-seconds",
-        "1",
-        *words,
-    ]
-    assert run([*command, "--json"]) == 0
+    command = ["compare", str(FLOAT), "-t", "hexagon", "--soc", "SM8550", "--simulate", "--simulate-seconds", "1"]
+    assert run([*command, *words, "--json"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     simulated = {entry["scheme"]: entry["simulation"] for entry in results if entry["simulation"]}
-    assert {"int8", "float16"} <= set(simulated)
-    for [entry] in simulated.values():
-        assert entry["samples"] >= 10 and entry["quality"]["agreement"] >= 90
-    # Half precision, in which HTP computes float files, is near to the CPU's single precision.
-    assert simulated["float16"][0]["quality"]["snr_db"] > 40
-    assert run(command) == 0
+    assert set(simulated) == {"int8"}
+    [entry] = simulated["int8"]
+    assert entry["samples"] >= 10
+    assert entry["quality"]["agreement"] >= 90
+    assert run([*command, *words]) == 0
     assert "Qualcomm's HTP simulator, QAIRT" in " ".join(capsys.readouterr().out.split())
