@@ -83,6 +83,7 @@ _DIFFERENCE = {
     "differing": Field("number", minimum=0, maximum=100),
     "snr_db": Field("number", optional=True),
 }
+_FIGURES = {key: _QUALITY[key] for key in ("snr_db", "agreement", "top1", "top1_float", "max_error", "verdict")}
 _SIMULATION = {
     "chip": TEXT,
     "architecture": TEXT,
@@ -91,8 +92,8 @@ _SIMULATION = {
     "version": TEXT,
     "caveat": TEXT,
     "samples": COUNT,
-    "quality": Field("object", optional=True, fields=_QUALITY),
-    "cpu": Field("object", optional=True, fields=_QUALITY),
+    "quality": Field("object", optional=True, fields=_FIGURES),
+    "cpu": Field("object", optional=True, fields=_FIGURES),
     "difference": Field("object", fields=_DIFFERENCE),
     "ops": Field(
         "list",

@@ -180,8 +180,8 @@ class Simulation:
             "version": self.version,
             "caveat": CAVEAT,
             "samples": self.run.samples,
-            "quality": judged_figures(self.run.quality),
-            "cpu": judged_figures(self.run.cpu),
+            "quality": _figures(self.run.quality),
+            "cpu": _figures(self.run.cpu),
             "difference": self.run.distance.to_json(),
             "ops": [op.to_json() for op in self.deviating],
             "located": self.located,
@@ -192,3 +192,12 @@ class Simulation:
         """Chip, architecture, simulator and version."""
         place = f"{self.chip} ({self.architecture})" if self.architecture else self.chip
         return f"{place} in {self.simulator}, {self.version}"
+
+
+#: What is told of the two on the same samples; `quality` of the whole file has the rest.
+_FIGURES = ("snr_db", "agreement", "top1", "top1_float", "max_error", "verdict")
+
+
+def _figures(quality: Quality | None) -> dict[str, Any] | None:
+    document = judged_figures(quality)
+    return None if document is None else {name: document[name] for name in _FIGURES}
