@@ -6,6 +6,7 @@ from typing import Any
 import numpy.typing as npt
 
 from edgepack.bundle.golden import LARGEST_SPREAD, Tolerance, compare
+from edgepack.text import first_few
 
 Array = npt.NDArray[Any]
 
@@ -30,7 +31,8 @@ def simulated_faults(
     entries = index.get("simulated", [])
     chips, named = ([entry["chip"] for entry in one] for one in (entries, manifest.get("simulation", [])))
     if chips != named:
-        yield f"simulated: expected outputs of {', '.join(named) or 'no chip'}, got {', '.join(chips) or 'none'}"
+        stated, found = (first_few(names) or "no chip" for names in (named, chips))
+        yield f"simulated: the manifest has a simulation of {stated}, and there are outputs of {found}"[:400]
         return
     compiled = {entry["path"] for entry in manifest["model"]["files"] if entry["role"] == "compiled"}
     for entry in manifest.get("simulation", []):
