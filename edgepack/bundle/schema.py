@@ -95,6 +95,7 @@ _SIMULATION = {
     "quality": Field("object", optional=True, fields=_FIGURES),
     "cpu": Field("object", optional=True, fields=_FIGURES),
     "difference": Field("object", fields=_DIFFERENCE),
+    "same_class": Field("number", optional=True, minimum=0, maximum=100),
     "ops": Field(
         "list",
         items=Field(

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from edgepack.compilers.base import Compiler
 from edgepack.compilers.registry import get_compiler
-from edgepack.errors import UsageError
+from edgepack.errors import EdgepackError, UnfitModelError, UsageError
+from edgepack.tools import ToolInfo
 
 Array = npt.NDArray[Any]
 
@@ -88,14 +89,21 @@ def simulating_compiler(compiler_id: str) -> SimulatingCompiler:
     return compiler
 
 
+def simulator_tool(compiler: Compiler) -> ToolInfo:
+    """Return whether a compiler's simulator is installed, for `edgepack doctor`; never raises for a missing one."""
+    try:
+        info = simulating_compiler(compiler.id).find_simulator()
+    except EdgepackError as error:
+        return ToolInfo(f"simulator of {compiler.id}", "", "", False, error.message, error.hint)
+    return ToolInfo(info.name, "", info.version, True, "", "")
+
+
 def require_shapes(arrays: Sequence[Array], shapes: Sequence[tuple[int, ...]]) -> None:
     """Refuse inputs whose shapes are not those that a file was compiled for.
 
     Raises:
         UnfitModelError: A shape differs.
     """
-    from edgepack.errors import UnfitModelError
-
     for position, (array, shape) in enumerate(zip(arrays, shapes, strict=True)):
         if tuple(np.shape(array)) != tuple(shape):
             raise UnfitModelError(

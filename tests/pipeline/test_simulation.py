@@ -105,6 +105,7 @@ def test_both_are_measured_on_the_same_samples(stand_in: Any, shared_models: Pat
     stand_in(StandIn(model, wrong=11, steps=60))
     moved = run_simulation("", b"", "", model, model, samples, golden)
     assert moved.cpu == same.cpu
+    assert same.same_class == 100.0
     assert moved.quality is not None
     assert moved.distance.steps > 20 > same.distance.steps
     hurried = run_simulation("", b"", "", model, model, samples, golden, seconds=0.0)
@@ -214,7 +215,7 @@ def _tampered(bundle: Path, name: str) -> None:
     document = json.loads(manifest)
     document["files"][f"golden/{name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (bundle / "manifest.json").write_text(json.dumps(document))
-    assert any("differs from the CPU's by 64" in problem.what for problem in verify(bundle).problems)
+    assert any("differs from the CPU's by" in problem.what for problem in verify(bundle).problems)
     path.write_bytes(before)
     (bundle / "manifest.json").write_bytes(manifest)
 

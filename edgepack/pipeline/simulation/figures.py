@@ -108,6 +108,7 @@ class SimulatedRun:
         quality: Figures of the simulated file against the float model, None without samples.
         cpu: Figures of the same file on the CPU, on the same samples.
         distance: Difference from the CPU, over the samples and the golden inputs.
+        same_class: Percentage of the samples with the CPU's top-1 class, None when the outputs are no class scores.
         golden: Raw outputs for the golden inputs.
         seconds: Mean time of a run on the simulator, in seconds. It says nothing about the chip.
     """
@@ -117,6 +118,7 @@ class SimulatedRun:
     quality: Quality | None
     cpu: Quality | None
     distance: Distance
+    same_class: float | None
     golden: tuple[tuple[Array, ...], ...] = field(repr=False)
     seconds: float = 0.0
 
@@ -183,6 +185,7 @@ class Simulation:
             "quality": _figures(self.run.quality),
             "cpu": _figures(self.run.cpu),
             "difference": self.run.distance.to_json(),
+            "same_class": None if self.run.same_class is None else round(self.run.same_class, 3),
             "ops": [op.to_json() for op in self.deviating],
             "located": self.located,
         }

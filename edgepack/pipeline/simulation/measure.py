@@ -60,7 +60,7 @@ def run_simulation(
         results.append(tuple(timer.run(inputs)))
         distance.add(cpu.run(inputs), results[-1])
     if samples is None:
-        return SimulatedRun(0, 0, None, None, distance.result(), tuple(results), timer.mean)
+        return SimulatedRun(0, 0, None, None, distance.result(), None, tuple(results), timer.mean)
     base = Runner(reference, threads=2)
     labels = samples.labels
     highest = int(labels.max()) if labels is not None and labels.size else None
@@ -70,7 +70,7 @@ def run_simulation(
         QualityMeter(names, kinds.classes, kinds.probabilities, kinds.numbers, kinds.ranked) for _ in range(2)
     ]  # fmt: skip
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
-    count = 0
+    count = same = 0
     for number in range(len(samples)):
         if number and time.monotonic() - start > seconds:
             break
@@ -78,13 +78,18 @@ def run_simulation(
         raw = [quantize(info, array) for info, array in zip(cpu.inputs, arrays, strict=True)]
         expected, here, there = base.run_real(arrays), cpu.run(raw), timer.run(raw)
         distance.add(here, there)
+        if kinds.classes is not None:
+            same += int(np.argmax(there[kinds.classes])) == int(np.argmax(here[kinds.classes]))
         label = None if labels is None else int(labels[number])
         for meter, outputs in zip(meters, (there, here), strict=True):
             meter.add(expected, _real(cpu.outputs, outputs, steps), label)
         count += 1
         emit((count, len(samples)))
     quality, beside = (meter.result() for meter in meters)
-    return SimulatedRun(count, len(samples), quality, beside, distance.result(), tuple(results), timer.mean)
+    agreement = None if kinds.classes is None else 100.0 * same / count
+    return SimulatedRun(
+        count, len(samples), quality, beside, distance.result(), agreement, tuple(results), timer.mean
+    )  # fmt: skip
 
 
 def _real(
