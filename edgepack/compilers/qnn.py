@@ -39,6 +39,8 @@ class QnnAotCompiler:
     id = "qnn"
     supports_segments = False
     supports_simulation = True
+    #: A check asks about files up to this size without being told to.
+    asks_up_to = 8_000_000
 
     def find(self) -> tools.ToolInfo:
         """Return which compiler is used: the folder of QAIRT's libraries, LiteRT's version and QAIRT's.
