@@ -27,9 +27,10 @@ CODES = frozenset(
     {
         "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product", "elu",
         "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu", "grouped-convolution", "hard-swish",
-        "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic",
+        "distinct-names", "kept-on-host", "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic",
         "separate-range", "shrinking-slice",
         "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack",
+        "unrolled-lstm",
     }
 )  # fmt: skip
 

@@ -24,6 +24,7 @@ from edgepack.repair.exact import (
 from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
 from edgepack.repair.softmax import rewrite_softmax
+from edgepack.repair.unblocking import rewrite_on_host, rewrite_sequence_lstm
 from edgepack.runtime.postprocessing import PostprocessStep
 
 #: A rewrite function: returns alternative edits for the op, or for the chain of ops that ends in it, best first.
@@ -46,6 +47,8 @@ EXACT: tuple[Rewriter, ...] = (
     rewrite_tile,
     rewrite_shrinking_slice,
 )
+#: Tried beside the others where a target refuses the whole file.
+UNBLOCKING: tuple[Rewriter, ...] = (rewrite_sequence_lstm, rewrite_on_host)
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
 MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
@@ -143,6 +146,8 @@ def repair(
     rewriters: tuple[Rewriter, ...] = ()
     if model.is_float and mode != Repair.NONE:
         rewriters = EXACT if mode == Repair.EXACT else (*EXACT, *APPROXIMATE)
+        if _is_refused(model, score):
+            rewriters = (*rewriters, *UNBLOCKING)
     rewritten_file = set_batch(tflite) if rewriters and _has_dynamic_batch(model.main) else tflite
     current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
@@ -165,6 +170,11 @@ def repair(
         rewritten_file, postprocessing, saved = _cut_postprocessing(rewritten_file, current, score)
         moved_ops += saved
     return Repaired(rewritten_file, tuple(rewrites), tuple(postprocessing), moved_ops)
+
+
+def _is_refused(model: Model, score: Score) -> bool:
+    """Return whether a target runs no op of a model on its accelerator, as where its compiler refuses the file."""
+    return {op.outputs[0] for op in model.main.ops if op.outputs} <= score(model)
 
 
 #: Limit of the values in a tensor that the runtime can count (int32): only a broken file claims more.
@@ -212,6 +222,7 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
         return _Choice((), 0)
     before = score(model)
     results = frozenset(op.outputs[0] for op in model.main.ops if op.outputs)
+    refused = results <= before
     memo = Memo()
     scores: dict[tuple[tuple[int, int], ...], tuple[frozenset[int], int]] = {(): (before, len(model.main.tensors))}
 
@@ -234,6 +245,9 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
         edits = [sites[site][alternative] for site, alternative in selection.items()]
         remaining = results - removed_results(model.main, edits)
         moved = len((before - after) & remaining) - len((after - before) & remaining)
+        if refused:
+            # Whatever lets the file compile is worth some ops on the host.
+            return moved
         known = remaining | before
         return moved - sum(1 for index in after if index < tensors and index not in known)
 
@@ -255,8 +269,9 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
     for kind in kinds:
         of_kind = [i for i in selection if tuple(edit.code for edit in sites[i]) == kind]
         options = [{**selection, **dict.fromkeys(of_kind, alternative)} for alternative in range(len(kind))]
-        options.append({i: n for i, n in selection.items() if i not in of_kind})
-        selection = max(options, key=gain)
+        without = {i: n for i, n in selection.items() if i not in of_kind}
+        # Every op of a refused file is a site: what is not needed to let it compile is left out.
+        selection = max([without, *options] if refused else [*options, without], key=gain)
     if len(selection) <= _MAX_SINGLE_SITES:
         for site in sorted(selection, reverse=True):
             without = {i: n for i, n in selection.items() if i != site}
