@@ -16,7 +16,7 @@ _SPECIAL = {
 
 #: Constraints on attributes, by op: what the special cases of the battery show.
 ATTRIBUTES: Mapping[str, str] = {
-    "SLICE": "constant-inputs = [1, 2]\nwritten-shapes = true",
+    "SLICE": "written-shapes = true",
     # Of an open dimension the file holds 1, with which the output may have another shape.
     **dict.fromkeys(("DEPTH_TO_SPACE", "PAD", "PADV2", "RESHAPE", "SPACE_TO_DEPTH"), "written-shapes = true"),
     # A scalar has no place in QNN: shapes that are computed at run time end here.
@@ -43,12 +43,21 @@ def table(document: Mapping[str, Any]) -> str:
     chips = list(document["chips"])
     plain: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
     ranks: dict[str, int] = {}
+    computed: dict[str, set[int]] = defaultdict(set)
+    # CONV_3D has rank 5; other ops fail at that rank as well unless v68 was seen to leave them to the host.
+    failing_ranks: dict[str, int] = defaultdict(lambda: 5)
     for result in document["results"]:
         op, name = result["op"], result["case"]
         dtypes = tuple(result["dtypes"])
         outcome = tuple(result["chips"][chip].split(":")[0] for chip in chips)
         inputs = count[op, name, result["dtype"], dtypes]
         key = joined_dtypes(dtypes[:inputs], dtypes[inputs:])
+        if name.startswith("computed"):
+            if "htp" not in outcome:
+                computed[op].add(int(name.removeprefix("computed")))
+            continue
+        if _RANKS.get(name) == 5 and result["dtype"] == "FLOAT32" and outcome[0] == "host":
+            failing_ranks[op] = 4
         if name in _RANKS:
             placed = "htp" in outcome
             if not placed and result["dtype"] in {"INT8", "FLOAT32"} and key in plain[op] and _any(plain[op][key]):
@@ -66,9 +75,9 @@ def table(document: Mapping[str, Any]) -> str:
             if chips[0] not in placed[key] and any(outcome[0] == "fails" for outcome in outcomes)
         )
         if any(placed.values()):
-            rows[_row(op, placed, ranks.get(op), chips)].append(op)
+            rows[_row(op, placed, ranks.get(op), chips, sorted(computed[op]))].append(op)
         if fails:
-            failing[fails, ranks.get(op, 5)].append(op)
+            failing[fails, failing_ranks[op]].append(op)
     for op, other in LIKE.items():
         next(ops for ops in rows.values() if other in ops).append(op)
     parts = [_HEAD % {"compiler": document["compiler"]}]
@@ -90,22 +99,25 @@ def _any(outcomes: Iterable[tuple[str, ...]]) -> bool:
     return any("htp" in outcome for outcome in outcomes)
 
 
-def _row(op: str, placed: Mapping[str, Sequence[str]], rank: int | None, chips: Sequence[str]) -> str:
+def _row(
+    op: str, placed: Mapping[str, Sequence[str]], rank: int | None, chips: Sequence[str], constant: Sequence[int]
+) -> str:
     """Return the constraints of an op.
 
     Args:
         op: Its name.
         placed: The generations that run it, by signature.
         rank: Highest rank that they run; None for that of the table.
-        chips: All generations that were asked.
+        chips: All generations that were asked, the oldest first.
+        constant: Positions of inputs that must be constant.
     """
-    oldest, later = chips[0], chips[-1]
+    oldest, *later = chips
     floats = {key for key in placed if "FLOAT" in key}
     kinds = [
         ("", [key for key in placed if key not in floats and oldest in placed[key]]),
-        ("arch = [73, inf]", [key for key in placed if key not in floats and later in placed[key]]),
+        ("arch = [73, inf]", [key for key in placed if key not in floats and {*later} <= {*placed[key]}]),
         # v69 and some later SoCs are known, or feared, to lack half precision, and were not asked.
-        ("soc_float16 = [1, 1]", [key for key in floats if later in placed[key]]),
+        ("soc_float16 = [1, 1]", [key for key in floats if {*later} <= {*placed[key]}]),
         ("arch = [68, 68]", [key for key in floats if oldest in placed[key]]),
     ]
     if kinds[0][1] == kinds[1][1]:
@@ -129,6 +141,8 @@ def _row(op: str, placed: Mapping[str, Sequence[str]], rank: int | None, chips: 
     wide = [key for key in placed if placed[key] and "INT16" in key.split(" -> ")[0]]
     if op in _FUSED and wide:
         lines.append(_NO_RELU6 % _list(wide))
+    if constant:
+        lines.append(f"constant-inputs = [{', '.join(map(str, constant))}]")
     if op in ATTRIBUTES:
         lines.append(ATTRIBUTES[op])
     return "\n".join(lines)
@@ -160,6 +174,7 @@ source = "qnn-measured"
 reason = "v68 validates steps above 1 in float and then cannot create the op"
 fix = "quantize the op to int8, or compile for v73 and later only"
 range = { arch = [68, 69], slice_stride = [2, inf] }
+max-rank = 5
 signatures = ["FLOAT32,INT32 -> FLOAT32"]
 
 [[file.failing]]
@@ -167,6 +182,7 @@ ops = ["CUMSUM"]
 source = "qnn-measured"
 reason = "an exclusive or reverse sum in float is validated and then cannot be created"
 fix = "compute it as a plain sum: reverse before and behind it, and subtract the input for an exclusive one"
+max-rank = 5
 signatures = ["FLOAT32,INT32 -> FLOAT32"]
 any-of = [{ options = { exclusive = [true] } }, { options = { reverse = [true] } }]
 """

@@ -7,7 +7,7 @@ from dataclasses import replace
 from edgepack.compat import estimates, latency
 from edgepack.compat.basis import Knowledge
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, model_reasons
+from edgepack.compat.file_rules import blockers, clashing_names, model_reasons
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
@@ -55,6 +55,9 @@ def check(
     supported = [not own for own in reasons]
     groups = [] if blocking else partition(graph, supported)
     delegated = choose(groups, chosen.partition)
+    if clashes := clashing_names(graph, delegated, chosen.ops.file):
+        blocking, delegated = clashes, []
+        reasons = [(*own, clashes[i]) if i in clashes else own for i, own in enumerate(reasons)]
     on_accelerator = {index for group in delegated for index in group.ops}
     if blocking:
         first = min(blocking)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers
+from edgepack.compat.file_rules import blockers, clashing_names
 from edgepack.compat.partition import choose, partition
 from edgepack.compat.rules import violations
 from edgepack.graph import Graph, Model, Op
@@ -31,6 +31,8 @@ def accelerated_ops(
         return frozenset()
     supported = [_is_supported(context, op, variant.ops, memo) for op in graph.ops]
     delegated = choose(partition(graph, supported), variant.partition)
+    if clashing_names(graph, delegated, variant.ops.file):
+        return frozenset()
     return frozenset(index for group in delegated for index in group.ops)
 
 
