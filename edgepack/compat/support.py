@@ -36,6 +36,19 @@ def accelerated_ops(
     return frozenset(index for group in delegated for index in group.ops)
 
 
+def refuses_file(model: Model, variant: Variant, *, soc: Mapping[str, Any], runtime_version: int | None) -> bool:
+    """Return whether the compiler refuses a model because of one op, although it runs others.
+
+    Args:
+        model: As for `accelerated_ops`.
+        variant: The target's variant.
+        soc: Facts about the SoC; empty when none was specified.
+        runtime_version: Runtime version to compile for; None for the newest.
+    """
+    context = Context(model.main, math.inf if runtime_version is None else runtime_version, soc)
+    return bool(blockers(context, model, variant.ops.file))
+
+
 def _is_supported(context: Context, op: Op, table: OpTable, memo: Memo) -> bool:
     """Return whether an op has a row in the table and breaks none of its constraints.
 

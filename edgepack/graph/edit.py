@@ -179,6 +179,27 @@ def set_tensor_names(tflite: bytes, names: Mapping[int, str]) -> bytes:
     return pack(model)
 
 
+def add_signature(tflite: bytes) -> bytes:
+    """Add a signature that keeps the names of the inputs and outputs, whatever their tensors are renamed to.
+
+    A file that has a signature, and one with two inputs or two outputs of one name, is returned unchanged.
+    """
+    source = read_model(tflite)
+    graph = source.main
+    sides = [[graph.tensors[index].name for index in side] for side in (graph.inputs, graph.outputs)]
+    if source.signatures or any(len(set(names)) < len(names) or "" in names for names in sides):
+        return tflite
+    model = unpack(tflite)
+    entry = schema().SignatureDefT()
+    entry.signatureKey, entry.subgraphIndex = b"serving_default", 0
+    entry.inputs, entry.outputs = (
+        [_tensor_map(name, index) for name, index in zip(names, side, strict=True)]
+        for names, side in zip(sides, (graph.inputs, graph.outputs), strict=True)
+    )
+    model.signatureDefs = [entry]
+    return pack(model)
+
+
 def unique_names(tflite: bytes) -> bytes:
     """Rename the main graph's tensors to their `tensor_keys`; returns the same bytes when nothing changes."""
     graph = read_model(tflite).main

@@ -194,14 +194,16 @@ def _check_target(
     tflite: bytes, model: Model, profile: TargetProfile, target_options: TargetOptions, scheme: str
 ) -> tuple[CheckedTarget, _Subject | None]:
     """Check one target with the stages of a build: rewrite, then in place of quantizing preview, then placement."""
-    from edgepack.pipeline.rewrite import rewrite_unproven
+    from edgepack.pipeline.rewrite import compares_names, rewrite_unproven
 
     result = CheckedTarget(profile.id)
     try:
         variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
         rule = _rule(replace(profile, schemes=variant.schemes or profile.schemes), model, scheme)
         rewritten = subject = model
-        if rule is not None and (model.is_float or target_options.cut_tail):
+        if rule is not None and (
+            model.is_float or target_options.cut_tail or compares_names(profile, target_options)
+        ):
             repaired = rewrite_unproven(
                 tflite,
                 profile,

@@ -127,6 +127,7 @@ def repair(
     mode: str = Repair.EXACT,
     cut_tail: bool = False,
     skip: frozenset[str] = frozenset(),
+    refuses: Callable[[Model], bool] | None = None,
 ) -> Repaired:
     """Rewrite the ops of a float model that a target does not support as ops that it supports.
 
@@ -138,6 +139,7 @@ def repair(
         mode: Rewrites to apply, a value of `Repair`; `approximate` includes exact ones.
         cut_tail: Cut last ops that the target does not support, for the loader to do.
         skip: Codes of rewrites that are not applied.
+        refuses: Returns whether the target's compiler refuses a float model as a whole; None where none does.
     """
     model = read_model(tflite)
     rewrites: list[Rewrite] = []
@@ -146,16 +148,16 @@ def repair(
     rewriters: tuple[Rewriter, ...] = ()
     if model.is_float and mode != Repair.NONE:
         rewriters = EXACT if mode == Repair.EXACT else (*EXACT, *APPROXIMATE)
-        if _is_refused(model, score):
-            rewriters = (*rewriters, *UNBLOCKING)
     rewritten_file = set_batch(tflite) if rewriters and _has_dynamic_batch(model.main) else tflite
     current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
-        chosen = _choose(current, score, _find_sites(current.main, rewriters, skip))
+        refused = refuses is not None and refuses(current)
+        tried = (*rewriters, *UNBLOCKING) if refused else rewriters
+        chosen = _choose(current, score, _find_sites(current.main, tried, skip), refused)
         if not chosen.edits:
             # The ops of a chain that is not rewritten may be rewritten one by one.
-            singles = tuple(rewriter for rewriter in rewriters if rewriter is not rewrite_movement)
-            chosen = _choose(current, score, _find_sites(current.main, singles, skip))
+            singles = tuple(rewriter for rewriter in tried if rewriter is not rewrite_movement)
+            chosen = _choose(current, score, _find_sites(current.main, singles, skip), refused)
         if not chosen.edits:
             break
         if not rewrites and rewritten_file is not tflite:
@@ -170,11 +172,6 @@ def repair(
         rewritten_file, postprocessing, saved = _cut_postprocessing(rewritten_file, current, score)
         moved_ops += saved
     return Repaired(rewritten_file, tuple(rewrites), tuple(postprocessing), moved_ops)
-
-
-def _is_refused(model: Model, score: Score) -> bool:
-    """Return whether a target runs no op of a model on its accelerator, as where its compiler refuses the file."""
-    return {op.outputs[0] for op in model.main.ops if op.outputs} <= score(model)
 
 
 #: Limit of the values in a tensor that the runtime can count (int32): only a broken file claims more.
@@ -213,8 +210,10 @@ def _find_sites(graph: Graph, rewriters: Sequence[Rewriter], skip: frozenset[str
     return [sites[index] for index in sorted(sites)]
 
 
-def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
+def _choose(model: Model, score: Score, sites: list[list[Edit]], refused: bool) -> _Choice:
     """Find the edits that together leave the fewest ops off the accelerator, without edits that have no effect.
+
+    Of a model that is refused as a whole every site counts, and so does every op that runs once it is not.
 
     A selection maps the number of a site to the number of the alternative that is applied there.
     """
@@ -222,7 +221,6 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
         return _Choice((), 0)
     before = score(model)
     results = frozenset(op.outputs[0] for op in model.main.ops if op.outputs)
-    refused = results <= before
     memo = Memo()
     scores: dict[tuple[tuple[int, int], ...], tuple[frozenset[int], int]] = {(): (before, len(model.main.tensors))}
 
