@@ -24,6 +24,7 @@ from edgepack.repair.exact import (
 from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
 from edgepack.repair.softmax import rewrite_softmax
+from edgepack.repair.spectrum import rewrite_spectrum
 from edgepack.repair.unblocking import rewrite_on_host, rewrite_sequence_lstm
 from edgepack.runtime.postprocessing import PostprocessStep
 
@@ -48,7 +49,7 @@ EXACT: tuple[Rewriter, ...] = (
     rewrite_shrinking_slice,
 )
 #: Tried beside the others where a target refuses the whole file.
-UNBLOCKING: tuple[Rewriter, ...] = (rewrite_sequence_lstm, rewrite_on_host)
+UNBLOCKING: tuple[Rewriter, ...] = (rewrite_spectrum, rewrite_sequence_lstm, rewrite_on_host)
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
 MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
