@@ -87,26 +87,28 @@ def rewrite_sequence_lstm(graph: Graph, op: Op) -> list[Edit]:
     products = draft.then(
         "FULLY_CONNECTED", [flat, draft.constant(weights), draft.constant(bias)], (steps, 4 * units)
     )
-    rows = [draft.activation((1, 4 * units)) for _ in range(steps)]
-    if steps > 1:
-        draft.op("SPLIT", [draft.constant(0, "INT32"), products], rows, num_splits=steps)
-    else:
-        rows = [products]
-    matrix, zeros, axis = draft.constant(recurrent), draft.constant(np.zeros(4 * units)), draft.constant(1, "INT32")
+    matrix, zeros = draft.constant(recurrent), draft.constant(np.zeros(4 * units))
+    shape, size = (1, units), draft.constant((1, units), "INT32")
+    starts = [draft.constant((0, gate * units), "INT32") for gate in range(4)]
     hidden = cell = -1
     outputs: list[int] = []
-    for row in rows:
-        gates = row
+    for step in range(steps):
+        gates = products
+        if steps > 1:
+            # SLICE and not SPLIT: ai-edge-quantizer leaves a SPLIT in float of which a part is not read.
+            part = [products, draft.constant((step, 0), "INT32"), draft.constant((1, 4 * units), "INT32")]
+            gates = draft.then("SLICE", part, (1, 4 * units))
         if hidden >= 0:
             fed = draft.then("FULLY_CONNECTED", [hidden, matrix, zeros], (1, 4 * units))
-            gates = draft.then("ADD", [row, fed], (1, 4 * units))
-        pieces = [draft.activation((1, units)) for _ in range(4)]
-        draft.op("SPLIT", [axis, gates], pieces, num_splits=4)
-        shape = (1, units)
-        enter, forget, leave = (draft.then("LOGISTIC", [pieces[i]], shape) for i in (0, 1, 3))
-        new = draft.then("MUL", [enter, draft.then("TANH", [pieces[2]], shape)], shape)
-        kept = draft.then("MUL", [forget, cell], shape) if cell >= 0 else -1
-        cell = draft.then("ADD", [kept, new], shape) if kept >= 0 else new
+            gates = draft.then("ADD", [gates, fed], (1, 4 * units))
+        enter = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[0], size], shape)], shape)
+        proposed = draft.then("TANH", [draft.then("SLICE", [gates, starts[2], size], shape)], shape)
+        leave = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[3], size], shape)], shape)
+        new = draft.then("MUL", [enter, proposed], shape)
+        if cell >= 0:
+            forget = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[1], size], shape)], shape)
+            new = draft.then("ADD", [draft.then("MUL", [forget, cell], shape), new], shape)
+        cell = new
         hidden = draft.then("MUL", [leave, draft.then("TANH", [cell], shape)], shape)
         outputs.append(hidden)
     joined = draft.then("CONCATENATION", outputs, (steps, units), axis=0) if steps > 1 else hidden
