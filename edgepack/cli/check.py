@@ -38,8 +38,8 @@ def check(
     ask_compiler: bool | None = typer.Option(
         None,
         "--ask-compiler/--no-ask-compiler",
-        help="Ask the vendor's compiler where each op runs, instead of the op table. By default, for a chip whose "
-        "compiler is installed and a model that it answers within seconds.",
+        help="Ask the vendor's compiler where each op runs, instead of the op table; --no-ask-compiler takes the "
+        "table. Default: ask where it is installed, a chip is given and the file has at most 20 MB.",
         rich_help_panel=panels.TARGET,
         show_default=False,
     ),

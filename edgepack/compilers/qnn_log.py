@@ -127,7 +127,6 @@ class Refusal:
         detail = f": {self.messages[0].rstrip('.')}" if self.messages else ""
         return f"QNN refuses {what} for {types}{detail}"
 
-
     def _instead(self) -> str:
         """Return which data types QNN would take, of the first input or, where that is one of them, of the output."""
         given = self.node_inputs[0].dtype if self.node_inputs else ""

@@ -201,9 +201,7 @@ def _check_target(
         variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
         rule = _rule(replace(profile, schemes=variant.schemes or profile.schemes), model, scheme)
         rewritten = subject = model
-        if rule is not None and (
-            model.is_float or target_options.cut_tail or compares_names(profile, target_options)
-        ):
+        if rule is not None and (model.is_float or target_options.cut_tail or compares_names(profile, target_options)):
             repaired = rewrite_unproven(
                 tflite,
                 profile,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgepack.compat import cut_note, reason
-from edgepack.compilers import CompiledOp, CompileRequest, CompileResult, Compiler, compare_placements, get_compiler
+from edgepack.compilers import CompiledOp, Compiler, CompileRequest, CompileResult, compare_placements, get_compiler
 from edgepack.errors import CompilerError, EdgepackError, QuantizationError, ToolMissingError
 from edgepack.findings import Basis, OpFinding, Placement, Reason, Report
 from edgepack.pipeline.options import TargetOptions
@@ -115,7 +115,9 @@ def ask(
         timeout: Seconds.
     """
     assert profile.compiler is not None
-    request = CompileRequest(tflite, "model", "int8", dict(profile.compiler.options), (options.soc,) * bool(options.soc))
+    request = CompileRequest(
+        tflite, "model", "int8", dict(profile.compiler.options), (options.soc,) * bool(options.soc)
+    )
     try:
         result = compiler.compile(request, timeout)
     except CompilerError as error:

@@ -84,9 +84,7 @@ def rewrite_sequence_lstm(graph: Graph, op: Op) -> list[Edit]:
     draft = Draft(graph, out.name)
     flat = draft.then("RESHAPE", [x.index, draft.constant((steps, x.shape[2]), "INT32")], (steps, x.shape[2]),
                       new_shape=[steps, x.shape[2]])  # fmt: skip
-    products = draft.then(
-        "FULLY_CONNECTED", [flat, draft.constant(weights), draft.constant(bias)], (steps, 4 * units)
-    )
+    products = draft.then("FULLY_CONNECTED", [flat, draft.constant(weights), draft.constant(bias)], (steps, 4 * units))
     matrix, zeros = draft.constant(recurrent), draft.constant(np.zeros(4 * units))
     shape, size = (1, units), draft.constant((1, units), "INT32")
     starts = [draft.constant((0, gate * units), "INT32") for gate in range(4)]

@@ -40,7 +40,11 @@ def lstm(steps: int, *, time_major: bool = False, projection: bool = False) -> b
     n, units = Net(), 4
     shape = (steps, 1) if time_major else (1, steps)
     x = n.tensor("x", (*shape, 5))
-    inputs = [x, *(n.weights(f"w{i}", units, 5) for i in range(4)), *(n.weights(f"r{i}", units, units) for i in range(4))]
+    inputs = [
+        x,
+        *(n.weights(f"w{i}", units, 5) for i in range(4)),
+        *(n.weights(f"r{i}", units, units) for i in range(4)),
+    ]
     inputs += [-1, -1, -1, *(n.weights(f"b{i}", units) for i in range(4))]
     inputs += [n.weights("projection", units, units) if projection else -1, -1]
     inputs += [n.tensor("hidden", (1, units)), n.tensor("cell", (1, units)), -1, -1, -1, -1]
@@ -167,7 +171,9 @@ def test_sparse_constants_of_a_quantized_file_become_dense() -> None:
     for tensor in graph.tensors:
         tensor.quantization = schema().QuantizationParametersT()
         tensor.quantization.scale, tensor.quantization.zeroPoint = np.float32([0.5]), np.int64([0])
-    sparsity, rows, columns = (getattr(schema(), name)() for name in ("SparsityParametersT", *["DimensionMetadataT"] * 2))
+    sparsity, rows, columns = (
+        getattr(schema(), name)() for name in ("SparsityParametersT", *["DimensionMetadataT"] * 2)
+    )
     rows.denseSize, columns.format = 2, schema().DimensionType.SPARSE_CSR
     for field, values in (("arraySegments", [0, 1, 2]), ("arrayIndices", [2, 0])):
         vector = schema().Int32VectorT()

@@ -22,8 +22,8 @@ def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
 
     There is one rule per reason code, with its meaning and its fix, and one result per op and reason: `warning` for an
     op that runs on the host, `error` for an op that runs nowhere, `note` for reasons that concern the whole model. Ops
-    that are only outside the partition have no result: the op that ended the partition has one. A result's properties say whose
-    word it is.
+    that are only outside the partition have no result: the op that ended the partition has one. A result's properties
+    say whose word it is.
 
     Args:
         reports: The check of each target.
@@ -57,9 +57,7 @@ def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _op_results(
-    target: str, finding: OpFinding, model_name: str, known: Mapping[str, str]
-) -> Sequence[dict[str, Any]]:
+def _op_results(target: str, finding: OpFinding, model_name: str, known: Mapping[str, str]) -> Sequence[dict[str, Any]]:
     reasons = [reason for reason in finding.reasons if reason.code != "outside-partition"]
     what = f"{target}: op {finding.index} ({finding.op})"
     where = f"ops/{finding.index}"
