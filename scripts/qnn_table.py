@@ -14,6 +14,10 @@ _SPECIAL = {
     "fused2", "fused3", "dynamic_begin", "scalar_index", "batch_dims", "scalar", "scalars", "x", "r", "xr", *_RANKS,
 }  # fmt: skip
 
+#: Data types that ranks were varied with, and the highest rank that any op takes.
+_KINDS = ("INT8", "INT16", "FLOAT32")
+_HIGHEST = 5
+
 #: Constraints on attributes, by op: what the special cases of the battery show.
 ATTRIBUTES: Mapping[str, str] = {
     "SLICE": "written-shapes = true",
@@ -42,7 +46,7 @@ def table(document: Mapping[str, Any]) -> str:
              len(case.inputs) for case in cases()}  # fmt: skip
     chips = list(document["chips"])
     plain: dict[str, dict[str, list[tuple[str, ...]]]] = defaultdict(lambda: defaultdict(list))
-    ranks: dict[str, int] = {}
+    ranks: dict[str, dict[str, int]] = defaultdict(dict)
     computed: dict[str, set[int]] = defaultdict(set)
     # CONV_3D has rank 5; other ops fail at that rank as well unless v68 was seen to leave them to the host.
     failing_ranks: dict[str, int] = defaultdict(lambda: 5)
@@ -59,13 +63,13 @@ def table(document: Mapping[str, Any]) -> str:
         if _RANKS.get(name) == 5 and result["dtype"] == "FLOAT32" and outcome[0] == "host":
             failing_ranks[op] = 4
         if name in _RANKS:
-            placed = "htp" in outcome
-            if not placed and result["dtype"] in {"INT8", "FLOAT32"} and key in plain[op] and _any(plain[op][key]):
-                ranks[op] = min(ranks.get(op, 9), _RANKS[name] - 1)
+            if "htp" not in outcome and result["dtype"] in _KINDS and key in plain[op] and _any(plain[op][key]):
+                kind = result["dtype"]
+                ranks[op][kind] = min(ranks[op].get(kind, 9), _RANKS[name] - 1)
         if name not in _SPECIAL:
             plain[op][key].append(outcome)
     rows: dict[str, list[str]] = defaultdict(list)
-    failing: dict[tuple[tuple[str, ...], int], list[str]] = defaultdict(list)
+    failing: dict[tuple[tuple[str, ...], int, tuple[str, ...]], list[str]] = defaultdict(list)
     for op, signatures in plain.items():
         placed = {key: [chip for i, chip in enumerate(chips) if any(outcome[i] == "htp" for outcome in outcomes)]
                   for key, outcomes in signatures.items()}  # fmt: skip
@@ -75,24 +79,43 @@ def table(document: Mapping[str, Any]) -> str:
             if chips[0] not in placed[key] and any(outcome[0] == "fails" for outcome in outcomes)
         )
         if any(placed.values()):
-            rows[_row(op, placed, ranks.get(op), chips, sorted(computed[op]))].append(op)
+            rows[_row(op, placed, ranks[op], chips, sorted(computed[op]))].append(op)
         if fails:
-            failing[fails, failing_ranks[op]].append(op)
+            failing[fails, failing_ranks[op], _valid(op, sorted(computed[op]))].append(op)
     for op, other in LIKE.items():
         next(ops for ops in rows.values() if other in ops).append(op)
     parts = [_HEAD % {"compiler": document["compiler"]}]
     for body, ops in sorted(rows.items(), key=lambda item: item[1]):
         parts.append(f'[[row]]\nops = [{_list(sorted(ops))}]\nsource = "qnn-measured"\n{body}\n')
     parts.append(_FILE)
-    for (keys, rank), ops in sorted(failing.items(), key=lambda item: item[1]):
+    for (keys, rank, valid), ops in sorted(failing.items(), key=lambda item: item[1]):
         parts.append(
             f'[[file.failing]]\nops = [{_list(sorted(ops))}]\nsource = "qnn-measured"\n'
             f'reason = "v68 validates the op with these data types and then cannot create it"\n'
             f'fix = "quantize the op to int8, or compile for v73 and later only"\n'
-            f"range = {{ arch = [68, 69] }}\nmax-rank = {rank}\nsignatures = [{_list(keys)}]\n"
+            f"range = {{ arch = [68, 69]{valid[0]} }}\nmax-rank = {rank}\nsignatures = [{_list(keys)}]\n"
+            + "".join(f"{line}\n" for line in valid[1:])
         )
     parts.append(_FAILING)
     return "\n".join(parts)
+
+
+def _valid(op: str, constant: Sequence[int]) -> tuple[str, ...]:
+    """Return what an op must meet beside its data types to be accepted, and hence to fail: ranges, further lines."""
+    ranges, lines = "", [f"constant-inputs = [{', '.join(map(str, constant))}]"] if constant else []
+    for line in ATTRIBUTES.get(op, "").splitlines():
+        if line.startswith("range = {"):
+            ranges = f", {line.removeprefix('range = {').removesuffix('}').strip()}"
+        else:
+            lines.append(line)
+    return (ranges, *lines)
+
+
+def _kind(key: str, ranks: Mapping[str, int]) -> str:
+    """Return the kind of data type whose rank cases speak for a signature: 16 bits as 8 bits where not measured."""
+    if "FLOAT" in key:
+        return "FLOAT32"
+    return "INT16" if "INT16" in key and "INT16" in ranks else "INT8"
 
 
 def _any(outcomes: Iterable[tuple[str, ...]]) -> bool:
@@ -100,14 +123,18 @@ def _any(outcomes: Iterable[tuple[str, ...]]) -> bool:
 
 
 def _row(
-    op: str, placed: Mapping[str, Sequence[str]], rank: int | None, chips: Sequence[str], constant: Sequence[int]
+    op: str,
+    placed: Mapping[str, Sequence[str]],
+    ranks: Mapping[str, int],
+    chips: Sequence[str],
+    constant: Sequence[int],
 ) -> str:
     """Return the constraints of an op.
 
     Args:
         op: Its name.
         placed: The generations that run it, by signature.
-        rank: Highest rank that they run; None for that of the table.
+        ranks: Highest rank that they run, by kind of data type (`_KINDS`); that of the table for kinds left out.
         chips: All generations that were asked, the oldest first.
         constant: Positions of inputs that must be constant.
     """
@@ -124,15 +151,19 @@ def _row(
         kinds[1] = ("", [])
     order = {key: number for number, key in enumerate(placed)}
     tables = []
+    limits = {key: min(_HIGHEST, ranks.get(_kind(key, ranks), _HIGHEST)) for key in placed if placed[key]}
+    rank = max(limits.values(), default=_HIGHEST)
     for condition, keys in kinds:
-        if keys:
-            range_ = f"range = {{ {condition} }}, " if condition else ""
-            tables.append(f"{{ {range_}signatures = [{_list(sorted(keys, key=order.__getitem__))}] }}")
+        range_ = f"range = {{ {condition} }}, " if condition else ""
+        for limit in sorted({limits[key] for key in keys}, reverse=True):
+            listed = _list(sorted((key for key in keys if limits[key] == limit), key=order.__getitem__))
+            own = f"max-rank = {limit}, " if limit < rank else ""
+            tables.append(f"{{ {range_}{own}signatures = [{listed}] }}")
     if op == "PACK":
         # Scalars are packed by another builder, in every data type.
         pairs = _list(f"{dtype} -> {dtype}" for dtype in _SCALARS)
         tables.append(f"{{ range = {{ output_rank = [1, 1] }}, signatures = [{pairs}] }}")
-    lines = [] if rank in {None, 5} else [f"max-rank = {rank}"]
+    lines = [] if rank == _HIGHEST else [f"max-rank = {rank}"]
     if len(tables) == 1 and not tables[0].startswith("{ range"):
         lines.append(tables[0][2:-2])
     else:
@@ -182,7 +213,7 @@ ops = ["CUMSUM"]
 source = "qnn-measured"
 reason = "an exclusive or reverse sum in float is validated and then cannot be created"
 fix = "compute it as a plain sum: reverse before and behind it, and subtract the input for an exclusive one"
-max-rank = 5
+max-rank = 4
 signatures = ["FLOAT32,INT32 -> FLOAT32"]
 any-of = [{ options = { exclusive = [true] } }, { options = { reverse = [true] } }]
 """
