@@ -62,10 +62,9 @@ def table(document: Mapping[str, Any]) -> str:
             continue
         if _RANKS.get(name) == 5 and result["dtype"] == "FLOAT32" and outcome[0] == "host":
             failing_ranks[op] = 4
-        if name in _RANKS:
-            if "htp" not in outcome and result["dtype"] in _KINDS and key in plain[op] and _any(plain[op][key]):
-                kind = result["dtype"]
-                ranks[op][kind] = min(ranks[op].get(kind, 9), _RANKS[name] - 1)
+        kind = result["dtype"]
+        if name in _RANKS and "htp" not in outcome and kind in _KINDS and key in plain[op] and _any(plain[op][key]):
+            ranks[op][kind] = min(ranks[op].get(kind, 9), _RANKS[name] - 1)
         if name not in _SPECIAL:
             plain[op][key].append(outcome)
     rows: dict[str, list[str]] = defaultdict(list)

@@ -147,7 +147,7 @@ def _print_grouped(report: Report) -> None:
             groups.setdefault(_group(finding), []).append(finding)
     for findings in groups.values():
         listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(findings).items())
-        output.out(output.wrap(f"  {findings[0].placement}{_label(findings[0].source)}: {listed}", "    "))
+        output.out(output.wrap(f"  {findings[0].placement}{_label(*(f.source for f in findings))}: {listed}", "    "))
         if not _print_cut(findings):
             _print_reasons(findings[0], "    ")
 
@@ -156,7 +156,7 @@ def _group(finding: OpFinding) -> tuple[str, ...]:
     """Return the key under which ops share an entry: what ended the partition before them, else op and reasons."""
     codes = tuple(reason.code for reason in finding.reasons)
     if codes == ("outside-partition",):
-        return (str(finding.placement), finding.source, re.sub(r"op \d+", "op", finding.reasons[0].message))
+        return (str(finding.placement), re.sub(r"op \d+", "op", finding.reasons[0].message))
     # What a compiler says depends on the op's data types, so that each sentence is shown.
     words = tuple(reason.message for reason in finding.reasons if reason.code == "compiler-leaves")
     return (str(finding.placement), finding.source, finding.op, *codes, *words)
@@ -172,8 +172,9 @@ _BASIS = {
 }
 
 
-def _label(basis: str) -> str:
-    return f" ({_BASIS[basis]})" if basis in _BASIS else ""
+def _label(*bases: str) -> str:
+    known = dict.fromkeys(_BASIS[basis] for basis in bases if basis in _BASIS)
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _by_op(findings: list[OpFinding]) -> dict[str, list[int]]:

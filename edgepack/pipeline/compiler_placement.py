@@ -8,7 +8,10 @@ from edgepack.compat import cut_note, reason
 from edgepack.compilers import CompiledOp, Compiler, CompileRequest, CompileResult, compare_placements, get_compiler
 from edgepack.errors import CompilerError, EdgepackError, QuantizationError, ToolMissingError
 from edgepack.findings import Basis, OpFinding, Placement, Reason, Report
+from edgepack.graph import read_model
+from edgepack.graph.edit import unique_names
 from edgepack.pipeline.options import TargetOptions
+from edgepack.pipeline.placement import check_placement
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.profiles.variants import choose_variant
 
@@ -115,6 +118,9 @@ def ask(
         timeout: Seconds.
     """
     assert profile.compiler is not None
+    if not _fails(report) and (distinct := unique_names(tflite)) is not tflite:
+        # Placements are told apart by the ops' outputs, of which some converters give several one name.
+        tflite, report = distinct, check_placement(read_model(distinct), profile, options)
     request = CompileRequest(
         tflite, "model", "int8", dict(profile.compiler.options), (options.soc,) * bool(options.soc)
     )
@@ -198,8 +204,9 @@ def _failed(report: Report, cause: str, fix: str, compiler: str) -> Report:
         )
         for finding in report.ops
     )
-    predicted = any(one.code == "compile-fails" for finding in report.ops for one in finding.reasons)
-    notes = () if predicted else ("The table disagrees with the compiler, whose word counts: it predicts no failure.",)
+    notes = (
+        () if _fails(report) else ("The table disagrees with the compiler, whose word counts: it predicts no failure.",)
+    )
     return replace(
         report,
         partitions=0,
@@ -208,6 +215,11 @@ def _failed(report: Report, cause: str, fix: str, compiler: str) -> Report:
         notes=(*report.notes, *notes),
         sources={str(Basis.COMPILER): compiler},
     )
+
+
+def _fails(report: Report) -> bool:
+    """Return whether the table predicts that the compiler refuses the file as a whole."""
+    return any(one.code == "compile-fails" for finding in report.ops for one in finding.reasons)
 
 
 def _name_of(compiler: Compiler, soc: str) -> str:
