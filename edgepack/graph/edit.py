@@ -338,6 +338,19 @@ def op_code(model: Any, name: str, version: int = 1) -> int:
     return len(codes) - 1
 
 
+def drop_unused_codes(model: Any) -> None:
+    """Remove the operator codes that no op refers to; the others keep their order.
+
+    Tools read the table and fail on a code that they do not know, although nothing uses it.
+    """
+    ops = [op for graph in model.subgraphs for op in graph.operators or []]
+    used = sorted({int(op.opcodeIndex) for op in ops})
+    places = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
+    for op in ops:
+        op.opcodeIndex = places[int(op.opcodeIndex)]
+
+
 def code_number(code: Any) -> int:
     """Return the builtin operator number of an operator code, which old files store in another field."""
     return int(max(code.builtinCode, code.deprecatedBuiltinCode))

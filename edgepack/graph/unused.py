@@ -1,4 +1,4 @@
-"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, and the contents of buffers."""
+"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, operator codes, contents of buffers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.graph.edit import empty_unused
+from edgepack.graph.edit import drop_unused_codes, empty_unused
 
 
 def drop_unused(file: Any, number: int = 0) -> None:
-    """Remove tensors of a subgraph that no op, input, output or signature refers to, and empty unused buffers.
+    """Remove tensors of a subgraph that no op, input, output or signature refers to, and what is unused in the file.
+
+    In the file that is the contents of buffers, and operator codes.
 
     Args:
         file: The schema's mutable `ModelT`.
@@ -34,6 +36,7 @@ def drop_unused(file: Any, number: int = 0) -> None:
     for entry in entries:
         entry.tensorIndex = new_indices[int(entry.tensorIndex)]
     empty_unused(file)
+    drop_unused_codes(file)
 
 
 def _list(values: Any) -> list[int]:
