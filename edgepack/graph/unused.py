@@ -1,4 +1,4 @@
-"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, operator codes, contents of buffers."""
+"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, operator codes, data of buffers."""
 
 from collections.abc import Mapping
 from typing import Any

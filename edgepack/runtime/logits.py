@@ -2,8 +2,8 @@
 
 Probabilities hide most quantization errors: the largest saturates near 1, and the others are below half an int8 step.
 
-Ops behind the SOFTMAX or LOGISTIC that only move values, such as the RESHAPE of a detector's head, are followed: an edited
-copy of the model moves the logits in the same way, so that they have the shape of the output.
+Ops behind the SOFTMAX or LOGISTIC that only move values, such as the RESHAPE of a detector's head, are followed: an
+edited copy of the model moves the logits in the same way, so that they have the shape of the output.
 """
 
 import copy
@@ -68,7 +68,7 @@ def with_logits(tflite: bytes) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _sources(graph: Graph, index: int) -> tuple[int, ...]:
-    """Return the tensors before the SOFTMAX or LOGISTIC ops that a tensor's values come from; empty where others do too.
+    """Return the tensors before the SOFTMAX or LOGISTIC ops that all of a tensor's values come from; empty otherwise.
 
     Only ops that move values may lie between.
     """

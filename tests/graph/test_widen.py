@@ -89,7 +89,7 @@ def _moved_before_it_widens() -> bytes:
     ],
 )
 def test_a_widened_file_is_float_and_computes_the_same(make: Callable[[], bytes]) -> None:
-    """No float16, no conversion and no operator code of one is left, names stay, and every output is equal in every bit."""
+    """No float16, no conversion or operator code of one is left, names stay, and outputs are equal in every bit."""
     before = make()
     after, notes = widen(before)
     source, model = read_model(before), read_model(after)
