@@ -31,16 +31,7 @@ from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK, CLIPPING_SHARES
 from edgepack.quantize.ptq.tuning import ROOM as MARGIN
 from edgepack.quantize.ranges import Range
-from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
-
-#: Ops that copy their input's integers: they add no rounding error.
-_WITHOUT_ROUNDING = frozenset(
-    {
-        "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "RELU", "RELU6",
-        "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE",
-        "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
-    }
-)  # fmt: skip
+from edgepack.quantize.scale_constraints import WITHOUT_ROUNDING, fixed_range, same_scale_groups
 
 #: Value from which a channel counts as clipped by RELU6.
 _CLIPPED_FROM = 5.99
@@ -155,7 +146,7 @@ class _NoiseSearch:
     ) -> None:
         self.graph, self.gains, self.statistics = graph, gains, statistics
         producers = {op.outputs[0]: op for op in graph.ops}
-        self.without_rounding = {i for i in gains if i in producers and producers[i].name in _WITHOUT_ROUNDING}
+        self.without_rounding = {i for i in gains if i in producers and producers[i].name in WITHOUT_ROUNDING}
         self.relu6 = {
             i
             for i in gains

@@ -160,7 +160,8 @@ class _Reconstruction:
 
     def learns(self, index: int) -> bool:
         """Return whether the range of an activation may change in this block: inputs and shared scales may not."""
-        return index not in self.group and index not in self.fixed and index not in self.graph.inputs
+        tied = index in self.group or self.keys[index] in self.fit.tied
+        return not tied and index not in self.fixed and index not in self.graph.inputs
 
     def _round(self, index: int, value: Any) -> Any:
         bounds = self.bounds(index)

@@ -45,11 +45,13 @@ class Fit:
         reference: The float model whose activations are the target: scaled or centered, but not rounded.
         tflite: The float model to quantize: the same graph with fitted weights and biases.
         ranges: (minimum, maximum) of its activations by `tensor_keys`.
+        tied: Activations whose ranges stay as they are, because sums of them are exact.
     """
 
     reference: bytes
     tflite: bytes
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    tied: frozenset[str] = frozenset()
 
 
 class Measurements:

@@ -24,6 +24,8 @@ from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.requantize import Requantizer
+from edgepack.quantize.ptq.residual_scales import SUMS
+from edgepack.quantize.ptq.saturation import SATURATION
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
@@ -51,7 +53,9 @@ STEPS: tuple[Step, ...] = (
     ROUNDING,
     RANGES,
     MARGIN,
+    SATURATION,
     BOUNDS,
+    SUMS,
     RECONSTRUCT,
     BIAS,
 )
