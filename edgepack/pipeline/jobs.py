@@ -65,6 +65,19 @@ class MixedResult:
     report: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class FinishedPart:
+    """A part of the PTQ steps that a killed run does not compute again.
+
+    Attributes:
+        name: Stands for what it depends on.
+        data: Its content.
+    """
+
+    name: str
+    data: bytes
+
+
 def load_packages() -> None:
     """Import what the other jobs need, ahead of time."""
     from edgepack.lean_import import lean_import
@@ -160,10 +173,12 @@ def run_ptq_steps(
     off: Sequence[str] = (),
     *,
     with_converter: bool = False,
+    finished: Mapping[str, bytes] | None = None,
 ) -> PtqResult:
     """Choose ranges, weights and biases by the error that they cause in the integer file.
 
-    Progress is emitted as `(step, part, parts)`. More effort than low loads TensorFlow, for gradients.
+    Progress is emitted as `(step, part, parts)`, and each `FinishedPart`. More effort than low loads TensorFlow, for
+    gradients.
 
     Args:
         tflite: A float model.
@@ -172,11 +187,13 @@ def run_ptq_steps(
         effort: `low`, `medium` or `high`.
         off: Steps to leave out (`edgepack.quantize.ptq.steps.STEPS`).
         with_converter: Judge files of TFLiteConverter's quantizer, which loads TensorFlow.
+        finished: Parts of an earlier run with the same arguments, by name.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model.
         QuantizationError: The model cannot be calibrated, or TFLiteConverter's quantizer cannot quantize it.
     """
+    from edgepack.quantize.ptq.checkpoint import Checkpoint
     from edgepack.quantize.ptq.steps import improve
 
     if effort != Effort.LOW:
@@ -196,6 +213,7 @@ def run_ptq_steps(
         off=off,
         progress=lambda step, part, parts: emit((step, part, parts)),
         quantize_file=convert if with_converter else None,
+        checkpoint=Checkpoint(finished, lambda name, data: emit(FinishedPart(name, data))),
     )
     return PtqResult(
         result.tflite, result.ranges, {"effort": effort, "samples": len(arrays), **result.to_json()}
