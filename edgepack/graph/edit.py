@@ -47,7 +47,9 @@ def unpack(tflite: bytes) -> Any:
     """Return the schema's mutable `ModelT` of a file.
 
     Buffers behind the flatbuffer (`Buffer.offset`, which some tools write for large files) are moved into it, because
-    older runtimes and vendors' compilers read only the flatbuffer.
+    older runtimes and vendors' compilers read only the flatbuffer. Old files have operator codes in
+    `deprecated_builtin_code` only; they are written into both fields, because ai-edge-quantizer reads only the newer
+    one and takes every op for an ADD.
 
     Raises:
         ModelFileError: The bytes are not a readable .tflite.
@@ -65,6 +67,8 @@ def unpack(tflite: bytes) -> Any:
                 )
             buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
         buffer.offset = buffer.size = 0
+    for code in model.operatorCodes or []:
+        code.builtinCode = code_number(code)
     return model
 
 
