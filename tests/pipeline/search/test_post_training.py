@@ -88,9 +88,7 @@ def test_only_more_effort_runs_where_tensorflow_is(
 
 
 def test_progress_is_reported_by_step_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred events of one step within a second are one message; a step of minutes gives one every few seconds, with
-    the time left.
-    """
+    """A hundred events of a step within a second are one message; a long one gives more, with the time left."""
     told: list[str] = []
     now = [0.0]
     monkeypatch.setattr(post_training.time, "monotonic", lambda: now[0])
