@@ -7,7 +7,7 @@ or run with `UnfitModelError` (exit code 3).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.child import Job, emit
@@ -15,6 +15,7 @@ from edgepack.choices import Effort
 from edgepack.convert.environment import import_tensorflow
 from edgepack.errors import QuantizationError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.graph.unused import share_equal_constants
 from edgepack.pipeline.simulation.measure import compare_ops, run_simulation
 from edgepack.pipeline.step_cache import component_versions
 from edgepack.profiles.model import SchemeRule
@@ -233,7 +234,8 @@ def quantize_with_ranges(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, S
     """
     from edgepack.quantize import quantizer
 
-    return quantizer.quantize(tflite, rule, _pairs(ranges))
+    quantized = quantizer.quantize(tflite, rule, _pairs(ranges))
+    return replace(quantized, tflite=share_equal_constants(quantized.tflite))
 
 
 def quantize_mixed(

@@ -20,8 +20,8 @@ Counts = npt.NDArray[np.int64]
 BINS = 2048
 
 #: The histogram takes one value in `_THIN`, at a fixed stride, but at least `_FEWEST` and at most `_MOST` values of one
-#: tensor of one sample, and all of a tensor with one value per channel; minimum, maximum and channel extremes are exact.
-#: The histogram only places percentiles and weighs errors, and binning every value makes calibration of keyword
+#: tensor of one sample, and all of a tensor with one value per channel; minimum, maximum and channel extremes are
+#: exact. The histogram only places percentiles and weighs errors, and binning every value makes calibration of keyword
 #: spotting 2.5 times as slow. With all values instead, the SNR of the logits changes by less than 0.8 dB in either
 #: direction (keyword spotting and digits, percentile and mse); one value in 64 costs 1.3 dB with percentile and 1.6 dB
 #: with mse on keyword spotting. One in five of EfficientNet-Lite0's averages and scores costs 0.4 dB with mse: it clips
