@@ -45,7 +45,7 @@ _LOW_MARK = 0.8
 #: After writing this share of the limit, a process counts the cache again, because others write as well.
 _RECOUNT = 1 / 16
 
-#: Seconds after which the remains of a killed process, and the state of an interrupted training, are removed.
+#: Seconds after which the remains of a killed process, and the state of an interrupted training or search, are removed.
 _REMAINS_AGE, _CHECKPOINT_AGE = 24 * 3600, 30 * 24 * 3600
 
 #: Bytes of the record of damaged entries, about 8,000 of them; no more are recorded.
