@@ -15,7 +15,7 @@ PACKAGE = REPOSITORY / "edgepack"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    "_version": 0, "interrupts": 0, "errors": 0, "schemes": 0, "findings": 0, "choices": 0,
+    "_version": 0, "interrupts": 0, "errors": 0, "schemes": 0, "findings": 0, "choices": 0, "latency_estimate": 0,
     "resources": 1, "tools": 1, "child": 1, "cache": 1, "cache_entries": 1, "digests": 1, "text": 1, "files": 1,
     "documents": 1, "untrusted": 1, "job": 1, "confinement": 1, "import_path": 1, "limits": 1, "private_folder": 1,
     "messages": 1, "entry_points": 1, "graph": 1, "lean_import": 1, "recent": 1,

@@ -131,6 +131,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
         **({"simulation": list(spec.simulation)} if spec.simulation else {}),
         **({"ladder": list(spec.ladder)} if spec.ladder else {}),
         "placement": spec.placement,
+        **({"latency": spec.latency} if spec.latency else {}),
         "calibration": None
         if spec.calibration is None
         else {

@@ -45,6 +45,7 @@ TEXT, INTEGER, NUMBER, FLAG, SHA, PATH = (
     Field(kind) for kind in ("text", "integer", "number", "flag", "sha256", "path")
 )
 COUNT = Field("integer", minimum=0)
+_POSITIVE = Field("number", minimum=0)
 _SHAPE = Field("list", items=INTEGER)
 _PERCENT = Field("number", optional=True, absent=True, minimum=0, maximum=100)
 _DECIBEL = Field("number", optional=True, absent=True)
@@ -125,6 +126,24 @@ _TRIAL = {
 _PLACEMENT = {
     key: Field("integer", absent=True, minimum=0)
     for key in ("total", "accelerator", "host", "unsupported", "partitions")
+}
+_LATENCY = {
+    "by": TEXT,
+    "kind": Field("text", choices=("estimate", "lower-bound")),
+    "text": TEXT,
+    "figures": Field("list", items=Field("object", fields={"host": TEXT, "title": TEXT, "ms": _POSITIVE})),
+    "unfitted_ops": Field("list", items=TEXT),
+    "source": Field("text", absent=True),
+    "fitted": Field("text", absent=True),
+    "error": Field(
+        "object",
+        absent=True,
+        fields={
+            **dict.fromkeys(("median", "within_25", "most_within"), _POSITIVE),
+            **dict.fromkeys(("figures", "networks"), COUNT),
+        },
+    ),
+    "details": Field("object", absent=True),
 }
 _TENSOR = {
     "name": TEXT,
@@ -226,6 +245,7 @@ MANIFEST = Field(
         "simulation": Field("list", absent=True, items=Field("object", fields=_SIMULATION)),
         "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),
         "placement": Field("object", optional=True, fields=_PLACEMENT),
+        "latency": Field("object", absent=True, fields=_LATENCY),
         "calibration": Field("object", optional=True, fields={"samples": COUNT, "random": FLAG, "method": TEXT}),
         "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
         "warnings": Field("list", items=TEXT),

@@ -248,6 +248,7 @@ class BundleSpec:
         ladder: Trials of a build with limits: per candidate `rung` (its name), `bytes`, `top1`, `why` (reason of the
             rejection) and more; empty for a build without limits.
         placement: `total`, `accelerator`, `host`, `unsupported`, `partitions`.
+        latency: Estimated latency on the accelerator (`LatencyEstimate.to_json`), None without an estimate.
         calibration: None for schemes that need no samples.
         warnings: Sentences that every user of the bundle must read.
         notes: Further information, in sentences.
@@ -281,6 +282,7 @@ class BundleSpec:
     simulation: tuple[Mapping[str, Any], ...] = ()
     ladder: tuple[Mapping[str, Any], ...] = ()
     placement: Mapping[str, Any] | None = None
+    latency: Mapping[str, Any] | None = None
     calibration: CalibrationSpec | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

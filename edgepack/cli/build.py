@@ -232,6 +232,8 @@ def _print(result: "BuildResult") -> None:
     for entry in result.results:
         if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
+        if entry.latency is not None:
+            output.out(output.wrap(f"  latency: {entry.latency['text']}", "    "))
         for rewrite in entry.repairs:
             output.out(output.wrap(f"  rewritten: {rewrite.message}{_moved(rewrite.moved_ops)}", "    "))
         for step in entry.postprocessing:

@@ -117,6 +117,8 @@ def _print(result: "Comparison") -> None:
             output.out()
             output.out(f"{entry.scheme}")
             simulations.show(simulation)
+        for name, latency in entry.latencies.items():
+            output.out(output.wrap(f"{entry.scheme} on {name}: {latency['text']}", "  "))
     for entry in result.results:
         if entry.reason:
             output.warn(f"{entry.scheme} was not built: {entry.reason}")

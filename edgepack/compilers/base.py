@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from edgepack.errors import UsageError
 from edgepack.findings import OpFinding, Placement
 from edgepack.graph import Model
+from edgepack.latency_estimate import LatencyEstimate
 from edgepack.tools import ToolInfo
 
 Status = Literal["compiled", "skipped", "failed"]
@@ -99,8 +100,10 @@ class CompileResult:
         companions: Names of the files of the request's companions.
         chips: SoC that a file was compiled for, by file name; empty for compilers that do not compile per SoC.
         placements: The compiler's placement of the ops, None when it does not report one.
-        figures: Figures that the compiler reports, as JSON values: bytes and counts but no times, so that the same
-            input gives the same figures.
+        figures: Figures that the compiler reports, as JSON values: bytes and counts but no times of the compilation, so
+            that the same input gives the same figures.
+        latency: The compiler's own estimate of an inference, None when it makes none. It is computed from the compiled
+            program and not measured, so that the same input gives the same estimate.
         warnings: Sentences for people about a compilation that succeeded with an unexpected result.
         log_text: The compiler's output, for people; it may contain times and must not be written to a bundle.
     """
@@ -116,6 +119,7 @@ class CompileResult:
     chips: Mapping[str, str] = field(default_factory=dict)
     placements: tuple[CompiledOp, ...] | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    latency: LatencyEstimate | None = None
     warnings: tuple[str, ...] = ()
     log_text: str = field(default="", repr=False)
 
@@ -135,6 +139,8 @@ class CompileResult:
             document["companions"] = list(self.companions)
         if self.figures:
             document["figures"] = dict(self.figures)
+        if self.latency is not None:
+            document["latency"] = self.latency.to_json()
         if self.warnings:
             document["warnings"] = list(self.warnings)
         if self.placements is not None:

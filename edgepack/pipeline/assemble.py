@@ -113,6 +113,7 @@ def assemble(
         simulation=tuple(simulation.to_json() for simulation in simulations),
         ladder=tuple(dict(entry) for entry in ladder),
         placement=trial.placement.summary,
+        latency=compiled.latency,
         calibration=None
         if calibration is None
         else CalibrationSpec(calibration.samples, calibration.random, calibration.method),

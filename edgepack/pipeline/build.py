@@ -13,7 +13,7 @@ from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import read_model
 from edgepack.pipeline.advice import explain_loss
 from edgepack.pipeline.assemble import assemble
-from edgepack.pipeline.compile import compile_model
+from edgepack.pipeline.compile import compile_model, with_latency
 from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.half_precision import find_half_precision, half_precision_warnings
@@ -108,11 +108,12 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             require_sound(choice.trial, profile, advice)
 
         with watch.stage("compile"):
-            compiled = compile_model(context, profile, choice)
+            compiled = with_latency(compile_model(context, profile, choice), context, choice)
         result = replace(
             result,
             model_sha256=sha256(choice.trial.shipped),
             compile=compiled.report,
+            latency=compiled.latency,
             warnings=(*result.warnings, *compiled.warnings),
         )
 

@@ -52,6 +52,7 @@ class ComparedScheme:
         latency: Time on this machine, None when the file does not run here.
         layers: Error of each layer, empty without samples or for float files.
         targets: Target id -> summary of the check of its own file; only targets that support the scheme.
+        latencies: Target id -> estimated latency on its accelerator; only targets with an estimate.
         accepted: Targets that run their file, as far as the check knows.
         reason: Why there is no file: data that was not given, a quantizer that refused.
         notes: What the quantizer reported.
@@ -68,6 +69,7 @@ class ComparedScheme:
     latency: Latency | None = None
     layers: tuple[LayerError, ...] = ()
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    latencies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     accepted: tuple[str, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
@@ -86,6 +88,7 @@ class ComparedScheme:
             "latency": None if self.latency is None else {**asdict(self.latency), "where": "this machine"},
             "layers": [asdict(layer) for layer in self.layers],
             "targets": self.targets,
+            "latencies": self.latencies,
             "accepted": list(self.accepted),
             "simulation": [simulation.to_json() for simulation in self.simulation],
             "reason": self.reason,
@@ -303,6 +306,11 @@ def _measured(
         latency=measure_latency(context.session, quantized.tflite),
         layers=layers,
         targets={target: report.summary for target, report in placements.items()},
+        latencies={
+            target: report.estimates["latency"]
+            for target, report in placements.items()
+            if report.compatible and "latency" in report.estimates
+        },
         accepted=tuple(target for target, report in placements.items() if report.compatible),
         notes=(*(str(finding) for finding in findings), *result.notes, *quantized.warnings),
     )

@@ -35,6 +35,7 @@ class TargetResult:
         postprocessing: Last steps that are left to the loader.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
+        latency: Estimated latency on the accelerator, None without an estimate.
         quality: Loss against the float model, None without samples.
         simulation: Compiled files on the simulated accelerator, by chip; empty without --simulate.
         ladder: One entry per trial of a search; empty where the first candidate was taken and there were no limits.
@@ -57,6 +58,7 @@ class TargetResult:
     postprocessing: tuple[PostprocessStep, ...] = ()
     report: Report | None = None
     compile: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
+    latency: Mapping[str, Any] | None = None
     quality: Quality | None = None
     simulation: tuple[Simulation, ...] = ()
     ladder: tuple[Mapping[str, Any], ...] = ()
@@ -83,6 +85,7 @@ class TargetResult:
             "tail": [step.to_json() for step in self.postprocessing],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
+            "latency": self.latency,
             "quality": judged_figures(self.quality),
             "simulation": [simulation.to_json() for simulation in self.simulation],
             "ladder": list(self.ladder),

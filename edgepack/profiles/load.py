@@ -134,6 +134,7 @@ class _Loader:
                 schemes=schemes,
                 socs=socs,
                 source_ids=source_ids,
+                has_compiler=compiler is not None,
             )
             for table in top.tables("variants")
         ]
@@ -286,6 +287,7 @@ class _Loader:
         schemes: tuple[SchemeRule, ...],
         socs: Mapping[str, Mapping[str, Any]],
         source_ids: frozenset[str],
+        has_compiler: bool,
     ) -> Variant:
         identifier = table.identifier("id")
         title = table.text("title")
@@ -301,7 +303,10 @@ class _Loader:
             partition=self._partition(table.table("partition", optional=True), partition),
             socs=tuple(sorted(soc for soc, facts in socs.items() if facts.get("arch") in archs)),
             schemes=self._schemes(table, required=False) or schemes,
+            compiler_options=table.free("compiler_options"),
         )
+        if variant.compiler_options and not has_compiler:
+            self.faults.add(f"{table.path}.compiler_options", "the profile has no [compiler]")
         table.reject_unknown_keys()
         return variant
 

@@ -223,6 +223,7 @@ class Variant:
         partition: Its partition rule.
         socs: SoC models (`SM8550`) that select it, sorted; empty for variants that no SoC selects.
         schemes: Its schemes in order of preference, including those that only some SoCs support.
+        compiler_options: Options of the compiler's wrapper that differ from the profile's `[compiler.options]`.
     """
 
     id: str
@@ -231,6 +232,7 @@ class Variant:
     partition: PartitionRule
     socs: tuple[str, ...] = ()
     schemes: tuple[SchemeRule, ...] = ()
+    compiler_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
