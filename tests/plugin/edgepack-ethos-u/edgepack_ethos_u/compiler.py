@@ -1,5 +1,7 @@
 """Arm's Vela: compiles an int8 .tflite to one with `ethos-u` custom ops, and reports the ops that run on the CPU."""
 
+import csv
+import io
 import re
 import tempfile
 from pathlib import Path
@@ -9,6 +11,7 @@ from edgepack.compilers import CompiledOp, Compiler, CompileRequest, CompileResu
 from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import Model, read_model
+from edgepack.latency_estimate import HostLatency, LatencyEstimate
 
 ACCELERATOR_OP = "CUSTOM:ethos-u"
 
@@ -32,6 +35,7 @@ _OPTIONS: dict[str, type] = {
 _HOST = re.compile(r"^Warning \(supported operators\) operator: (\S+), ofm: '(.*)'\nReason: (.*)$", re.MULTILINE)
 _FIGURES = {
     "sram_kib": r"^Total SRAM used\s+([\d.]+) KiB",
+    "dram_kib": r"^Total DRAM used\s+([\d.]+) KiB",
     "flash_kib": r"^Total (?:Off|On)-chip Flash used\s+([\d.]+) KiB",
     "macs": r"^Neural network macs\s+(\d+)",
     "cpu_operators": r"^CPU operators = (\d+)",
@@ -85,18 +89,22 @@ class VelaCompiler(Compiler):
             if completed.exit_code != 0 or not output.is_file():
                 raise _failure(completed)
             data = output.read_bytes()
+            summaries = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("model_summary_*.csv"))]
         try:
             compiled = read_model(data)
         except ModelFileError as error:
             raise CompilerError(f"Vela wrote an incomplete file: {error.message}", hint="build again") from error
         placements, warnings = placements_of(read_model(request.model), compiled, completed.output)
+        version = tools.version_of(_TOOL, program)
+        hosted = sum(row.placement is Placement.HOST for row in placements)
         return CompileResult(
             status="compiled",
             tool=_TOOL.name,
-            version=tools.version_of(_TOOL, program),
+            version=version,
             files={f"{request.name}_vela.tflite": data},
             placements=placements,
             figures=_figures(completed.output),
+            latency=latency_of(summaries[0], f"{_TOOL.name} {version}".strip(), hosted) if summaries else None,
             warnings=warnings,
             log_text=completed.output,
         )
@@ -123,6 +131,42 @@ def placements_of(source: Model, compiled: Model, log: str) -> tuple[tuple[Compi
         for output in sorted(left ^ set(reported))
     )
     return tuple(rows), warnings
+
+
+def latency_of(summary: str, by: str, host_ops: int) -> LatencyEstimate | None:
+    """Return Vela's cycle estimate as a latency, None without one: all ops run on the CPU.
+
+    Args:
+        summary: The CSV file that Vela writes beside its output: names and one row of values.
+        by: Vela with its version.
+        host_ops: Ops that Vela leaves to the CPU, which its estimate does not include.
+    """
+    row = next(csv.DictReader(io.StringIO(summary)), {})
+    try:
+        seconds, cycles, clock = (float(row[key]) for key in ("inference_time", "cycles_total", "core_clock"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not (seconds > 0 and cycles > 0 and clock > 0):
+        return None
+    configuration = str(row.get("accelerator_configuration", "")).replace("_", "-")
+    return LatencyEstimate(
+        by=by,
+        figures=(
+            HostLatency(
+                configuration.lower(),
+                f"{configuration} at {clock / 1e6:g} MHz with {row.get('memory_mode', '')}",
+                1000 * seconds,
+            ),
+        ),
+        host_ops=host_ops,
+        details={
+            "cycles": int(cycles),
+            "npu_cycles": int(float(row.get("cycles_npu") or 0)),
+            "clock_hz": int(clock),
+            "system_config": row.get("system_config", ""),
+            "memory_mode": row.get("memory_mode", ""),
+        },
+    )
 
 
 def _figures(log: str) -> dict[str, float]:
