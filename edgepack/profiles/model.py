@@ -243,13 +243,31 @@ class Source:
         id: Key that rows refer to.
         url: Address of the page or file; empty only for recalled facts.
         fact: The fact.
-        level: `measured`, `source` (source code), `documentation` or `recalled`.
+        level: `measured`, `source` (source code), `documentation`, `inferred` (from the other sources) or `recalled`.
+        by: What measured, with its version (`edgetpu_compiler 16.0`), or who documents; may be empty.
+        date: Day of the measurement or of reading, YYYY-MM-DD; may be empty.
+        about: Parts of the profile other than rows of op tables that the source is of (`partition`, `memory`).
     """
 
     id: str
     url: str
     fact: str
     level: str
+    by: str = ""
+    date: str = ""
+    about: tuple[str, ...] = ()
+
+    @property
+    def basis(self) -> str:
+        """How the fact is known, for people: "measured with edgetpu_compiler 16.0 on 2026-11-22"."""
+        how, by = {
+            "measured": ("measured", " with "),
+            "source": ("read in the source code", " of "),
+            "documentation": ("documented", " by "),
+            "inferred": ("inferred", " from "),
+            "recalled": ("recalled, not checked", " from "),
+        }[self.level]
+        return f"{how}{by + self.by if self.by else ''}{' on ' + self.date if self.date else ''}"
 
 
 @dataclass(frozen=True)

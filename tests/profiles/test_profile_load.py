@@ -103,6 +103,8 @@ def test_built_in_targets_load(target: str) -> None:
     assert profile.batch == 1
     assert profile.sources
     known = {source.id for source in profile.sources}
+    # A measurement says what measured; the page of the target shows it row by row.
+    assert [source.id for source in profile.sources if source.level == "measured" and not source.by] == []
     for variant in profile.variants:
         assert variant.schemes
         assert {rule.scheme for rule in variant.schemes} <= set(SCHEMES)
@@ -264,6 +266,16 @@ PROFILE_FAULTS = [
         "[[sources]][0].level: expected one of measured, source, documentation",
     ),
     ('url = "https://example.com"\n', "", "[[sources]][0].url: a source of level 'documentation' needs its address"),
+    (
+        'level = "documentation"',
+        'level = "documentation"\ndate = "yesterday"',
+        "[[sources]][0].date: expected a date, YYYY-MM-DD, got 'yesterday'",
+    ),
+    (
+        'level = "documentation"',
+        'level = "documentation"\nabout = ["colour"]',
+        "[[sources]][0].about: expected one of schemes, partition, memory",
+    ),
     ('table = "ops-two.toml"', 'table = "none.toml"', "none.toml: cannot be read"),
 ]
 

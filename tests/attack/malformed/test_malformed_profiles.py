@@ -143,6 +143,7 @@ ANY_INTEGER = (-1, -(1 << 63), (1 << 63) - 1)
 ALLOWED: dict[str, tuple[Any, ...]] = {
     # Free text, and text without which there is only less to show.
     "title": ("no such value",), "fact": ("no such value",), "url": ("no such value",), "refused": ("no such value",),
+    "by": ("no such value",), "about": ([],),
     "summary": ANY_TEXT, "why": ANY_TEXT, "cut": ANY_TEXT,
     # What entry points, folders of templates and the compiler's wrapper decide.
     "manufacturer": ("no such value",), "arch": ("no such value",),
