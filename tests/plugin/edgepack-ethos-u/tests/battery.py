@@ -38,7 +38,7 @@ REDUCTION = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD")
 
 def cases() -> list[Case]:
     """Return the battery, in a fixed order."""
-    groups = (_elementwise, _reductions, _movements, _slices, _convolutions, _products, _pools, _resizes, _others)
+    groups = (_elementwise, _reductions, _movements, _slices, _convolutions, _products, _pools, _resizes, _others, _held_out)
     return [case for group in groups for case in group()]
 
 
@@ -300,3 +300,54 @@ def _others() -> Iterator[Case]:
     yield Case("BATCH_TO_SPACE_ND", "BATCH_TO_SPACE_ND", (Operand((4, 4, 4, 4)), _ints(2, 2), constant(np.zeros((2, 2), np.int32))), (Operand(IMAGE),), {}, "BatchToSpaceNDOptions")
     yield Case("LOG_SOFTMAX", "LOG_SOFTMAX", (Operand((1, 8)),), (Operand((1, 8)),), {}, "LogSoftmaxOptions")
     yield Case("L2_NORMALIZATION", "L2_NORMALIZATION", (Operand((1, 8)),), (Operand((1, 8)),), {}, "L2NormOptions")
+
+
+def _held_out() -> Iterator[Case]:
+    """Cases that were added after the op tables were written, to judge them."""
+    for dtype in (*TYPES, "INT64"):
+        image = Operand(IMAGE, dtype)
+        yield Case(f"GATHER axis 0 {dtype}", "GATHER", (image, _ints(0, 0)), (Operand((2, 8, 8, 4), dtype),), {"axis": 0}, "GatherOptions")
+        operands = (Operand(IMAGE, "BOOL"), image, image)
+        yield Case(f"SELECT_V2 {dtype}", "SELECT_V2", operands, (image,), {}, "SelectV2Options")
+        yield Case(f"SELECT {dtype}", "SELECT", operands, (image,), {}, "SelectOptions")
+        one = constant(np.array([[0], [2]], np.int32))
+        yield Case(f"SCATTER_ND {dtype}", "SCATTER_ND", (one, Operand((2, 4), dtype), _ints(8, 4)), (Operand((8, 4), dtype),), {}, "ScatterNdOptions")
+    for source in ("INT8", "INT16", "INT32"):
+        for target in ("UINT8", "BOOL", "FLOAT32"):
+            yield Case(f"CAST {source} to {target}", "CAST", (Operand(IMAGE, source),), (Operand(IMAGE, target),), {}, "CastOptions")
+    yield Case("ARG_MAX axis 0", "ARG_MAX", (Operand((4, 8, 8, 4)), _ints(0)), (Operand((8, 8, 4), "INT32"),), {"outputType": 2}, "ArgMaxOptions")
+    yield Case("RESHAPE open shape", "RESHAPE", (Operand(IMAGE), Operand((3,), "INT32")), (Operand((1, 64, 4)),), {}, "ReshapeOptions")
+    for stride_h, stride_w, kernel in ((1, 2, 3), (2, 1, 3), (3, 2, 5), (2, 4, 4)):
+        out = Operand((1, 8 * stride_h, 8 * stride_w, 8))
+        operands = (
+            _ints(*out.shape), constant(np.ones((8, kernel, kernel, 4), np.int8), scale=0.02), Operand(IMAGE),
+            constant(np.zeros(8, np.int32), scale=0.001),
+        )  # fmt: skip
+        options = {"strideH": stride_h, "strideW": stride_w, "padding": 0}
+        yield Case(f"TRANSPOSE_CONV {stride_h}x{stride_w}", "TRANSPOSE_CONV", operands, (out,), options, "TransposeConvOptions")
+    for stride_h, stride_w in ((1, 4), (4, 1), (8, 8), (3, 5)):
+        out = Operand((1, -(-16 // stride_h), -(-16 // stride_w), 8))
+        operands = (
+            Operand((1, 16, 16, 4)), constant(np.ones((8, 3, 3, 4), np.int8), scale=0.02),
+            constant(np.zeros(8, np.int32), scale=0.001),
+        )  # fmt: skip
+        options = {"strideH": stride_h, "strideW": stride_w, "dilationHFactor": 1, "dilationWFactor": 1, "padding": 0}
+        yield Case(f"CONV_2D {stride_h}x{stride_w}", "CONV_2D", operands, (out,), options, "Conv2DOptions")
+    for op, table in (("RESIZE_BILINEAR", "ResizeBilinearOptions"), ("RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions")):
+        for height, width in ((8, 16), (16, 8), (40, 40), (8, 24), (12, 12)):
+            yield Case(f"{op} {height}x{width} held out", op, (Operand(IMAGE), _ints(height, width)), (Operand((1, height, width, 4)),), {}, table)
+    for shape, axes in (((1, 8, 1, 4), (1, 3)), ((1, 1, 8, 4), (2, 3)), ((1, 8, 4), (1,)), ((8, 4), (1,)), ((8, 4), (0,))):
+        out = tuple(1 if i in axes else size for i, size in enumerate(shape))
+        name = "x".join(map(str, shape))
+        for op in ("MEAN", "SUM", "REDUCE_MAX"):
+            yield Case(f"{op} of {name} axes {axes}", op, (Operand(shape), _ints(*axes)), (Operand(out),), {"keepDims": True}, "ReducerOptions")
+    for rank in (3, 5):
+        shape = (2, 3, 4, 5, 6)[:rank]
+        permutation = tuple(reversed(range(rank)))
+        yield Case(f"TRANSPOSE rank {rank}", "TRANSPOSE", (Operand(shape), _ints(*permutation)), (Operand(shape[::-1]),), {}, "TransposeOptions")
+        pads = constant(np.array([[1, 1]] * rank, np.int32))
+        yield Case(f"PAD rank {rank}", "PAD", (Operand(shape), pads), (Operand(tuple(size + 2 for size in shape)),), {}, "PadOptions")
+        yield Case(f"SLICE rank {rank}", "SLICE", (Operand(shape), _ints(*[1] * rank), _ints(*[1] * rank)), (Operand((1,) * rank),), {}, "SliceOptions")
+        yield Case(f"CONCATENATION rank {rank}", "CONCATENATION", (Operand(shape), Operand(shape)), (Operand((4, *shape[1:])),), {"axis": 0}, "ConcatenationOptions")
+        yield Case(f"SOFTMAX rank {rank}", "SOFTMAX", (Operand(shape),), (Operand(shape),), {"beta": 1.0}, "SoftmaxOptions")
+        yield Case(f"MIRROR_PAD rank {rank}", "MIRROR_PAD", (Operand(shape), pads), (Operand(tuple(size + 2 for size in shape)),), {"mode": 1}, "MirrorPadOptions")
