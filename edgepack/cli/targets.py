@@ -118,6 +118,8 @@ def _print(profile: "TargetProfile") -> None:
         output.out(output.wrap(f"chips (--soc): {', '.join(sorted(profile.socs))}"))
     if profile.compiler is not None:
         output.out(f"compiler: {profile.compiler.id} ({profile.compiler.policy})")
+        if profile.compiler.install:
+            output.out(output.wrap(f"  to install: {profile.compiler.install}", "    "))
     output.out(output.wrap(f"ops: {', '.join(sorted(profile.ops.ops))}"))
     output.out("sources:")
     for source in profile.sources:

@@ -85,6 +85,13 @@ def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
                 f"expected no tensor of {alternatives(list(rule.refused_types))} in the whole file, but {refused}",
                 fix="cut the ops that use it off the model, and run them in the app",
             )
+        if tensor.dtype in rule.refused_io_types and tensor.index in {*graph.inputs, *graph.outputs}:
+            return reason(
+                "compile-fails",
+                f"expected no input or output of the model in {alternatives(list(rule.refused_io_types))}, "
+                f"got {tensor_label(tensor, 'one')}",
+                fix="convert it to an integer inside the model, or cut the ops at this end off and run them in the app",
+            )
         if tensor.is_variable and not rule.variables:
             return reason(
                 "compile-fails",

@@ -333,6 +333,7 @@ class _Loader:
             policy=table.choice("policy", ("optional", "required"), "optional"),
             schemes=schemes,
             options=table.free("options"),
+            install=table.text("install", "", blank=True),
         )
         table.reject_unknown_keys()
         return rule

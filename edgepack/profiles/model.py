@@ -56,12 +56,14 @@ class CompilerRule:
         policy: `optional` (the uncompiled file runs on the host) or `required` (it does not run uncompiled).
         schemes: Schemes whose files the compiler supports.
         options: Options of the wrapper.
+        install: How to install it, a clause for people; empty where there is nothing to say.
     """
 
     id: str
     policy: str = "optional"
     schemes: tuple[str, ...] = ("int8", "int8-qat")
     options: Mapping[str, Any] = field(default_factory=dict)
+    install: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class FileRule:
         static_shapes: True when the compiler refuses a file with a dynamic tensor.
         max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files for that parser; only a warning.
         refused_types: Data types that no tensor of the file may have.
+        refused_io_types: Data types that no input or output of the model may have; inside the model they may occur.
         variables: False when the compiler refuses a file with a variable tensor.
         distinct_names: True when names of tensors must differ after every character but letters and digits became `_`,
             and no input may be an output as well.
@@ -190,6 +193,7 @@ class FileRule:
     static_shapes: bool = False
     max_runtime_version: str = ""
     refused_types: tuple[str, ...] = ()
+    refused_io_types: tuple[str, ...] = ()
     variables: bool = True
     distinct_names: bool = False
     failing: tuple["FailingOps", ...] = ()

@@ -39,7 +39,6 @@ class Case:
         inputs: Inputs; None for an optional one that is left out.
         outputs: Outputs.
         options: Fields of the op's options.
-        table: Name of the options' table in the schema (`Conv2DOptions`), empty for none.
     """
 
     name: str
@@ -47,7 +46,17 @@ class Case:
     inputs: tuple[Operand | None, ...]
     outputs: tuple[Operand, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    table: str = ""
+
+
+#: Types of feature maps, and a feature map's shape.
+TYPES = ("INT8", "UINT8", "INT16", "INT32")
+MORE_TYPES = (*TYPES, "INT64", "BOOL")
+IMAGE = (1, 8, 8, 4)
+
+
+def ints(*values: int) -> Operand:
+    """Return a constant of 32-bit integers: axes, shapes, paddings."""
+    return constant(np.array(values, np.int32))
 
 
 def constant(values: Any, dtype: str = "", scale: float = 0.0) -> Operand:
@@ -82,9 +91,9 @@ def model_of(cases: Sequence[Case]) -> bytes:
         for at, operand in enumerate(case.outputs):
             op.outputs.append(_add(file, graph, operand, case.name if at == 0 else f"{case.name} output {at}"))
         graph.outputs.extend(op.outputs)
-        if case.table:
-            op.builtinOptionsType = getattr(schema.BuiltinOptions, case.table)
-            op.builtinOptions = getattr(schema, f"{case.table}T")()
+        if table := _table_of(case.op):
+            op.builtinOptionsType = getattr(schema.BuiltinOptions, table)
+            op.builtinOptions = getattr(schema, f"{table}T")()
             for key, value in case.options.items():
                 setattr(op.builtinOptions, key, value)
         graph.operators.append(op)
@@ -92,6 +101,21 @@ def model_of(cases: Sequence[Case]) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(file.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+#: Names of the schema's tables of options by their lower-case name, and ops whose table has another name.
+_TABLES = {name.lower(): name for name in dir(schema.BuiltinOptions) if name.endswith("Options")}
+_NAMED = {
+    **dict.fromkeys(("AVERAGE_POOL_2D", "L2_POOL_2D", "MAX_POOL_2D"), "Pool2DOptions"),
+    **dict.fromkeys(("MAXIMUM", "MINIMUM"), "MaximumMinimumOptions"),
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD", "SUM"), "ReducerOptions"),
+    "L2_NORMALIZATION": "L2NormOptions",
+}
+
+
+def _table_of(op: str) -> str:
+    """Return the schema's name of an op's options (`Conv2DOptions`), empty for an op without."""
+    return _NAMED.get(op) or _TABLES.get(op.replace("_", "").lower() + "options", "")
 
 
 def _add(file: Any, graph: Any, operand: Operand, name: str) -> int:
