@@ -19,10 +19,11 @@ FLOORS = {
     "resources": 1, "tools": 1, "child": 1, "cache": 1, "cache_entries": 1, "digests": 1, "text": 1, "files": 1,
     "documents": 1, "untrusted": 1, "job": 1, "confinement": 1, "import_path": 1, "limits": 1, "private_folder": 1,
     "messages": 1, "entry_points": 1, "graph": 1, "lean_import": 1, "recent": 1,
+    "bounded": 1, "cache_packing": 1, "redaction": 1, "remote_cache": 1, "remote_stores": 1,
     "profiles": 2, "samples": 2, "runtime": 2,
     "convert": 3, "train": 3, "quantize": 3, "repair": 3, "compat": 3, "compilers": 3, "bundle": 3,
     "pipeline": 4,
-    "project": 5,
+    "project": 5, "delivery": 5,
     "cli": 6, "__init__": 6, "__main__": 6,
 }  # fmt: skip
 HEAVY = ("tensorflow", "tf_keras", "keras", "tensorflow_model_optimization")
@@ -36,6 +37,12 @@ LAZY = (
     "cyclonedx",
     "model_signing",
     "cryptography",
+    "fsspec",
+    "s3fs",
+    "gcsfs",
+    "adlfs",
+    "oras",
+    "requests",
 )
 
 

@@ -172,6 +172,14 @@ CUT_TAIL = flag(
     panels.TARGET, "--cut-tail", "Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing."
 )
 NO_CACHE = flag(panels.RUN, "--no-cache", "Recompute every step and store nothing in the cache.")
+CACHE_URL = option(
+    panels.RUN,
+    "--cache",
+    "URL",
+    "Cache that several machines share: s3://, gs://, az:// or file:///FOLDER; `off` for none.",
+    default="",
+    show_default="EDGEPACK_CACHE_URL",
+)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
 _UNITS = {
@@ -189,11 +197,13 @@ def model_options(
     timeout: float,
     no_cache: bool,
     memory_limit: str = "",
+    cache_url: str = "",
 ) -> ModelOptions:
     """Return the model options that the arguments describe.
 
     Raises:
-        UsageError: An --input-shape that is not NAME=1,2,3, or a --memory-limit that is no size.
+        UsageError: An --input-shape that is not NAME=1,2,3, a --memory-limit that is no size, or a --cache that is no
+            URL of a shared cache.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for text in input_shape:
@@ -206,7 +216,13 @@ def model_options(
             raise UsageError(f"--input-shape: expected NAME=1,224,224,3, got '{text}'")
         shapes[name] = shape
     memory = parse_memory(memory_limit) if memory_limit else None
-    return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache, memory_limit=memory)
+    if cache_url:
+        from edgepack.remote_cache import shared_cache_url
+
+        shared_cache_url(cache_url)
+    return ModelOptions(
+        shapes, signature, allow_code, timeout, cache=not no_cache, cache_url=cache_url, memory_limit=memory
+    )
 
 
 def target_options(

@@ -167,6 +167,7 @@ def build(
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
@@ -174,7 +175,7 @@ def build(
     from edgepack.pipeline.options import BuildOptions
 
     options = BuildOptions(
-        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         target=arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         out=out,
         name=name,

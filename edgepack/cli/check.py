@@ -50,6 +50,7 @@ def check(
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Report per-op accelerator support, with reasons and fixes."""
@@ -59,7 +60,7 @@ def check(
     result = run(
         arguments.require_path(model),
         arguments.require_targets(target),
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         scheme=scheme,
         ask_compiler=ask_compiler,

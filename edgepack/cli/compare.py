@@ -58,6 +58,7 @@ def compare(
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Compare every scheme by size, accuracy, latency and placement."""
@@ -67,7 +68,7 @@ def compare(
     result = run(
         arguments.require_path(model),
         target or ["all"],
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         samples=samples,
         evaluation=evaluation,
         train=train,

@@ -41,6 +41,7 @@ class ModelOptions:
         allow_code: Run Lambda layers, custom classes and ops of the model that access files.
         timeout: Time limit in seconds of the conversion, and then of each target.
         cache: Read from and write to the cache.
+        cache_url: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         memory_limit: Bytes that each child process may hold; None for `limits.default_memory()`.
     """
 
@@ -49,6 +50,7 @@ class ModelOptions:
     allow_code: bool = False
     timeout: float = TARGET_SECONDS
     cache: bool = True
+    cache_url: str = ""
     memory_limit: int | None = None
 
 
