@@ -14,7 +14,7 @@ from edgepack.bundle.signers import Verifier
 from edgepack.bundle.verify_result import SignatureStatus
 from edgepack.bundle.write import require_replaceable, write
 from edgepack.child import Worker
-from edgepack.delivery.artifact import Layer, bundles_of, layers_of, require_same_files
+from edgepack.delivery.artifact import MAX_BYTES, Layer, bundles_of, layers_of, require_same_files
 from edgepack.delivery.reference import Reference, parse_reference
 from edgepack.delivery.registry import INDEX, Registry
 from edgepack.errors import DeliveryError
@@ -119,27 +119,33 @@ def pull(
         ToolMissingError: The package `oras`, or that for signatures, is not installed.
     """
     place = parse_reference(reference)
-    registry = Registry(place, plain_http=plain_http)
-    digest, document = _found(registry, place.name)
-    if document.get("mediaType") == INDEX or "manifests" in document:
-        chosen = [_found(registry, one) for one in bundles_of(document, target)]
-    else:
-        chosen = [(digest, document)]
-    # All are fetched and verified before the first is written.
-    ready = [
-        _fetch(
-            registry,
-            one,
-            content,
-            Path(out),
-            force=force,
-            signer=signer,
-            worker=worker,
-            timeout=timeout,
-            progress=progress,
-        )
-        for one, content in chosen
-    ]
+    with Registry(place, plain_http=plain_http) as registry:
+        digest, document = _found(registry, place.name)
+        if document.get("mediaType") == INDEX or "manifests" in document:
+            chosen = [_found(registry, one) for one in bundles_of(document, target)]
+        else:
+            chosen = [(digest, document)]
+        total = sum(layer.size for _, content in chosen for layer in layers_of(content)[1])
+        if total > MAX_BYTES:
+            raise DeliveryError(
+                f"the bundles of the reference have {total} bytes: expected at most {MAX_BYTES}",
+                hint="pull them one after the other with --target",
+            )
+        # All are fetched and verified before the first is written.
+        ready = [
+            _fetch(
+                registry,
+                one,
+                content,
+                Path(out),
+                force=force,
+                signer=signer,
+                worker=worker,
+                timeout=timeout,
+                progress=progress,
+            )
+            for one, content in chosen
+        ]
     if len({bundle.bundle for bundle, _ in ready}) < len(ready):
         raise DeliveryError("two bundles of the reference have the same name and target", hint="pass --target")
     if target and any(bundle.target != target for bundle, _ in ready):

@@ -122,21 +122,21 @@ def push(
             f"two of the bundles are for the same model and target: {', '.join(sorted(titles))}",
             hint="push them under different tags",
         )
-    registry = Registry(place, plain_http=plain_http)
     pushed, entries = [], []
-    for path, (files, manifest), document in zip(paths, contents, documents, strict=True):
-        progress(f"pushing {path.name}")
-        uploaded = sum(len(data) for data in files.values() if registry.push_blob(_digest(data), data))
-        digest, size, _ = registry.push_manifest(document)
-        attached = referring(files, {"mediaType": MANIFEST, "digest": digest, "size": size})
-        if attached:
-            registry.push_blob(_digest(EMPTY_BLOB), EMPTY_BLOB)
-        referrers = tuple(registry.attach(one) for one in attached)
-        entries.append((document, digest, size))
-        total = sum(map(len, files.values()))
-        pushed.append(PushedBundle(path, manifest["target"]["id"], digest, len(files), total, uploaded, referrers))
-    tagged = documents[0] if len(documents) == 1 else index_of(entries)
-    digest, _, _ = registry.push_manifest(tagged, place.tag)
+    with Registry(place, plain_http=plain_http) as registry:
+        for path, (files, manifest), document in zip(paths, contents, documents, strict=True):
+            progress(f"pushing {path.name}")
+            uploaded = sum(len(data) for data in files.values() if registry.push_blob(_digest(data), data))
+            digest, size, _ = registry.push_manifest(document)
+            attached = referring(files, {"mediaType": MANIFEST, "digest": digest, "size": size})
+            if attached:
+                registry.push_blob(_digest(EMPTY_BLOB), EMPTY_BLOB)
+            referrers = tuple(registry.attach(one) for one in attached)
+            entries.append((document, digest, size))
+            total = sum(map(len, files.values()))
+            pushed.append(PushedBundle(path, manifest["target"]["id"], digest, len(files), total, uploaded, referrers))
+        tagged = documents[0] if len(documents) == 1 else index_of(entries)
+        digest, _, _ = registry.push_manifest(tagged, place.tag)
     return PushResult(place, digest, tuple(pushed))
 
 

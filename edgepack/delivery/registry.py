@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from edgepack.bounded import call_within
@@ -67,16 +67,32 @@ class Registry:
         self._plain_http = plain_http
         self._base = f"{'http' if plain_http else 'https'}://{reference.host}/v2/{reference.repository}"
         self._client: Any = self._connect(Client, "token")
-        # `oras` knows two ways to authenticate and leaves the choice to its caller.
-        if self._challenge().lower().startswith("basic"):
-            self._client = self._connect(Client, "basic")
         try:
-            self._client.auth.load_configs(
-                Container(f"{reference.host}/{reference.repository}", registry=reference.host)
-            )
+            # `oras` knows two ways to authenticate and leaves the choice to its caller.
+            if self._challenge().lower().startswith("basic"):
+                self.close()
+                self._client = self._connect(Client, "basic")
+            self._load_login(Container(f"{reference.host}/{reference.repository}", registry=reference.host))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.session.close()
+
+    def _load_login(self, container: Any) -> None:
+        try:
+            self._client.auth.load_configs(container)
         except Exception as error:
             raise DeliveryError(
-                f"the login data for {reference.host} cannot be read: {describe(error)}",
+                f"the login data for {self.reference.host} cannot be read: {describe(error)}",
                 hint="check ~/.docker/config.json",
             ) from error
 
@@ -322,14 +338,18 @@ def _digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _with_timeouts(request: Callable[..., T], plain_http: bool) -> Callable[..., T]:
+def _with_timeouts(request: Callable[..., Any], plain_http: bool) -> Callable[..., Any]:
     """Return a function of a `requests` session that never waits for ever."""
 
-    def timed(method: str, url: str, **options: Any) -> T:
+    def timed(method: str, url: str, **options: Any) -> Any:
         # Tokens come from another host, which the registry names: never without TLS either.
         if not plain_http and urlsplit(url).scheme != "https":
             raise ValueError("the registry names a place without TLS")
-        return request(method, url, timeout=(_CONNECT, _READ), **options)
+        response = request(method, url, timeout=(_CONNECT, _READ), **options)
+        if response.status_code in {401, 403}:
+            # `oras` sends the request again with a login, and leaves this answer open.
+            response.close()
+        return response
 
     return timed
 
