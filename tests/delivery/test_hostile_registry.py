@@ -109,8 +109,8 @@ DOCUMENTS: dict[str, Any] = {
     **{
         f"path {path!a}": artifact({**GOOD, path: b"escaped"})
         for path in (
-            "../escaped", "/tmp/escaped", "a/../../escaped", "..", ".", "a//b", "a\\..\\b", "C:/escaped", "a\0b", "a\nb",
-            "manifest.json", "readme.MD", "README.md/x", "MODEL", "\ud800", "x" * 500,
+            "../escaped", "/tmp/escaped", "a/../../escaped", "..", ".", "a//b", "a\\..\\b", "C:/escaped", "a\0b",
+            "a\nb", "manifest.json", "readme.MD", "README.md/x", "MODEL", "\ud800", "x" * 500,
         )
     },
     "an index of nothing": {"schemaVersion": 2, "manifests": []},
@@ -126,7 +126,9 @@ DOCUMENTS: dict[str, Any] = {
 def test_a_hostile_manifest_writes_nothing(name: str, standin: Standin, tmp_path: Path) -> None:
     """Whatever a manifest or an index says, it is one error with exit code 7."""
     document = DOCUMENTS[name]
-    refused(serve(standin, dict(document) if isinstance(document, dict) else document), tmp_path)
+    message = refused(serve(standin, dict(document) if isinstance(document, dict) else document), tmp_path)
+    if name.startswith("path"):
+        assert "outside the bundle" in message or "two files of one path" in message
     assert not any("etc" in path or ".." in path for _, path in standin.requests)
 
 
@@ -139,7 +141,7 @@ def test_nothing_large_is_fetched_before_it_is_refused(standin: Standin, tmp_pat
 
 def test_a_valid_artifact_with_a_bad_bundle_is_refused(standin: Standin, tmp_path: Path) -> None:
     """Digests that all match do not make a bundle: it has to pass `verify` before it is written."""
-    assert "not valid" in refused(serve(standin, artifact(GOOD)), tmp_path)
+    assert "the pulled bundle" in refused(serve(standin, artifact(GOOD)), tmp_path)
 
 
 LIES: dict[str, Callable[[str, str], tuple[int, dict[str, str], bytes] | None]] = {

@@ -77,7 +77,7 @@ def az_connection() -> Iterator[str]:
     """Azurite with the container `team-cache`; its connection string."""
     pytest.importorskip("adlfs", reason="adlfs is not installed")
     program = os.environ.get("EDGEPACK_TEST_AZURITE") or shutil.which("azurite-blob")
-    if not program:
+    if not program or not Path(program).exists():
         pytest.skip("azurite-blob is not installed: npm install azurite, and PATH or EDGEPACK_TEST_AZURITE")
     from azure.storage.blob import BlobServiceClient
 
