@@ -79,17 +79,17 @@ def annotations(manifest: Mapping[str, Any]) -> dict[str, str]:
     runs = next(entry for entry in model["files"] if entry["path"] == model["runs"])
     values = {
         TITLE: f"{manifest['name']}-{target['id']}",
-        "edgepack.version": manifest["edgepack"],
-        "edgepack.name": manifest["name"],
-        "edgepack.target": target["id"],
-        "edgepack.variant": target["variant"],
-        "edgepack.soc": target["soc"],
-        "edgepack.runtime": target["runtime_version"],
-        "edgepack.scheme": manifest["scheme"]["id"],
-        "edgepack.source.sha256": manifest["source"]["sha256"],
-        "edgepack.model.path": runs["path"],
-        "edgepack.model.sha256": runs["sha256"],
-        "edgepack.model.bytes": runs["bytes"],
+        "vnd.edgepack.version": manifest["edgepack"],
+        "vnd.edgepack.name": manifest["name"],
+        "vnd.edgepack.target": target["id"],
+        "vnd.edgepack.variant": target["variant"],
+        "vnd.edgepack.soc": target["soc"],
+        "vnd.edgepack.runtime": target["runtime_version"],
+        "vnd.edgepack.scheme": manifest["scheme"]["id"],
+        "vnd.edgepack.source.sha256": manifest["source"]["sha256"],
+        "vnd.edgepack.model.path": runs["path"],
+        "vnd.edgepack.model.sha256": runs["sha256"],
+        "vnd.edgepack.model.bytes": runs["bytes"],
     }
     return {key: str(value) for key, value in values.items() if value not in {None, ""}}
 
@@ -156,7 +156,7 @@ def bundles_of(document: Mapping[str, Any], target: str) -> list[str]:
         if not isinstance(entry, dict) or entry.get("artifactType") != BUNDLE:
             continue
         notes = entry.get("annotations")
-        name = notes.get("edgepack.target") if isinstance(notes, dict) else None
+        name = notes.get("vnd.edgepack.target") if isinstance(notes, dict) else None
         found[_checked(entry, "the index")[0]] = str(name)
     wanted = [digest for digest, name in found.items() if not target or name == target]
     if not wanted:

@@ -73,7 +73,7 @@ def test_the_artifact_describes_the_bundle(bundles: Path, registry: str, push: C
     }.items()
     assert layers[manifest["model"]["runs"]]["mediaType"] == "application/vnd.edgepack.model.v1"
     notes = document["annotations"]
-    assert (notes["edgepack.target"], notes["edgepack.scheme"]) == ("cpu", manifest["scheme"]["id"])
+    assert (notes["vnd.edgepack.target"], notes["vnd.edgepack.scheme"]) == ("cpu", manifest["scheme"]["id"])
     assert not any("created" in key for key in notes)
     # This registry has no referrers API: the list is under the referrers tag.
     listed, _ = stored(registry, f"team/single/manifests/{result.digest.replace(':', '-')}")
