@@ -153,7 +153,8 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "range": ((1 << 63) - 1, math.inf, -math.inf, 1e308), "alpha": (-1.0, *ANY_INTEGER),
     # Tables and lists that may be empty.
     "defaults": ({},), "layout": ({},), "ops": ({},), "partition": ({},), "max_version": ({},), "min_runtime": ({},),
-    "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "refused_io_types": ([],), "failing": ([],), "max_versions": ({},),
+    "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "refused_io_types": ([],),
+    "failing": ([],), "max_versions": ({},),
     "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
 }  # fmt: skip
 
