@@ -29,6 +29,7 @@ class Kind(StrEnum):
     INTEGER = "integer"
     NUMBER = "number"
     SIZE = "size"
+    MEMORY = "memory"
     CHOICE = "choice"
     PATH = "path"
     SOURCE = "source"

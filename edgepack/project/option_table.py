@@ -167,7 +167,7 @@ OPTIONS = (
         "Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
         "target.socs",
         "CHIP",
-        commands=_CHECKED,
+        commands=_ALL,
     ),
     _target(
         "runtime-version",
@@ -211,6 +211,22 @@ OPTIONS = (
     ),
     _target(
         "compile-timeout", Kind.NUMBER, "Time limit of the vendor's compiler.", "compile_timeout", "SECONDS", minimum=1
+    ),
+    _target(
+        "simulate",
+        Kind.FLAG,
+        "Run what was compiled for --soc on the vendor's simulator of the accelerator, and compare with the CPU.",
+        "simulate",
+        commands=_MEASURED,
+    ),
+    _target(
+        "simulate-seconds",
+        Kind.NUMBER,
+        "About how long the simulation of one file takes; it decides how many samples are run.",
+        "simulate_seconds",
+        "SECONDS",
+        minimum=1,
+        commands=_MEASURED,
     ),
     _target("segments", Kind.INTEGER, "Split the model into N pipelined segments, one per Edge TPU.", "segments", "N"),
     _target(
@@ -291,7 +307,7 @@ OPTIONS = (
     ),
     _run(
         "memory-limit",
-        Kind.SIZE,
+        Kind.MEMORY,
         "Memory that each child process may hold, such as 8GB.",
         "model.memory_limit",
         "SIZE",
@@ -307,6 +323,17 @@ OPTIONS = (
         negated=True,
         commands=_ALL,
         scope=Scope.MODEL,
+    ),
+    _run(
+        "cache",
+        Kind.TEXT,
+        "Cache that several machines share: s3://, gs://, az:// or file:///FOLDER; `off` for none.",
+        "model.cache_url",
+        "URL",
+        show_default="EDGEPACK_CACHE_URL",
+        commands=_ALL,
+        scope=Scope.NOWHERE,
+        instead="use `cache` of [project]",
     ),
     _run(
         "json",

@@ -23,7 +23,8 @@ from edgepack.project.cells import Cell, Project
 from edgepack.project.document import Fault, check_document, title
 from edgepack.project.lines import KeyPath, key_lines, line_of
 from edgepack.project.option_table import BY_NAME, MODEL_KEYS, OPTIONS
-from edgepack.project.values import NAME, build_options, fits, from_file
+from edgepack.project.values import NAME, build_options, fits, stored_value
+from edgepack.remote_cache import shared_cache_url
 
 #: Folder of bundles when the file names none.
 OUT = "out"
@@ -61,6 +62,7 @@ def read_project(
     folder = root / settings.get("out", OUT) if out is None else out.absolute()
     wanted = tuple(dict.fromkeys(cell for target in targets for cell in resolve(target)))
     merge = _Merge(document, root, folder, dict(values or {}), wanted)
+    merge.flags.setdefault("cache", merge.cache_url(settings.get("cache", "")))
     cells = tuple(merge.cells())
     if merge.faults:
         raise _error(file, data, merge.faults)
@@ -90,7 +92,7 @@ class _Merge:
     document: Mapping[str, Any]
     root: Path
     out: Path
-    flags: Mapping[str, Any]
+    flags: dict[str, Any]
     wanted: tuple[tuple[str, str], ...]
     faults: list[Fault] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -124,6 +126,14 @@ class _Merge:
                 self._require_own_bundle(cell, place, where)
                 yield cell
 
+    def cache_url(self, url: str) -> str:
+        """Return the URL of the shared cache where no flag has one: EDGEPACK_CACHE_URL, else that of the file."""
+        try:
+            return shared_cache_url("", url)
+        except UsageError as error:
+            self._add(("project", "cache"), f"[project]: cache: {error.message}")
+            return ""
+
     def _add(self, place: KeyPath, message: str) -> None:
         self.faults.append(Fault(place, message))
 
@@ -133,7 +143,7 @@ class _Merge:
         for key in table:
             if key in MODEL_KEYS:
                 try:
-                    values[key] = from_file(BY_NAME[key], table[key], self.root)
+                    values[key] = stored_value(BY_NAME[key], table[key], self.root)
                 except UsageError as error:
                     self._add((*place, key), f"{where}: {error.message.removeprefix('--')}")
         return values

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from edgepack.errors import EdgepackError
 from edgepack.project.cells import Cell
 
 R = TypeVar("R")
@@ -39,12 +38,3 @@ def run_cells(cells: Iterable[Cell], work: Callable[[Cell], R]) -> tuple[CellRun
         except Exception as error:
             runs.append(CellRun[R](cell, error=error))
     return tuple(runs)
-
-
-def exit_code_of(errors: Iterable[Exception | None]) -> int:
-    """Return the exit code of the worst error, 0 for none.
-
-    The worst is the lowest code: 1 is a bug, and the others follow the stages of a build, so a lower code failed earlier.
-    """
-    codes = [error.exit_code if isinstance(error, EdgepackError) else 1 for error in errors if error is not None]
-    return min(codes, default=0)

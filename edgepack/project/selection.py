@@ -39,5 +39,5 @@ def matches(project: Project, name: str) -> bool:
 
 
 def _selects(name: str, cell: Cell) -> bool:
-    """Return whether a name selects a cell; without a slash it is the name of a model, `kws*` does not match targets."""
+    """Return whether a name selects a cell; only one with a slash concerns targets."""
     return fnmatchcase(cell.id, name) if "/" in name else fnmatchcase(cell.model, name)

@@ -6,7 +6,8 @@ that are used here. Python and ECMAScript read the patterns alike: Python's `$` 
 
 import re
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,12 @@ TARGETS: Schema = {"type": "array", "items": TARGET, "minItems": 1, "uniqueItems
 TEXT: Schema = {"type": "string", "pattern": r"^[^\x00]*$"}
 FILLED: Schema = {"type": "string", "pattern": r"^[^\x00]+$"}
 #: A size with a unit, of at least one byte: fractions only of kilobytes and more, with three digits.
-_SIZE = r"^(?=[0-9.]*[1-9])([0-9]{1,12} *[bB]?|[0-9]{1,12}(\.[0-9]{1,3})? *[kKmMgGtT][iI]?[bB]?)$(?!\n)"
+_SIZE = r"^(?=[0-9.]*[1-9])([0-9]{1,12} *[bB]?|[0-9]{1,12}(\.[0-9]{1,3})? *[kKmMgG][iI]?[bB]?)$(?!\n)"
+_MEMORY = _SIZE.replace("gG", "gGtT")
 _LARGEST = (1 << 63) - 1
 _FINITE = 1.7976931348623157e308
 
-_SIZE_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_SIZE_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmg])(i?))?b?", re.IGNORECASE)
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
@@ -46,8 +48,9 @@ def schema_of(option: Option) -> Schema:
             return {"type": "integer", "minimum": int(least or 0), "maximum": (1 << 31) - 1}
         case Kind.NUMBER:
             return {"type": "number", "minimum": least or 0, "maximum": _FINITE}
-        case Kind.SIZE:
-            return {"type": ["string", "integer"], "pattern": _SIZE, "minimum": 1, "maximum": _LARGEST}
+        case Kind.SIZE | Kind.MEMORY:
+            pattern = _SIZE if option.kind == Kind.SIZE else _MEMORY
+            return {"type": ["string", "integer"], "pattern": pattern, "minimum": 1, "maximum": _LARGEST}
         case Kind.CHOICE:
             return {"enum": [str(value) for value in option.choices or ()]}
         case Kind.TEXTS | Kind.PATHS:
@@ -72,6 +75,8 @@ def expected(option: Option) -> str:
             return f"a number{least}"
         case Kind.SIZE:
             return 'a size such as "500KB", "1.5MiB" or 800000'
+        case Kind.MEMORY:
+            return 'a size such as "8GB" or "512MiB"'
         case Kind.CHOICE:
             return alternatives([f'"{value}"' for value in option.choices or ()])
         case Kind.TEXTS:
@@ -114,24 +119,27 @@ def fits(value: Any, schema: Schema) -> bool:
     return False
 
 
-def from_file(option: Option, value: Any, root: Path) -> Any:
-    """Return a value of the file, which fits its schema, as its field of `BuildOptions` needs it.
+def stored_value(option: Option, value: Any, root: Path) -> Any:
+    """Return a value of the file or of a flag as its field of `BuildOptions` needs it.
 
     Args:
         option: The option.
-        value: The value.
-        root: Folder of the project file, which relative paths start from.
+        value: A value that fits the option's schema.
+        root: Folder that relative paths start from.
 
     Raises:
         UsageError: The value has the right form, and cannot be used.
     """
     match option.kind:
         case Kind.INTEGER:
-            return int(value)
+            # 0 is the newest runtime version.
+            return int(value) or default_of(option)
         case Kind.NUMBER:
             return float(value)
         case Kind.SIZE:
-            return size(option, value)
+            return size(option.flag, value)
+        case Kind.MEMORY:
+            return parse_memory(str(value if isinstance(value, str) else int(value)), option.flag) if value else None
         case Kind.CHOICE:
             return None if option.choices is None else option.choices(value)
         case Kind.PATH:
@@ -148,24 +156,24 @@ def from_file(option: Option, value: Any, root: Path) -> Any:
             return value
 
 
-def size(option: Option, value: str | int) -> int:
-    """Return a size in bytes: `500KB`, `1MB`, `1.5MiB`, or plain bytes.
+def size(flag: str, value: str | float) -> int | None:
+    """Return a size in bytes: `500KB`, `1MB`, `1.5MiB` or plain bytes; None for an empty text.
 
     KB, MB and GB are decimal, as file managers and app stores count; KiB, MiB and GiB are powers of 1024.
 
     Raises:
-        UsageError: The text is no size, or one too small for the limit of a process.
+        UsageError: The text is no size.
     """
-    text = str(int(value)) if isinstance(value, int | float) else value
-    if option.name == "memory-limit":
-        return parse_memory(text, option.flag)
+    text = value if isinstance(value, str) else str(int(value))
+    if not text:
+        return None
     match = _SIZE_PARTS.fullmatch(text.strip())
     count = 0
     if match is not None:
         number, prefix, binary = match.groups()
         count = int(float(number) * (1024 if binary else 1000) ** ("kmgt".index(prefix.lower()) + 1 if prefix else 0))
     if count < 1:
-        raise UsageError(f"{option.flag}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
+        raise UsageError(f"{flag}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
     return count
 
 
@@ -174,8 +182,8 @@ def source(value: str, root: Path) -> str:
 
     `module:function` becomes `FOLDER/module:function`: the module is looked up in the folder of the project file first.
     """
-    if not value:
-        return ""
+    if not value or root == Path():
+        return value
     return f"{root}/{value}" if _FUNCTION.fullmatch(value) else str(root / value)
 
 
@@ -202,10 +210,4 @@ def build_options(values: Mapping[str, Any], **more: Any) -> BuildOptions:
 
 def default_of(option: Option) -> Any:
     """Return the default of an option's field, None for a flag that is no option of a build."""
-    if not option.attribute:
-        return None
-    value: Any = BuildOptions()
-    for name in option.attribute.split("."):
-        assert name in {field.name for field in fields(value)}
-        value = getattr(value, name)
-    return value
+    return attrgetter(option.attribute)(BuildOptions()) if option.attribute else None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgepack.cli.arguments import size
+from edgepack.project.values import size
 from edgepack.errors import UsageError
 from edgepack.text import readable_size
 
