@@ -54,7 +54,8 @@ def test_a_cell_has_the_options_of_the_nearest_table(tmp_path: Path) -> None:
     assert list(cells) == ["kws/hexagon@SM8550", "kws/edgetpu", "net/edgetpu", "net/cpu"]
     efforts = {cell.id: cell.options.effort for cell in zoo.cells}
     assert efforts == {
-        "kws/hexagon@SM8550": Effort.MEDIUM, "kws/edgetpu": Effort.HIGH, "net/edgetpu": Effort.LOW, "net/cpu": Effort.LOW,
+        "kws/hexagon@SM8550": Effort.MEDIUM, "kws/edgetpu": Effort.HIGH,
+        "net/edgetpu": Effort.LOW, "net/cpu": Effort.LOW,
     }  # fmt: skip
     assert [cell.options.target.require_full for cell in zoo.cells] == [False, True, True, False]
     chip = cells["kws/hexagon@SM8550"]
