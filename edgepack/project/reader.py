@@ -226,7 +226,8 @@ def _error(file: Path, data: bytes, faults: Sequence[Fault]) -> ProjectError:
     lines = key_lines(data.decode("utf-8-sig"))
     placed = sorted({(line_of(lines, fault.path), fault.message): None for fault in faults})
     listed = [f"{file.name}:{line}: {message}" for line, message in placed]
+    head = [f"'{file.name}' has {len(listed)} faults"] if len(listed) > 1 else []
     more = [f"and {len(listed) - _LISTED} more"] if len(listed) > _LISTED else []
     return ProjectError(
-        "\n".join([*listed[:_LISTED], *more]), details={"faults": [{"line": n, "message": m} for n, m in placed]}
+        "\n".join([*head, *listed[:_LISTED], *more]), details={"faults": [{"line": n, "message": m} for n, m in placed]}
     )
