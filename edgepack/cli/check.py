@@ -84,7 +84,7 @@ def _check_cells(selection: Selection, given: Given, ask_compiler: bool | None, 
     def work(cell: "Cell") -> CheckResult:
         show, options = arguments.progress(given.json), cell.options
         return run_check(
-            cell.path,
+            arguments.require_path(cell.path),
             [cell.target],
             options.model,
             options.target,

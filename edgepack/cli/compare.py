@@ -81,7 +81,7 @@ def _compare_models(selection: Selection, given: Given, html: Path | None) -> in
 
     def work(cell: "Cell") -> "Comparison":
         targets = dict.fromkeys(other.target for other in models[cell.model])
-        return _run(cell.path, list(targets), cell.options, given, f"{cell.model}: ")
+        return _run(arguments.require_path(cell.path), list(targets), cell.options, given, f"{cell.model}: ")
 
     documents: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
