@@ -162,7 +162,7 @@ class _Check:
 
 
 def _conclude(bundle: Path, result: "VerifyResult", run: Callable[[], "DeviceResult"], device: bool) -> _Check:
-    """Return the verification of a bundle, with a run on a device where that is asked for and the files are right."""
+    """Return the verification of a bundle, with a run on a device where the files are right."""
     if not result.ok:
         count = len(result.problems)
         error = BundleError(

@@ -25,7 +25,7 @@ _SKIPPED = frozenset({"node_modules", "site-packages", "__pycache__", "venv", "e
 _FEWEST_IMAGES = 4
 #: Largest file of labels; ImageNet-21k's has 0.5 MB.
 _MOST_LABEL_BYTES = 4 << 20
-_LABELS = re.compile(r"(?i)(^|[_. -])(labels?|class(es)?|class_?names|synset)([_. -]|$).*\.txt$")
+_LABELS = re.compile(r"(?i)(^|[_. -])(labels?|class(es)?|class_?names|synset)(?=[_. -]).*\.txt$")
 _EVALUATION = frozenset({"eval", "evaluation", "val", "valid", "validation", "test", "holdout"})
 _TRAINING = frozenset({"train", "training"})
 
