@@ -147,10 +147,14 @@ def require_targets(targets: list[str]) -> list[str]:
     """Return the targets.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or one has a chip, which projects have there and models have in --soc.
     """
     if not targets:
         raise UsageError("no target given", hint="add -t TARGET, or -t all; `edgepack targets list` shows them")
+    for target in targets:
+        name, separator, chip = target.partition("@")
+        if separator:
+            raise UsageError(f"'{target}' is for projects", hint=f"of one model, give -t {name} --soc {chip}")
     return targets
 
 

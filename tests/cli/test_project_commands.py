@@ -87,6 +87,7 @@ def test_paths_are_models(project: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert "cell" not in document["results"][0]
     assert "'other.tflite' does not exist" in message(capsys, "check", "other.tflite", "-t", "cpu")
     assert "no target given" in message(capsys, "check", "models/digits.tflite")
+    assert "give -t hexagon --soc SM8550" in message(capsys, "check", "models/digits.tflite", "-t", "hexagon@SM8550")
 
 
 def test_a_name_that_is_also_another_model_is_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,13 @@
 """Lines of keys: a fault is shown where it is, whatever form of TOML the file is written in."""
 
+import re
+import tomllib
+from typing import Any
+
+import tomli_w
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgepack.project.lines import key_lines, line_of
 
 TEXT = """\
@@ -61,3 +69,31 @@ def test_a_missing_key_has_the_line_of_its_table() -> None:
     assert line_of(lines, ("model", 1, "targets")) == 20
     assert line_of(lines, ("defaults", "target", "edgetpu", "scheme")) == 10
     assert line_of(lines, ()) == 1
+
+
+TEXTS = st.text(st.sampled_from(list("ab.#=[]{}\"'\\\n ,é")), max_size=8)
+KEYS = st.text(st.sampled_from(list("ab.#=[]\"'é -")), min_size=1, max_size=4)
+VALUES = st.recursive(
+    TEXTS | st.integers(0, 9) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(document=st.dictionaries(KEYS, VALUES, max_size=4), multiline=st.booleans())
+def test_every_key_of_any_document_is_on_its_line(document: dict[str, Any], multiline: bool) -> None:
+    """Whatever keys and texts contain, each key of a document has a line, and that line contains it."""
+    text = tomli_w.dumps(document, multiline_strings=multiline)
+    parsed = tomllib.loads(text)
+    lines, shown = key_lines(text), text.split("\n")
+
+    def keys(value: Any, path: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return [found for key, inner in items for found in [(*path, key), *keys(inner, (*path, key))]]
+
+    for path in keys(parsed, ()):
+        if isinstance(path[-1], str):
+            plain = re.fullmatch(r"[A-Za-z0-9_-]+", path[-1])
+            written = path[-1] if plain else tomli_w.dumps({path[-1]: 0}).split(" = ")[0]
+            assert written in shown[lines[path] - 1], (path, text)
