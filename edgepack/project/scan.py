@@ -4,11 +4,12 @@ import os
 import re
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from edgepack.convert.importers.registry import all_importers, importer_for
+from edgepack.convert.importers.registry import BUILTIN, all_importers, importer_for
 from edgepack.errors import EdgepackError
 from edgepack.files import open_regular
 from edgepack.project.reader import OUT
@@ -93,7 +94,7 @@ def scan(folder: Path) -> Findings:
         if not _is_text(name):
             found.notes.append(f"left out {str(name)!r}: its name is not valid UTF-8")
         elif path.is_dir():
-            if (path / "saved_model.pb").is_file():
+            if _is_model_folder(path):
                 _add_model(found, path, name)
         elif path.suffix.lower() in suffixes:
             _add_model(found, path, name)
@@ -132,9 +133,21 @@ def _walk(folder: Path, found: Findings) -> Iterator[Path]:
                 yield path
             elif not entry.is_symlink() and entry.name not in _SKIPPED and not _is_foreign(path):
                 yield path
-                if depth < DEPTH and not (path / "saved_model.pb").exists():
+                if depth < DEPTH and not _is_model_folder(path):
                     inside.append((path, depth + 1))
         stack.extend(reversed(inside))
+
+
+def _is_model_folder(folder: Path) -> bool:
+    """Return whether a folder is a SavedModel, or a model in the format of a plugin."""
+    if (folder / "saved_model.pb").is_file():
+        return True
+    for importer in all_importers():
+        # A plugin may fail in any way on a folder that it was not made for.
+        with suppress(Exception):
+            if importer.id not in BUILTIN and importer.recognizes(folder, b""):
+                return True
+    return False
 
 
 def _is_foreign(folder: Path) -> bool:

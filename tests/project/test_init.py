@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgepack.cli.main import run
+from edgepack.convert import FloatModel
+from edgepack.convert.importers import registry
+from edgepack.convert.importers.base import Conversion, Importer
 from edgepack.project.draft import draft_text, make_draft, quoted
 from edgepack.project.reader import read_project
 from edgepack.project.scan import Findings, FoundModel, FoundSamples, Role, scan
@@ -74,6 +78,33 @@ def test_models_samples_and_labels_are_found(folder: Path) -> None:
     ]
     assert found.labels == [Path("data/labels.txt")]
     assert ["broken.h5" in note or "digits_edgetpu" in note for note in found.notes] == [True, True]
+
+
+class NetFolder(Importer):
+    """A plugin's format: a folder with net.cfg; any other folder makes it fail."""
+
+    id = "netfolder"
+    title = "a folder with net.cfg"
+
+    def recognizes(self, path: Path, head: bytes) -> bool:
+        return bool((path / "net.cfg").read_text())
+
+    def convert(self, conversion: Conversion) -> FloatModel:
+        raise NotImplementedError
+
+
+def test_folders_of_plugins_are_models(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format that is a folder is found by its importer, and nothing is searched for inside."""
+    installed = registry._installed()
+    plugged = replace(installed, importers=(*installed.importers, NetFolder()))
+    monkeypatch.setattr(registry, "_installed", lambda: plugged)
+    (folder / "models/net").mkdir()
+    (folder / "models/net/net.cfg").write_text("layers")
+    shutil.copyfile(DIGITS, folder / "models/net/part.tflite")
+    found = {model.path.as_posix(): model.format for model in scan(folder).models}
+    assert found.get("models/net") == "netfolder"
+    assert "models/net/part.tflite" not in found
+    assert len(found) == 5
 
 
 def test_the_file_is_what_was_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
