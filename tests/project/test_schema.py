@@ -114,7 +114,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
     return document
 
 
-@settings(max_examples=400, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(document=documents())
 def test_reader_and_schema_agree(tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]) -> None:
     """Any document is accepted by both or refused by both, except for what no schema can state."""
