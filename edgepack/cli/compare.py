@@ -1,5 +1,6 @@
 """`edgepack compare`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,9 @@ def _compare_models(selection: Selection, given: Given, html: Path | None) -> in
 
     def work(cell: "Cell") -> "Comparison":
         targets = dict.fromkeys(other.target for other in models[cell.model])
-        return _run(arguments.require_path(cell.path), list(targets), cell.options, given, f"{cell.model}: ")
+        chips = dict.fromkeys(chip for other in models[cell.model] for chip in other.options.target.socs)
+        options = replace(cell.options, target=replace(cell.options.target, socs=tuple(chips)))
+        return _run(arguments.require_path(cell.path), list(targets), options, given, f"{cell.model}: ")
 
     documents: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []

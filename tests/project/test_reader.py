@@ -86,6 +86,23 @@ def test_bundles_of_a_project_are_replaced_unless_the_file_says_otherwise(tmp_pa
     assert [cell.options.force for cell in zoo.cells] == [True, False]
 
 
+def test_the_shared_cache_is_that_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag wins over EDGEPACK_CACHE_URL, and that over the file, whose URL is checked where it counts."""
+    monkeypatch.delenv("EDGEPACK_CACHE_URL", raising=False)
+    text = "[project]\ncache = 'file:///shared'\n[[model]]\npath='a'\ntargets=['cpu']\n"
+
+    def url(**values: Any) -> str:
+        return project(tmp_path, text, values=values).cells[0].options.model.cache_url
+
+    assert url() == "file:///shared"
+    assert url(cache="off") == "off"
+    with pytest.raises(ProjectError, match=r"edgepack\.toml:2: \[project\]: cache: the cache URL"):
+        project(tmp_path, text.replace("file:", "nowhere:"))
+    monkeypatch.setenv("EDGEPACK_CACHE_URL", "s3://team-cache/edgepack")
+    assert url() == "s3://team-cache/edgepack"
+    assert url(cache="file:///mine") == "file:///mine"
+
+
 def test_the_command_line_wins(tmp_path: Path) -> None:
     """Options, targets and the folder of the command line replace those of the file."""
     out = tmp_path / "elsewhere"
