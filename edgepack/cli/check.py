@@ -218,6 +218,7 @@ _BASIS = {
     "measured": "measured",
     "source": "source code",
     "documentation": "documentation",
+    "inferred": "inferred",
     "recalled": "not verified",
 }
 
