@@ -19,7 +19,7 @@ from edgepack.project.processes import LostError, NodeProcess
 ATTEMPTS = 3
 
 #: Share of the machine's memory that nodes may hold together.
-_MEMORY_SHARE = 0.75
+MEMORY_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,15 @@ class Executor(Protocol):
         """Run every node and report what happens; closing the iterator stops all work."""
         ...
 
+    def close(self) -> None:
+        """Release what the executor holds."""
+        ...
+
 
 def default_jobs(nodes: Sequence[Node]) -> int:
     """Return how many nodes run side by side: as many as there are processors, and as the memory holds."""
     largest = max((node.memory for node in nodes), default=1) or 1
-    return max(1, min(os.cpu_count() or 1, int(machine_memory() * _MEMORY_SHARE) // largest))
+    return max(1, min(os.cpu_count() or 1, int(machine_memory() * MEMORY_SHARE) // largest))
 
 
 def failed_needs(node: Node, failures: Mapping[str, EdgepackError]) -> Outcome | None:
@@ -105,6 +109,9 @@ class LocalExecutor:
         finally:
             run.close()
 
+    def close(self) -> None:
+        """Do nothing: the processes end with each graph."""
+
 
 class _LocalRun:
     """One graph on this machine.
@@ -120,7 +127,7 @@ class _LocalRun:
         self._messages: queue.Queue[tuple[_Slot, Message]] = queue.Queue()
         self._slots = [_Slot(env, self._messages) for _ in range(min(jobs, len(tasks)))]
         self._idle = list(self._slots)
-        self._memory = int(machine_memory() * _MEMORY_SHARE)
+        self._memory = int(machine_memory() * MEMORY_SHARE)
         self._held: dict[str, int] = {}
         self._failures: dict[str, EdgepackError] = {}
         self._attempts: dict[str, int] = {}

@@ -144,7 +144,7 @@ def _convert(node: Node, cell: Cell, store: Store, note: Report) -> _Work:
 
 
 def _search(node: Node, cell: Cell, store: Store, note: Report) -> _Work:
-    """Take the search to its end without compiler and bundle. Its failure is that of the cells as well, which report it."""
+    """Take the search to its end without compiler and bundle. The cells fail as it does, and report it."""
     options = replace(cell.options, dry_run=True, compile=CompilePolicy.NEVER, segments=0, co_compile=())
     with Session(options.model, note) as session:
         context = prepare(cell.path, options, session, note)

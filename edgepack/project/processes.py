@@ -41,16 +41,15 @@ class NodeProcess:
 
     Args:
         env: Environment variables in addition to the parent's.
-        inputs_folder: Where the process keeps inputs that it reads from the cache.
 
     Attributes:
         pid: Its id, 0 before it was started.
     """
 
-    def __init__(self, env: Mapping[str, str] | None = None, inputs_folder: Path | None = None) -> None:
+    def __init__(self, env: Mapping[str, str] | None = None) -> None:
         self._env = dict(env or {})
-        self._inputs_folder = inputs_folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
 
     @property
     def pid(self) -> int:
@@ -70,7 +69,7 @@ class NodeProcess:
         process = self._start()
         assert process.stdin is not None and process.stdout is not None
         try:
-            send(process.stdin, (task, self._inputs_folder))
+            send(process.stdin, task)
             while True:
                 payload = _receive(process.stdout)
                 if payload is None:
@@ -95,6 +94,7 @@ class NodeProcess:
         Args:
             at_once: Do not wait for the end of a node.
         """
+        self._closed = True
         process, self._process = self._process, None
         if process is None:
             return
@@ -117,6 +117,8 @@ class NodeProcess:
             process.stdout.close()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        if self._closed:
+            raise LostError("closed")
         if self._process is None:
             with interrupts.hold():
                 self._process = subprocess.Popen(
@@ -127,6 +129,12 @@ class NodeProcess:
                     env={**os.environ, "PYTHONPATH": as_variable(), **self._env},
                     start_new_session=True,
                 )
+            if self._closed:
+                # Closed by another thread in the meantime.
+                process, self._process = self._process, None
+                process.kill()
+                process.wait()
+                raise LostError("closed")
         return self._process
 
 
@@ -153,7 +161,7 @@ def serve() -> None:
     os.dup2(2, 1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    tasks: queue.SimpleQueue[tuple[Task, Path | None] | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
     threading.Thread(target=_read_tasks, args=(requests, tasks), daemon=True).start()
     code = 0
     folder: PrivateFolder | None = None
@@ -162,7 +170,7 @@ def serve() -> None:
             folder = PrivateFolder()
             os.environ["TMPDIR"] = tempfile.tempdir = str(folder.path)
         while (request := tasks.get()) is not None:
-            _serve_task(*request, replies)
+            _serve_task(request, Path(tempfile.gettempdir()), replies)
     except (KeyboardInterrupt, BrokenPipeError):
         code = interrupts.exit_code()
     finally:
@@ -172,7 +180,7 @@ def serve() -> None:
             os._exit(code)
 
 
-def _serve_task(task: Task, inputs_folder: Path | None, replies: BinaryIO) -> None:
+def _serve_task(task: Task, inputs_folder: Path, replies: BinaryIO) -> None:
     try:
         outcome = run_node(task, lambda line: send(replies, ("line", line)), inputs_folder=inputs_folder)
     except (EdgepackError, OSError) as error:
@@ -186,7 +194,7 @@ def _serve_task(task: Task, inputs_folder: Path | None, replies: BinaryIO) -> No
     send(replies, ("outcome", outcome))
 
 
-def _read_tasks(requests: BinaryIO, tasks: "queue.SimpleQueue[tuple[Task, Path | None] | None]") -> None:
+def _read_tasks(requests: BinaryIO, tasks: "queue.SimpleQueue[Task | None]") -> None:
     """Pass tasks on; at the end of the input, which is the end of the parent, end this process in any case."""
     while (payload := receive(requests)) is not None:
         tasks.put(pickle.loads(payload))
