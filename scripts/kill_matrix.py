@@ -2,10 +2,10 @@
 
     scripts/kill_matrix.py [--kills 100] [--seed 0] [--work DIR]
 
-A project of small .tflite models is built on a Dask scheduler and two workers of this machine, which are started again
-whenever they are gone, as a service manager does. Every few seconds one process gets SIGKILL. Whenever a client ends with
-every bundle in place, the bundles must be byte for byte those of single builds, and no node may have finished twice; then
-everything is removed and the next round starts. At the end, no process may be left.
+A project of small .tflite models is built on a Dask scheduler and two workers of this machine, which are started
+again whenever they are gone, as a service manager does. Every few seconds one process gets SIGKILL. Whenever a client
+ends with every bundle in place, the bundles must be byte for byte those of single builds, and no node may have finished
+twice; then everything is removed and the next round starts. At the end, no process may be left.
 """
 
 import argparse
@@ -90,7 +90,7 @@ class Crew:
             found = node_processes(self.running[worker].pid for worker in ("worker-1", "worker-2"))
             if not found:
                 return False
-            os.kill(random.choice(found), signal.SIGKILL)  # noqa: S311 - which one does not matter
+            os.kill(random.choice(found), signal.SIGKILL)
             return True
         process = self.running.get(name)
         if process is None or process.poll() is not None:
@@ -173,8 +173,8 @@ def main() -> int:
             if kills.total() >= options.kills:
                 time.sleep(0.2)
                 continue
-            time.sleep(random.uniform(0.0, 2 * options.seconds))  # noqa: S311
-            victim = random.choice(("worker-1", "worker-2", "node", "node", "scheduler", "client"))  # noqa: S311
+            time.sleep(random.uniform(0.0, 2 * options.seconds))
+            victim = random.choice(("worker-1", "worker-2", "node", "node", "scheduler", "client"))
             if crew.kill(victim):
                 kills[victim.partition("-")[0]] += 1
                 print(f"{time.monotonic() - start:7.1f} s  {kills.total():3}  killed {victim}", flush=True)

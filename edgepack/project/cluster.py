@@ -273,8 +273,9 @@ class _ClusterRun:
             self._events.put(("event", Message(message["node"], message["kind"], message["text"])))
 
     def _end(self, value: tuple[int, str, Future]) -> Iterator[Message]:
-        round_, name, future = value
-        if round_ != self._round or name in self._outcomes or future is not self._futures.get(name):
+        round_, name, ended = value
+        future: Future = self._futures.get(name)
+        if round_ != self._round or name in self._outcomes or ended is not future:
             return
         node = self._tasks[name].node
         if future.status == "finished":
