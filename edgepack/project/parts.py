@@ -42,6 +42,7 @@ _NO_PART = frozenset(
         ("BuildOptions", "compile_timeout"),
         ("ModelOptions", "timeout"),
         ("ModelOptions", "cache"),
+        ("ModelOptions", "cache_url"),
         ("ModelOptions", "memory_limit"),
     }
 )
