@@ -130,6 +130,7 @@ def test_an_interrupt_leaves_no_process(described: Project, tmp_path: Path, numb
             break
     client.send_signal(number)
     assert client.wait(30) == code
+    client.stdout.close()
     end = time.monotonic() + 30
     while left := processes_with(marker):
         assert time.monotonic() < end, left
