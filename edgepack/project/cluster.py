@@ -5,6 +5,8 @@ small: inputs and bundles go through the cache. A scheduler that is lost is wait
 have not finished; what has finished is found in the cache.
 """
 
+import asyncio
+import concurrent.futures
 import contextlib
 import os
 import queue
@@ -98,14 +100,22 @@ class DaskExecutor:
 
         Each worker compares itself with it before it builds.
         """
-        client = self._connect()
-        self._wait_for_workers(client)
-        # A worker with the compilers, where there is one: others never get nodes that need them.
         compilers = {_compiler_resource(name) for name in map(compiler_of, project.cells) if name}
-        resources = {name: 1 for name in compilers if _largest(client, name)}
-        future = client.submit(machine_for, project, pure=False, resources=resources)
-        machine: Machine = future.result()
-        return machine
+        end = time.monotonic() + ANSWER_SECONDS
+        while True:
+            client = self._connect()
+            try:
+                wait_for_workers(client)
+                # A worker with the compilers, where there is one: others never get nodes that need them.
+                resources = {name: 1 for name in compilers if _largest(client, name)}
+                machine: Machine = client.submit(machine_for, project, pure=False, resources=resources).result()
+                return machine
+            except _lost_errors():
+                # The scheduler, or the worker again and again, was lost in the meantime.
+                if time.monotonic() > end:
+                    raise
+                self._forget()
+                time.sleep(_POLL)
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Message]:
         """Run every node; closing the iterator cancels what has not started."""
@@ -160,13 +170,26 @@ class DaskExecutor:
                 silence_logs=50,
             )
 
-    def _wait_for_workers(self, client: Client) -> None:
-        try:
-            client.wait_for_workers(1, timeout=_WORKER_SECONDS)
-        except TimeoutError as error:
-            raise ToolMissingError(
-                "the scheduler has no workers", hint="start one with `dask worker ADDRESS --nthreads 1`"
-            ) from error
+
+def wait_for_workers(client: Client) -> None:
+    """Wait until there is a worker.
+
+    Raises:
+        ToolMissingError: There is none for a long time.
+    """
+    try:
+        client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+    except TimeoutError as error:
+        raise ToolMissingError(
+            "the scheduler has no workers", hint="start one with `dask worker ADDRESS --nthreads 1`"
+        ) from error
+
+
+def _lost_errors() -> tuple[type[BaseException], ...]:
+    """Return what distributed raises when the scheduler or the worker of a result is lost."""
+    distributed = import_distributed()
+    killed: type[BaseException] = distributed.scheduler.KilledWorker
+    return (OSError, RuntimeError, asyncio.CancelledError, concurrent.futures.CancelledError, killed)
 
 
 class _ClusterRun:
@@ -224,13 +247,9 @@ class _ClusterRun:
             client = self._connect()
             self._lost = False
             try:
-                client.wait_for_workers(1, timeout=_WORKER_SECONDS)
+                wait_for_workers(client)
                 self._submit(client)
-            except TimeoutError as error:
-                raise ToolMissingError(
-                    "the scheduler has no workers", hint="start one with `dask worker ADDRESS --nthreads 1`"
-                ) from error
-            except (OSError, RuntimeError):
+            except _lost_errors():
                 # Lost again in the meantime.
                 time.sleep(_POLL)
                 continue
@@ -281,7 +300,7 @@ class _ClusterRun:
         if future.status == "finished":
             try:
                 outcome: Outcome = future.result(timeout=30)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
                 # Lost between its end and now, with its worker or with the scheduler.
                 if not _answers(self._connect()):
                     self._lost = True
