@@ -11,7 +11,6 @@ import contextlib
 import os
 import queue
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,17 +18,24 @@ from typing import Any
 from edgepack.errors import EdgepackError, ToolMissingError, UsageError
 from edgepack.limits import machine_memory
 from edgepack.project.cells import Project
+from edgepack.project.cluster_resources import (
+    MEMORY,
+    TENSORFLOW,
+    compiler_resource,
+    declared_resources,
+    largest_resource,
+    resources_of,
+)
+from edgepack.project.cluster_worker import TOPIC, run_on_worker
 from edgepack.project.executors import (
     ATTEMPTS,
     MEMORY_SHARE,
     Message,
-    failed_needs,
     lost_too_often,
 )
 from edgepack.project.graph import Node
 from edgepack.project.node import Outcome, Task
 from edgepack.project.parts import Machine, compiler_of, machine_for
-from edgepack.project.processes import LostError, NodeProcess
 
 #: `distributed.Client` and `distributed.Future`: half of their methods have no types.
 Client = Any
@@ -38,17 +44,12 @@ Future = Any
 #: Value of --scheduler for a cluster of this machine.
 LOCAL = "local"
 
-#: Names of the resources that a worker declares with `dask worker --resources`, beside its compilers (`QNN=1`).
-MEMORY, TENSORFLOW = "MEMORY", "TENSORFLOW"
-
 #: Seconds until a scheduler has to answer, at the start and after it was lost.
 ANSWER_SECONDS = 300.0
 #: Seconds between two looks at the scheduler when nothing happens.
 _POLL = 1.0
 #: Seconds that nodes wait for a worker that can hold them; clusters that grow on demand take minutes.
 _WORKER_SECONDS = 600.0
-
-_TOPIC = "edgepack"
 
 
 def import_distributed() -> Any:
@@ -100,14 +101,14 @@ class DaskExecutor:
 
         Each worker compares itself with it before it builds.
         """
-        compilers = {_compiler_resource(name) for name in map(compiler_of, project.cells) if name}
+        compilers = {compiler_resource(name) for name in map(compiler_of, project.cells) if name}
         end = time.monotonic() + ANSWER_SECONDS
         while True:
             client = self._connect()
             try:
                 wait_for_workers(client)
                 # A worker with the compilers, where there is one: others never get nodes that need them.
-                resources = {name: 1 for name in compilers if _largest(client, name)}
+                resources = {name: 1 for name in compilers if largest_resource(client, name)}
                 machine: Machine = client.submit(machine_for, project, pure=False, resources=resources).result()
                 return machine
             except _lost_errors():
@@ -261,8 +262,8 @@ class _ClusterRun:
         self._blocked.clear()
         self._round += 1
         with contextlib.suppress(Exception):
-            client.subscribe_topic(_TOPIC, self._receive)
-        declared = _declared(client)
+            client.subscribe_topic(TOPIC, self._receive)
+        declared = declared_resources(client)
         for task in self._tasks.values():
             if task.node.id not in self._outcomes:
                 self._submit_one(client, task, declared)
@@ -337,7 +338,7 @@ class _ClusterRun:
             return
         yield Message(node.id, "retried", f"{how}: trying again")
         client = self._connect()
-        self._submit_one(client, self._tasks[node.id], _declared(client))
+        self._submit_one(client, self._tasks[node.id], declared_resources(client))
 
     def _submit_blocked(self, client: Client) -> None:
         for name in sorted(self._blocked):
@@ -345,49 +346,22 @@ class _ClusterRun:
             pending = [self._futures[other] for other in (*node.needs, *node.after) if other in self._futures]
             if all(future.status in {"pending", "finished"} for future in pending):
                 self._blocked.discard(name)
-                self._submit_one(client, self._tasks[name], _declared(client))
+                self._submit_one(client, self._tasks[name], declared_resources(client))
 
     def _refuse_impossible(self, client: Client) -> Iterator[Message]:
         """End the nodes that no worker can hold, after they have waited long for one."""
-        declared = _declared(client)
+        declared = declared_resources(client)
         for name, task in self._tasks.items():
             if name in self._outcomes:
                 continue
             for resource, amount in resources_of(task.node).items():
-                if resource in declared and _largest(client, resource) < amount:
+                if resource in declared and largest_resource(client, resource) < amount:
                     problem = ToolMissingError(
                         f"no worker has {resource}={amount:g}, which {name} needs",
                         hint="start one with `dask worker ADDRESS --resources ...` (docs/guides/many-machines.md)",
                     )
                     yield self._finish(task.node, Outcome(name, problem, executed=False))
                     break
-
-
-def resources_of(node: Node) -> dict[str, float]:
-    """Return what a worker must have free to run a node, in the units of `dask worker --resources`."""
-    needed: dict[str, float] = {MEMORY: node.memory}
-    if node.tensorflow:
-        needed[TENSORFLOW] = 1
-    if node.compiler:
-        needed[_compiler_resource(node.compiler)] = 1
-    return needed
-
-
-def _compiler_resource(compiler: str) -> str:
-    return compiler.upper().replace("-", "_")
-
-
-def _workers(client: Client) -> list[Mapping[str, Any]]:
-    return list(client.scheduler_info(n_workers=-1)["workers"].values())
-
-
-def _declared(client: Client) -> frozenset[str]:
-    """Return the names of the resources that workers declare; nodes do not ask for others, which nobody would have."""
-    return frozenset(name for worker in _workers(client) for name in worker.get("resources", {}))
-
-
-def _largest(client: Client, resource: str) -> float:
-    return max((float(worker.get("resources", {}).get(resource, 0)) for worker in _workers(client)), default=0.0)
 
 
 def _answers(client: Client) -> bool:
@@ -406,42 +380,3 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-# -- on the worker -----------------------------------------------------------------------------------------------------
-
-_local = threading.local()
-
-
-def run_on_worker(task: Task, run: str, needs: Mapping[str, Outcome | None], after: Sequence[Outcome]) -> Outcome:
-    """Run a node in a process of this worker.
-
-    Args:
-        task: The node.
-        run: Identity of the run, for its events.
-        needs: Outcomes of the nodes without which it fails, by id.
-        after: Outcomes of the nodes that it only waited for.
-    """
-    failures = {name: outcome.error for name, outcome in needs.items() if outcome is not None and outcome.error}
-    if (outcome := failed_needs(task.node, failures)) is not None:
-        return outcome
-    _tell(run, task.node.id, "started", "")
-    process = _process()
-    try:
-        return process.run(task, lambda line: _tell(run, task.node.id, "step", line))
-    except LostError as error:
-        return Outcome(task.node.id, lines=(f"its process ended ({error})",), retry=True)
-    except RuntimeError as error:
-        return Outcome(task.node.id, EdgepackError(f"this is a bug in edgepack: {error}", hint="please report it"))
-
-
-def _process() -> NodeProcess:
-    """Return the process of this thread of the worker, which serves one node after another."""
-    if not hasattr(_local, "process"):
-        _local.process = NodeProcess()
-    process: NodeProcess = _local.process
-    return process
-
-
-def _tell(run: str, node: str, kind: str, text: str) -> None:
-    import_distributed().get_worker().log_event(_TOPIC, {"run": run, "node": node, "kind": kind, "text": text})

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,11 @@ class Machine:
     packages: Mapping[str, str]
     targets: Mapping[str, str] = field(default_factory=dict)
     compilers: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def package_text(self) -> str:
+        """The versions of the packages as JSON."""
+        return json.dumps(self.packages, sort_keys=True)
 
 
 def inputs_of(cell: Cell) -> Iterator[Input]:
@@ -147,7 +152,7 @@ def cell_parts(cell: Cell, digests: Mapping[Path, str], machine: Machine) -> dic
         "options": json.dumps(options_form(options), sort_keys=True),
         "target": f"{cell.target} {machine.targets.get(cell.target, '')}",
         "edgepack": machine.edgepack,
-        "packages": json.dumps(machine.packages, sort_keys=True),
+        "packages": machine.package_text,
         **({"compiler": f"{compiler} {machine.compilers.get(compiler, '')}".strip()} if compiler else {}),
     }
 
@@ -162,11 +167,18 @@ def options_form(options: BuildOptions) -> dict[str, Any]:
     return form
 
 
+@cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    """Return the fields of a class of options that a bundle depends on."""
+    return tuple(entry.name for entry in fields(kind) if (kind.__name__, entry.name) not in _NO_PART)
+
+
 def _form(value: Any) -> Any:
+    # First what most options are: a project of a thousand models has a million of them.
+    if value is None or type(value) in {str, bool, int, float}:
+        return value
     if is_dataclass(value) and not isinstance(value, type):
-        kind = type(value).__name__
-        names = (entry.name for entry in fields(value) if (kind, entry.name) not in _NO_PART)
-        return {name: _form(getattr(value, name)) for name in names}
+        return {name: _form(getattr(value, name)) for name in _names(type(value))}
     if isinstance(value, Enum):
         return str(value)
     if isinstance(value, Mapping):

@@ -12,7 +12,8 @@ from edgepack.errors import EdgepackError
 from edgepack.pipeline.build import build
 from edgepack.pipeline.options import BuildOptions
 from edgepack.project.cells import Cell, Project
-from edgepack.project.cluster import LOCAL, DaskExecutor, resources_of
+from edgepack.project.cluster import LOCAL, DaskExecutor
+from edgepack.project.cluster_resources import resources_of
 from edgepack.project.graph import Kind, Node
 from edgepack.project.matrix import build_matrix
 from edgepack.project.node import relocate
