@@ -10,7 +10,8 @@ from edgepack.text import readable_size
 if TYPE_CHECKING:
     from edgepack.project.cells import Project
     from edgepack.project.executors import Executor
-    from edgepack.project.matrix import CellResult, MatrixResult, Prepared
+    from edgepack.project.matrix import Prepared
+    from edgepack.project.outcomes import CellResult, MatrixResult
 
 #: Words for what has to be done for a cell.
 _STATES = {"current": "up to date", "cached": "write", "build": "build"}

@@ -4,16 +4,17 @@ A cell that fails does not stop the others. Whatever ends the run, what was fini
 folder, and the next run goes on from there.
 """
 
+import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import Cache
+from edgepack.cache import Cache, open_cache
 from edgepack.digests import Snapshot
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.pipeline.build import write_signed
@@ -26,78 +27,13 @@ from edgepack.project.facts import gather
 from edgepack.project.graph import Kind, Node, Plan, PlannedCell, State
 from edgepack.project.logs import CellLogs
 from edgepack.project.node import Outcome, Task
+from edgepack.project.outcomes import CellResult, MatrixResult
 from edgepack.project.parts import Machine, inputs_of, volatile_reason
 from edgepack.project.plan import make_plan
 from edgepack.project.records import Record, Records, mark_of
 from edgepack.project.store import Store
 
 OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """The end of one cell.
-
-    Attributes:
-        cell: The cell.
-        state: `current`, `cached` or `built` for a bundle that is there, `failed` otherwise, `stopped` for a cell that
-            --fail-fast left out.
-        reason: Why it was built or written.
-        bundle: The bundle's folder, None when there is none.
-        document: What the build reported: an entry of `results` of `build --json`.
-        notes: Assumptions about model and samples, and options without effect.
-        source: `{format, bytes, sha256}` of the user's model.
-        error: Why it failed.
-        seconds: Duration of the build.
-    """
-
-    cell: Cell
-    state: str
-    reason: str = ""
-    bundle: Path | None = None
-    document: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    source: Mapping[str, Any] = field(default_factory=dict)
-    error: EdgepackError | None = None
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return one entry of `results` of a project's `build --json`."""
-        return {
-            **self.document,
-            "cell": self.cell.id,
-            "model_name": self.cell.model,
-            "target": self.cell.target,
-            "soc": self.cell.soc,
-            "state": self.state,
-            "rebuilt_because": self.reason,
-            "ok": self.state not in {"failed", "stopped"},
-            "error": None if self.error is None else self.error.to_json(),
-            "bundle": None if self.bundle is None else str(self.bundle),
-            "notes": list(self.notes),
-            "source": dict(self.source),
-        }
-
-
-@dataclass(frozen=True)
-class MatrixResult:
-    """The end of a run.
-
-    Attributes:
-        plan: What was to be done.
-        results: One entry per cell, in the order of the project.
-        executed: Number of nodes that ran; those whose result was in the cache do not count.
-    """
-
-    plan: Plan
-    results: tuple[CellResult, ...]
-    executed: int = 0
-
-    @property
-    def error(self) -> EdgepackError | None:
-        """The worst failure, None when every cell has its bundle: the one with the lowest exit code, the earliest."""
-        errors = [result.error for result in self.results if result.error is not None]
-        return min(errors, key=lambda error: error.exit_code, default=None)
 
 
 @dataclass(frozen=True)
@@ -119,6 +55,13 @@ class Prepared:
     notes: Mapping[str, tuple[str, ...]]
 
 
+def cache_url(project: Project) -> str:
+    """Return the URL of the shared cache: the cells' own, else the environment's, else the project's; empty for none."""
+    urls = (cell.options.model.cache_url for cell in project.cells)
+    own = next(filter(None, urls), "")
+    return own or os.environ.get("EDGEPACK_CACHE_URL", "").strip() or project.cache
+
+
 def plan_matrix(project: Project, *, machine: Machine | None = None) -> Prepared:
     """Return what has to be done for a project. Nothing is built or written.
 
@@ -129,7 +72,7 @@ def plan_matrix(project: Project, *, machine: Machine | None = None) -> Prepared
     Raises:
         UsageError: Two cells would be written to the same folder.
     """
-    return _prepare(project, Store(Cache()), Records(project.out), machine)
+    return _prepare(project, Store(open_cache(url=cache_url(project))), Records(project.out), machine)
 
 
 def _prepare(project: Project, store: Store, records: Records, machine: Machine | None) -> Prepared:
@@ -181,7 +124,7 @@ def build_matrix(
 def _cache_of_run(project: Project, executor: Executor | None) -> Iterator[tuple[tuple[Cell, ...], Cache]]:
     """Return the cells and the cache; a project with `--no-cache` gets an empty cache that lasts as long as the run."""
     if all(cell.options.model.cache for cell in project.cells):
-        yield project.cells, Cache()
+        yield project.cells, open_cache(url=cache_url(project))
         return
     if executor is not None and executor.remote:
         raise UsageError("--no-cache: results come back from a cluster through the cache", hint="leave it out")
@@ -253,6 +196,8 @@ class _Run:
         tasks = [self._task(node) for node in nodes if self._can_travel(node)]
         if not tasks:
             return
+        # Workers look for the inputs there.
+        self._store.cache.finish()
         messages = self._executor.run(tasks)
         names = {node.id: node for node in nodes}
         try:
@@ -281,7 +226,10 @@ class _Run:
             for snapshot in inputs.values():
                 self._store.put_input(snapshot)
             inputs = {path: replace(snapshot, marks=()) for path, snapshot in inputs.items()}
-        return Task(node, inputs, self._prepared.machine, self._executor.remote)
+        # The steps of a node find their results where the project's are.
+        model = replace(node.cell.options.model, cache_url=cache_url(self._project))
+        cell = replace(node.cell, options=replace(node.cell.options, model=model))
+        return Task(replace(node, cell=cell), inputs, self._prepared.machine, self._executor.remote)
 
     def _handle(self, message: Message, node: Node | None) -> None:
         if node is None:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgepack.cache import Cache
+from edgepack.cache import open_cache
 from edgepack.cache_claims import Claim
 from edgepack.choices import CompilePolicy
 from edgepack.digests import Snapshot
@@ -95,12 +95,13 @@ def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -
         lines.append(line)
         report(line)
 
-    store = Store(Cache())
+    store = Store(open_cache(url=task.node.cell.options.model.cache_url))
     node = task.node
     try:
         # Not the key itself, which the step of a conversion claims.
         with Claim(store.cache.root, f"node-{node.key}"):
-            if store.has(node.key) and _intact(store, node):
+            # A damaged entry is removed by the attempt to read it.
+            if store.cache.get(node.key) is not None:
                 return Outcome(node.id, executed=False, seconds=time.monotonic() - start, lines=("in the cache",))
             _require_equal(task)
             with _located(task, store, inputs_folder) as cell:
@@ -111,6 +112,8 @@ def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -
                         store.put_bundle(node.key, outcome.bundle)
                     elif node.kind == Kind.SEARCH:
                         store.put_done(node.key)
+                    # Whoever is told that the node has ended finds its result.
+                    store.cache.finish()
             seconds = time.monotonic() - start
             _write_journal(node, seconds)
     except EdgepackError as error:
@@ -130,11 +133,6 @@ class _Work:
 @dataclass(frozen=True)
 class _Built(_Work):
     bundle: StoredBundle = field(default_factory=lambda: StoredBundle({}, {}))
-
-
-def _intact(store: Store, node: Node) -> bool:
-    """Return whether the entry can be read; a damaged one is removed by the attempt."""
-    return store.cache.get(node.key) is not None
 
 
 def _convert(node: Node, cell: Cell, store: Store, note: Report) -> _Work:

@@ -100,7 +100,7 @@ class Store:
             ModelFileError: It changed since its digest was taken.
         """
         key = input_key(snapshot.digest)
-        if self.has(key):
+        if self._shared(key):
             return
         files: list[tuple[str, int]] = []
         parts: list[str] = []
@@ -120,9 +120,14 @@ class Store:
 
     def _put_part(self, data: bytes) -> str:
         key = key_of("input-part", {"sha256": sha256(data)})
-        if not self.has(key):
+        if not self._shared(key):
             self.cache.put(key, {"data": data})
         return key
+
+    def _shared(self, key: str) -> bool:
+        """Return whether those who share the cache have an entry; an entry of this machine only does not reach them."""
+        remote = self.cache.remote
+        return self.has(key) if remote is None else remote.get(key) is not None
 
     def get_input(self, digest: str, name: str, folder: Path) -> Path:
         """Write an input from the cache to the disk, once, and return its path.
