@@ -1,9 +1,10 @@
 """How long 10,000 cells take on a cluster, and what bounds them: a simulation of the scheduler's greedy order.
 
-    scripts/simulate_cluster.py [--models 1250] [--cells 8] [--convert 10] [--build 4] [--round-trip 0.12] [--rate 78]
+    scripts/simulate_cluster.py [--models 1250] [--cells 8] [--convert 10] [--round-trip 0.12] [--rate 78]
 
 Each model is converted once, then its first cell is built, then the others, each by the first worker that is free. A
-node also takes the round trips to the store for its entries, and the scheduler hands out at most `--rate` nodes a second.
+node also takes the round trips to the store for its entries, and the scheduler hands out at most `--rate` nodes a
+second.
 """
 
 import argparse

@@ -56,7 +56,7 @@ class Prepared:
 
 
 def cache_url(project: Project) -> str:
-    """Return the URL of the shared cache: the cells' own, else the environment's, else the project's; empty for none."""
+    """Return the URL of the shared cache: the cells' own, else the environment's, else the project's."""
     urls = (cell.options.model.cache_url for cell in project.cells)
     own = next(filter(None, urls), "")
     return own or os.environ.get("EDGEPACK_CACHE_URL", "").strip() or project.cache
