@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgepack.cli import output
+from edgepack.cli import arguments, output
+from edgepack.cli import help as panels
 from edgepack.cli.matrix_progress import duration, shown
 from edgepack.text import readable_size
 
@@ -13,8 +14,36 @@ if TYPE_CHECKING:
     from edgepack.project.matrix import Prepared
     from edgepack.project.outcomes import CellResult, MatrixResult
 
+#: Options of `build` for a project.
+JOBS = arguments.option(
+    panels.RUN,
+    "--jobs",
+    "N",
+    "Cells of a project that are built side by side.",
+    default=0,
+    show_default="what the machine holds",
+    min=0,
+)
+SCHEDULER = arguments.option(
+    panels.RUN,
+    "--scheduler",
+    "ADDRESS",
+    "Build a project on the workers of this Dask scheduler; `local` starts one.",
+    default="",
+)
+FAIL_FAST = arguments.flag(
+    panels.RUN, "--fail-fast/--keep-going", "Stop a project's build at the first failure; the default is to go on."
+)
+
 #: Words for what has to be done for a cell.
 _STATES = {"current": "up to date", "cached": "write", "build": "build"}
+
+
+def build_cells(project: "Project", *, dry_run: bool, jobs: int, scheduler: str, fail_fast: bool, as_json: bool) -> int:
+    """Build the cells of a project, or show its plan; return the exit code: see `show_plan` and `build_project`."""
+    if dry_run:
+        return show_plan(project, as_json=as_json)
+    return build_project(project, jobs=jobs, scheduler=scheduler, fail_fast=fail_fast, as_json=as_json)
 
 
 def show_plan(project: "Project", *, as_json: bool) -> int:

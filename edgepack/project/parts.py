@@ -126,11 +126,13 @@ def take_snapshots(cells: Iterable[Cell]) -> tuple[dict[Path, Snapshot], dict[Pa
 
 
 def _unreadable(entry: Input, error: OSError) -> EdgepackError:
-    kind = {"model": ModelFileError, "samples": SamplesError, "eval": SamplesError, "train": SamplesError}
-    what = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror or error}"
-    return kind.get(entry.role, UsageError)(
-        f"{entry.role}: '{os.fsdecode(error.filename or entry.path)}' {what}",
-        hint="check the path in the project file",
+    """Return the error of an input, with the exit code that a build of this model alone has."""
+    missing = isinstance(error, FileNotFoundError)
+    samples = dict.fromkeys(("samples", "eval", "train"), SamplesError)
+    kinds = {"model": UsageError if missing else ModelFileError, **samples}
+    what = "does not exist" if missing else f"cannot be read: {error.strerror or error}"
+    return kinds.get(entry.role, UsageError)(
+        f"{entry.role}: '{os.fsdecode(error.filename or entry.path)}' {what}", hint="check the path in the project file"
     )
 
 
