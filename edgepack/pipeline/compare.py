@@ -14,7 +14,7 @@ from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure, measure_latency, measure_layers
 from edgepack.pipeline.option_validation import validate_inputs
-from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, silent
+from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, TargetOptions, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.search.candidates import Candidate, available_data, candidate_for, resolve_profile
 from edgepack.pipeline.search.loss import judge
@@ -27,6 +27,7 @@ from edgepack.profiles.registry import resolve_targets
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
+from edgepack.samples import SampleSource
 from edgepack.schemes import SCHEMES, Needs, get_scheme
 
 #: What --train adds: (recipe, sparsity, clusters per layer); 0 for the recipe's default.
@@ -112,11 +113,12 @@ def compare(
     targets: Sequence[str],
     options: ModelOptions | None = None,
     *,
-    samples: str = "",
-    evaluation: str = "",
-    train: str = "",
+    samples: SampleSource = "",
+    evaluation: SampleSource = "",
+    train: SampleSource = "",
     epochs: int = 0,
     preprocess: str = "",
+    target_options: TargetOptions | None = None,
     progress: Progress = silent,
 ) -> Comparison:
     """Produce every scheme that a target supports, with the stages of a build, and measure each.
@@ -130,6 +132,7 @@ def compare(
         train: Source of labelled samples to train on; without them training is left out, with the reason.
         epochs: Epochs of each stage of training, 0 for the default.
         preprocess: `MEAN,STD` of pixels.
+        target_options: The chip that is meant; None for each target's default.
         progress: Called with a sentence about each step that takes time.
 
     Raises:
@@ -140,6 +143,7 @@ def compare(
     profiles = resolve_targets(targets)
     build_options = BuildOptions(
         model=options or ModelOptions(),
+        target=target_options or TargetOptions(),
         samples=samples,
         eval=evaluation,
         train=train,

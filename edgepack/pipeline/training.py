@@ -16,7 +16,7 @@ from edgepack.pipeline.float_model import take_snapshot
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
-from edgepack.samples import Preprocess, SampleSet, load_samples
+from edgepack.samples import Preprocess, SampleSet, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
 from edgepack.train import FileReport, Trained, TrainOptions, require_labels, train
 
@@ -118,7 +118,7 @@ def untrainable_reason(path: Path) -> str:
     return ""
 
 
-def read_labelled(source: str, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
+def read_labelled(source: SampleSource, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
     """Read labelled samples for a float model.
 
     Raises:

@@ -21,7 +21,7 @@ from edgepack.pipeline.session import Session
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import get_target
 from edgepack.quantize.select import scheme_of
-from edgepack.samples import Preprocess, load_samples
+from edgepack.samples import Preprocess, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
 from edgepack.schemes import SCHEMES
 
@@ -39,7 +39,7 @@ def verify(
     path: Path | str,
     *,
     signer: Verifier | None = None,
-    evaluation: str = "",
+    evaluation: SampleSource = "",
     worker: Worker | None = None,
     timeout: float = 300.0,
     progress: Progress = silent,
@@ -136,7 +136,7 @@ class _Recheck:
             else:
                 self.notes.append(f"{text}; the bundle was built by edgepack {self.manifest['edgepack'][:40]}")
 
-    def quality(self, evaluation: str, progress: Progress) -> None:
+    def quality(self, evaluation: SampleSource, progress: Progress) -> None:
         """Measure the accuracy of the file on the samples, and compare it with the manifest."""
         claimed = self.manifest["quality"]
         rules = [entry["preprocessing"] for entry in self.manifest["inputs"] if entry["preprocessing"]]
