@@ -1,6 +1,5 @@
 """Arguments and options that several commands share, and the conversion of their texts to values."""
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS, parse_memory
+from edgepack.pipeline.option_values import parse_input_shape
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 
 
@@ -160,14 +160,6 @@ CUT_TAIL = flag(
 )
 NO_CACHE = flag(panels.RUN, "--no-cache", "Recompute every step and store nothing in the cache.")
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[kmg]i?)?b?)", re.IGNORECASE)
-_UNITS = {
-    f"{prefix}{form}{b}": (1024 if form else 1000) ** power
-    for power, prefix in enumerate(("", "k", "m", "g"))
-    for form in (("", "i") if prefix else ("",))
-    for b in ("", "b")
-}
-
 
 def model_options(
     input_shape: list[str],
@@ -182,16 +174,7 @@ def model_options(
     Raises:
         UsageError: An --input-shape that is not NAME=1,2,3, or a --memory-limit that is no size.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in input_shape:
-        name, separator, sizes = text.rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            shape = ()
-        if not separator or not name or not shape or min(shape) < 1:
-            raise UsageError(f"--input-shape: expected NAME=1,224,224,3, got '{text}'")
-        shapes[name] = shape
+    shapes = dict(map(parse_input_shape, input_shape))
     memory = parse_memory(memory_limit) if memory_limit else None
     return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache, memory_limit=memory)
 
@@ -233,23 +216,6 @@ def require_folder_of(option: str, path: Path | None) -> None:
     """
     if path is not None and not path.resolve().parent.is_dir():
         raise UsageError(f"{option}: the folder of '{path}' does not exist")
-
-
-def size(option: str, text: str) -> int | None:
-    """Return a size in bytes: `500KB`, `1MB`, `1.5MiB` or plain bytes; None for an empty text.
-
-    KB, MB and GB are decimal, as file managers and app stores count; KiB, MiB and GiB are powers of 1024.
-
-    Raises:
-        UsageError: The text is not a size.
-    """
-    if not text:
-        return None
-    match = _SIZE.fullmatch(text.strip())
-    count = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
-    if count < 1:
-        raise UsageError(f"{option}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
-    return count
 
 
 def progress(as_json: bool) -> Progress:

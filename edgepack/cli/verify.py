@@ -8,7 +8,7 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
-from edgepack.errors import BundleError, EdgepackError, UsageError
+from edgepack.errors import EdgepackError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bundle.device import DeviceResult
@@ -82,6 +82,8 @@ def verify(
     from edgepack.bundle.signers import Verifier
     from edgepack.child import Worker
     from edgepack.limits import parse_memory
+    from edgepack.pipeline.device import verify_on_device
+    from edgepack.pipeline.verify import mismatch
     from edgepack.pipeline.verify import verify as run
 
     if not device and (serial or apk is not None):
@@ -98,17 +100,20 @@ def verify(
             timeout=timeout,
             progress=arguments.progress(json_),
         )
-    error: EdgepackError | None = None
-    if not result.ok:
-        count = len(result.problems)
-        error = BundleError(
-            f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
-            hint=result.problems[0].fix,
-        )
+    error: EdgepackError | None = mismatch(bundle, result)
     device_result = None
     if device and error is None:
         try:
-            device_result = _run_on_device(bundle, result, serial, apk, runs, timeout)
+            device_result = verify_on_device(
+                bundle,
+                result,
+                serial=serial,
+                apk=apk,
+                runs=runs,
+                timeout=timeout,
+                progress=output.progress,
+                notice=output.warn,
+            )
         except EdgepackError as problem:
             error = problem
     if json_:
@@ -126,21 +131,6 @@ def verify(
     vectors = len({difference.case for difference in result.golden})
     output.out(f"verified: {result.files} files, {vectors} golden vectors")
     return 0
-
-
-def _run_on_device(
-    bundle: Path, result: "VerifyResult", serial: str, apk: Path | None, runs: int, timeout: float
-) -> "DeviceResult":
-    from edgepack.bundle.device import record, require_agreement, run_on_device
-
-    output.progress("running the self-test on the device")
-    device_result = run_on_device(bundle, result.manifest, serial=serial, apk=apk, runs=runs, timeout=timeout)
-    require_agreement(device_result)
-    if result.manifest.get("signature") is None:
-        record(bundle, result.manifest, device_result)
-    else:
-        output.warn("the bundle is signed: the figures of the device are not written into its manifest")
-    return device_result
 
 
 def _print(result: "VerifyResult") -> None:

@@ -12,7 +12,7 @@ from edgepack.bundle.golden import machine_name, runtime_name
 from edgepack.bundle.signers import Verifier
 from edgepack.bundle.verify_result import Problem, VerifyResult
 from edgepack.child import Worker
-from edgepack.errors import EdgepackError
+from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
@@ -70,6 +70,17 @@ def verify(
     elif result.manifest["quality"] is not None:
         check.notes.append("quality was not measured again: give the samples of the build with --eval")
     return replace(result, problems=(*result.problems, *check.problems), notes=(*result.notes, *check.notes))
+
+
+def mismatch(bundle: Path, result: VerifyResult) -> BundleError | None:
+    """Return the error of a bundle that is not what its manifest says, None for a valid one."""
+    if result.ok:
+        return None
+    count = len(result.problems)
+    return BundleError(
+        f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
+        hint=result.problems[0].fix,
+    )
 
 
 class _Recheck:
