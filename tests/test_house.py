@@ -20,7 +20,7 @@ FLOORS = {
     "documents": 1, "untrusted": 1, "job": 1, "confinement": 1, "import_path": 1, "limits": 1, "private_folder": 1,
     "messages": 1, "entry_points": 1, "graph": 1, "lean_import": 1, "recent": 1,
     "profiles": 2, "samples": 2, "runtime": 2,
-    "convert": 3, "train": 3, "quantize": 3, "repair": 3, "compat": 3, "compilers": 3, "bundle": 3,
+    "convert": 3, "training": 3, "quantize": 3, "repair": 3, "compat": 3, "compilers": 3, "bundle": 3,
     "pipeline": 4,
     "project": 5,
     "api": 6,
@@ -86,11 +86,11 @@ def test_imports_only_from_lower_floors(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_imports_stand_where_they_may(path: Path) -> None:
-    """TensorFlow is imported in convert/, train/, untrusted/ and the lowering; heavy imports are in functions."""
+    """TensorFlow is imported in convert/, training/, untrusted/ and the lowering; heavy imports are in functions."""
     for module, at_top in imports(path):
         root = module.split(".")[0]
         if root in HEAVY:
-            allowed = package_of(path) in {"convert", "train", "untrusted"} or path.match("ptq/lowering/lazy.py")
+            allowed = package_of(path) in {"convert", "training", "untrusted"} or path.match("ptq/lowering/lazy.py")
             assert allowed, f"{path.name} imports {module}"
         if root in LAZY:
             assert not at_top, f"{path.name} imports {module} at its top"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgepack.findings import Report
     from edgepack.pipeline.compare import ComparedScheme
     from edgepack.runtime.metrics import Quality
-    from edgepack.train import FileReport
+    from edgepack.training import FileReport
 
 #: Longest text in the repr of a result.
 _SHORT = 90

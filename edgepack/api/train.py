@@ -69,7 +69,7 @@ def train(
     """
     from edgepack.pipeline.train import TrainRequest, run
     from edgepack.pipeline.training import event_text
-    from edgepack.train import TrainOptions
+    from edgepack.training import TrainOptions
 
     for name, value, least in (
         ("epochs", epochs, 0),

@@ -27,7 +27,7 @@ from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_outputs
 from edgepack.samples import Preprocess, SampleSet, SampleSource, lint, load_samples
 from edgepack.samples.specs import input_specs
-from edgepack.train import require_labels
+from edgepack.training import require_labels
 
 
 @dataclass(frozen=True)

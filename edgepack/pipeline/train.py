@@ -22,8 +22,8 @@ from edgepack.pipeline.training import OnEvent, read_labelled, train_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
 from edgepack.samples import Preprocess, SampleSource
-from edgepack.train import Trained, TrainOptions
-from edgepack.train.report import gzip_size
+from edgepack.training import Trained, TrainOptions
+from edgepack.training.report import gzip_size
 
 
 @dataclass(frozen=True)

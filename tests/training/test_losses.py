@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgepack.errors import SamplesError, UsageError
-from edgepack.train.losses import Loss, check_labels, choose_loss
+from edgepack.training.losses import Loss, check_labels, choose_loss
 
 LAYERED = {"class_name": "SparseCategoricalCrossentropy", "config": {"name": "x", "from_logits": True}}
 FUNCTION = {"class_name": "function", "config": "categorical_crossentropy"}

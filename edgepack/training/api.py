@@ -9,9 +9,9 @@ from edgepack.errors import SamplesError, TransformError
 from edgepack.limits import TRAINING_SECONDS
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import SampleSet
-from edgepack.train.child import run_training
-from edgepack.train.load import require_keras_file
-from edgepack.train.model import Trained, TrainingRequest, TrainOptions
+from edgepack.training.child import run_training
+from edgepack.training.load import require_keras_file
+from edgepack.training.model import Trained, TrainingRequest, TrainOptions
 
 #: Trains in the child process, where TensorFlow is loaded.
 TRAINING = Job(run_training, TransformError, purpose="training")

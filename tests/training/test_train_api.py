@@ -8,7 +8,7 @@ import pytest
 from edgepack.child import Worker
 from edgepack.errors import SamplesError, TransformError, UsageError
 from edgepack.samples import SampleSet
-from edgepack.train import RECIPES, TrainOptions, train
+from edgepack.training import RECIPES, TrainOptions, train
 
 
 def samples(count: int = 20, labels: bool = True) -> SampleSet:

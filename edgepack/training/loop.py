@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from edgepack.child import emit
 from edgepack.samples import SampleSet
-from edgepack.train.losses import Loss
-from edgepack.train.model import EPOCHS, LEARNING_RATES, TrainOptions
+from edgepack.training.losses import Loss
+from edgepack.training.model import EPOCHS, LEARNING_RATES, TrainOptions
 
 #: Number of batches for the initial activation ranges.
 RANGE_BATCHES = 8

@@ -12,8 +12,8 @@ from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import choose_ranges
 from edgepack.runtime import Runner
-from edgepack.train.report import gzip_size
-from edgepack.train.scale_precision import SIGNIFICANT_BITS, shorten_scales
+from edgepack.training.report import gzip_size
+from edgepack.training.scale_precision import SIGNIFICANT_BITS, shorten_scales
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgepack.errors import ConversionError, TransformError
 from edgepack.text import first_line
-from edgepack.train.strip import strip_quantization
+from edgepack.training.strip import strip_quantization
 from edgepack.untrusted.keras_file import is_refusal, open_keras_file
 from edgepack.untrusted.tfmot import KERAS_ARCHIVE_HINT, strip_compression, tfmot_scopes, uses_tfmot
 

@@ -130,8 +130,8 @@ def two_outputs(path: str) -> None:
 
 def summarize(path: str, allow_code: bool = False) -> dict[str, Any]:
     """Rebuild a model and return a summary of the result."""
-    from edgepack.train.load import load
-    from edgepack.train.rebuild import is_model, rebuild
+    from edgepack.training.load import load
+    from edgepack.training.rebuild import is_model, rebuild
 
     rebuilt = rebuild(load(Path(path), allow_code=allow_code).model, allow_code=allow_code)
     return {
@@ -147,7 +147,7 @@ def kill_after(request: Any, stage: str, epoch: int) -> Any:
     """Train, and kill this process at the end of an epoch of a stage, as a power failure would."""
     import signal
 
-    from edgepack.train import child, loop
+    from edgepack.training import child, loop
 
     def emit(value: Any) -> None:
         if value.get("epoch") == epoch and value.get("stage") == stage:

@@ -6,7 +6,7 @@ import numpy as np
 
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
-from edgepack.train.report import FileReport, gzip_size, read_report
+from edgepack.training.report import FileReport, gzip_size, read_report
 
 DIGITS = Path(__file__).resolve().parents[1] / "data" / "digits_float.tflite"
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgepack.errors import ConversionError
 from edgepack.text import first_line
-from edgepack.train.keras3_to_tf_keras import convert_layer, convert_operation, describe, has_relu6
+from edgepack.training.keras3_to_tf_keras import convert_layer, convert_operation, describe, has_relu6
 
 #: Largest difference of an output, relative to its largest absolute value, that counts as equal.
 TOLERANCE = 1e-5

@@ -14,17 +14,17 @@ from edgepack.errors import ConversionError, TransformError
 from edgepack.graph import read_model
 from edgepack.runtime.runner import TensorInfo, model_inputs
 from edgepack.samples import SampleSet
-from edgepack.train.checkpoint import Checkpoint, remove
-from edgepack.train.export import to_tflite
-from edgepack.train.load import load
-from edgepack.train.loop import RANGE_BATCHES, Data, compile_model, epochs_of, fit, optimizer_variables, rate_of
-from edgepack.train.losses import Loss, check_labels, choose_loss
-from edgepack.train.model import RECIPES, Trained, TrainingRequest
-from edgepack.train.ranges import measure_ranges
-from edgepack.train.rebuild import Rebuilt, rebuild
-from edgepack.train.recipes import Wrapped, layer_weights, set_layer_weights, unwrap, wrap
-from edgepack.train.report import float_op_names, read_report
-from edgepack.train.scale_precision import shorten_scales
+from edgepack.training.checkpoint import Checkpoint, remove
+from edgepack.training.export import to_tflite
+from edgepack.training.load import load
+from edgepack.training.loop import RANGE_BATCHES, Data, compile_model, epochs_of, fit, optimizer_variables, rate_of
+from edgepack.training.losses import Loss, check_labels, choose_loss
+from edgepack.training.model import RECIPES, Trained, TrainingRequest
+from edgepack.training.ranges import measure_ranges
+from edgepack.training.rebuild import Rebuilt, rebuild
+from edgepack.training.recipes import Wrapped, layer_weights, set_layer_weights, unwrap, wrap
+from edgepack.training.report import float_op_names, read_report
+from edgepack.training.scale_precision import shorten_scales
 
 _ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 

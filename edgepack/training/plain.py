@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.train.flat_1d import counterpart_2d
-from edgepack.train.rebuild import follow
+from edgepack.training.flat_1d import counterpart_2d
+from edgepack.training.rebuild import follow
 
 Values = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import SamplesError, UsageError
-from edgepack.train.model import LOSSES
+from edgepack.training.model import LOSSES
 
 #: Class name in a compile configuration -> name in `LOSSES`.
 _CLASSES = {"".join(part.title() for part in name.split("_")): name for name in LOSSES}

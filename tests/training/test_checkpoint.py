@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgepack.train.checkpoint import Checkpoint, remove
+from edgepack.training.checkpoint import Checkpoint, remove
 
 
 def test_state_comes_back(tmp_path: Path) -> None:

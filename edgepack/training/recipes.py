@@ -8,8 +8,8 @@ from typing import Any
 from edgepack.choices import SparsityPattern, SparsitySchedule
 from edgepack.errors import TransformError
 from edgepack.text import first_line
-from edgepack.train.model import TrainOptions
-from edgepack.train.plain import ROUNDED_ACTIVATIONS, affine_layers, follows_linear_layer, with_plain_layers
+from edgepack.training.model import TrainOptions
+from edgepack.training.plain import ROUNDED_ACTIVATIONS, affine_layers, follows_linear_layer, with_plain_layers
 
 #: Kernels with fewer values are neither pruned nor clustered: that saves little and costs most accuracy, in first
 #: layers above all.

@@ -8,7 +8,7 @@ from edgepack.choices import LossName, Recipe, SparsityPattern, SparsitySchedule
 from edgepack.errors import UsageError
 from edgepack.profiles.model import SchemeRule
 from edgepack.samples import SampleSet
-from edgepack.train.report import FileReport
+from edgepack.training.report import FileReport
 
 #: Recipe -> its stages in order. A later stage preserves the zeros and clusters of the earlier ones.
 RECIPES: dict[str, tuple[str, ...]] = {recipe.value: tuple(recipe.split("+")) for recipe in Recipe}

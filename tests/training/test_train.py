@@ -15,9 +15,9 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.evaluate import evaluate
 from edgepack.runtime.runner import model_inputs
 from edgepack.samples import InputSpec, SampleSet, load_samples
-from edgepack.train import Trained, TrainOptions, train
-from edgepack.train.model import TrainingRequest
-from edgepack.train.report import gzip_size
+from edgepack.training import Trained, TrainOptions, train
+from edgepack.training.model import TrainingRequest
+from edgepack.training.report import gzip_size
 
 pytestmark = pytest.mark.slow
 

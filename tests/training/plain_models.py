@@ -73,12 +73,12 @@ def wrapped(kind: str) -> tuple[float, tuple[str, ...], bytes]:
     """Return the relative difference of the plain layers' outputs, the layers left in float, and the int8 file."""
     import tensorflow as tf
 
-    from edgepack.train.export import to_tflite
-    from edgepack.train.model import TrainOptions
-    from edgepack.train.plain import with_plain_layers
-    from edgepack.train.ranges import measure_ranges
-    from edgepack.train.rebuild import rebuild, relative_difference
-    from edgepack.train.recipes import wrap
+    from edgepack.training.export import to_tflite
+    from edgepack.training.model import TrainOptions
+    from edgepack.training.plain import with_plain_layers
+    from edgepack.training.ranges import measure_ranges
+    from edgepack.training.rebuild import rebuild, relative_difference
+    from edgepack.training.recipes import wrap
 
     tf.keras.utils.set_random_seed(0)
     model = {"mobile": mobile, "residual": residual, "audio": audio, "sliced": sliced}[kind]()
