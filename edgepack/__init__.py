@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgepack.api.results import Comparison, Inspection, TrainResult, VerifyResult
     from edgepack.api.target_results import BuildResult, BuiltTarget, CheckedTarget, CheckResult
     from edgepack.api.train import train
+    from edgepack.api.types import ModelLike, SamplesLike
     from edgepack.api.verify import verify
     from edgepack.errors import EdgepackError
     from edgepack.pipeline.options import BuildOptions, ModelOptions, TargetOptions
@@ -28,7 +29,9 @@ __all__ = [
     "Comparison",
     "EdgepackError",
     "Inspection",
+    "ModelLike",
     "ModelOptions",
+    "SamplesLike",
     "TargetOptions",
     "TrainResult",
     "VerifyResult",
@@ -50,7 +53,9 @@ _MODULES = {
     "Comparison": "edgepack.api.results",
     "EdgepackError": "edgepack.errors",
     "Inspection": "edgepack.api.results",
+    "ModelLike": "edgepack.api.types",
     "ModelOptions": "edgepack.pipeline.options",
+    "SamplesLike": "edgepack.api.types",
     "TargetOptions": "edgepack.pipeline.options",
     "TrainResult": "edgepack.api.results",
     "VerifyResult": "edgepack.api.results",

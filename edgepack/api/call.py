@@ -163,7 +163,10 @@ def existing(option: str, value: str | os.PathLike[str]) -> Path:
     """
     path = Path(value)
     if not path.exists():
-        raise UsageError(f"{option + ': ' if option else ''}'{path}' does not exist")
+        raise UsageError(
+            f"{option + ': ' if option else ''}'{path}' does not exist",
+            hint=f"relative paths start at the current folder, {Path.cwd()}" if not path.is_absolute() else "",
+        )
     return path
 
 
@@ -180,7 +183,7 @@ def writable_or_none(option: str, value: str | os.PathLike[str] | None) -> Path 
     """
     path = path_or_none(value)
     if path is not None and not path.resolve().parent.is_dir():
-        raise UsageError(f"{option}: the folder of '{path}' does not exist")
+        raise UsageError(f"{option}: the folder of '{path}' does not exist", hint="create it first")
     return path
 
 
@@ -202,7 +205,10 @@ def model_options(
         for name, sizes in input_shape.items():
             shape = tuple(sizes) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else ()
             if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
-                raise UsageError(f"input_shape: expected sizes such as (1, 224, 224, 3) for '{name}', got {sizes!r}")
+                raise UsageError(
+                    f"input_shape: expected sizes such as (1, 224, 224, 3) for '{name}', got {sizes!r}",
+                    hint="give every dimension, the batch first",
+                )
             shapes[str(name)] = shape
     else:
         shapes = dict(map(parse_input_shape, [input_shape] if isinstance(input_shape, str) else input_shape))
@@ -222,7 +228,10 @@ def at_least(option: str, value: Any, least: float, *, optional: bool = False, w
     kind = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not value >= least:
         number = "a whole number" if whole else "a number"
-        raise UsageError(f"{option}: expected {number} of at least {least:g}, got {value!r}")
+        raise UsageError(
+            f"{option}: expected {number} of at least {least:g}, got {value!r}",
+            hint="the documentation of the function has its options: help(edgepack.build)",
+        )
 
 
 def size_or_none(option: str, value: Size | None) -> int | None:

@@ -30,7 +30,10 @@ def parse_size(option: str, text: str) -> int | None:
     match = _SIZE.fullmatch(text.strip())
     count = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
     if count < 1:
-        raise UsageError(f"{option}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
+        raise UsageError(
+            f"{option}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'",
+            hint="KB and MB are powers of 1000, KiB and MiB of 1024",
+        )
     return count
 
 
