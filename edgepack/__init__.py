@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from edgepack.api.build import build
     from edgepack.api.check import check
     from edgepack.api.compare import compare
+    from edgepack.api.delivery import Delivery, pull, push
     from edgepack.api.inspect import inspect
+    from edgepack.api.project import load_project
     from edgepack.api.results import Comparison, Inspection, TrainResult, VerifyResult
     from edgepack.api.target_results import BuildResult, BuiltTarget, CheckedTarget, CheckResult
     from edgepack.api.train import train
@@ -27,6 +29,7 @@ __all__ = [
     "CheckResult",
     "CheckedTarget",
     "Comparison",
+    "Delivery",
     "EdgepackError",
     "Inspection",
     "ModelLike",
@@ -40,6 +43,9 @@ __all__ = [
     "check",
     "compare",
     "inspect",
+    "load_project",
+    "pull",
+    "push",
     "train",
     "verify",
 ]
@@ -51,6 +57,7 @@ _MODULES = {
     "CheckResult": "edgepack.api.target_results",
     "CheckedTarget": "edgepack.api.target_results",
     "Comparison": "edgepack.api.results",
+    "Delivery": "edgepack.api.delivery",
     "EdgepackError": "edgepack.errors",
     "Inspection": "edgepack.api.results",
     "ModelLike": "edgepack.api.types",
@@ -63,6 +70,9 @@ _MODULES = {
     "check": "edgepack.api.check",
     "compare": "edgepack.api.compare",
     "inspect": "edgepack.api.inspect",
+    "load_project": "edgepack.api.project",
+    "pull": "edgepack.api.delivery",
+    "push": "edgepack.api.delivery",
     "train": "edgepack.api.train",
     "verify": "edgepack.api.verify",
 }

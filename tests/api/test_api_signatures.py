@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ import edgepack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = ("build", "check", "compare", "train", "verify", "inspect")
+if find_spec("edgepack.delivery") is not None:
+    COMMANDS += ("push", "pull")
 
-#: Options that concern the output of the command line.
+#: Options that concern the output of the command line; `--all` of check and inspect, which list more.
 OUTPUT_ONLY = {"json", "help", "all"}
 #: What only a project file, or several models at once, need; the library builds one model per call.
 PROJECT_ONLY = {"jobs", "scheduler", "fail_fast", "keep_going", "project"}
 #: Parameters of the functions that no option has.
-ARGUMENTS = {"model", "targets", "bundle", "options", "progress"}
+ARGUMENTS = {"model", "targets", "bundle", "bundles", "reference", "options", "progress"}
 
 
 def options_of(command: str) -> dict[str, Any]:
@@ -54,7 +57,10 @@ def test_keywords_are_the_options_of_the_command(command: str) -> None:
     parameters = inspect.signature(getattr(edgepack, command)).parameters
     keywords = {name: value.default for name, value in parameters.items() if name not in ARGUMENTS}
     options = {name: value for name, value in options_of(command).items() if name not in OUTPUT_ONLY | PROJECT_ONLY}
-    assert keywords.keys() == options.keys() - {"target"}
+    if command == "push":
+        options["all"] = False
+    several = set() if command == "pull" else {"target"}
+    assert keywords.keys() == options.keys() - several
     for name, default in keywords.items():
         if default is not inspect.Parameter.empty:
             assert plain(default) == plain(options[name]), name
@@ -91,7 +97,7 @@ def test_unknown_names_are_attribute_errors() -> None:
         edgepack.biuld  # noqa: B018
 
 
-CLIENT = '''
+CLIENT = """
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +138,7 @@ def others(path: Path) -> bool:
 def wrong() -> None:
     edgepack.build("net.keras", "cpu", efort="low")  # type: ignore[call-arg]
     edgepack.build("net.keras", 3)  # type: ignore[arg-type]
-'''
+"""
 
 
 @pytest.mark.slow
