@@ -139,8 +139,10 @@ class Call:
         names = list(value)
         wrong = next((name for name in names if not isinstance(name, str) or len(name.splitlines()) != 1), None)
         if not names or wrong is not None:
+            got = "nothing" if not names else repr(wrong)
             raise UsageError(
-                f"labels: expected class names of one line each, got {wrong!r}" if names else "labels: empty"
+                f"labels: expected class names of one line each, got {got}",
+                hint="give the names in the order of the model's classes, or a text file with one per line",
             )
         file = self.folder / "labels.txt"
         file.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
