@@ -68,6 +68,11 @@ def save_live_model(
                 hint="give a keras.Model",
             )
         return _save_module(model, folder / name, name, signature, input_shapes or {})
+    if not getattr(model, "built", True):
+        raise UsageError(
+            f"the model '{name}' has no weights yet: its inputs are unknown",
+            hint="call it on a sample once, or start it with an Input layer",
+        )
     archive = folder / f"{name}.keras"
     code = _save_archive(model, archive, name)
     if code is None:
@@ -110,11 +115,6 @@ def _save_archive(model: Any, path: Path, name: str) -> str | None:
             if code is None:
                 _write_archive(source, config, path)
     except Exception as error:  # whatever layers raise that cannot be saved
-        if not getattr(model, "built", True):
-            raise UsageError(
-                f"the model '{name}' has no weights yet: its inputs are unknown",
-                hint="call it on a sample once, or start it with an Input layer",
-            ) from error
         return f"{type(error).__name__}: {first_line(error, default='')}"
     finally:
         raw.unlink(missing_ok=True)
