@@ -12,7 +12,7 @@ from edgepack.cli import help as panels
 from edgepack.cli import output
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS, parse_memory
-from edgepack.pipeline.option_values import parse_input_shape
+from edgepack.pipeline.option_values import parse_input_shape, parse_size
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 
 
@@ -216,6 +216,10 @@ def require_folder_of(option: str, path: Path | None) -> None:
     """
     if path is not None and not path.resolve().parent.is_dir():
         raise UsageError(f"{option}: the folder of '{path}' does not exist")
+
+
+#: Returns a size in bytes.
+size = parse_size
 
 
 def progress(as_json: bool) -> Progress:

@@ -169,7 +169,6 @@ def build(
 ) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
     from edgepack.pipeline.build import build
-    from edgepack.pipeline.option_values import parse_size
     from edgepack.pipeline.options import BuildOptions
 
     options = BuildOptions(
@@ -192,8 +191,8 @@ def build(
         effort=effort,
         max_drop=max_drop,
         strict=strict,
-        max_size=parse_size("--max-size", max_size),
-        max_download=parse_size("--max-download", max_download),
+        max_size=arguments.size("--max-size", max_size),
+        max_download=arguments.size("--max-download", max_download),
         compile=compile_,
         compile_timeout=compile_timeout,
         segments=segments,

@@ -40,7 +40,7 @@ def _renumber(graph: Any) -> None:
         if node.bare_concrete_function.concrete_function_name:
             pending.append(node.bare_concrete_function.concrete_function_name)
     # What no node names comes last, by its name without counters.
-    pending += sorted(functions, key=lambda name: (_COUNTERS.sub("", name), name))
+    pending += sorted(functions, key=_by_counters)
     pending.reverse()
     while pending:
         name = pending.pop()
@@ -53,6 +53,11 @@ def _renumber(graph: Any) -> None:
     copies = [type(function).FromString(function.SerializeToString()) for function in ordered]
     del library.function[:]
     library.function.extend(copies)
+
+
+def _by_counters(name: str) -> tuple[str, list[int]]:
+    """Return the order in which functions of one name were made: 99 comes before 100."""
+    return _COUNTERS.sub("", name), [int(number) for number in re.findall(r"\d+", name)]
 
 
 def _called(node: Any) -> Iterator[str]:
