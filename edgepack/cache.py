@@ -4,6 +4,8 @@ An entry is written under a temporary name, synced and renamed in one step, so a
 Its index holds its own key, and size and digest of each file: what does not match in any respect is removed and
 computed again. Entries are removed by renaming them first, so a reader notices. Two writers of one key write the same
 content; the copy of the second is discarded. The entries used last are kept when the cache exceeds its size.
+
+A cache may have a part that other machines share (`remote_cache`): it is asked after this one, and gets what is stored.
 """
 
 import contextlib
@@ -17,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgepack import interrupts
 from edgepack.cache_entries import (
@@ -34,7 +36,19 @@ from edgepack.digests import hash_path, sha256
 from edgepack.errors import UsageError
 from edgepack.files import read_regular, require_regular
 
-__all__ = ["Cache", "CacheUsage", "cache_size_limit", "default_cache_dir", "hash_path", "key_of", "sha256"]
+if TYPE_CHECKING:
+    from edgepack.remote_cache import RemoteCache
+
+__all__ = [
+    "Cache",
+    "CacheUsage",
+    "cache_size_limit",
+    "default_cache_dir",
+    "hash_path",
+    "key_of",
+    "open_cache",
+    "sha256",
+]
 
 #: Default of EDGEPACK_CACHE_SIZE. A build of MobileNet v2 with all schemes stores about 0.1 GB.
 DEFAULT_SIZE = 10 * 10**9
@@ -45,7 +59,7 @@ _LOW_MARK = 0.8
 #: After writing this share of the limit, a process counts the cache again, because others write as well.
 _RECOUNT = 1 / 16
 
-#: Seconds after which the remains of a killed process, and the state of an interrupted training, are removed.
+#: Seconds after which the remains of a killed process, and the state of an interrupted training or search, are removed.
 _REMAINS_AGE, _CHECKPOINT_AGE = 24 * 3600, 30 * 24 * 3600
 
 #: Bytes of the record of damaged entries, about 8,000 of them; no more are recorded.
@@ -124,14 +138,25 @@ class Cache:
         root: The folder, created on the first write; None for `default_cache_dir()`.
         enabled: False makes every lookup miss and every store do nothing.
         limit: Size in bytes above which entries are removed, 0 for none; None for `cache_size_limit()`.
+        remote: Entries that other machines share, None for none.
 
     Raises:
         UsageError: EDGEPACK_CACHE_SIZE is not a size.
     """
 
-    def __init__(self, root: Path | None = None, *, enabled: bool = True, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | None = None,
+        *,
+        enabled: bool = True,
+        limit: int | None = None,
+        remote: "RemoteCache | None" = None,
+    ) -> None:
         self.root = root if root is not None else default_cache_dir()
         self.enabled = enabled
+        self.remote = remote if enabled else None
+        #: Keys of entries that came from the shared cache.
+        self._fetched: set[str] = set()
         self.limit = cache_size_limit() if limit is None else limit
         #: Size of the cache when it was counted last, None before; bytes that this object has written since.
         self._counted: int | None = None
@@ -139,6 +164,14 @@ class Cache:
 
     def get(self, key: str) -> dict[str, bytes] | None:
         """Return an entry's files by name, None when it is missing; a damaged one is removed and counts as missing."""
+        files = self._get(key)
+        if files is None and self.remote is not None and (files := self.remote.get(key)) is not None:
+            self._fetched.add(key)
+            # Not flushed: what a loss of power damages is noticed, and fetched again.
+            self._put(key, files, sync=False)
+        return files
+
+    def _get(self, key: str) -> dict[str, bytes] | None:
         if not self.enabled:
             return None
         folder = self.root / key
@@ -166,6 +199,9 @@ class Cache:
 
     def drop(self, key: str, reason: str) -> None:
         """Remove a damaged entry and count it."""
+        if self.remote is not None and key in self._fetched:
+            self._fetched.discard(key)
+            self.remote.report_damage(key, reason)
         if self.enabled and remove(self.root / key):
             with contextlib.suppress(OSError):
                 # One short write at the end of the file: concurrent writers do not mix their lines.
@@ -177,15 +213,27 @@ class Cache:
                     os.close(descriptor)
 
     def put(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Store an entry. A cache that cannot be written is not an error: the result is computed again next time."""
+        """Store an entry. A cache that cannot be written is not an error: the result is computed again next time.
+
+        The part that other machines share gets it in the background: `finish` waits for that.
+        """
         if not self.enabled:
             return
+        self._put(key, files)
+        if self.remote is not None:
+            self.remote.put(key, files)
+
+    def finish(self) -> int:
+        """Wait, with a limit, until the shared cache has what was stored; return how many entries it has not got."""
+        return 0 if self.remote is None else self.remote.finish()
+
+    def _put(self, key: str, files: Mapping[str, bytes], *, sync: bool = True) -> None:
         with contextlib.suppress(OSError), interrupts.hold():
             self.root.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}.tmp-", dir=self.root))
             try:
-                write_entry(temporary, key, files)
-                self._move(temporary, key)
+                write_entry(temporary, key, files, sync=sync)
+                self._move(temporary, key, sync)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             self._written += sum(map(len, files.values()))
@@ -219,7 +267,7 @@ class Cache:
             (self.root / _RECORD).unlink()
         return removed
 
-    def _move(self, temporary: Path, key: str) -> None:
+    def _move(self, temporary: Path, key: str, sync: bool) -> None:
         """Give a complete entry its name, in place of whatever damaged thing has that name.
 
         Raises:
@@ -228,10 +276,11 @@ class Cache:
         try:
             temporary.rename(self.root / key)
         except OSError:
-            if self.get(key) is not None:
+            if self._get(key) is not None:
                 return
             temporary.rename(self.root / key)
-        sync_folder(self.root)
+        if sync:
+            sync_folder(self.root)
 
     def _entries(self) -> list[Path]:
         """Return the paths of all entries, in the order of their names, damaged ones included."""
@@ -281,6 +330,24 @@ class Cache:
                 remove(path)
                 total -= size
         self._counted, self._written = total, 0
+
+
+def open_cache(*, enabled: bool = True, url: str = "") -> Cache:
+    """Return the cache of a command, with the part that other machines share where one is configured.
+
+    Args:
+        enabled: See `Cache`.
+        url: URL of the shared cache, `off` for none; empty for EDGEPACK_CACHE_URL.
+
+    Raises:
+        UsageError: The URL or an environment variable of the cache is not valid.
+    """
+    if not enabled or not (url or os.environ.get("EDGEPACK_CACHE_URL")):
+        return Cache(enabled=enabled)
+    from edgepack.remote_cache import RemoteCache, shared_cache_url
+
+    shared = shared_cache_url(url)
+    return Cache(remote=RemoteCache(shared) if shared else None)
 
 
 def _is_entry(path: Path) -> bool:

@@ -111,11 +111,12 @@ def remove(path: Path) -> bool:
     return True
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes, sync: bool) -> None:
     with path.open("xb") as stream:
         stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+        if sync:
+            stream.flush()
+            os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
@@ -129,14 +130,22 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_entry(folder: Path, key: str, files: Mapping[str, bytes]) -> None:
+def write_entry(folder: Path, key: str, files: Mapping[str, bytes], *, sync: bool = True) -> None:
     """Fill an empty folder with an entry and flush it to the disk.
+
+    Args:
+        folder: The folder.
+        key: Key of the entry.
+        files: Its files by name.
+        sync: False leaves the flushing to the system.
 
     Raises:
         OSError: It cannot be written.
     """
     for name, data in files.items():
-        _write(folder / name, data)
+        _write(folder / name, data, sync)
     described = {name: {"size": len(data), "sha256": sha256(data)} for name, data in files.items()}
-    _write(folder / INDEX, json.dumps({"format": FORMAT, "key": key, "files": described}, sort_keys=True).encode())
-    sync_folder(folder)
+    index = json.dumps({"format": FORMAT, "key": key, "files": described}, sort_keys=True).encode()
+    _write(folder / INDEX, index, sync)
+    if sync:
+        sync_folder(folder)

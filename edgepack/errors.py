@@ -128,6 +128,12 @@ class BundleError(EdgepackError):
     kind = "bundle"
 
 
+class DeliveryError(BundleError):
+    """A registry cannot be reached, refuses a request, or serves something else than a bundle."""
+
+    kind = "delivery"
+
+
 class AccuracyError(EdgepackError):
     """No candidate meets the requested limits: --max-drop, --max-size, --max-download, --strict."""
 

@@ -1,5 +1,6 @@
 """The result of a compatibility check: a placement for every op, with reasons and fixes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,16 @@ class Placement(StrEnum):
     ACCELERATOR = "accelerator"
     HOST = "host"
     UNSUPPORTED = "unsupported"
+
+
+class Basis(StrEnum):
+    """What a placement is based on: the vendor's compiler, or facts of the profile, by how they are known."""
+
+    COMPILER = "compiler"
+    MEASURED = "measured"
+    SOURCE_CODE = "source"
+    DOCUMENTATION = "documentation"
+    RECALLED = "recalled"
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class OpFinding:
         output: Name of the op's first output tensor.
         placement: Where the op runs.
         reasons: Empty for an op on the accelerator.
+        source: Whose word the placement is, a value of `Basis`; empty where nothing records it.
     """
 
     index: int
@@ -51,10 +63,11 @@ class OpFinding:
     output: str
     placement: Placement
     reasons: tuple[Reason, ...] = ()
+    source: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the `ops` entry of the JSON contract."""
-        return {
+        document = {
             "index": self.index,
             "op": self.op,
             "version": self.version,
@@ -62,6 +75,9 @@ class OpFinding:
             "placement": str(self.placement),
             "reasons": [reason.to_json() for reason in self.reasons],
         }
+        if self.source:
+            document["source"] = self.source
+        return document
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class Report:
         notes: Sentences for people: estimates and assumptions.
         estimates: Figures for programs (bytes of parameters and of on-chip memory, for example).
         variant: Id of the profile's variant that was checked; empty when the profile has only one.
+        sources: For each `Basis` of the ops, who or what it is: the compiler with its version, or the profile's facts.
     """
 
     target: str
@@ -87,6 +104,7 @@ class Report:
     notes: tuple[str, ...] = ()
     estimates: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def count(self, placement: Placement) -> int:
         """Return how many ops have `placement`."""
@@ -116,4 +134,6 @@ class Report:
         }
         if self.variant:
             document["variant"] = self.variant
+        if self.sources:
+            document["sources"] = dict(self.sources)
         return document

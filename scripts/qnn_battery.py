@@ -130,6 +130,7 @@ def cases() -> Iterator[Case]:
     yield from _indices()
     yield from _logic()
     yield from _types()
+    yield from _computed()
 
 
 def _unary() -> Iterator[Case]:
@@ -405,3 +406,61 @@ def _types() -> Iterator[Case]:
         for rank in (1, 2, 4, 5, 6):
             yield Case("DEQUANTIZE", f"rank{rank}", before, (T(SHAPES[rank]),), (T(SHAPES[rank], "FLOAT32"),))
     yield Case("DEQUANTIZE", "float16", "FLOAT16", (T(SHAPE),), (T(SHAPE, "FLOAT32"),))
+
+
+def _computed() -> Iterator[Case]:
+    """Parameters that are computed at run time, by position."""
+
+    def ints(*shape: int) -> T:
+        return T(shape, "INT32")
+
+    x, zero = T(SHAPE), T((2, 2), "INT32", 0)
+    for dtype in ("INT8", "FLOAT32"):
+        axes, padded, half = T((1, 8)), T((1, 10, 10, 8)), T((1, 4, 4, 8))
+        for op in ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"):
+            yield Case(op, "computed1", dtype, (x, ints(2)), (axes,))
+        for op in ("PAD", "MIRROR_PAD"):
+            yield Case(op, "computed1", dtype, (x, ints(4, 2)), (padded,))
+        pads = T((4, 2), "INT32", [[0, 0], [1, 1], [1, 1], [0, 0]])
+        yield Case("PADV2", "computed1", dtype, (x, ints(4, 2), T((), values=1)), (padded,))
+        yield Case("PADV2", "computed2", dtype, (x, pads, T(())), (padded,))
+        yield Case("SLICE", "computed1", dtype, (x, ints(4), _ints(1, 4, 4, 8)), (half,))
+        yield Case("SLICE", "computed2", dtype, (x, _ints(0, 0, 0, 0), ints(4)), (half,))
+        begin, end, step = _ints(0, 0, 0, 0), _ints(1, 4, 4, 8), _ints(1, 1, 1, 1)
+        for position in (1, 2, 3):
+            given = [begin, end, step]
+            given[position - 1] = ints(4)
+            yield Case("STRIDED_SLICE", f"computed{position}", dtype, (x, *given), (half,))
+        yield Case("TILE", "computed1", dtype, (x, ints(4)), (T((1, 16, 8, 8)),))
+        yield Case("TRANSPOSE", "computed1", dtype, (x, ints(4)), (x,))
+        yield Case("REVERSE_V2", "computed1", dtype, (x, ints(1)), (x,))
+        yield Case("RESHAPE", "computed1", dtype, (x, ints(2)), (T((1, 512)),))
+        yield Case("BROADCAST_TO", "computed1", dtype, (T((1, 1, 1, 8)), ints(4)), (x,))
+        for op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"):
+            yield Case(op, "computed1", dtype, (x, ints(2)), (T((1, 16, 16, 8)),))
+        yield Case("SPLIT", "computed0", dtype, (ints(), x), (half,) * 2, {"numSplits": 2})
+        parts = (T((1, 8, 8, 2)), T((1, 8, 8, 6)))
+        yield Case("SPLIT_V", "computed1", dtype, (x, ints(2), T((), "INT32", 3)), parts, {"numSplits": 2})
+        yield Case("SPLIT_V", "computed2", dtype, (x, _ints(2, 6), ints()), parts, {"numSplits": 2})
+        yield Case("ARG_MAX", "computed1", dtype, (x, ints()), (T((1, 8, 8), "INT32"),), {"outputType": 2})
+        yield Case("TOPK_V2", "computed1", dtype, (T(SHAPES[2]), ints()), (T((4, 3)), T((4, 3), "INT32")))
+        blocks = T((4, 4, 4, 8))
+        yield Case("SPACE_TO_BATCH_ND", "computed1", dtype, (x, ints(2), zero), (blocks,))
+        yield Case("SPACE_TO_BATCH_ND", "computed2", dtype, (x, _ints(2, 2), ints(2, 2)), (blocks,))
+        yield Case("BATCH_TO_SPACE_ND", "computed1", dtype, (blocks, ints(2), zero), (x,))
+        yield Case("BATCH_TO_SPACE_ND", "computed2", dtype, (blocks, _ints(2, 2), ints(2, 2)), (x,))
+        yield Case("SCATTER_ND", "computed2", dtype, (ints(2, 1), T((2, 16)), ints(2)), (T((4, 16)),))
+        yield Case("ONE_HOT", "computed1", dtype, (ints(4), ints(), T((), values=1), T((), values=0)), (T((4, 6)),),
+                   {"axis": -1})  # fmt: skip
+    yield Case("CUMSUM", "computed1", "FLOAT32", (x, ints()), (x,))
+    for op in ("CUMSUM", "GATHER", "SELECT_V2"):
+        # Which ranks keep an op off v68, where lower ones cannot be created.
+        for rank in (5, 6):
+            shape = SHAPES[rank]
+            if op == "CUMSUM":
+                yield Case(op, f"rank{rank}", "FLOAT32", (T(shape), T((), "INT32", rank - 1)), (T(shape),))
+            elif op == "GATHER":
+                yield Case(op, f"rank{rank}", "FLOAT32", (T(shape), _ints(0, 2)), (T((*shape[:-1], 2)),),
+                           {"axis": rank - 1})  # fmt: skip
+            elif op == "SELECT_V2":
+                yield Case(op, f"rank{rank}", "FLOAT32", (T(shape, "BOOL"), T(shape), T(shape)), (T(shape),))

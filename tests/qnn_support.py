@@ -6,7 +6,7 @@ from typing import Any
 import builders
 import pytest
 
-from edgepack.compilers import qnn_sdk
+from edgepack.compilers import qnn_sdk, qnn_simulator
 from edgepack.errors import ToolMissingError
 
 try:
@@ -16,6 +16,17 @@ except ToolMissingError as error:
     MISSING = error.message
 
 needs_compiler = pytest.mark.skipif(bool(MISSING), reason=f"Qualcomm's compiler is not installed: {MISSING}")
+
+
+try:
+    qnn_simulator.find_simulator()
+    NO_SIMULATOR = MISSING
+except ToolMissingError as error:
+    NO_SIMULATOR = error.message
+
+needs_simulator = pytest.mark.skipif(
+    bool(NO_SIMULATOR), reason=f"Qualcomm's simulator is not installed: {NO_SIMULATOR}"
+)  # fmt: skip
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:

@@ -58,6 +58,8 @@ def build(
     cut_tail: bool = False,
     compile: str = "auto",
     compile_timeout: float = 600.0,
+    simulate: bool = False,
+    simulate_seconds: float = 60.0,
     segments: int = 0,
     co_compile: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
     out: str | os.PathLike[str] = ".",
@@ -73,6 +75,7 @@ def build(
     timeout: float = TARGET_SECONDS,
     memory_limit: Size = "",
     no_cache: bool = False,
+    cache: str = "",
     progress: ProgressLike = None,
 ) -> BuildResult:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets.
@@ -113,6 +116,8 @@ def build(
         cut_tail: Move unsupported final ops into the loader as postprocessing.
         compile: Run the vendor's compiler: `auto`, `require` or `never`.
         compile_timeout: Time limit of the vendor's compiler in seconds.
+        simulate: Run what was compiled for `soc` on the vendor's simulator of the accelerator.
+        simulate_seconds: About how long the simulation of one file takes, in seconds.
         segments: Split the model into that many pipelined segments, one per Edge TPU.
         co_compile: Other int8 .tflite files or bundles that share the Edge TPU's memory.
         out: Folder to write the bundles to.
@@ -128,6 +133,7 @@ def build(
         timeout: Time limit in seconds of the conversion, and then of each target.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
+        cache: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         progress: Called with a sentence about each step; False for silence, None to show it in a notebook or terminal.
 
     Returns:
@@ -148,10 +154,11 @@ def build(
             at_least("runtime_version", runtime_version, 0, whole=True)
             at_least("segments", segments, 0, whole=True)
             at_least("compile_timeout", compile_timeout, 1)
+            at_least("simulate_seconds", simulate_seconds, 1)
             at_least("max_drop", max_drop, 0, optional=True)
             paths = [co_compile] if isinstance(co_compile, str | os.PathLike) else list(co_compile)
             options = BuildOptions(
-                model=model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache),
+                model=model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache, cache),
                 target=TargetOptions(variant, texts(soc), runtime_version or None, require_full, repair, cut_tail),  # type: ignore[arg-type]
                 out=Path(out),
                 name=name,
@@ -174,6 +181,8 @@ def build(
                 max_download=size_or_none("max_download", max_download),
                 compile=compile,  # type: ignore[arg-type]
                 compile_timeout=float(compile_timeout),
+                simulate=simulate,
+                simulate_seconds=float(simulate_seconds),
                 segments=segments,
                 co_compile=tuple(existing("co_compile", path) for path in paths),
                 package=package,

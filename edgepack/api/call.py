@@ -196,6 +196,7 @@ def model_options(
     timeout: float,
     memory_limit: Size,
     no_cache: bool,
+    cache: str = "",
 ) -> ModelOptions:
     """Return how a model is read.
 
@@ -216,7 +217,13 @@ def model_options(
         shapes = dict(map(parse_input_shape, [input_shape] if isinstance(input_shape, str) else input_shape))
     at_least("timeout", timeout, 1)
     memory = parse_memory(str(memory_limit), "memory_limit") if memory_limit else None
-    return ModelOptions(shapes, signature, allow_code, float(timeout), cache=not no_cache, memory_limit=memory)
+    if cache:
+        from edgepack.remote_cache import shared_cache_url
+
+        shared_cache_url(cache)
+    return ModelOptions(
+        shapes, signature, allow_code, float(timeout), cache=not no_cache, cache_url=cache, memory_limit=memory
+    )
 
 
 def at_least(option: str, value: Any, least: float, *, optional: bool = False, whole: bool = False) -> None:

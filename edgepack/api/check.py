@@ -26,10 +26,12 @@ def check(
     require_full: bool = False,
     repair: str = "exact",
     cut_tail: bool = False,
+    ask_compiler: bool | None = None,
     sarif: str | os.PathLike[str] | None = None,
     timeout: float = TARGET_SECONDS,
     memory_limit: Size = "",
     no_cache: bool = False,
+    cache: str = "",
     progress: ProgressLike = None,
 ) -> CheckResult:
     """Report per-op accelerator support, with reasons and fixes.
@@ -49,10 +51,13 @@ def check(
         require_full: Fail when an op stays on the host.
         repair: Which rewrites of unsupported ops are applied.
         cut_tail: Move unsupported final ops into the loader as postprocessing.
+        ask_compiler: Whether the vendor's compiler is asked where each op runs, instead of the op table; None asks it
+            for a chip whose compiler is installed, and a model that it answers within seconds.
         sarif: File to write the findings to as SARIF 2.1.0, None for none.
         timeout: Time limit of the conversion in seconds.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
+        cache: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         progress: Called with a sentence about each step; False for silence, None to show it in a notebook or terminal.
 
     Returns:
@@ -65,7 +70,7 @@ def check(
 
     choice = parse_choice("--scheme", SchemeChoice, scheme)
     at_least("runtime_version", runtime_version, 0, whole=True)
-    reading = model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache)
+    reading = model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache, cache)
     target = TargetOptions(variant, (), runtime_version or None, require_full, repair, cut_tail)  # type: ignore[arg-type]
     findings = writable_or_none("sarif", sarif)
     groups = by_chip(targets, texts(soc))
@@ -74,7 +79,16 @@ def check(
         entries: list[CheckedTarget] = []
         for group in groups:
             own = replace(target, socs=group.socs)
-            for one in run(path, group.targets, reading, own, scheme=choice, progress=call.progress).results:
+            checked = run(
+                path,
+                group.targets,
+                reading,
+                own,
+                scheme=choice,
+                ask_compiler=ask_compiler,
+                progress=call.progress,
+            )
+            for one in checked.results:
                 if one.error is not None:
                     call.name_files(one.error)
                 entries.append(CheckedTarget.of(one, group.chip))

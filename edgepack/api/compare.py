@@ -1,13 +1,14 @@
 """`edgepack.compare`."""
 
 import os
+from collections.abc import Sequence
 
-from edgepack.api.call import Call, at_least, by_chip, model_options, writable_or_none
+from edgepack.api.call import Call, at_least, by_chip, model_options, texts, writable_or_none
 from edgepack.api.results import Comparison
 from edgepack.api.types import InputShapes, ModelLike, ProgressLike, SamplesLike, Size, Targets
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
-from edgepack.pipeline.options import BuildOptions, TargetOptions
+from edgepack.pipeline.options import BuildOptions
 
 
 def compare(
@@ -22,10 +23,14 @@ def compare(
     train: SamplesLike | None = None,
     epochs: int = 0,
     preprocess: str = "",
+    soc: str | Sequence[str] = (),
+    simulate: bool = False,
+    simulate_seconds: float = 60.0,
     html: str | os.PathLike[str] | None = None,
     timeout: float = TARGET_SECONDS,
     memory_limit: Size = "",
     no_cache: bool = False,
+    cache: str = "",
     progress: ProgressLike = None,
 ) -> Comparison:
     """Compare every scheme by size, accuracy, latency and placement.
@@ -43,10 +48,14 @@ def compare(
         train: Labelled samples to train on; adds the training recipes to the comparison.
         epochs: Epochs of each training stage; 0 for the default.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.
+        soc: Chips of targets that name none themselves; the first one selects the variant.
+        simulate: Run what was compiled for `soc` on the vendor's simulator of the accelerator.
+        simulate_seconds: About how long the simulation of one file takes, in seconds.
         html: File to write a self-contained page to, None for none.
         timeout: Time limit in seconds of the conversion, and then of the comparison.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
+        cache: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         progress: Called with a sentence about each step; False for silence, None to show it in a notebook or terminal.
 
     Raises:
@@ -56,9 +65,10 @@ def compare(
     from edgepack.pipeline.compare import compare as run
 
     at_least("epochs", epochs, 0, whole=True)
-    reading = model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache)
+    at_least("simulate_seconds", simulate_seconds, 1)
+    reading = model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache, cache)
     page = writable_or_none("html", html)
-    groups = by_chip(targets, ())
+    groups = by_chip(targets, texts(soc))
     chips = [group.chip for group in groups if group.chip]
     if len(chips) > 1:
         raise UsageError(
@@ -76,7 +86,9 @@ def compare(
             train=call.samples(train, "train"),
             epochs=epochs,
             preprocess=preprocess,
-            target_options=TargetOptions(socs=tuple(chips)),
+            socs=chips or texts(soc),
+            simulate=simulate,
+            simulate_seconds=float(simulate_seconds),
             progress=call.progress,
         )
         if page is not None:

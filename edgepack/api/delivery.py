@@ -3,14 +3,13 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edgepack.api.call import Call, at_least, existing, path_or_none
 from edgepack.api.results import Result, plain
 from edgepack.api.types import ProgressLike, Size
-from edgepack.errors import EdgepackError, ToolMissingError
+from edgepack.errors import EdgepackError
 from edgepack.limits import parse_memory
 from edgepack.pipeline.reports.document import document
 
@@ -83,7 +82,8 @@ def push(
         EdgepackError: A bundle is not valid, or the registry cannot be reached or refuses it. Its `hint` says what to
             do.
     """
-    module = _delivery("push")
+    from edgepack.delivery import push as module
+
     at_least("timeout", timeout, 1)
     paths = [existing("", path) for path in ([bundles] if isinstance(bundles, str | os.PathLike) else bundles)]
     if all:
@@ -127,8 +127,8 @@ def pull(
             Its `hint` says what to do.
     """
     from edgepack.bundle.signers import Verifier
+    from edgepack.delivery import pull as module
 
-    module = _delivery("pull")
     at_least("timeout", timeout, 1)
     public = path_or_none(key)
     signer = Verifier(public, identity, issuer) if public is not None or identity or issuer else None
@@ -160,17 +160,3 @@ def _run(
         tuple(bundle.bundle for bundle in result.bundles),
         tuple(bundle.to_json() for bundle in result.bundles),
     )
-
-
-def _delivery(name: str) -> Any:
-    """Return a module of `edgepack.delivery`.
-
-    Raises:
-        ToolMissingError: This edgepack was installed without it.
-    """
-    try:
-        return import_module(f"edgepack.delivery.{name}")
-    except ModuleNotFoundError as error:
-        raise ToolMissingError(
-            f"edgepack.{name} needs '{error.name}', which is not installed", hint="install edgepack[registry]"
-        ) from error

@@ -33,6 +33,7 @@ def train(
     timeout: float = TRAINING_SECONDS,
     memory_limit: Size = "",
     no_cache: bool = False,
+    cache: str = "",
     progress: ProgressLike = None,
 ) -> TrainResult:
     """Fine-tune a Keras model: quantization-aware, pruned, clustered. The model in memory is not changed.
@@ -62,6 +63,7 @@ def train(
         timeout: Time limit of the training in seconds; the same call resumes after the last epoch.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
+        cache: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         progress: Called with a sentence about each step; False for silence, None to show it in a notebook or terminal.
 
     Raises:
@@ -80,7 +82,7 @@ def train(
         at_least(name, value, least, whole=True)
     at_least("learning_rate", learning_rate, 0)
     at_least("timeout", timeout, 1)
-    reading = model_options(input_shape, "", allow_code, TARGET_SECONDS, memory_limit, no_cache)
+    reading = model_options(input_shape, "", allow_code, TARGET_SECONDS, memory_limit, no_cache, cache)
     options = TrainOptions(
         epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code  # type: ignore[arg-type]
     )  # fmt: skip

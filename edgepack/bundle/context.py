@@ -14,7 +14,7 @@ from edgepack.bundle.android import (
     language_folder,
     runs_compiled,
 )
-from edgepack.bundle.golden import tolerances
+from edgepack.bundle.golden import simulated_folder, tolerances
 from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
 from edgepack.bundle.languages.java import JavaTensor
@@ -168,6 +168,8 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
         "tolerances": tolerances(spec.golden),
+        # Chips whose compiled file the loader runs, with the folder of the simulator's outputs.
+        "simulated": [(one.chip, simulated_folder(one)) for one in spec.golden.simulated if runs_compiled(spec)],
         "warnings": plain_warnings(spec),
     }
     for language in _known_languages(languages):

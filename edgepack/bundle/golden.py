@@ -10,7 +10,12 @@ Tolerances (`golden/index.json` carries them, so that loaders and `verify` agree
   the same vectors (`Golden.spread_steps`) and allows one scale step more, at least 1 step; for floats 1e-4, or twice
   the measured difference.
 - `accelerator`: a delegate. A GPU computes in half precision and an NPU rounds in its own way: 5 scale steps (2 % of
-  the 8-bit range), 2e-2 for floats.
+  the 8-bit range), 2e-2 for floats. Where the build simulated the accelerator, it is the largest difference from the
+  CPU that was measured there, and one step more, if that is larger.
+
+Where the build simulated a chip, `simulated` has the simulator's outputs for the same inputs. A loader that runs the
+file compiled for that chip compares with these, within `accelerator`: that the chip gives the simulator's bits is not
+documented.
 
 Integers without a scale (the result of an ARG_MAX, for example) have to be equal everywhere.
 
@@ -20,7 +25,7 @@ so one tolerance applies everywhere: classes are equal, probabilities differ by 
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -29,7 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.bundle.manifest import to_json_bytes
-from edgepack.bundle.spec import Golden, TensorSpec
+from edgepack.bundle.names import file_stem
+from edgepack.bundle.spec import Golden, SimulatedGolden, TensorSpec
 from edgepack.child import Job
 from edgepack.errors import BundleError
 from edgepack.runtime.postprocessing import finish
@@ -66,13 +72,19 @@ LARGEST_SPREAD = Tolerance(32, 0.05)
 def tolerances(golden: Golden) -> dict[str, Tolerance]:
     """Return the tolerances of a bundle: `TOLERANCES`, widened by the measured difference between kernels."""
     other, accelerator = TOLERANCES["other"], TOLERANCES["accelerator"]
-    steps = min(max(other.steps, golden.spread_steps + 1), LARGEST_SPREAD.steps)
-    relative = min(max(other.relative, 2 * golden.spread_relative), LARGEST_SPREAD.relative)
-    return {
-        "same": TOLERANCES["same"],
-        "other": Tolerance(steps, relative),
-        "accelerator": Tolerance(max(accelerator.steps, steps), max(accelerator.relative, relative)),
-    }
+    spread = _widened(other, golden.spread_steps, golden.spread_relative)
+    accelerator = Tolerance(max(accelerator.steps, spread.steps), max(accelerator.relative, spread.relative))
+    for simulated in golden.simulated:
+        accelerator = _widened(accelerator, simulated.steps, simulated.relative)
+    return {"same": TOLERANCES["same"], "other": spread, "accelerator": accelerator}
+
+
+def _widened(tolerance: Tolerance, steps: int, relative: float) -> Tolerance:
+    """Return a tolerance that allows a measured difference and some more, within `LARGEST_SPREAD`."""
+    return Tolerance(
+        min(max(tolerance.steps, steps + 1), LARGEST_SPREAD.steps),
+        min(max(tolerance.relative, 2 * relative), LARGEST_SPREAD.relative),
+    )
 
 
 @dataclass(frozen=True)
@@ -226,5 +238,25 @@ def golden_files(golden: Golden, outputs: Sequence[TensorSpec], model: str) -> d
         },
         "cases": cases,
     }
+    if golden.simulated:
+        index["simulated"] = [_simulated_entry(one, store) for one in golden.simulated]
     files["index.json"] = to_json_bytes(index)
     return files
+
+
+def _simulated_entry(simulated: SimulatedGolden, store: Callable[[str, Array], dict[str, Any]]) -> dict[str, Any]:
+    folder = simulated_folder(simulated)
+    return {
+        "chip": simulated.chip,
+        "simulator": simulated.simulator,
+        "version": simulated.version,
+        "cases": [
+            {"outputs": [store(f"{folder}/case_{n}/output_{i}.bin", array) for i, array in enumerate(outputs)]}
+            for n, outputs in enumerate(simulated.outputs)
+        ],
+    }
+
+
+def simulated_folder(simulated: SimulatedGolden) -> str:
+    """Return the folder of a chip's outputs, below `golden/`."""
+    return f"simulated/{file_stem(simulated.chip)}"

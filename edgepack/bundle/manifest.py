@@ -128,8 +128,10 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
             **({"runtime_version": spec.compile.runtime_version} if spec.compile.runtime_version else {}),
         },
         "quality": spec.quality,
+        **({"simulation": list(spec.simulation)} if spec.simulation else {}),
         **({"ladder": list(spec.ladder)} if spec.ladder else {}),
         "placement": spec.placement,
+        **({"latency": spec.latency} if spec.latency else {}),
         "calibration": None
         if spec.calibration is None
         else {

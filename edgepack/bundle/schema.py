@@ -45,6 +45,7 @@ TEXT, INTEGER, NUMBER, FLAG, SHA, PATH = (
     Field(kind) for kind in ("text", "integer", "number", "flag", "sha256", "path")
 )
 COUNT = Field("integer", minimum=0)
+_POSITIVE = Field("number", minimum=0)
 _SHAPE = Field("list", items=INTEGER)
 _PERCENT = Field("number", optional=True, absent=True, minimum=0, maximum=100)
 _DECIBEL = Field("number", optional=True, absent=True)
@@ -77,6 +78,39 @@ _QUALITY = {
     "drop_interval": Field("list", optional=True, absent=True, items=NUMBER),
     "outputs": Field("list", absent=True, items=Field("object", fields=_OUTPUT_QUALITY)),
 }
+_DIFFERENCE = {
+    "steps": COUNT,
+    "relative": Field("number", minimum=0),
+    "differing": Field("number", minimum=0, maximum=100),
+    "snr_db": Field("number", optional=True),
+}
+_FIGURES = {key: _QUALITY[key] for key in ("snr_db", "agreement", "top1", "top1_float", "max_error", "verdict")}
+_SIMULATION = {
+    "chip": TEXT,
+    "architecture": TEXT,
+    "file": TEXT,
+    "simulator": TEXT,
+    "version": TEXT,
+    "caveat": TEXT,
+    "samples": COUNT,
+    "quality": Field("object", optional=True, fields=_FIGURES),
+    "cpu": Field("object", optional=True, fields=_FIGURES),
+    "difference": Field("object", fields=_DIFFERENCE),
+    "same_class": Field("number", optional=True, minimum=0, maximum=100),
+    "ops": Field(
+        "list",
+        items=Field(
+            "object",
+            fields={
+                "op": TEXT,
+                "index": COUNT,
+                "output": TEXT,
+                "difference": Field("object", fields=_DIFFERENCE),
+            },
+        ),
+    ),
+    "located": TEXT,
+}
 _TRIAL = {
     "rung": TEXT,
     "scheme": Field("text", absent=True),
@@ -92,6 +126,24 @@ _TRIAL = {
 _PLACEMENT = {
     key: Field("integer", absent=True, minimum=0)
     for key in ("total", "accelerator", "host", "unsupported", "partitions")
+}
+_LATENCY = {
+    "by": TEXT,
+    "kind": Field("text", choices=("estimate", "lower-bound")),
+    "text": TEXT,
+    "figures": Field("list", items=Field("object", fields={"host": TEXT, "title": TEXT, "ms": _POSITIVE})),
+    "unfitted_ops": Field("list", items=TEXT),
+    "source": Field("text", absent=True),
+    "fitted": Field("text", absent=True),
+    "error": Field(
+        "object",
+        absent=True,
+        fields={
+            **dict.fromkeys(("median", "within_25", "most_within"), _POSITIVE),
+            **dict.fromkeys(("figures", "networks"), COUNT),
+        },
+    ),
+    "details": Field("object", absent=True),
 }
 _TENSOR = {
     "name": TEXT,
@@ -189,8 +241,11 @@ MANIFEST = Field(
             },
         ),
         "quality": Field("object", optional=True, fields=_QUALITY),
+        # Present where the build ran the compiled files on a simulator.
+        "simulation": Field("list", absent=True, items=Field("object", fields=_SIMULATION)),
         "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),
         "placement": Field("object", optional=True, fields=_PLACEMENT),
+        "latency": Field("object", absent=True, fields=_LATENCY),
         "calibration": Field("object", optional=True, fields={"samples": COUNT, "random": FLAG, "method": TEXT}),
         "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
         "warnings": Field("list", items=TEXT),
@@ -224,6 +279,20 @@ GOLDEN_INDEX = Field(
         "quantized_outputs": Field("list", items=FLAG),
         "tolerance": Field("object", fields={"same": _TOLERANCE, "other": _TOLERANCE, "accelerator": _TOLERANCE}),
         "cases": Field("list", items=_CASE),
+        # Outputs on a simulated accelerator for the same inputs.
+        "simulated": Field(
+            "list",
+            absent=True,
+            items=Field(
+                "object",
+                fields={
+                    "chip": TEXT,
+                    "simulator": TEXT,
+                    "version": TEXT,
+                    "cases": Field("list", items=Field("object", fields={"outputs": _ARRAYS})),
+                },
+            ),
+        ),
     },
 )
 

@@ -135,6 +135,27 @@ class GoldenCase:
 
 
 @dataclass(frozen=True, eq=False)
+class SimulatedGolden:
+    """Outputs of a file that was compiled for a chip, on the simulator of its accelerator, for the golden inputs.
+
+    Attributes:
+        chip: The SoC (`SM8550`), as Android's `Build.SOC_MODEL` reports it.
+        simulator: Name of the simulator.
+        version: Its version.
+        outputs: One array per output of each case.
+        steps: Largest difference from the CPU that was measured, over all samples, in scale steps.
+        relative: The same for float outputs, as a fraction of the largest expected magnitude.
+    """
+
+    chip: str
+    simulator: str
+    version: str
+    outputs: tuple[tuple[npt.NDArray[Any], ...], ...]
+    steps: int = 0
+    relative: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class Golden:
     """Golden vectors and where they were computed: integers are exact on the same processor and runtime version only.
 
@@ -145,6 +166,7 @@ class Golden:
         spread_steps: Largest difference between the runtime's default kernels and its built-in ones on these vectors,
             in scale steps of a quantized output.
         spread_relative: The same for float outputs, as a fraction of the largest expected magnitude.
+        simulated: Outputs on simulated accelerators, by chip; empty where nothing was simulated.
     """
 
     machine: str
@@ -152,6 +174,7 @@ class Golden:
     cases: tuple[GoldenCase, ...]
     spread_steps: int = 0
     spread_relative: float = 0.0
+    simulated: tuple[SimulatedGolden, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -221,9 +244,11 @@ class BundleSpec:
         golden: Vectors computed with the `main` or `host` file.
         compile: Outcome of the compiler.
         quality: Measured figures, None when nothing was measured.
+        simulation: Compiled files on the simulated accelerator, as JSON; empty where nothing was simulated.
         ladder: Trials of a build with limits: per candidate `rung` (its name), `bytes`, `top1`, `why` (reason of the
             rejection) and more; empty for a build without limits.
         placement: `total`, `accelerator`, `host`, `unsupported`, `partitions`.
+        latency: Estimated latency on the accelerator (`LatencyEstimate.to_json`), None without an estimate.
         calibration: None for schemes that need no samples.
         warnings: Sentences that every user of the bundle must read.
         notes: Further information, in sentences.
@@ -254,8 +279,10 @@ class BundleSpec:
     golden: Golden
     compile: CompileSpec = CompileSpec()
     quality: Mapping[str, Any] | None = None
+    simulation: tuple[Mapping[str, Any], ...] = ()
     ladder: tuple[Mapping[str, Any], ...] = ()
     placement: Mapping[str, Any] | None = None
+    latency: Mapping[str, Any] | None = None
     calibration: CalibrationSpec | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from edgepack.bundle.sbom import sbom_faults
 from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.bundle.signature import check_signature
 from edgepack.bundle.signers import Verifier
+from edgepack.bundle.simulated import simulated_faults
 from edgepack.bundle.spec import tensor_spec
 from edgepack.bundle.verify_result import BUILD_AGAIN, Problem, SignatureStatus, VerifyResult
 from edgepack.bundle.write import LARGEST_MANIFEST, unlisted_files
@@ -328,6 +329,12 @@ class _Check:
             return
         if not self.problems:
             self._finished(folder, manifest["outputs"], index["cases"], cases)
+        for what in simulated_faults(manifest, index, cases, lambda entry: self._array(folder, entry)):
+            self._problem(path, what)
+        self.notes.extend(
+            f"the outputs of {one['simulator']} for {one['chip']} were compared with the CPU's, not simulated again"
+            for one in index.get("simulated", ())
+        )
         same = (index["machine"], index["runtime"]) == (machine_name(), runtime_name())
         self.tolerance = "same" if same else "other"
         stated = index["tolerance"][self.tolerance]

@@ -144,6 +144,19 @@ SOC = option(
     "Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
     default=[],
 )
+SIMULATE = flag(
+    panels.TARGET,
+    "--simulate",
+    "Run what was compiled for --soc on the vendor's simulator of the accelerator, and compare with the CPU.",
+)
+SIMULATE_SECONDS = option(
+    panels.TARGET,
+    "--simulate-seconds",
+    "SECONDS",
+    "About how long the simulation of one file takes; it decides how many samples are run.",
+    default=60.0,
+    min=1.0,
+)
 RUNTIME_VERSION = option(
     panels.TARGET,
     "--runtime-version",
@@ -159,6 +172,14 @@ CUT_TAIL = flag(
     panels.TARGET, "--cut-tail", "Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing."
 )
 NO_CACHE = flag(panels.RUN, "--no-cache", "Recompute every step and store nothing in the cache.")
+CACHE_URL = option(
+    panels.RUN,
+    "--cache",
+    "URL",
+    "Cache that several machines share: s3://, gs://, az:// or file:///FOLDER; `off` for none.",
+    default="",
+    show_default="EDGEPACK_CACHE_URL",
+)
 
 
 def model_options(
@@ -168,15 +189,23 @@ def model_options(
     timeout: float,
     no_cache: bool,
     memory_limit: str = "",
+    cache_url: str = "",
 ) -> ModelOptions:
     """Return the model options that the arguments describe.
 
     Raises:
-        UsageError: An --input-shape that is not NAME=1,2,3, or a --memory-limit that is no size.
+        UsageError: An --input-shape that is not NAME=1,2,3, a --memory-limit that is no size, or a --cache that is no
+            URL of a shared cache.
     """
     shapes = dict(map(parse_input_shape, input_shape))
     memory = parse_memory(memory_limit) if memory_limit else None
-    return ModelOptions(shapes, signature, allow_code, timeout, cache=not no_cache, memory_limit=memory)
+    if cache_url:
+        from edgepack.remote_cache import shared_cache_url
+
+        shared_cache_url(cache_url)
+    return ModelOptions(
+        shapes, signature, allow_code, timeout, cache=not no_cache, cache_url=cache_url, memory_limit=memory
+    )
 
 
 def target_options(

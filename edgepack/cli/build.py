@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edgepack.choices import CompilePolicy, Delivery, Effort, Language, Platform, RangeMethod, Repair, SchemeChoice
-from edgepack.cli import arguments, output
+from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def build(
     compile_timeout: float = arguments.option(
         panels.TARGET, "--compile-timeout", "SECONDS", "Time limit of the vendor's compiler.", default=600.0, min=1.0
     ),
+    simulate: bool = arguments.SIMULATE,
+    simulate_seconds: float = arguments.SIMULATE_SECONDS,
     segments: int = arguments.option(
         panels.TARGET,
         "--segments",
@@ -165,6 +167,7 @@ def build(
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
@@ -172,7 +175,7 @@ def build(
     from edgepack.pipeline.options import BuildOptions
 
     options = BuildOptions(
-        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        model=arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         target=arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         out=out,
         name=name,
@@ -195,6 +198,8 @@ def build(
         max_download=arguments.size("--max-download", max_download),
         compile=compile_,
         compile_timeout=compile_timeout,
+        simulate=simulate,
+        simulate_seconds=simulate_seconds,
         segments=segments,
         co_compile=tuple(co_compile),
         package=package,
@@ -228,10 +233,14 @@ def _print(result: "BuildResult") -> None:
     for entry in result.results:
         if entry.reason:
             output.out(output.wrap(f"{entry.target}: {entry.reason}"))
+        if entry.latency is not None:
+            output.out(output.wrap(f"  latency: {entry.latency['text']}", "    "))
         for rewrite in entry.repairs:
             output.out(output.wrap(f"  rewritten: {rewrite.message}{_moved(rewrite.moved_ops)}", "    "))
         for step in entry.postprocessing:
             output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
+        for simulation in entry.simulation:
+            simulations.show(simulation)
     for note in result.notes:
         output.warn(note)
     for warning in dict.fromkeys(warning for entry in result.results for warning in entry.warnings):

@@ -35,6 +35,14 @@ def check(
     require_full: bool = arguments.REQUIRE_FULL,
     repair: Repair = arguments.REPAIR,
     cut_tail: bool = arguments.CUT_TAIL,
+    ask_compiler: bool | None = typer.Option(
+        None,
+        "--ask-compiler/--no-ask-compiler",
+        help="Ask the vendor's compiler where each op runs, instead of the op table; --no-ask-compiler takes the "
+        "table. Default: ask where it is installed, a chip is given and the file has at most 20 MB.",
+        rich_help_panel=panels.TARGET,
+        show_default=False,
+    ),
     every: bool = arguments.flag(panels.OUTPUT, "--all", "List every op instead of grouping ops by reason."),
     sarif: Path | None = arguments.option(
         panels.OUTPUT, "--sarif", "FILE", "Also write the findings as SARIF 2.1.0, for code scanning."
@@ -42,6 +50,7 @@ def check(
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Report per-op accelerator support, with reasons and fixes."""
@@ -51,9 +60,10 @@ def check(
     result = run(
         arguments.require_path(model),
         arguments.require_targets(target),
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
         scheme=scheme,
+        ask_compiler=ask_compiler,
         progress=arguments.progress(json_),
     )
     if sarif is not None:
@@ -98,6 +108,8 @@ def _print(report: Report, planned: str, every: bool) -> None:
         _print_every(report.ops)
     else:
         _print_grouped(report)
+    for basis, text in report.sources.items():
+        output.out(output.wrap(f"  {_BASIS[basis]}: {text}", "    "))
     for reason in report.model_reasons:
         output.out(output.wrap(f"  model: {reason.message} [{reason.code}]", "    "))
         output.out(output.wrap(f"    fix: {reason.fix}", "      "))
@@ -109,7 +121,8 @@ def _print_every(ops: Iterable[OpFinding]) -> None:
     for finding in ops:
         output.out(
             output.wrap(
-                f"  {finding.index:4d}  {finding.placement!s:<12} {finding.op} v{finding.version}  {finding.output}",
+                f"  {finding.index:4d}  {finding.placement!s:<12} {finding.op} v{finding.version}  {finding.output}"
+                f"{_label(finding.source)}",
                 "        ",
             )
         )
@@ -117,12 +130,17 @@ def _print_every(ops: Iterable[OpFinding]) -> None:
 
 
 def _print_grouped(report: Report) -> None:
-    accelerated = Counter(finding.op for finding in report.ops if finding.placement is Placement.ACCELERATOR)
-    if accelerated:
-        listed = ", ".join(
-            f"{op} x{count}" for op, count in sorted(accelerated.items(), key=lambda item: (-item[1], item[0]))
+    for basis in dict.fromkeys(finding.source for finding in report.ops):
+        accelerated = Counter(
+            finding.op
+            for finding in report.ops
+            if finding.placement is Placement.ACCELERATOR and finding.source == basis
         )
-        output.out(output.wrap(f"  accelerator: {listed}", "    "))
+        if accelerated:
+            listed = ", ".join(
+                f"{op} x{count}" for op, count in sorted(accelerated.items(), key=lambda item: (-item[1], item[0]))
+            )
+            output.out(output.wrap(f"  accelerator{_label(basis)}: {listed}", "    "))
     # Ops with the same reason share one entry, so that the report of a model with 300 ops stays readable.
     groups: dict[tuple[str, ...], list[OpFinding]] = {}
     for finding in report.ops:
@@ -130,7 +148,7 @@ def _print_grouped(report: Report) -> None:
             groups.setdefault(_group(finding), []).append(finding)
     for findings in groups.values():
         listed = ", ".join(f"{op} ({_where(indices)})" for op, indices in _by_op(findings).items())
-        output.out(output.wrap(f"  {findings[0].placement}: {listed}", "    "))
+        output.out(output.wrap(f"  {findings[0].placement}{_label(*(f.source for f in findings))}: {listed}", "    "))
         if not _print_cut(findings):
             _print_reasons(findings[0], "    ")
 
@@ -140,7 +158,24 @@ def _group(finding: OpFinding) -> tuple[str, ...]:
     codes = tuple(reason.code for reason in finding.reasons)
     if codes == ("outside-partition",):
         return (str(finding.placement), re.sub(r"op \d+", "op", finding.reasons[0].message))
-    return (str(finding.placement), finding.op, *codes)
+    # What a compiler says depends on the op's data types, so that each sentence is shown.
+    words = tuple(reason.message for reason in finding.reasons if reason.code == "compiler-leaves")
+    return (str(finding.placement), finding.source, finding.op, *codes, *words)
+
+
+#: Whose word a placement is, for people, by `Basis`.
+_BASIS = {
+    "compiler": "compiler",
+    "measured": "measured",
+    "source": "source code",
+    "documentation": "documentation",
+    "recalled": "not verified",
+}
+
+
+def _label(*bases: str) -> str:
+    known = dict.fromkeys(_BASIS[basis] for basis in bases if basis in _BASIS)
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _by_op(findings: list[OpFinding]) -> dict[str, list[int]]:

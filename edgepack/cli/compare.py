@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgepack.cli import arguments, output
+from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
 from edgepack.files import write_atomically
 from edgepack.text import readable_size
@@ -51,10 +51,14 @@ def compare(
         default=[],
         show_default="all",
     ),
+    soc: list[str] = arguments.SOC,
+    simulate: bool = arguments.SIMULATE,
+    simulate_seconds: float = arguments.SIMULATE_SECONDS,
     html: Path | None = arguments.option(panels.OUTPUT, "--html", "FILE", "Also write a self-contained HTML page."),
     timeout: float = arguments.TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Compare every scheme by size, accuracy, latency and placement."""
@@ -64,12 +68,15 @@ def compare(
     result = run(
         arguments.require_path(model),
         target or ["all"],
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit),
+        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
         samples=samples,
         evaluation=evaluation,
         train=train,
         epochs=epochs,
         preprocess=preprocess,
+        socs=soc,
+        simulate=simulate,
+        simulate_seconds=simulate_seconds,
         progress=arguments.progress(json_),
     )
     if html is not None:
@@ -106,6 +113,13 @@ def _print(result: "Comparison") -> None:
         output.out(
             output.wrap(f"ms here: median of at least {runs} runs on this machine, {threads}; not on the device")
         )
+    for entry in built:
+        for simulation in entry.simulation:
+            output.out()
+            output.out(f"{entry.scheme}")
+            simulations.show(simulation)
+        for name, latency in entry.latencies.items():
+            output.out(output.wrap(f"{entry.scheme} on {name}: {latency['text']}", "  "))
     for entry in result.results:
         if entry.reason:
             output.warn(f"{entry.scheme} was not built: {entry.reason}")

@@ -36,11 +36,14 @@ def doctor(json_: bool = arguments.JSON) -> int:
     from edgepack.bundle.languages.kotlin import KOTLINC
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
+    from edgepack.compilers.simulator import simulator_tool
     from edgepack.convert.importers import registry as importers
     from edgepack.profiles.registry import known_ids, warnings
+    from edgepack.remote_cache import installed_schemes
     from edgepack.tools import find
 
     programs = [compiler.find() for compiler in all_compilers().values()]
+    programs += [simulator_tool(compiler) for compiler in all_compilers().values() if compiler.supports_simulation]
     programs += [find(tool) for tool in (JAVAC, KOTLINC, ADB)]
     tools = [{"kind": "tool", **asdict(info)} for info in programs]
     problems = [*warnings(), *importers.warnings()]
@@ -54,6 +57,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
             targets=list(known_ids()),
             warnings=problems,
             cache=str(default_cache_dir()),
+            shared_caches=installed_schemes(),
             protections=protections,
         )
         return 0
@@ -69,6 +73,11 @@ def doctor(json_: bool = arguments.JSON) -> int:
         output.out(output.wrap(f"  {name}: {text}", "    "))
     output.out(f"targets: {', '.join(known_ids())}")
     output.out(f"cache: {default_cache_dir()}")
+    output.out("shared caches (--cache URL):")
+    for scheme, missing in installed_schemes().items():
+        output.out(f"  {'missing' if missing else 'found  '}  {scheme}://")
+        if missing:
+            output.out(f"           to install: {missing}")
     for text in problems:
         output.warn(text)
     return 0

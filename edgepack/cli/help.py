@@ -13,6 +13,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 #: Panels of a command's options, named where an option is declared.
 MODEL, DATA, ACCURACY, TARGET, BUNDLE, RUN = "Model", "Data", "Accuracy", "Target", "Bundle", "Run"
 TRAINING, OUTPUT, DEVICE, SIGNATURE = "Training", "Output", "Device", "Signature"
+REGISTRY = "Registry"
 
 #: Width of the help page in columns where the terminal has more.
 MAX_WIDTH = 100

@@ -90,7 +90,10 @@ def _long(profile: "TargetProfile") -> dict[str, Any]:
         "socs": {soc: dict(facts) for soc, facts in sorted(profile.socs.items())},
         "ops": {op: dict(rule.constraints) for op, rule in sorted(profile.ops.ops.items())},
         "refused": dict(sorted(profile.ops.refused.items())),
-        "sources": [{"id": s.id, "url": s.url, "fact": s.fact, "level": s.level} for s in profile.sources],
+        "sources": [
+            {"id": s.id, "url": s.url, "fact": s.fact, "level": s.level, "by": s.by, "date": s.date, "about": s.about}
+            for s in profile.sources
+        ],
     }
 
 
@@ -115,7 +118,9 @@ def _print(profile: "TargetProfile") -> None:
         output.out(output.wrap(f"chips (--soc): {', '.join(sorted(profile.socs))}"))
     if profile.compiler is not None:
         output.out(f"compiler: {profile.compiler.id} ({profile.compiler.policy})")
+        if profile.compiler.install:
+            output.out(output.wrap(f"  to install: {profile.compiler.install}", "    "))
     output.out(output.wrap(f"ops: {', '.join(sorted(profile.ops.ops))}"))
     output.out("sources:")
     for source in profile.sources:
-        output.out(output.wrap(f"  {source.id} [{source.level}]: {source.fact} {source.url}".rstrip(), "    "))
+        output.out(output.wrap(f"  {source.id} [{source.basis}]: {source.fact} {source.url}".rstrip(), "    "))

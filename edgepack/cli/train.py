@@ -103,6 +103,7 @@ def train(
     ),
     memory_limit: str = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
+    cache: str = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Fine-tune a Keras model: quantization-aware, pruned, clustered."""
@@ -113,7 +114,7 @@ def train(
         data=data,
         recipe=recipe,
         out=out,
-        model=arguments.model_options(input_shape, "", allow_code, TARGET_SECONDS, no_cache, memory_limit),
+        model=arguments.model_options(input_shape, "", allow_code, TARGET_SECONDS, no_cache, memory_limit, cache),
         validation=validation,
         options=TrainOptions(
             epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code

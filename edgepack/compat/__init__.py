@@ -3,9 +3,9 @@
 Reads the file only: needs no TensorFlow and runs nothing.
 """
 
-from edgepack.compat.check import check
-from edgepack.compat.reasons import REASONS, ReasonKind
+from edgepack.compat.check import check, cut_note
+from edgepack.compat.reasons import REASONS, ReasonKind, reason
 from edgepack.compat.rules import RULES
-from edgepack.compat.support import accelerated_ops
+from edgepack.compat.support import accelerated_ops, refuses_file
 
-__all__ = ["REASONS", "RULES", "ReasonKind", "accelerated_ops", "check"]
+__all__ = ["REASONS", "RULES", "ReasonKind", "accelerated_ops", "check", "cut_note", "reason", "refuses_file"]

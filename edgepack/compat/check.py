@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edgepack.compat import estimates, latency
+from edgepack.compat.basis import Knowledge
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, model_reasons
+from edgepack.compat.file_rules import blockers, clashing_names, model_reasons
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
@@ -54,6 +55,9 @@ def check(
     supported = [not own for own in reasons]
     groups = [] if blocking else partition(graph, supported)
     delegated = choose(groups, chosen.partition)
+    if clashes := clashing_names(graph, delegated, chosen.ops.file):
+        blocking, delegated = clashes, []
+        reasons = [(*own, clashes[i]) if i in clashes else own for i, own in enumerate(reasons)]
     on_accelerator = {index for group in delegated for index in group.ops}
     if blocking:
         first = min(blocking)
@@ -61,6 +65,7 @@ def check(
     else:
         reasons = _explain_left_out(graph, reasons, groups, on_accelerator, chosen.partition)
 
+    known = Knowledge(profile.sources, chosen.ops)
     findings = tuple(
         OpFinding(
             index=op.index,
@@ -69,6 +74,7 @@ def check(
             output=graph.output_name(op),
             placement=_placement(op.index in on_accelerator, unsupported[op.index]),
             reasons=() if op.index in on_accelerator else reasons[op.index],
+            source=known.of(op.label),
         )
         for op in graph.ops
     )
@@ -86,8 +92,7 @@ def check(
     if hosted and on_accelerator and chosen.partition.cut:
         candidates = sum(1 for group in groups if group.supported)
         figures["supported_groups"] = candidates
-        run = "runs" if hosted == 1 else "run"
-        notes.append(f"{hosted} of {len(findings)} ops {run} on the host. {chosen.partition.cut}")
+        notes.append(cut_note(hosted, len(findings), chosen.partition.cut))
     if any(graph.tensors[i].shape_signature[:1] == (-1,) for i in graph.inputs if i >= 0):
         notes.append("The file leaves the batch size open; the check assumes 1.")
     if compiler := compiled_by(model):
@@ -104,7 +109,13 @@ def check(
         notes=tuple(notes),
         estimates=figures,
         variant=chosen.id,
+        sources=known.texts({op.label for op in graph.ops}),
     )
+
+
+def cut_note(hosted: int, total: int, cost: str) -> str:
+    """Return the note about ops on the host between others, with what the cuts cost (`PartitionRule.cut`)."""
+    return f"{hosted} of {total} ops {'runs' if hosted == 1 else 'run'} on the host. {cost}"
 
 
 def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[Reason, ...]:

@@ -62,15 +62,6 @@ class Context:
                 dynamic.update(tensor.index for tensor in outputs if computed or tensor.is_dynamic)
         return frozenset(dynamic)
 
-    @cached_property
-    def written_names(self) -> dict[str, int]:
-        """The first input or output of the graph with each name, as `written_name` writes it."""
-        names: dict[str, int] = {}
-        for index in (*self.graph.inputs, *self.graph.outputs):
-            if index >= 0:
-                names.setdefault(written_name(self.graph.tensors[index].name), index)
-        return names
-
     def is_constant(self, tensor: Tensor) -> bool:
         """Return whether the file contains the tensor's values, directly or as input of a DEQUANTIZE or DENSIFY."""
         return tensor.is_constant or tensor.index in self.dequantized_constants

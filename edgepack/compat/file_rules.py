@@ -1,12 +1,16 @@
 """Rules on the whole file: what makes a compiler refuse it, and reasons that belong to no single op."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from edgepack.choices import alternatives
 from edgepack.compat.context import Context, tensor_label, written_name
+from edgepack.compat.partition import RUN_OTHERS, Group
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
 from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
-from edgepack.graph import Model, Op
+from edgepack.graph import Graph, Model, Op
 from edgepack.graph.read import enum_names
 from edgepack.profiles.model import FileRule, OpTable, TargetProfile
 from edgepack.text import whole_number
@@ -46,7 +50,23 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
         found = _failure(context, op, rule)
         if found is not None:
             blocking.setdefault(op.index, found)
+    if len(model.graphs) > 1 and (rule.failing or rule.refused_types or not rule.variables):
+        blocking |= _failures_in_loops(context, model, rule)
     return blocking
+
+
+def _failures_in_loops(context: Context, model: Model, rule: FileRule) -> dict[int, Reason]:
+    """Return the op that runs a subgraph (WHILE, IF) whose ops make the compiler fail: it compiles these as well."""
+    runner = next((op.index for op in model.main.ops if op.name in RUN_OTHERS), None)
+    if runner is None:
+        return {}
+    for graph in model.graphs[1:]:
+        inner = replace(context, graph=graph)
+        for op in graph.ops:
+            found = _failure(inner, op, rule)
+            if found is not None:
+                return {runner: replace(found, message=f"in subgraph '{graph.name}': {found.message}")}
+    return {}
 
 
 def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
@@ -65,28 +85,66 @@ def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
                 f"expected no tensor of {alternatives(list(rule.refused_types))} in the whole file, but {refused}",
                 fix="cut the ops that use it off the model, and run them in the app",
             )
+        if tensor.dtype in rule.refused_io_types and tensor.index in {*graph.inputs, *graph.outputs}:
+            return reason(
+                "compile-fails",
+                f"expected no input or output of the model in {alternatives(list(rule.refused_io_types))}, "
+                f"got {tensor_label(tensor, 'one')}",
+                fix="convert it to an integer inside the model, or cut the ops at this end off and run them in the app",
+            )
         if tensor.is_variable and not rule.variables:
             return reason(
                 "compile-fails",
                 f"expected no variable tensor in the whole file, but {tensor_label(tensor, 'one')} keeps a state",
                 fix="unroll the layer, or make its state an input and an output of the model",
             )
-    return _clash(context, op) if rule.distinct_names else None
-
-
-def _clash(context: Context, op: Op) -> Reason | None:
-    """Return the reason when an output of the model has the name of another one or of an input, as it is written."""
-    graph = context.graph
-    for index in sorted({*op.outputs} & {*graph.outputs} | {*op.inputs} & {*graph.inputs}):
-        other = context.written_names[written_name(graph.tensors[index].name)]
-        if other != index:
-            names = f"'{graph.tensors[index].name}' and '{graph.tensors[other].name}'"
-            return reason(
-                "compile-fails",
-                f"expected names that differ in letters or digits, but the tensors {names} are one to the compiler",
-                fix="rename one of the layers",
-            )
     return None
+
+
+def clashing_names(graph: Graph, groups: Sequence[Group], rule: FileRule | None) -> dict[int, Reason]:
+    """Return the ops at whose tensors a compiled partition would have two inputs or outputs of one name.
+
+    Args:
+        graph: The graph.
+        groups: The ops of each partition.
+        rule: The compiler's requirements; None when there are none.
+    """
+    blocking: dict[int, Reason] = {}
+    if rule is None or not rule.distinct_names:
+        return blocking
+    for group in groups:
+        known: dict[str, int] = {}
+        for index, op in boundary(graph, group.ops):
+            other = known.setdefault(written_name(graph.tensors[index].name), index)
+            if other != index:
+                names = f"'{graph.tensors[index].name}' and '{graph.tensors[other].name}'"
+                blocking[op] = reason(
+                    "compile-fails",
+                    f"expected names that differ in letters or digits, but the tensors {names} are one to the compiler",
+                    fix="build with edgepack, which renames one, or rename one of the layers",
+                )
+    return blocking
+
+
+def boundary(graph: Graph, ops: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the tensors that a partition reads from outside or others read from it, each with an op of the partition.
+
+    Args:
+        graph: The graph.
+        ops: Indices of the partition's ops.
+    """
+    inside = {tensor for index in ops for tensor in graph.ops[index].outputs}
+    members = set(ops)
+    found: dict[int, int] = {}
+    for index in ops:
+        op = graph.ops[index]
+        for tensor in op.inputs:
+            if tensor >= 0 and tensor not in inside and not graph.tensors[tensor].is_constant:
+                found.setdefault(tensor, index)
+        for tensor in op.outputs:
+            if tensor in graph.outputs or not members.issuperset(graph.consumers.get(tensor, ())):
+                found.setdefault(tensor, index)
+    return sorted(found.items())
 
 
 def model_reasons(context: Context, model: Model, profile: TargetProfile, table: OpTable) -> tuple[Reason, ...]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from edgepack.compat.context import data_input, first_output, inputs, weights_of
 from edgepack.compat.estimates import padded_bytes_of
-from edgepack.graph import Graph, Op, Tensor
+from edgepack.graph import Graph, Model, Op, Tensor
 from edgepack.graph.op_layout import OP_LAYOUTS
+from edgepack.latency_estimate import HostLatency, LatencyEstimate
 from edgepack.profiles.latency import LatencyHost, LatencyRule
 from edgepack.profiles.model import MemoryLayout, MemoryRule
 
@@ -131,38 +132,26 @@ def estimate(
     if any(tensor.elements > _LARGEST for op in own for tensor in graph.op_outputs(op)):
         return {}, "No latency estimate: an activation is larger than any network's."
     model = features(graph, accelerated, memory.layout or MemoryLayout(), rule.array)
-    bound = len(accelerated) < len(graph.ops)
-    figures = []
-    for host in rule.hosts:
-        ms = milliseconds(model, rule, host, memory.parameter_bytes)
-        figures.append({"host": host.id, "title": host.title, "ms": float(f"{ms:.2g}") if ms < 100 else round(ms)})
-    spoken = ", ".join(f"{entry['ms']:g} ms on {entry['title']}" for entry in figures)
-    document = {
-        "figures": figures,
-        "kind": "lower-bound" if bound else "estimate",
-        "unfitted_ops": unknown,
-        "source": rule.source,
-        "fitted": rule.fitted,
-        "error": asdict(rule.error),
-    }
-    if bound:
-        left = len(graph.ops) - len(accelerated)
-        sentence = (
-            f"Latency: at least about {spoken} for the part on the accelerator; the {left} "
-            f"op{'s' * (left != 1)} on the host's CPU {'add' if left != 1 else 'adds'} an unknown time."
-        )
-    elif unknown:
-        sentence = (
-            f"Latency: about {spoken} (estimate of unknown error: no published figure is of a network with "
-            f"{', '.join(unknown)})."
-        )
-    else:
-        sentence = f"Latency: about {spoken} (estimate, most within {rule.error.most_within:g} %)."
-    return {"latency": document}, sentence
+    estimated = LatencyEstimate(
+        by="edgepack",
+        figures=tuple(
+            HostLatency(host.id, host.title, milliseconds(model, rule, host, memory.parameter_bytes))
+            for host in rule.hosts
+        ),
+        host_ops=len(graph.ops) - len(accelerated),
+        unfitted_ops=tuple(unknown),
+        fit={"source": rule.source, "fitted": rule.fitted, "error": asdict(rule.error)},
+    )
+    return {"latency": estimated.to_json()}, f"Latency: {estimated.text}."
 
 
 def _moves(kind: str, tensor: Tensor) -> bool:
     return kind in {"data", "state"} and not tensor.is_constant
+
+
+def multiply_accumulates(model: Model) -> int:
+    """Return the multiply-accumulate operations of a run of the main graph, of ops with weights."""
+    return sum(sum(_macs(model.main, op, (1, 1))) for op in model.main.ops)
 
 
 def _macs(graph: Graph, op: Op, array: tuple[int, int]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from edgepack.graph import Graph, Op
 from edgepack.profiles.model import PartitionRule
 
 #: Ops that run other subgraphs, which may change the variables that later ops read.
-_RUN_OTHERS = frozenset({"CALL_ONCE", "IF", "WHILE"})
+RUN_OTHERS = frozenset({"CALL_ONCE", "IF", "WHILE"})
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[
 
 def _is_stateful(graph: Graph, op: Op) -> bool:
     """Return whether an op keeps its place among stateful ops: it accesses a variable or runs another subgraph."""
-    if op.name in _RUN_OTHERS:
+    if op.name in RUN_OTHERS:
         return True
     return any(graph.tensors[t].dtype == "RESOURCE" for t in (*op.inputs, *op.outputs) if t >= 0)
 

@@ -102,6 +102,11 @@ _KINDS = (
         "pass the file from before that compilation",
     ),
     ReasonKind(
+        "compiler-leaves",
+        "The vendor's compiler was asked about this file and leaves the op on the host; its own words follow.",
+        "give the op the data types and the rank that the compiler names, or replace it",
+    ),
+    ReasonKind(
         "constant-input",
         "An input is a constant, but the accelerator expects an activation.",
         "fold the constant: compute the layer's result once and store it in the model",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers
+from edgepack.compat.file_rules import blockers, clashing_names
 from edgepack.compat.partition import choose, partition
 from edgepack.compat.rules import violations
 from edgepack.graph import Graph, Model, Op
@@ -31,7 +31,22 @@ def accelerated_ops(
         return frozenset()
     supported = [_is_supported(context, op, variant.ops, memo) for op in graph.ops]
     delegated = choose(partition(graph, supported), variant.partition)
+    if clashing_names(graph, delegated, variant.ops.file):
+        return frozenset()
     return frozenset(index for group in delegated for index in group.ops)
+
+
+def refuses_file(model: Model, variant: Variant, *, soc: Mapping[str, Any], runtime_version: int | None) -> bool:
+    """Return whether the compiler refuses a model because of one op, although it runs others.
+
+    Args:
+        model: As for `accelerated_ops`.
+        variant: The target's variant.
+        soc: Facts about the SoC; empty when none was specified.
+        runtime_version: Runtime version to compile for; None for the newest.
+    """
+    context = Context(model.main, math.inf if runtime_version is None else runtime_version, soc)
+    return bool(blockers(context, model, variant.ops.file))
 
 
 def _is_supported(context: Context, op: Op, table: OpTable, memo: Memo) -> bool:

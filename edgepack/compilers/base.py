@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from edgepack.errors import UsageError
 from edgepack.findings import OpFinding, Placement
 from edgepack.graph import Model
+from edgepack.latency_estimate import LatencyEstimate
 from edgepack.tools import ToolInfo
 
 Status = Literal["compiled", "skipped", "failed"]
@@ -97,9 +98,12 @@ class CompileResult:
         files: Contents by file name; only files that were verified to be complete.
         segments: Names of the files of a pipeline, in order; empty for a whole model.
         companions: Names of the files of the request's companions.
+        chips: SoC that a file was compiled for, by file name; empty for compilers that do not compile per SoC.
         placements: The compiler's placement of the ops, None when it does not report one.
-        figures: Figures that the compiler reports, as JSON values: bytes and counts but no times, so that the same
-            input gives the same figures.
+        figures: Figures that the compiler reports, as JSON values: bytes and counts but no times of the compilation, so
+            that the same input gives the same figures.
+        latency: The compiler's own estimate of an inference, None when it makes none. It is computed from the compiled
+            program and not measured, so that the same input gives the same estimate.
         warnings: Sentences for people about a compilation that succeeded with an unexpected result.
         log_text: The compiler's output, for people; it may contain times and must not be written to a bundle.
     """
@@ -112,8 +116,10 @@ class CompileResult:
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     segments: tuple[str, ...] = ()
     companions: tuple[str, ...] = ()
+    chips: Mapping[str, str] = field(default_factory=dict)
     placements: tuple[CompiledOp, ...] | None = None
     figures: Mapping[str, Any] = field(default_factory=dict)
+    latency: LatencyEstimate | None = None
     warnings: tuple[str, ...] = ()
     log_text: str = field(default="", repr=False)
 
@@ -133,6 +139,8 @@ class CompileResult:
             document["companions"] = list(self.companions)
         if self.figures:
             document["figures"] = dict(self.figures)
+        if self.latency is not None:
+            document["latency"] = self.latency.to_json()
         if self.warnings:
             document["warnings"] = list(self.warnings)
         if self.placements is not None:
@@ -148,10 +156,13 @@ class Compiler(Protocol):
         supports_segments: True when the compiler can split a model into pipelined segments and compile several models
             together. Other wrappers never receive a request with `segments` or `companions`. The registry adds the
             default to a wrapper without the attribute.
+        supports_simulation: True when the wrapper can run its files without the accelerator: it then has the methods of
+            `edgepack.compilers.simulator.SimulatingCompiler`. The registry adds the default as well.
     """
 
     id: str
     supports_segments: bool = False
+    supports_simulation: bool = False
 
     def find(self) -> ToolInfo:
         """Return whether the tool is installed; never raises for a missing or broken tool."""

@@ -113,6 +113,12 @@ _RULES = (
         f"replace or remove that op, or build with another --scheme; {_CPU}",
     ),
     _rule(
+        "cannot-create",
+        r"Could not prepare op with id|[Gg]raph prepare failed",
+        "QNN accepted the ops and then could not prepare one of them for this chip; its log does not name it",
+        f"build with another --scheme, or for another chip; {_CPU}",
+    ),
+    _rule(
         "node-refused",
         r"Failed to add node into graph, error: (?P<name>\d+)",
         "QNN accepted an op and then refused its node (error {name}), as for int8 weights with float activations",

@@ -10,9 +10,12 @@ were placed is decided by the file that the compiler wrote; the log gives reason
 import re
 from collections import defaultdict, deque
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Literal
 
+from edgepack.choices import alternatives
 from edgepack.compilers.qnn_failures import Failure, failure_of
+from edgepack.compilers.qnn_types import type_name, type_names
 
 __all__ = ["Failure", "Partitioning", "QnnLog", "QnnTensor", "Refusal", "TypeSet", "parse"]
 
@@ -120,10 +123,20 @@ class Refusal:
             return f"QNN refuses {what} of rank {max(ranks, default=0)}"
         types = f"{_list(self.node_inputs)} -> {_list(self.node_outputs)}"
         if self.supported:
-            first = sorted({entry.inputs[0] for entry in self.supported if entry.inputs})
-            return f"QNN refuses {what} for the data types {types}; its first input may be {', '.join(first)}"
+            return f"QNN refuses {what} for the data types {types}{self._instead()}"
         detail = f": {self.messages[0].rstrip('.')}" if self.messages else ""
         return f"QNN refuses {what} for {types}{detail}"
+
+    def _instead(self) -> str:
+        """Return which data types QNN would take, of the first input or, where that is one of them, of the output."""
+        given = self.node_inputs[0].dtype if self.node_inputs else ""
+        sets = [entry for entry in self.supported if entry.inputs]
+        first = type_names(entry.inputs[0] for entry in sets)
+        if type_name(given) not in first:
+            return f"; its first input may be {alternatives(first)}" if first else ""
+        outputs = type_names(entry.outputs[0] for entry in sets if entry.inputs[0] == given and entry.outputs)
+        wrong = bool(self.node_outputs) and type_name(self.node_outputs[0].dtype) not in outputs
+        return f"; from {type_name(given)} its output may be {alternatives(outputs)}" if wrong and outputs else ""
 
 
 @dataclass(frozen=True)
@@ -358,7 +371,9 @@ def _type_sets(text: str, configuration: str) -> list[TypeSet]:
 
 
 def _list(tensors: tuple[QnnTensor, ...]) -> str:
-    return ", ".join(tensor.dtype for tensor in tensors)
+    """Return the data types, equal ones in a row once."""
+    names = (type_name(tensor.dtype) or "an unknown type" for tensor in tensors)
+    return ", ".join(name for name, _ in groupby(names))
 
 
 def _errors(stderr: str) -> list[str]:

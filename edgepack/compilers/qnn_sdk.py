@@ -97,17 +97,32 @@ def litert_version() -> str:
     return installed_version("ai-edge-litert")
 
 
-def find() -> QnnSdk:
-    """Return the installed compiler, with the libraries of Google's package if these are complete.
+def require_platform() -> None:
+    """Refuse a machine that Qualcomm's libraries are not made for.
 
     Raises:
-        ToolMissingError: A part is missing, and the message names it; or EDGEPACK_PATCHELF is wrong.
+        ToolMissingError: This is not x86-64 Linux.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         raise ToolMissingError(
             f"Qualcomm's compiler runs on x86-64 Linux, and this is {platform.system()} on {platform.machine()}",
             hint="build on x86-64 Linux; without --soc the phone compiles the model itself",
         )
+
+
+def wheel_version() -> str:
+    """Return QAIRT's version in the wheel `onnxruntime-qnn`, empty when it is not installed or names none."""
+    package = _package_folder(_WHEEL)
+    return "" if package is None else _qairt_version(package)
+
+
+def find() -> QnnSdk:
+    """Return the installed compiler, with the libraries of Google's package if these are complete.
+
+    Raises:
+        ToolMissingError: A part is missing, and the message names it; or EDGEPACK_PATCHELF is wrong.
+    """
+    require_platform()
     litert = _package_folder("ai_edge_litert")
     if litert is None:
         raise ToolMissingError("the package ai-edge-litert is not installed", hint=INSTALL)

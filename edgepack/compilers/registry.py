@@ -73,8 +73,9 @@ def _load(entry: EntryPoint) -> Compiler:
             raise TypeError(f"it has no method '{method}' (see edgepack.compilers.Compiler)")
     if getattr(compiler, "id", None) != entry.name:
         raise TypeError(f"its id is {getattr(compiler, 'id', None)!r}, expected '{entry.name}', its entry point's name")
-    if not hasattr(compiler, "supports_segments"):
-        compiler.supports_segments = Compiler.supports_segments
+    for name in ("supports_segments", "supports_simulation"):
+        if not hasattr(compiler, name):
+            setattr(compiler, name, getattr(Compiler, name))
     return compiler  # type: ignore[no-any-return]
 
 

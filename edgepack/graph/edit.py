@@ -47,7 +47,9 @@ def unpack(tflite: bytes) -> Any:
     """Return the schema's mutable `ModelT` of a file.
 
     Buffers behind the flatbuffer (`Buffer.offset`, which some tools write for large files) are moved into it, because
-    older runtimes and vendors' compilers read only the flatbuffer.
+    older runtimes and vendors' compilers read only the flatbuffer. Old files have operator codes in
+    `deprecated_builtin_code` only; they are written into both fields, because ai-edge-quantizer reads only the newer
+    one and takes every op for an ADD.
 
     Raises:
         ModelFileError: The bytes are not a readable .tflite.
@@ -65,6 +67,8 @@ def unpack(tflite: bytes) -> Any:
                 )
             buffer.data = np.frombuffer(tflite, np.uint8, int(buffer.size), int(buffer.offset))
         buffer.offset = buffer.size = 0
+    for code in model.operatorCodes or []:
+        code.builtinCode = code_number(code)
     return model
 
 
@@ -176,6 +180,27 @@ def set_tensor_names(tflite: bytes, names: Mapping[int, str]) -> bytes:
     model = unpack(tflite)
     for index, name in names.items():
         model.subgraphs[0].tensors[index].name = name.encode()
+    return pack(model)
+
+
+def add_signature(tflite: bytes) -> bytes:
+    """Add a signature that keeps the names of the inputs and outputs, whatever their tensors are renamed to.
+
+    A file that has a signature, and one with two inputs or two outputs of one name, is returned unchanged.
+    """
+    source = read_model(tflite)
+    graph = source.main
+    sides = [[graph.tensors[index].name for index in side] for side in (graph.inputs, graph.outputs)]
+    if source.signatures or any(len(set(names)) < len(names) or "" in names for names in sides):
+        return tflite
+    model = unpack(tflite)
+    entry = schema().SignatureDefT()
+    entry.signatureKey, entry.subgraphIndex = b"serving_default", 0
+    entry.inputs, entry.outputs = (
+        [_tensor_map(name, index) for name, index in zip(names, side, strict=True)]
+        for names, side in zip(sides, (graph.inputs, graph.outputs), strict=True)
+    )
+    model.signatureDefs = [entry]
     return pack(model)
 
 
@@ -315,6 +340,19 @@ def op_code(model: Any, name: str, version: int = 1) -> int:
     code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), version
     codes.append(code)
     return len(codes) - 1
+
+
+def drop_unused_codes(model: Any) -> None:
+    """Remove the operator codes that no op refers to; the others keep their order.
+
+    Tools read the table and fail on a code that they do not know, although nothing uses it.
+    """
+    ops = [op for graph in model.subgraphs for op in graph.operators or []]
+    used = sorted({int(op.opcodeIndex) for op in ops})
+    places = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
+    for op in ops:
+        op.opcodeIndex = places[int(op.opcodeIndex)]
 
 
 def code_number(code: Any) -> int:

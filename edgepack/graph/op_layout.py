@@ -59,6 +59,30 @@ ACTIVATION_BOUNDS: dict[str, tuple[float, float]] = {
     "RELU6": (0.0, RELU6_MAX),
 }
 
+#: Ops that only move or repeat values, with the input that they move; None means all inputs.
+MOVEMENT_OPS: dict[str, int | None] = {
+    "BATCH_TO_SPACE_ND": 0,
+    "BROADCAST_TO": 0,
+    "CONCATENATION": None,
+    "DEPTH_TO_SPACE": 0,
+    "EXPAND_DIMS": 0,
+    "GATHER": 0,
+    "GATHER_ND": 0,
+    "PACK": None,
+    "RESHAPE": 0,
+    "RESIZE_NEAREST_NEIGHBOR": 0,
+    "REVERSE_V2": 0,
+    "SLICE": 0,
+    "SPACE_TO_DEPTH": 0,
+    "SPLIT": 1,
+    "SPLIT_V": 0,
+    "SQUEEZE": 0,
+    "STRIDED_SLICE": 0,
+    "TILE": 0,
+    "TRANSPOSE": 0,
+    "UNPACK": 0,
+}
+
 #: Ops that only change the data type of a tensor.
 TYPE_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 

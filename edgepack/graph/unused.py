@@ -1,4 +1,4 @@
-"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, and the contents of buffers."""
+"""Remove what nothing refers to any more from a `ModelT`: tensors of a subgraph, operator codes, data of buffers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.graph.edit import empty_unused
+from edgepack.graph.edit import drop_unused_codes, empty_unused, pack, unpack
 
 
 def drop_unused(file: Any, number: int = 0) -> None:
-    """Remove tensors of a subgraph that no op, input, output or signature refers to, and empty unused buffers.
+    """Remove tensors of a subgraph that no op, input, output or signature refers to, and what is unused in the file.
+
+    In the file that is the contents of buffers, and operator codes.
 
     Args:
         file: The schema's mutable `ModelT`.
@@ -34,6 +36,29 @@ def drop_unused(file: Any, number: int = 0) -> None:
     for entry in entries:
         entry.tensorIndex = new_indices[int(entry.tensorIndex)]
     empty_unused(file)
+    drop_unused_codes(file)
+
+
+def share_equal_constants(tflite: bytes) -> bytes:
+    """Let constants with equal bytes share one buffer, as TFLiteConverter does; returns the same bytes without any.
+
+    Layers without a bias have zeros after their biases were separated for correction.
+    """
+    file = unpack(tflite)
+    first: dict[bytes, int] = {}
+    moved: dict[int, int] = {}
+    for number, buffer in enumerate(file.buffers):
+        data = b"" if buffer.data is None else bytes(np.asarray(buffer.data, np.uint8).data)
+        if data and (same := first.setdefault(data, number)) != number:
+            moved[number] = same
+    tensors = [tensor for graph in file.subgraphs for tensor in graph.tensors or []]
+    changed = [tensor for tensor in tensors if int(tensor.buffer) in moved and not tensor.isVariable]
+    for tensor in changed:
+        tensor.buffer = moved[int(tensor.buffer)]
+    if not changed:
+        return tflite
+    empty_unused(file)
+    return pack(file)
 
 
 def _list(values: Any) -> list[int]:

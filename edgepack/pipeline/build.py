@@ -13,7 +13,7 @@ from edgepack.errors import EdgepackError, UnfitModelError
 from edgepack.graph import read_model
 from edgepack.pipeline.advice import explain_loss
 from edgepack.pipeline.assemble import assemble
-from edgepack.pipeline.compile import compile_model
+from edgepack.pipeline.compile import compile_model, with_latency
 from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.half_precision import find_half_precision, half_precision_warnings
@@ -36,6 +36,7 @@ from edgepack.pipeline.search.candidates import Candidate, CandidatePlan, plan_c
 from edgepack.pipeline.search.produce import quantize, rewrite
 from edgepack.pipeline.search.trials import ProducedTrial, Trial, TrialReporter, failed, reason_to_skip, skipped
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.simulation.stage import simulate_compiled
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
@@ -107,18 +108,34 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             require_sound(choice.trial, profile, advice)
 
         with watch.stage("compile"):
-            compiled = compile_model(context, profile, choice)
+            compiled = with_latency(compile_model(context, profile, choice), context, choice)
         result = replace(
             result,
             model_sha256=sha256(choice.trial.shipped),
             compile=compiled.report,
+            latency=compiled.latency,
             warnings=(*result.warnings, *compiled.warnings),
         )
 
+        if options.simulate:
+            with watch.stage("simulate"):
+                simulated = simulate_compiled(context, profile, choice, compiled)
+            result = replace(
+                result,
+                simulation=simulated.simulations,
+                warnings=(*result.warnings, *simulated.warnings),
+            )
+
         with watch.stage("bundle"):
             bundle = assemble(
-                context, profile, choice, compiled, ladder=result.ladder, warnings=result.warnings
-            )  # fmt: skip
+                context,
+                profile,
+                choice,
+                compiled,
+                simulations=result.simulation,
+                ladder=result.ladder,
+                warnings=result.warnings,
+            )
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
                 destination = bundle_path(context.path, profile, options)

@@ -74,6 +74,7 @@ def check(
     target_options: TargetOptions | None = None,
     *,
     scheme: str = "auto",
+    ask_compiler: bool | None = None,
     progress: Progress = silent,
 ) -> CheckResult:
     """Check a model against targets.
@@ -84,6 +85,8 @@ def check(
         model_options: How the model is read.
         target_options: Variant, chip, runtime version, which rewrites are allowed.
         scheme: Scheme of the preview of a float model; `auto` is each target's first choice.
+        ask_compiler: Whether the vendor's compiler is asked instead of the op table; None asks it where it is
+            installed, a chip is given and the file is small enough to be answered within seconds.
         progress: Called with a sentence about each step that takes time.
 
     Raises:
@@ -91,8 +94,85 @@ def check(
     """
     profiles = resolve_targets(targets)
     target_options = target_options or TargetOptions()
-    tflite, graph = _read(Path(model), model_options or ModelOptions(), progress)
-    return CheckResult(tuple(_check_target(tflite, graph, profile, target_options, scheme) for profile in profiles))
+    model_options = model_options or ModelOptions()
+    tflite, graph = _read(Path(model), model_options, progress)
+    results = []
+    for profile in profiles:
+        result, subject = _check_target(tflite, graph, profile, target_options, scheme)
+        if subject is not None and result.error is None:
+            result = _asked(result, subject, profile, target_options, model_options, ask_compiler, progress)
+        results.append(_judged(result, target_options))
+    return CheckResult(tuple(results))
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What was checked, for the compiler.
+
+    Attributes:
+        tflite: The rewritten model.
+        model: The same, parsed.
+        rule: Scheme of the preview of a float model, None for a file that is checked as it is.
+    """
+
+    tflite: bytes
+    model: Model
+    rule: SchemeRule | None
+
+
+def _asked(
+    result: CheckedTarget,
+    subject: _Subject,
+    profile: TargetProfile,
+    target_options: TargetOptions,
+    model_options: ModelOptions,
+    wanted: bool | None,
+    progress: Progress,
+) -> CheckedTarget:
+    """Return the result with the compiler's placement, where the compiler is asked and answers."""
+    assert result.report is not None
+    if profile.compiler is None or wanted is False or (wanted is None and not target_options.soc):
+        return result
+    from edgepack.pipeline.compiler_placement import ask, decide, quantized_file
+    from edgepack.pipeline.session import Session
+    from edgepack.quantize.select import scheme_of
+
+    try:
+        scheme = subject.rule.scheme if subject.rule is not None else scheme_of(subject.model)
+        asking = decide(profile, scheme, len(subject.tflite), target_options, wanted)
+        report, tflite, planned = result.report, subject.tflite, result.planned
+        if asking.compiler is not None:
+            progress(f"asking the compiler of {profile.id}")
+            if subject.rule is not None:
+                with Session(model_options, progress) as session:
+                    quantized = quantized_file(session, tflite, subject.rule)
+                if quantized is None:
+                    asking = replace(asking, compiler=None, note=_NOT_QUANTIZED)
+                else:
+                    tflite, report = quantized, check_placement(read_model(quantized), profile, target_options)
+            if asking.compiler is not None:
+                report = ask(asking.compiler, tflite, report, profile, target_options, model_options.timeout)
+        if asking.note:
+            report = replace(report, notes=(*report.notes, asking.note))
+        return replace(result, report=report, planned=planned)
+    except EdgepackError as error:
+        return replace(result, error=error)
+
+
+_NOT_QUANTIZED = (
+    "The compiler was not asked: ai-edge-quantizer does not write this file, and TFLiteConverter's quantizer, which "
+    "edgepack build then uses, takes too long for a check."
+)
+
+
+def _judged(result: CheckedTarget, target_options: TargetOptions) -> CheckedTarget:
+    """Return the result with the target's refusal, if it refuses the model."""
+    report = result.report
+    if report is None or result.error is not None:
+        return result
+    if not report.compatible or (target_options.require_full and report.summary["accelerator"] < len(report.ops)):
+        return replace(result, error=_refusal(report))
+    return result
 
 
 def _read(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes, Model]:
@@ -112,16 +192,16 @@ def _read(path: Path, options: ModelOptions, progress: Progress) -> tuple[bytes,
 
 def _check_target(
     tflite: bytes, model: Model, profile: TargetProfile, target_options: TargetOptions, scheme: str
-) -> CheckedTarget:
+) -> tuple[CheckedTarget, _Subject | None]:
     """Check one target with the stages of a build: rewrite, then in place of quantizing preview, then placement."""
-    from edgepack.pipeline.rewrite import rewrite_unproven
+    from edgepack.pipeline.rewrite import compares_names, rewrite_unproven
 
     result = CheckedTarget(profile.id)
     try:
         variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
         rule = _rule(replace(profile, schemes=variant.schemes or profile.schemes), model, scheme)
         rewritten = subject = model
-        if rule is not None and (model.is_float or target_options.cut_tail):
+        if rule is not None and (model.is_float or target_options.cut_tail or compares_names(profile, target_options)):
             repaired = rewrite_unproven(
                 tflite,
                 profile,
@@ -131,6 +211,7 @@ def _check_target(
                 cut_tail=target_options.cut_tail,
             )
             rewritten = subject = model if repaired.tflite is tflite else read_model(repaired.tflite)
+            tflite = repaired.tflite
             result = replace(result, repairs=repaired.rewrites, postprocessing=repaired.postprocessing)
         if rule is not None and model.is_float:
             from edgepack.quantize.preview import preview
@@ -140,11 +221,9 @@ def _check_target(
         report = check_placement(subject, profile, target_options)
         cuttable = () if target_options.cut_tail else _cuttable(rewritten, subject, report, profile)
         result = replace(result, report=report, cuttable=cuttable)
-        if not report.compatible or (target_options.require_full and report.summary["accelerator"] < len(report.ops)):
-            result = replace(result, error=_refusal(report))
     except EdgepackError as error:
-        result = replace(result, error=error)
-    return result
+        return replace(result, error=error), None
+    return result, _Subject(tflite, rewritten, rule if model.is_float else None)
 
 
 def _cuttable(model: Model, preview: Model, report: Report, profile: TargetProfile) -> tuple["PostprocessStep", ...]:

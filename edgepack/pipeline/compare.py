@@ -13,7 +13,7 @@ from edgepack.graph import read_model
 from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
 from edgepack.pipeline.measure import measure, measure_latency, measure_layers
-from edgepack.pipeline.option_validation import validate_inputs
+from edgepack.pipeline.option_validation import supports_simulation, validate_inputs, validate_simulation
 from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, TargetOptions, silent
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.search.candidates import Candidate, available_data, candidate_for, resolve_profile
@@ -21,6 +21,8 @@ from edgepack.pipeline.search.loss import judge
 from edgepack.pipeline.search.loss import to_json as judged_figures
 from edgepack.pipeline.search.produce import QuantizedModel, quantize, rewrite
 from edgepack.pipeline.session import Session
+from edgepack.pipeline.simulation.figures import Simulation
+from edgepack.pipeline.simulation.stage import simulate_file
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
@@ -51,9 +53,11 @@ class ComparedScheme:
         latency: Time on this machine, None when the file does not run here.
         layers: Error of each layer, empty without samples or for float files.
         targets: Target id -> summary of the check of its own file; only targets that support the scheme.
+        latencies: Target id -> estimated latency on its accelerator; only targets with an estimate.
         accepted: Targets that run their file, as far as the check knows.
         reason: Why there is no file: data that was not given, a quantizer that refused.
         notes: What the quantizer reported.
+        simulation: The file compiled for each chip, on the simulated accelerator; empty without `simulate`.
     """
 
     scheme: str
@@ -66,9 +70,11 @@ class ComparedScheme:
     latency: Latency | None = None
     layers: tuple[LayerError, ...] = ()
     targets: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    latencies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     accepted: tuple[str, ...] = ()
     reason: str = ""
     notes: tuple[str, ...] = ()
+    simulation: tuple[Simulation, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of `results` of `compare --json`."""
@@ -83,7 +89,9 @@ class ComparedScheme:
             "latency": None if self.latency is None else {**asdict(self.latency), "where": "this machine"},
             "layers": [asdict(layer) for layer in self.layers],
             "targets": self.targets,
+            "latencies": self.latencies,
             "accepted": list(self.accepted),
+            "simulation": [simulation.to_json() for simulation in self.simulation],
             "reason": self.reason,
             "notes": list(self.notes),
         }
@@ -118,7 +126,9 @@ def compare(
     train: SampleSource = "",
     epochs: int = 0,
     preprocess: str = "",
-    target_options: TargetOptions | None = None,
+    socs: Sequence[str] = (),
+    simulate: bool = False,
+    simulate_seconds: float = 60.0,
     progress: Progress = silent,
 ) -> Comparison:
     """Produce every scheme that a target supports, with the stages of a build, and measure each.
@@ -132,25 +142,31 @@ def compare(
         train: Source of labelled samples to train on; without them training is left out, with the reason.
         epochs: Epochs of each stage of training, 0 for the default.
         preprocess: `MEAN,STD` of pixels.
-        target_options: The chip that is meant; None for each target's default.
+        socs: Chips to compare for; the first one selects the variant of targets with chips.
+        simulate: Compile each file for the chips and run it on the vendor's simulator of the accelerator.
+        simulate_seconds: About how long the simulation of one file may take, in seconds.
         progress: Called with a sentence about each step that takes time.
 
     Raises:
-        UsageError: The model is quantized already, or a target is unknown.
+        UsageError: The model is quantized already, a target or a chip is unknown, or nothing can be simulated.
+        ToolMissingError: A compiler or its simulator is not installed.
         EdgepackError: The model or the samples cannot be read.
     """
     path = Path(model)
     profiles = resolve_targets(targets)
     build_options = BuildOptions(
         model=options or ModelOptions(),
-        target=target_options or TargetOptions(),
         samples=samples,
         eval=evaluation,
         train=train,
         epochs=epochs,
         preprocess=preprocess,
+        target=TargetOptions(socs=tuple(socs)),
+        simulate=simulate,
+        simulate_seconds=simulate_seconds,
     )
     validate_inputs(build_options, path)
+    notes = validate_simulation(profiles, build_options) if simulate else []
     if train:
         require_trainable(path)
     with Session(build_options.model, progress) as session:
@@ -172,7 +188,7 @@ def compare(
             asdict(context.source),
             tuple(results),
             tuple(profile.id for profile in profiles),
-            (*context.warnings, *context.notes),
+            (*context.warnings, *context.notes, *notes),
         )
 
 
@@ -198,7 +214,27 @@ def compare_scheme(context: BuildContext, profiles: Sequence[TargetProfile], sch
     if not files:
         return ComparedScheme(scheme, reason=next(iter(failures.values())).message)
     notes = tuple(f"{target}: {error.message}" for target, error in failures.items())
-    return _measured(context, ComparedScheme(scheme, notes=notes), files, placements)
+    result = _measured(context, ComparedScheme(scheme, notes=notes), files, placements)
+    return _simulated(context, profiles, result, files) if context.options.simulate else result
+
+
+def _simulated(
+    context: BuildContext,
+    profiles: Sequence[TargetProfile],
+    result: ComparedScheme,
+    files: Mapping[str, QuantizedModel],
+) -> ComparedScheme:
+    """Return the result with the simulations of the first target that has a simulator; a failure is a note."""
+    profile = next((one for one in profiles if one.id in files and supports_simulation(one)), None)
+    if profile is None or profile.compiler is None or result.scheme not in profile.compiler.schemes:
+        return result
+    try:
+        simulated = simulate_file(context, profile, files[profile.id], result.scheme)
+    except EdgepackError as error:
+        if context.session.workers.expired:
+            raise
+        return replace(result, notes=(*result.notes, f"not simulated: {error.message}"))
+    return replace(result, simulation=simulated.simulations, notes=(*result.notes, *simulated.warnings))
 
 
 def compare_recipe(
@@ -271,6 +307,11 @@ def _measured(
         latency=measure_latency(context.session, quantized.tflite),
         layers=layers,
         targets={target: report.summary for target, report in placements.items()},
+        latencies={
+            target: report.estimates["latency"]
+            for target, report in placements.items()
+            if report.compatible and "latency" in report.estimates
+        },
         accepted=tuple(target for target, report in placements.items() if report.compatible),
         notes=(*(str(finding) for finding in findings), *result.notes, *quantized.warnings),
     )

@@ -27,11 +27,15 @@ class CompiledModel:
         files: Compiled files, segments in their order; empty when nothing was compiled.
         report: `{status, tool, version, reason, ...}`.
         warnings: What the user should know.
+        chips: SoC that a file was compiled for, by file name; empty for compilers that do not compile per SoC.
+        latency: The compiler's estimate of an inference, or else the check's; None without one.
     """
 
     files: tuple[ModelFile, ...] = ()
     report: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
     warnings: tuple[str, ...] = ()
+    chips: Mapping[str, str] = field(default_factory=dict)
+    latency: Mapping[str, Any] | None = None
 
 
 def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice) -> CompiledModel:
@@ -80,7 +84,18 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
         warnings.extend(difference.message for difference in differences)
     warnings.extend(result.warnings)
     report = {**result.to_json(), "differences": [difference.to_json() for difference in differences]}
-    return CompiledModel(_files(result), report, tuple(warnings))
+    return CompiledModel(_files(result), report, tuple(warnings), result.chips)
+
+
+def with_latency(compiled: CompiledModel, context: BuildContext, choice: Choice) -> CompiledModel:
+    """Return a compiled model with its estimated latency: the compiler's own estimate, or else the check's.
+
+    The check's is of one model alone on one accelerator: there is none for segments and models compiled together.
+    """
+    estimated = compiled.report.get("latency")
+    if estimated is None and not (context.options.segments or context.options.co_compile):
+        estimated = choice.trial.placement.estimates.get("latency")
+    return replace(compiled, latency=estimated)
 
 
 def _skipped(reason: str) -> CompiledModel:

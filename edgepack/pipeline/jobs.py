@@ -7,7 +7,7 @@ or run with `UnfitModelError` (exit code 3).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.child import Job, emit
@@ -15,6 +15,8 @@ from edgepack.choices import Effort
 from edgepack.convert.environment import import_tensorflow
 from edgepack.errors import QuantizationError, UnfitModelError
 from edgepack.graph import read_model
+from edgepack.graph.unused import share_equal_constants
+from edgepack.pipeline.simulation.measure import compare_ops, run_simulation
 from edgepack.pipeline.step_cache import component_versions
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.attribution import Attribution
@@ -62,6 +64,19 @@ class MixedResult:
 
     file: Quantized
     report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class FinishedPart:
+    """A part of the PTQ steps that a killed run does not compute again.
+
+    Attributes:
+        name: Stands for what it depends on.
+        data: Its content.
+    """
+
+    name: str
+    data: bytes
 
 
 def load_packages() -> None:
@@ -159,10 +174,12 @@ def run_ptq_steps(
     off: Sequence[str] = (),
     *,
     with_converter: bool = False,
+    finished: Mapping[str, bytes] | None = None,
 ) -> PtqResult:
     """Choose ranges, weights and biases by the error that they cause in the integer file.
 
-    Progress is emitted as `(step, part, parts)`. More effort than low loads TensorFlow, for gradients.
+    Progress is emitted as `(step, part, parts)`, and each `FinishedPart`. More effort than low loads TensorFlow, for
+    gradients.
 
     Args:
         tflite: A float model.
@@ -171,11 +188,13 @@ def run_ptq_steps(
         effort: `low`, `medium` or `high`.
         off: Steps to leave out (`edgepack.quantize.ptq.steps.STEPS`).
         with_converter: Judge files of TFLiteConverter's quantizer, which loads TensorFlow.
+        finished: Parts of an earlier run with the same arguments, by name.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model.
         QuantizationError: The model cannot be calibrated, or TFLiteConverter's quantizer cannot quantize it.
     """
+    from edgepack.quantize.ptq.checkpoint import Checkpoint
     from edgepack.quantize.ptq.steps import improve
 
     if effort != Effort.LOW:
@@ -195,6 +214,7 @@ def run_ptq_steps(
         off=off,
         progress=lambda step, part, parts: emit((step, part, parts)),
         quantize_file=convert if with_converter else None,
+        checkpoint=Checkpoint(finished, lambda name, data: emit(FinishedPart(name, data))),
     )
     return PtqResult(
         result.tflite, result.ranges, {"effort": effort, "samples": len(arrays), **result.to_json()}
@@ -214,7 +234,8 @@ def quantize_with_ranges(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, S
     """
     from edgepack.quantize import quantizer
 
-    return quantizer.quantize(tflite, rule, _pairs(ranges))
+    quantized = quantizer.quantize(tflite, rule, _pairs(ranges))
+    return replace(quantized, tflite=share_equal_constants(quantized.tflite))
 
 
 def quantize_mixed(
@@ -317,3 +338,5 @@ ATTRIBUTE = Job(attribute, UnfitModelError, "measuring single tensors in int8")
 LATENCY = Job(latency, UnfitModelError, "timing the model")
 GOLDEN_VECTORS = Job(golden_vectors, UnfitModelError, "running the model for golden vectors")
 KERNEL_SPREAD = Job(kernel_spread, UnfitModelError, "comparing the runtime's kernels")
+RUN_SIMULATION = Job(run_simulation, UnfitModelError, "running the compiled file on the simulator")
+COMPARE_OPS = Job(compare_ops, UnfitModelError, "comparing the ops of the compiled file with the CPU's")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph.fake_quant import with_fake_quant
@@ -43,14 +44,10 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
     samples = context.measured_on
     if samples is None:
         return Measurement()
-    # A model that was trained with rounding is compared as it was trained: without rounding it is another model.
-    trained = with_fake_quant(context.float_model.tflite)
-    # Class numbers say nothing about the size of an error: compare the scores they were chosen from.
-    reference = before_class_choice(trained, quantized.postprocessing)
     try:
         quality = measure_quality(
             context.session,
-            reference,
+            reference_model(context, quantized),
             quantized.tflite,
             samples,
             scores(quantized.postprocessing),
@@ -62,11 +59,23 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
         # A custom op that the target's delegate runs: the file may be sound, it only does not run here.
         return Measurement(warnings=(f"not measured: {error.message}",))
     if context.float_model.quantized:
-        # There is no float model to compare with; only the file's own accuracy is known.
-        quality = replace(
-            quality, snr_db=None, logits_snr_db=None, agreement=None, top1_float=None, outputs=(), expected_drop=None
-        )
+        quality = without_float_model(quality)
     return Measurement(quality, unjudged(quality))
+
+
+def without_float_model(quality: Quality) -> Quality:
+    """Return what is known where there is no float model to compare with: only the file's own accuracy."""
+    return replace(
+        quality, snr_db=None, logits_snr_db=None, agreement=None, top1_float=None, outputs=(), expected_drop=None
+    )
+
+
+def reference_model(context: BuildContext, quantized: QuantizedModel) -> bytes:
+    """Return the float model that a file is compared with."""
+    # A model that was trained with rounding is compared as it was trained: without rounding it is another model.
+    trained = with_fake_quant(context.float_model.tflite)
+    # Class numbers say nothing about the size of an error: compare the scores they were chosen from.
+    return before_class_choice(trained, quantized.postprocessing)
 
 
 def class_outputs(context: BuildContext, postprocessing: tuple[PostprocessStep, ...] = ()) -> tuple[int, ...]:
@@ -134,8 +143,8 @@ def measure_latency(session: Session, tflite: bytes) -> Latency | None:
         return None
 
 
-def _decode_quality(files: Mapping[str, bytes]) -> Quality:
-    fields = json.loads(files["quality.json"])
+def quality_from(fields: Mapping[str, Any]) -> Quality:
+    """Return figures from the JSON of their `asdict`."""
     outputs = tuple(
         OutputQuality(
             **{
@@ -150,7 +159,10 @@ def _decode_quality(files: Mapping[str, bytes]) -> Quality:
     return Quality(**{**fields, "collapsed": tuple(fields["collapsed"]), "outputs": outputs})
 
 
-_QUALITY: Codec[Quality] = Codec(lambda quality: {"quality.json": to_json_bytes(asdict(quality))}, _decode_quality)
+_QUALITY: Codec[Quality] = Codec(
+    lambda quality: {"quality.json": to_json_bytes(asdict(quality))},
+    lambda files: quality_from(json.loads(files["quality.json"])),
+)
 _LAYERS: Codec[tuple[LayerError, ...]] = Codec(
     lambda layers: {"layers.json": to_json_bytes([asdict(layer) for layer in layers])},
     lambda files: tuple(LayerError(**fields) for fields in json.loads(files["layers.json"])),

@@ -14,7 +14,8 @@ from edgepack.bundle.signature import require_signer
 from edgepack.bundle.write import require_replaceable
 from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
-from edgepack.errors import ModelFileError, SamplesError, UsageError
+from edgepack.compilers.simulator import simulating_compiler
+from edgepack.errors import ModelFileError, SamplesError, ToolMissingError, UsageError
 from edgepack.files import open_regular
 from edgepack.pipeline.input_values import AUTO
 from edgepack.pipeline.options import BuildOptions
@@ -50,6 +51,8 @@ def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, mod
     for profile in profiles:
         choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
     notes = _target_notes(profiles, options)
+    if options.simulate:
+        notes += validate_simulation(profiles, options)
     if options.signer is not None:
         require_signer(options.signer)
     if not options.dry_run:
@@ -98,6 +101,43 @@ def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
 def supports_segments(profile: TargetProfile) -> bool:
     """Return whether the target's compiler can split a model into segments and compile several models together."""
     return profile.compiler is not None and get_compiler(profile.compiler.id).supports_segments
+
+
+def supports_simulation(profile: TargetProfile) -> bool:
+    """Return whether the target's compiler can run its files on a simulator of the accelerator."""
+    return profile.compiler is not None and get_compiler(profile.compiler.id).supports_simulation
+
+
+def validate_simulation(profiles: Sequence[TargetProfile], options: BuildOptions) -> list[str]:
+    """Check --simulate: for which targets it can be done, and whether everything for it is installed.
+
+    Returns:
+        A note where some of the targets have no simulator.
+
+    Raises:
+        UsageError: No target has a simulator, nothing would be compiled, or no chip is named.
+        ToolMissingError: The compiler or its simulator is not installed.
+    """
+    notes = _effect(
+        "--simulate", "targets whose compiler has a simulator of the accelerator", profiles, supports_simulation
+    )
+    if options.compile == CompilePolicy.NEVER:
+        raise UsageError("--simulate needs the compiler, but --compile never turns it off")
+    for profile in profiles:
+        if not supports_simulation(profile):
+            continue
+        if profile.socs and not options.target.socs:
+            raise UsageError(
+                "--simulate runs what was compiled for a chip, and no chip is named",
+                hint="add --soc, such as --soc SM8550",
+            )
+        assert profile.compiler is not None
+        compiler = simulating_compiler(profile.compiler.id)
+        compiler.find_simulator()
+        tool = compiler.find()
+        if not tool.found:
+            raise ToolMissingError(f"--simulate needs the compiler: {tool.problem}", hint=tool.install)
+    return notes
 
 
 def require_file(option: str, path: Path) -> None:

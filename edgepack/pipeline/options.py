@@ -45,6 +45,7 @@ class ModelOptions:
         allow_code: Run Lambda layers, custom classes and ops of the model that access files.
         timeout: Time limit in seconds of the conversion, and then of each target.
         cache: Read from and write to the cache.
+        cache_url: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
         memory_limit: Bytes that each child process may hold; None for `limits.default_memory()`.
     """
 
@@ -53,6 +54,7 @@ class ModelOptions:
     allow_code: bool = False
     timeout: float = TARGET_SECONDS
     cache: bool = True
+    cache_url: str = ""
     memory_limit: int | None = None
 
 
@@ -148,6 +150,9 @@ class BuildOptions:
         max_download: Largest size of the .tflite in bytes after gzip, level 9, None for no limit.
         compile: Whether the vendor's compiler runs.
         compile_timeout: Time limit of the vendor's compiler in seconds.
+        simulate: Run the compiled files on the simulator of the vendor's accelerator.
+        simulate_seconds: About how long the simulation of one file may take, in seconds: it decides how many samples
+            are run.
         segments: Number of pipelined segments that the compiled model is split into, one per accelerator; 0 for one
             file.
         co_compile: Models compiled together with this one: quantized .tflite files or bundles.
@@ -188,6 +193,8 @@ class BuildOptions:
     max_download: int | None = None
     compile: CompilePolicy = CompilePolicy.AUTO
     compile_timeout: float = 600.0
+    simulate: bool = False
+    simulate_seconds: float = 60.0
     segments: int = 0
     co_compile: tuple[Path, ...] = ()
     package: str = ""

@@ -75,7 +75,12 @@ def _golden_form(golden: Golden) -> list[Any]:
         for case in golden.cases
         for tensors in (case.inputs, case.outputs)
     ]
-    return [golden.machine, golden.runtime, golden.spread_steps, golden.spread_relative, arrays]
+    simulated = [
+        [one.chip, one.simulator, one.version, one.steps, one.relative]
+        + [[array.dtype.str, list(array.shape), sha256(array.tobytes())] for case in one.outputs for array in case]
+        for one in golden.simulated
+    ]
+    return [golden.machine, golden.runtime, golden.spread_steps, golden.spread_relative, arrays, simulated]
 
 
 def _codec(spec: BundleSpec) -> Codec[dict[str, bytes]]:

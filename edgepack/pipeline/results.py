@@ -8,6 +8,7 @@ from typing import Any
 from edgepack.errors import EdgepackError
 from edgepack.findings import Report
 from edgepack.pipeline.search.loss import to_json as judged_figures
+from edgepack.pipeline.simulation.figures import Simulation
 from edgepack.repair import Rewrite
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.postprocessing import PostprocessStep
@@ -34,7 +35,9 @@ class TargetResult:
         postprocessing: Last steps that are left to the loader.
         report: Placement of every op.
         compile: `{status, tool, version, reason}`.
+        latency: Estimated latency on the accelerator, None without an estimate.
         quality: Loss against the float model, None without samples.
+        simulation: Compiled files on the simulated accelerator, by chip; empty without --simulate.
         ladder: One entry per trial of a search; empty where the first candidate was taken and there were no limits.
         bundle: Where the bundle is, None when none was written.
         warnings: What the user should know.
@@ -55,7 +58,9 @@ class TargetResult:
     postprocessing: tuple[PostprocessStep, ...] = ()
     report: Report | None = None
     compile: Mapping[str, Any] = field(default_factory=lambda: NOT_COMPILED)
+    latency: Mapping[str, Any] | None = None
     quality: Quality | None = None
+    simulation: tuple[Simulation, ...] = ()
     ladder: tuple[Mapping[str, Any], ...] = ()
     bundle: Path | None = None
     warnings: tuple[str, ...] = ()
@@ -80,7 +85,9 @@ class TargetResult:
             "tail": [step.to_json() for step in self.postprocessing],
             "summary": None if self.report is None else self.report.summary,
             "compile": self.compile,
+            "latency": self.latency,
             "quality": judged_figures(self.quality),
+            "simulation": [simulation.to_json() for simulation in self.simulation],
             "ladder": list(self.ladder),
             "bundle": None if self.bundle is None else str(self.bundle),
             "warnings": list(self.warnings),

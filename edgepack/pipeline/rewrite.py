@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
@@ -11,7 +12,17 @@ from edgepack.graph.fake_quant import learned_ranges
 from edgepack.graph.memo import Memo
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.repair import FOLDED, TOLERANCE, Repaired, Rewrite, fold_arithmetic, fuse, repair
+from edgepack.repair import (
+    FOLDED,
+    TOLERANCE,
+    Repaired,
+    Rewrite,
+    dense_constants,
+    distinct_names,
+    fold_arithmetic,
+    fuse,
+    repair,
+)
 from edgepack.runtime.postprocessing import PostprocessStep
 from edgepack.schemes import get_scheme
 
@@ -88,7 +99,14 @@ def rewrite_unproven(
             return RewrittenModel(tflite, rewrites)
     else:
         score = off_accelerator(profile, rule, target_options)
-    repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip)
+    refuses = refuses_whole(profile, rule, target_options)
+    dense, densified = (tflite, ()) if mode == "none" else dense_constants(tflite)
+    if densified and len(score(read_model(dense))) < len(score(read_model(tflite))):
+        tflite, rewrites = dense, (*rewrites, *densified)
+    repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
+    if mode != "none" and "distinct-names" not in skip and compares_names(profile, target_options):
+        again = partial(repair, score=score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
+        repaired = _with_distinct_names(tflite, repaired, score, again)
     rewrites = (*rewrites, *repaired.rewrites)
     result = RewrittenModel(repaired.tflite, rewrites, repaired.postprocessing, repaired.moved_ops)
     if not has_accelerator(profile) or not get_scheme(rule.scheme).is_integer:
@@ -100,6 +118,33 @@ def rewrite_unproven(
     return replace(
         result, tflite=integer.tflite, rewrites=(*rewrites, *(replace(r, moved_ops=0) for r in integer.rewrites))
     )
+
+
+def compares_names(profile: TargetProfile, target_options: TargetOptions) -> bool:
+    """Return whether the target's compiler refuses tensors of one name."""
+    from edgepack.profiles.variants import choose_variant
+
+    file = choose_variant(profile, variant=target_options.variant, soc=target_options.soc).ops.file
+    return file is not None and file.distinct_names
+
+
+def _with_distinct_names(
+    tflite: bytes,
+    repaired: Repaired,
+    score: Callable[[Model], frozenset[int]],
+    repair_again: Callable[[bytes], Repaired],
+) -> Repaired:
+    """Return the repairs of the model with distinct names where more of it runs on the accelerator then."""
+    left = len(score(read_model(repaired.tflite)))
+    renamed, rewrites = distinct_names(tflite) if left else (tflite, ())
+    if not rewrites:
+        return repaired
+    again = repair_again(renamed)
+    gain = left - len(score(read_model(again.tflite)))
+    if gain <= 0:
+        return repaired
+    moved = tuple(replace(rewrite, moved_ops=gain) for rewrite in rewrites)
+    return replace(again, rewrites=(*moved, *again.rewrites), moved_ops=again.moved_ops + gain)
 
 
 def rewrite_proven(
@@ -225,6 +270,27 @@ def off_accelerator(
         return frozenset(op.outputs[0] for op in subject.main.ops if op.outputs and op.index not in accelerated)
 
     return score
+
+
+def refuses_whole(
+    profile: TargetProfile, rule: SchemeRule, target_options: TargetOptions
+) -> Callable[[Model], bool] | None:
+    """Return a function that tells whether a target's compiler refuses a model as a whole; None if it never does."""
+    from edgepack.compat import refuses_file
+    from edgepack.profiles.variants import choose_variant, soc_model
+    from edgepack.quantize.preview import preview
+
+    variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
+    if variant.ops.file is None:
+        return None
+    facts = profile.socs.get(soc_model(profile, target_options.soc), {})
+    memo = Memo()
+
+    def refuses(model: Model) -> bool:
+        subject = preview(model, rule, memo) if model.is_float else model
+        return refuses_file(subject, variant, soc=facts, runtime_version=target_options.runtime_version)
+
+    return refuses
 
 
 def _encode(rewritten: RewrittenModel) -> Mapping[str, bytes]:

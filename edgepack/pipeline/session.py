@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from edgepack import interrupts
-from edgepack.cache import Cache
+from edgepack.cache import open_cache
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.pipeline.step_cache import StepCache
 from edgepack.pipeline.workers import Workers
@@ -28,7 +28,7 @@ class Session:
         self.options = options
         self._meanwhile = meanwhile
         self.progress = progress
-        self.steps = StepCache(Cache(enabled=options.cache))
+        self.steps = StepCache(open_cache(enabled=options.cache, url=options.cache_url))
         self.workers = Workers(options.memory_limit, options.timeout)
 
     def __enter__(self) -> Self:
@@ -48,3 +48,6 @@ class Session:
         finally:
             with interrupts.hold():
                 self.steps.finish_writing()
+        # A signal ends this wait; who interrupted the command does not wait for the network either.
+        if kind is None or issubclass(kind, Exception):
+            self.steps.cache.finish()

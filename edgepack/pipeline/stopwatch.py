@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-STAGES = ("convert", "calibrate", "quantize", "check", "compile", "measure", "bundle")
+STAGES = ("convert", "calibrate", "quantize", "check", "compile", "simulate", "measure", "bundle")
 
 
 class Stopwatch:

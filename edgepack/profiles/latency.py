@@ -80,13 +80,18 @@ class LatencyRule:
     error: LatencyError
 
 
+def is_date(text: str) -> bool:
+    """Return whether a text is a date, YYYY-MM-DD."""
+    return _DATE.fullmatch(text) is not None
+
+
 def read_latency(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> LatencyRule:
     """Return the latency model of a table, which adds its faults."""
     source = table.identifier("source")
     if source and source not in source_ids:
         faults.add(f"{table.path}source", f"no [[sources]] entry has the id '{source}'")
     fitted = table.text("fitted")
-    if table.has("fitted") and not _DATE.fullmatch(fitted):
+    if table.has("fitted") and not is_date(fitted):
         faults.expected(f"{table.path}fitted", "a date, YYYY-MM-DD", fitted)
     numbers = table.numbers("array", 2, (1.0, 1.0))
     if not all(1 <= number <= _WIDEST and number == int(number) for number in numbers):

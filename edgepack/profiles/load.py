@@ -13,7 +13,7 @@ from edgepack.choices import Delegate, IoType
 from edgepack.documents import DocumentError, read_toml
 from edgepack.errors import ProfileError
 from edgepack.profiles.faults import Faults
-from edgepack.profiles.latency import LatencyRule, read_latency
+from edgepack.profiles.latency import LatencyRule, is_date, read_latency
 from edgepack.profiles.model import (
     BundleRule,
     CompilerRule,
@@ -37,7 +37,9 @@ SCHEMA = 1
 _MIXED_TYPES = ("float32", "int16")
 _IO_TYPES = tuple(kind.upper() for kind in IoType)
 _STRATEGIES = ("first", "largest", "every")
-_SOURCE_LEVELS = ("measured", "source", "documentation", "recalled")
+_SOURCE_LEVELS = ("measured", "source", "documentation", "inferred", "recalled")
+#: Parts of a profile that a source may be about, beside rows of op tables.
+_PARTS = ("schemes", "partition", "memory", "latency", "chips", "file", "defaults", "runtime")
 _GRANULARITIES = ("per-channel", "per-tensor")
 
 #: The largest growth measured is below 2 (`coral-layout`); a larger factor is a mistake.
@@ -134,6 +136,7 @@ class _Loader:
                 schemes=schemes,
                 socs=socs,
                 source_ids=source_ids,
+                has_compiler=compiler is not None,
             )
             for table in top.tables("variants")
         ]
@@ -219,8 +222,15 @@ class _Loader:
             table.text("url", "", blank=True).strip(),
             table.text("fact"),
             table.choice("level", _SOURCE_LEVELS),
+            table.text("by", ""),
+            table.text("date", ""),
+            table.strings("about"),
         )
-        if source.level != "recalled" and not source.url and table.has("level"):
+        if source.date and not is_date(source.date):
+            self.faults.expected(f"{table.path}.date", "a date, YYYY-MM-DD", source.date)
+        for part in sorted(set(source.about) - set(_PARTS)):
+            self.faults.choice(f"{table.path}.about", _PARTS, part)
+        if source.level not in {"recalled", "inferred"} and not source.url and table.has("level"):
             self.faults.add(f"{table.path}.url", f"a source of level '{source.level}' needs its address")
         table.reject_unknown_keys()
         return source
@@ -286,6 +296,7 @@ class _Loader:
         schemes: tuple[SchemeRule, ...],
         socs: Mapping[str, Mapping[str, Any]],
         source_ids: frozenset[str],
+        has_compiler: bool,
     ) -> Variant:
         identifier = table.identifier("id")
         title = table.text("title")
@@ -301,7 +312,10 @@ class _Loader:
             partition=self._partition(table.table("partition", optional=True), partition),
             socs=tuple(sorted(soc for soc, facts in socs.items() if facts.get("arch") in archs)),
             schemes=self._schemes(table, required=False) or schemes,
+            compiler_options=table.free("compiler_options"),
         )
+        if variant.compiler_options and not has_compiler:
+            self.faults.add(f"{table.path}.compiler_options", "the profile has no [compiler]")
         table.reject_unknown_keys()
         return variant
 
@@ -319,6 +333,7 @@ class _Loader:
             policy=table.choice("policy", ("optional", "required"), "optional"),
             schemes=schemes,
             options=table.free("options"),
+            install=table.text("install", "", blank=True),
         )
         table.reject_unknown_keys()
         return rule

@@ -56,12 +56,14 @@ class CompilerRule:
         policy: `optional` (the uncompiled file runs on the host) or `required` (it does not run uncompiled).
         schemes: Schemes whose files the compiler supports.
         options: Options of the wrapper.
+        install: How to install it, a clause for people; empty where there is nothing to say.
     """
 
     id: str
     policy: str = "optional"
     schemes: tuple[str, ...] = ("int8", "int8-qat")
     options: Mapping[str, Any] = field(default_factory=dict)
+    install: str = ""
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,7 @@ class FileRule:
         static_shapes: True when the compiler refuses a file with a dynamic tensor.
         max_runtime_version: Highest `min_runtime_version` metadata (`2.6`) of files for that parser; only a warning.
         refused_types: Data types that no tensor of the file may have.
+        refused_io_types: Data types that no input or output of the model may have; inside the model they may occur.
         variables: False when the compiler refuses a file with a variable tensor.
         distinct_names: True when names of tensors must differ after every character but letters and digits became `_`,
             and no input may be an output as well.
@@ -190,6 +193,7 @@ class FileRule:
     static_shapes: bool = False
     max_runtime_version: str = ""
     refused_types: tuple[str, ...] = ()
+    refused_io_types: tuple[str, ...] = ()
     variables: bool = True
     distinct_names: bool = False
     failing: tuple["FailingOps", ...] = ()
@@ -223,6 +227,7 @@ class Variant:
         partition: Its partition rule.
         socs: SoC models (`SM8550`) that select it, sorted; empty for variants that no SoC selects.
         schemes: Its schemes in order of preference, including those that only some SoCs support.
+        compiler_options: Options of the compiler's wrapper that differ from the profile's `[compiler.options]`.
     """
 
     id: str
@@ -231,6 +236,7 @@ class Variant:
     partition: PartitionRule
     socs: tuple[str, ...] = ()
     schemes: tuple[SchemeRule, ...] = ()
+    compiler_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -241,13 +247,31 @@ class Source:
         id: Key that rows refer to.
         url: Address of the page or file; empty only for recalled facts.
         fact: The fact.
-        level: `measured`, `source` (source code), `documentation` or `recalled`.
+        level: `measured`, `source` (source code), `documentation`, `inferred` (from the other sources) or `recalled`.
+        by: What measured, with its version (`edgetpu_compiler 16.0`), or who documents; may be empty.
+        date: Day of the measurement or of reading, YYYY-MM-DD; may be empty.
+        about: Parts of the profile other than rows of op tables that the source is of (`partition`, `memory`).
     """
 
     id: str
     url: str
     fact: str
     level: str
+    by: str = ""
+    date: str = ""
+    about: tuple[str, ...] = ()
+
+    @property
+    def basis(self) -> str:
+        """How the fact is known, for people: "measured with edgetpu_compiler 16.0 on 2026-11-22"."""
+        how, by = {
+            "measured": ("measured", " with "),
+            "source": ("read in the source code", " of "),
+            "documentation": ("documented", " by "),
+            "inferred": ("inferred", " from "),
+            "recalled": ("recalled, not checked", " from "),
+        }[self.level]
+        return f"{how}{by + self.by if self.by else ''}{' on ' + self.date if self.date else ''}"
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,14 @@ def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> 
         static_shapes=table.boolean("static_shapes", False),
         max_runtime_version=table.text("max_runtime_version", ""),
         refused_types=table.strings("refused_types"),
+        refused_io_types=table.strings("refused_io_types"),
         variables=table.boolean("variables", True),
         distinct_names=table.boolean("distinct_names", False),
         failing=tuple(_failing(entry, source_ids, faults) for entry in table.tables("failing")),
     )
-    if unknown := sorted(set(rule.refused_types) - TENSOR_TYPES):
-        faults.expected(f"{table.path}.refused_types", "tensor types", unknown)
+    for key, types in (("refused_types", rule.refused_types), ("refused_io_types", rule.refused_io_types)):
+        if unknown := sorted(set(types) - TENSOR_TYPES):
+            faults.expected(f"{table.path}.{key}", "tensor types", unknown)
     version = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,3}", rule.max_runtime_version)
     if rule.max_runtime_version and version is None:
         faults.expected(f"{table.path}.max_runtime_version", "a version such as '2.6'", rule.max_runtime_version)

@@ -27,6 +27,30 @@ def choose_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") 
     return replace(chosen, schemes=schemes_for(facts, chosen.schemes))
 
 
+def resolve_variant(profile: TargetProfile, *, variant: str = "", soc: str = "") -> TargetProfile:
+    """Return a profile with everything that the requested variant sets in place of the default's.
+
+    Args:
+        profile: The target.
+        variant: Variant id; empty selects the SoC's variant, or else the default.
+        soc: SoC model, case-insensitive; ignored by targets without SoCs.
+
+    Raises:
+        UsageError: The variant or SoC does not exist, or the SoC belongs to another variant.
+    """
+    chosen = choose_variant(profile, variant=variant, soc=soc)
+    compiler = profile.compiler
+    if compiler is not None:
+        compiler = replace(compiler, options={**compiler.options, **chosen.compiler_options})
+    return replace(
+        profile,
+        schemes=chosen.schemes or profile.schemes,
+        partition=chosen.partition,
+        ops=chosen.ops,
+        compiler=compiler,
+    )
+
+
 def schemes_for(facts: Mapping[str, Any], rules: Iterable[SchemeRule]) -> tuple[SchemeRule, ...]:
     """Return the schemes that a SoC supports, each with the types that single ops may have on that SoC.
 

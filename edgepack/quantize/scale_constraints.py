@@ -46,6 +46,15 @@ _SAME_SCALE: dict[str, tuple[int, ...] | None] = {
     "UNPACK": (0,),
 }
 
+#: Ops that copy their input's integers: they add no rounding error.
+WITHOUT_ROUNDING = frozenset(
+    {
+        "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "RELU", "RELU6",
+        "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE",
+        "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
+    }
+)  # fmt: skip
+
 #: (n, zero point) of the output scale 2**-n that the int8 kernel requires.
 _FIXED_INT8 = {
     "L2_NORMALIZATION": (7, 0),

@@ -25,11 +25,11 @@ _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 #: Codes of all rewrites: stable names, documented in docs/concepts/repairs.md.
 CODES = frozenset(
     {
-        "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product", "elu",
-        "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu", "grouped-convolution", "hard-swish",
-        "leaky-relu", "mean-in-two", "nearest-upsampling", "padv2-shifted", "padv2-zero", "plain-arithmetic",
-        "separate-range", "shrinking-slice",
-        "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack",
+        "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product",
+        "dense-constant", "distinct-names", "elu", "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu",
+        "grouped-convolution", "hard-swish", "kept-on-host", "leaky-relu", "mean-in-two", "nearest-upsampling",
+        "padv2-shifted", "padv2-zero", "plain-arithmetic", "real-spectrum", "separate-range", "shrinking-slice",
+        "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack", "unrolled-lstm",
     }
 )  # fmt: skip
 

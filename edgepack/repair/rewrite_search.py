@@ -24,6 +24,8 @@ from edgepack.repair.exact import (
 from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
 from edgepack.repair.softmax import rewrite_softmax
+from edgepack.repair.spectrum import rewrite_spectrum
+from edgepack.repair.unblocking import rewrite_on_host, rewrite_sequence_lstm
 from edgepack.runtime.postprocessing import PostprocessStep
 
 #: A rewrite function: returns alternative edits for the op, or for the chain of ops that ends in it, best first.
@@ -46,6 +48,8 @@ EXACT: tuple[Rewriter, ...] = (
     rewrite_tile,
     rewrite_shrinking_slice,
 )
+#: Tried beside the others where a target refuses the whole file.
+UNBLOCKING: tuple[Rewriter, ...] = (rewrite_spectrum, rewrite_sequence_lstm, rewrite_on_host)
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
 MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
@@ -124,6 +128,7 @@ def repair(
     mode: str = Repair.EXACT,
     cut_tail: bool = False,
     skip: frozenset[str] = frozenset(),
+    refuses: Callable[[Model], bool] | None = None,
 ) -> Repaired:
     """Rewrite the ops of a float model that a target does not support as ops that it supports.
 
@@ -135,6 +140,7 @@ def repair(
         mode: Rewrites to apply, a value of `Repair`; `approximate` includes exact ones.
         cut_tail: Cut last ops that the target does not support, for the loader to do.
         skip: Codes of rewrites that are not applied.
+        refuses: Returns whether the target's compiler refuses a float model as a whole; None where none does.
     """
     model = read_model(tflite)
     rewrites: list[Rewrite] = []
@@ -146,11 +152,13 @@ def repair(
     rewritten_file = set_batch(tflite) if rewriters and _has_dynamic_batch(model.main) else tflite
     current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
-        chosen = _choose(current, score, _find_sites(current.main, rewriters, skip))
+        refused = refuses is not None and refuses(current)
+        tried = (*rewriters, *UNBLOCKING) if refused else rewriters
+        chosen = _choose(current, score, _find_sites(current.main, tried, skip), refused)
         if not chosen.edits:
             # The ops of a chain that is not rewritten may be rewritten one by one.
-            singles = tuple(rewriter for rewriter in rewriters if rewriter is not rewrite_movement)
-            chosen = _choose(current, score, _find_sites(current.main, singles, skip))
+            singles = tuple(rewriter for rewriter in tried if rewriter is not rewrite_movement)
+            chosen = _choose(current, score, _find_sites(current.main, singles, skip), refused)
         if not chosen.edits:
             break
         if not rewrites and rewritten_file is not tflite:
@@ -203,8 +211,10 @@ def _find_sites(graph: Graph, rewriters: Sequence[Rewriter], skip: frozenset[str
     return [sites[index] for index in sorted(sites)]
 
 
-def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
+def _choose(model: Model, score: Score, sites: list[list[Edit]], refused: bool) -> _Choice:
     """Find the edits that together leave the fewest ops off the accelerator, without edits that have no effect.
+
+    Of a model that is refused as a whole every site counts, and so does every op that runs once it is not.
 
     A selection maps the number of a site to the number of the alternative that is applied there.
     """
@@ -234,6 +244,9 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
         edits = [sites[site][alternative] for site, alternative in selection.items()]
         remaining = results - removed_results(model.main, edits)
         moved = len((before - after) & remaining) - len((after - before) & remaining)
+        if refused:
+            # Whatever lets the file compile is worth some ops on the host.
+            return moved
         known = remaining | before
         return moved - sum(1 for index in after if index < tensors and index not in known)
 
@@ -255,8 +268,9 @@ def _choose(model: Model, score: Score, sites: list[list[Edit]]) -> _Choice:
     for kind in kinds:
         of_kind = [i for i in selection if tuple(edit.code for edit in sites[i]) == kind]
         options = [{**selection, **dict.fromkeys(of_kind, alternative)} for alternative in range(len(kind))]
-        options.append({i: n for i, n in selection.items() if i not in of_kind})
-        selection = max(options, key=gain)
+        without = {i: n for i, n in selection.items() if i not in of_kind}
+        # Every op of a refused file is a site: what is not needed to let it compile is left out.
+        selection = max([without, *options] if refused else [*options, without], key=gain)
     if len(selection) <= _MAX_SINGLE_SITES:
         for site in sorted(selection, reverse=True):
             without = {i: n for i, n in selection.items() if i != site}

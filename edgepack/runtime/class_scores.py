@@ -8,14 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgepack.graph import Graph, Tensor
-from edgepack.graph.op_layout import TYPE_CONVERSIONS
+from edgepack.graph.op_layout import MOVEMENT_OPS, TYPE_CONVERSIONS
 
 #: Ops whose results are probabilities.
 _PROBABILITIES = frozenset({"LOGISTIC", "SOFTMAX"})
 #: Ops that sort or select by score: a small error of a score moves whole entries, so places cannot be compared.
 _RANKING = frozenset({"NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "TOPK_V2", "TFLite_Detection_PostProcess"})
-#: Ops that pass values on without changing them.
-_UNCHANGED = TYPE_CONVERSIONS | {"RESHAPE", "SQUEEZE", "EXPAND_DIMS"}
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,10 @@ def _last_op(graph: Graph, tensor: int) -> str:
     """Return the name of the op that computes an output's values, empty for an input; a decomposed SOFTMAX counts."""
     while (producer := graph.producers.get(tensor)) is not None:
         op = graph.ops[producer]
-        if op.name not in _UNCHANGED:
+        moved = 0 if op.name in TYPE_CONVERSIONS else MOVEMENT_OPS.get(op.name)
+        if moved is None:
             return "SOFTMAX" if _divides_exponentials(graph, op.inputs) and op.name == "DIV" else op.name
-        tensor = op.inputs[0]
+        tensor = op.inputs[moved]
     return ""
 
 

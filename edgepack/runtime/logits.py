@@ -1,34 +1,45 @@
 """Logits of a model: the tensors before its last SOFTMAX or LOGISTIC.
 
 Probabilities hide most quantization errors: the largest saturates near 1, and the others are below half an int8 step.
+
+Ops behind the SOFTMAX or LOGISTIC that only move values, such as the RESHAPE of a detector's head, are followed: an
+edited copy of the model moves the logits in the same way, so that they have the shape of the output.
 """
+
+import copy
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from edgepack.graph import Graph, read_model
-from edgepack.graph.edit import pack, unpack
-from edgepack.graph.op_layout import TYPE_CONVERSIONS
+from edgepack.graph import Graph, Op, read_model
+from edgepack.graph.edit import op_code, pack, unpack
+from edgepack.graph.op_layout import MOVEMENT_OPS, TYPE_CONVERSIONS
+from edgepack.graph.read import schema
 
 #: Ops that map logits to probabilities without changing their order.
 _SQUASHING = frozenset({"LOGISTIC", "LOG_SOFTMAX", "SOFTMAX"})
 
 
 def logit_tensors(graph: Graph) -> tuple[int, ...]:
-    """Return the tensor before the SOFTMAX or LOGISTIC of each output of a graph, the output itself without one."""
-    return tuple(_before(graph, index) for index in graph.outputs)
+    """Return the tensors before the SOFTMAX or LOGISTIC of each output of a graph, the output itself without one.
+
+    An output that joins the results of several has several; each tensor is returned once.
+    """
+    return tuple(dict.fromkeys(source for index in graph.outputs for source in _sources(graph, index) or (index,)))
 
 
 def expose_logits(tflite: bytes) -> bytes:
-    """Return the model with the logits of `logit_tensors` as its outputs, under the outputs' names in the signatures.
+    """Return the model with the logits of its outputs as outputs, under the outputs' names in the signatures.
 
     For measurements only; a model that ends in neither SOFTMAX nor LOGISTIC is returned unchanged.
     """
     graph = read_model(tflite).main
-    logits = logit_tensors(graph)
-    if logits == graph.outputs:
+    if not any(_sources(graph, index) for index in graph.outputs):
         return tflite
-    moved = dict(zip(graph.outputs, logits, strict=True))
     model = unpack(tflite)
+    logits = _Copy(model, graph).logits()
+    moved = dict(zip(graph.outputs, logits, strict=True))
     model.subgraphs[0].outputs = np.array(logits, np.int32)
     for signature in model.signatureDefs or []:
         if signature.subgraphIndex == 0:
@@ -44,25 +55,110 @@ def with_logits(tflite: bytes) -> tuple[bytes, tuple[int, ...]]:
     """
     graph = read_model(tflite).main
     outputs = list(graph.outputs)
+    if not any(_sources(graph, index) for index in outputs):
+        return tflite, tuple(outputs.index(index) for index in graph.outputs)
+    model = unpack(tflite)
     positions = []
-    for index in logit_tensors(graph):
+    for index in _Copy(model, graph).logits():
         if index not in outputs:
             outputs.append(index)
         positions.append(outputs.index(index))
-    if len(outputs) == len(graph.outputs):
-        return tflite, tuple(positions)
-    model = unpack(tflite)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
     return pack(model), tuple(positions)
 
 
-def _before(graph: Graph, index: int) -> int:
-    tensor = index
-    while (producer := graph.producers.get(tensor)) is not None:
+def _sources(graph: Graph, index: int) -> tuple[int, ...]:
+    """Return the tensors before the SOFTMAX or LOGISTIC ops that all of a tensor's values come from; empty otherwise.
+
+    Only ops that move values may lie between.
+    """
+    found: set[int] = set()
+    pending = [index]
+    visited = {index}
+    while pending:
+        producer = graph.producers.get(pending.pop())
+        if producer is None:
+            return ()
         op = graph.ops[producer]
         if op.name in _SQUASHING:
-            return op.inputs[0]
-        if op.name not in TYPE_CONVERSIONS:
-            break
-        tensor = op.inputs[0]
-    return index
+            found.add(op.inputs[0])
+            continue
+        moved = list(_moved(op))
+        if not moved:
+            return ()
+        pending += [tensor for tensor in moved if tensor not in visited]
+        visited.update(moved)
+    return tuple(sorted(found))
+
+
+def _moved(op: Op) -> Iterator[int]:
+    """Yield the tensors whose values an op moves; none for an op that computes."""
+    if op.name in TYPE_CONVERSIONS:
+        yield op.inputs[0]
+    elif op.name in MOVEMENT_OPS:
+        position = MOVEMENT_OPS[op.name]
+        yield from op.inputs if position is None else (op.inputs[position],)
+
+
+class _Copy:
+    """Adds to a `ModelT` what moves its logits as the probabilities are moved."""
+
+    def __init__(self, model: Any, graph: Graph) -> None:
+        self._model, self._file, self._graph = model, model.subgraphs[0], graph
+        self._twins: dict[int, int] = {}
+
+    def logits(self) -> list[int]:
+        """Return the tensor of each output's logits, the output itself without one."""
+        outputs = []
+        for index in self._graph.outputs:
+            if not _sources(self._graph, index):
+                outputs.append(index)
+            elif (direct := self._directly_before(index)) is not None:
+                outputs.append(direct)
+            else:
+                outputs.append(self._twin(index))
+        return outputs
+
+    def _directly_before(self, index: int) -> int | None:
+        """Return the logits of an output that nothing has moved."""
+        op = self._graph.ops[self._graph.producers[index]]
+        while op.name in TYPE_CONVERSIONS:
+            op = self._graph.ops[self._graph.producers[op.inputs[0]]]
+        return op.inputs[0] if op.name in _SQUASHING else None
+
+    def _twin(self, index: int) -> int:
+        """Return the float32 tensor that has logits where this one has probabilities."""
+        if index in self._twins:
+            return self._twins[index]
+        op = self._graph.ops[self._graph.producers[index]]
+        if op.name in TYPE_CONVERSIONS:
+            self._twins[index] = self._twin(op.inputs[0])
+        elif op.name in _SQUASHING:
+            self._twins[index] = self._real(op.inputs[0])
+        else:
+            twins = {tensor: self._twin(tensor) for tensor in _moved(op)}
+            added = copy.copy(self._file.operators[op.index])
+            added.inputs = np.array([twins.get(tensor, tensor) for tensor in op.inputs], np.int32)
+            added.outputs = np.array([self._float_like(tensor) for tensor in op.outputs], np.int32)
+            self._file.operators.append(added)
+            self._twins.update(zip(op.outputs, map(int, added.outputs), strict=True))
+        return self._twins[index]
+
+    def _real(self, index: int) -> int:
+        """Return the real values of a tensor: itself where it is float32."""
+        if self._graph.tensors[index].quantization is None:
+            return index
+        added = schema().OperatorT()
+        added.opcodeIndex = op_code(self._model, "DEQUANTIZE", 2)
+        real = self._float_like(index)
+        added.inputs, added.outputs = np.array([index], np.int32), np.array([real], np.int32)
+        self._file.operators.append(added)
+        return real
+
+    def _float_like(self, index: int) -> int:
+        """Add a float32 tensor of the same shape."""
+        tensor = copy.copy(self._file.tensors[index])
+        tensor.name = (tensor.name or b"") + b"/logits"
+        tensor.type, tensor.quantization, tensor.buffer = schema().TensorType.FLOAT32, None, 0
+        self._file.tensors.append(tensor)
+        return len(self._file.tensors) - 1

@@ -5,7 +5,6 @@ import inspect
 import subprocess
 import sys
 from enum import Enum
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,7 @@ import typer
 import edgepack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMANDS = ("build", "check", "compare", "train", "verify", "inspect")
-if find_spec("edgepack.delivery") is not None:
-    COMMANDS += ("push", "pull")
+COMMANDS = ("build", "check", "compare", "train", "verify", "inspect", "push", "pull")
 
 #: Options that concern the output of the command line; `--all` of check and inspect, which list more.
 OUTPUT_ONLY = {"json", "help", "all"}
@@ -125,7 +122,7 @@ def build(model: edgepack.ModelLike, images: np.ndarray[tuple[int, ...], np.dtyp
 def others(path: Path) -> bool:
     checked = edgepack.check(str(path), "edgetpu")
     compared = edgepack.compare(path, samples=lambda: [np.zeros((8, 8, 1))])
-    trained = edgepack.train(path, data=(np.zeros((9, 8)), np.zeros(9)), out="net")
+    trained = edgepack.training(path, data=(np.zeros((9, 8)), np.zeros(9)), out="net")
     try:
         verified = edgepack.verify(path, eval={"x": np.zeros(3), "y": [1, 2, 3]})
     except edgepack.EdgepackError as error:

@@ -2,16 +2,18 @@
 
 import os
 import subprocess
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bundle_specs import tiny_spec, write_tree
 from kotlin_tools import Kotlin
 
 from edgepack.bundle.android import compiled_for, compiled_model_problem, dependencies, runs_compiled
 from edgepack.bundle.render import render
-from edgepack.bundle.spec import BundleSpec, Golden, ModelFile, TensorSpec
+from edgepack.bundle.spec import BundleSpec, Golden, GoldenCase, ModelFile, SimulatedGolden, TensorSpec
 
 FILES = (
     ModelFile("host", "tiny.tflite", b"host"),
@@ -32,6 +34,26 @@ def compiled_spec(**changes: object) -> BundleSpec:
         outputs=(TensorSpec("y", "y", (1, 2), "FLOAT32"),),
     )
     return replace(one, **changes)
+
+
+def simulated_spec(**changes: object) -> BundleSpec:
+    """The same with golden vectors, of which one chip's accelerator was simulated: it differs from the CPU by 1."""
+    inputs, cpu, chip = (np.array([values], np.float32) for values in ([1.5, -2.0], [1.5, -1.0], [1.5, -2.0]))
+    simulated = SimulatedGolden("SM8550", "a simulator", "1", ((chip,),), relative=1e-3)
+    golden = Golden("x", "y", (GoldenCase((inputs,), (cpu,)),), simulated=(simulated,))
+    return compiled_spec(golden=golden, **changes)
+
+
+def test_the_self_test_knows_what_the_simulator_returned() -> None:
+    """The loader's assets have the simulator's outputs, at the path that the loader reads on that chip."""
+    files = render(simulated_spec())
+    [source] = [files[p].decode() for p in files if p.endswith("TinyModel20.kt")]
+    assert '"SM8550" to "tiny_model_2_0/golden/simulated/SM8550"' in source
+    [asset] = [data for p, data in files.items() if p.endswith("assets/tiny_model_2_0/golden/simulated/SM8550/case_0/output_0.bin")]  # fmt: skip # noqa: E501
+    assert np.array_equal(np.frombuffer(asset, "<f4"), [1.5, -2.0])
+    assert files["golden/simulated/SM8550/case_0/output_0.bin"] == asset
+    [plain] = [data.decode() for p, data in render(compiled_spec()).items() if p.endswith("TinyModel20.kt")]
+    assert "SIMULATED" not in plain
 
 
 def test_the_loader_names_the_file_of_each_chip() -> None:
@@ -88,20 +110,26 @@ def test_it_compiles_and_runs_on_the_stand_in(kotlin: Kotlin, standins: Path, tm
             compiled_spec(),
             compiled_spec(inputs=every, outputs=every),
             compiled_spec(inputs=quantized, outputs=quantized),
+            simulated_spec(),
         )
     ):
         files = render(replace(spec, android_package=f"com.compiled{number}", single_precision=number == 2))
         tree = write_tree({p: d for p, d in files.items() if p.endswith(".kt")}, tmp_path / str(number))
         sources += sorted(tree.rglob("*.kt"))
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        for name, data in files.items():
+            if "/assets/" in name:
+                archive.writestr(f"assets/{name.partition('/assets/')[2]}", data)
     done = kotlin.compile(sources, tmp_path / "classes")
     assert done.returncode == 0, done.stderr
 
-    def drive(soc: str, failing: str, sdk: int = 34) -> dict[str, str]:
+    def drive(soc: str, failing: str, sdk: int = 34, *, number: int = 0) -> dict[str, str]:
         jars = [jar for jar in kotlin.classpath if "android-all" not in jar.name]
         path = os.pathsep.join(map(str, [standins, tmp_path / "classes", kotlin.stdlib, *jars]))
         flags = [f"-Dreplay.soc={soc}", f"-Dreplay.sdk={sdk}", "-XX:TieredStopAtLevel=1"]
+        flags += [f"-Dreplay.archive={tmp_path / 'app.zip'}"] if number else []
         ran = subprocess.run(
-            ["java", *flags, "-cp", path, "DriveCompiled", "com.compiled0.tinymodel20.TinyModel20", failing],
+            ["java", *flags, "-cp", path, "DriveCompiled", f"com.compiled{number}.tinymodel20.TinyModel20", failing],
             capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
@@ -122,3 +150,8 @@ def test_it_compiles_and_runs_on_the_stand_in(kotlin: Kotlin, standins: Path, tm
     none = drive("SM8550", "NPU GPU CPU")
     assert "does not run on this device: HTP: no NPU; GPU: no GPU; CPU: no CPU" in none["error"]
     assert all(entry["left"] == "0" for entry in (best, other, none))
+    # The stand-in returns what the simulator did, from which the CPU differs by 1 of at most 1.5.
+    simulated = drive("SM8550", "", number=3)
+    assert (float(simulated["largest"]), float(simulated["allowed"])) == (0.0, pytest.approx(0.02 * 2.0))
+    unknown = drive("SM8650", "", number=3)
+    assert (float(unknown["largest"]), float(unknown["allowed"])) == (1.0, pytest.approx(0.02 * 1.5))

@@ -77,7 +77,7 @@ def test_ops_that_were_cut_off_are_one_entry(
     """Ops of one kind that cut others off share one entry."""
     text = " ".join(" ".join(check_lines(["-t", "edgetpu", str(long_model)], monkeypatch, capsys)).split())
     assert text.count("[outside-partition]") == 2
-    assert "host: ARG_MAX (ops 10, 40, 70, 100 and 6 more)" in text
+    assert "host (documentation): ARG_MAX (ops 10, 40, 70, 100 and 6 more)" in text
     assert (
         "cut off from the accelerator's partition by ops 10, 40, 70, 100 and 6 more (ARG_MAX), which run elsewhere"
         in text

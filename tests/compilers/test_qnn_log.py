@@ -66,7 +66,7 @@ def test_refusals_name_op_subgraph_and_data_types() -> None:
     assert [entry.inputs for entry in tile.supported] == [("UFIXED_POINT_8",), ("SFIXED_POINT_8",)]
     assert (tile.node_inputs[0].quantization, tile.node_outputs[0].quantization) == ("per-tensor-quant", "")
     assert tile.node_outputs[0].shape == (1, 16, 8, 8)
-    assert tile.reason.endswith("its first input may be SFIXED_POINT_8, UFIXED_POINT_8")
+    assert tile.reason.endswith("for the data types int16 -> int16; its first input may be int8 or uint8")
     assert (where.kind, where.op_index) == ("no-builder", 7)
     assert (gather.kind, gather.op_index, gather.subgraph) == ("builder", None, 0)
     assert "batch dimension of Gather" in gather.reason

@@ -10,7 +10,7 @@ import pytest
 
 from edgepack.errors import ModelFileError
 from edgepack.graph import read_model
-from edgepack.graph.edit import add_buffer, op_code, pack, unpack
+from edgepack.graph.edit import add_buffer, builtin_code, code_number, op_code, pack, unpack
 from edgepack.graph.read import schema
 from edgepack.graph.sparse import dense_values
 from edgepack.graph.widen import widen
@@ -89,14 +89,16 @@ def _moved_before_it_widens() -> bytes:
     ],
 )
 def test_a_widened_file_is_float_and_computes_the_same(make: Callable[[], bytes]) -> None:
-    """No float16 and no conversion is left, names stay, and every output is equal in every bit."""
+    """No float16, no conversion or operator code of one is left, names stay, and outputs are equal in every bit."""
     before = make()
     after, notes = widen(before)
     source, model = read_model(before), read_model(after)
     assert not source.is_float
     assert model.is_float
     assert {tensor.dtype for tensor in model.main.tensors} <= {"FLOAT32", "INT32"}
-    assert not any(op.name == "DEQUANTIZE" for op in model.main.ops)
+    codes = {code_number(code) for code in unpack(after).operatorCodes}
+    assert codes == {builtin_code(op.name) for op in model.main.ops}
+    assert builtin_code("DEQUANTIZE") not in codes
     assert (model.input_names(), model.output_names()) == (source.input_names(), source.output_names())
     assert "float16" in notes[0]
     for sample in builders.samples(before, 3):

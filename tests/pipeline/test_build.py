@@ -57,6 +57,26 @@ def test_one_conversion_and_one_calibration_serve_all(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.slow
+def test_estimated_latency_has_the_same_words_everywhere(tmp_path: Path) -> None:
+    """JSON, manifest and README show the check's estimate; targets without one, and pipelined segments, show none."""
+    result = build(FLOAT, ["edgetpu", "cpu"], digits(tmp_path))
+    all_sound(result, ["edgetpu", "cpu"])
+    edgetpu, cpu = result.results
+    assert edgetpu.report is not None
+    assert edgetpu.report.estimates["latency"] == edgetpu.latency == edgetpu.to_json()["latency"]
+    assert edgetpu.latency is not None
+    assert f"Latency: {edgetpu.latency['text']}." in edgetpu.report.notes
+    assert edgetpu.bundle is not None
+    assert json.loads((edgetpu.bundle / "manifest.json").read_text())["latency"] == edgetpu.latency
+    assert edgetpu.latency["text"] in (edgetpu.bundle / "README.md").read_text()
+    assert cpu.bundle is not None
+    assert cpu.to_json()["latency"] is None
+    assert "latency" not in json.loads((cpu.bundle / "manifest.json").read_text())
+    (pipelined,) = build(FLOAT, ["edgetpu"], digits(tmp_path, segments=2)).results
+    assert (pipelined.error, pipelined.latency) == (None, None)
+
+
+@pytest.mark.slow
 def test_auto_leaves_a_scheme_that_loses_too_much(tmp_path: Path) -> None:
     """Where the first choice loses more than a point and another does not, auto takes the other, with the reason."""
     data = np.load(EXAMPLES / "eval.npz")

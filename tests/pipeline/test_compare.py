@@ -73,6 +73,18 @@ def one_target(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Comp
 
 
 @pytest.mark.slow
+def test_estimated_latency_is_the_check_s(digits: Comparison) -> None:
+    """Only targets with an estimate have one, for the schemes that they support, and the page has the same words."""
+    timed = {(entry.scheme, target): latency for entry in digits.results for target, latency in entry.latencies.items()}
+    assert set(timed) == {("int8", "edgetpu")}
+    (latency,) = timed.values()
+    assert latency["by"] == "edgepack"
+    assert latency["text"] in html(digits)
+    (shown,) = [entry.to_json() for entry in digits.results if entry.scheme == "int8"]
+    assert shown["latencies"] == {"edgetpu": latency}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "scheme"),
     [(target, rule.scheme) for target in TARGETS for rule in get_target(target).schemes if rule.scheme != "int8-qat"],

@@ -7,7 +7,7 @@ import pytest
 
 from edgepack.errors import ProfileError, UsageError
 from edgepack.profiles import TargetProfile, load_profile
-from edgepack.profiles.variants import choose_variant
+from edgepack.profiles.variants import choose_variant, resolve_variant
 from edgepack.schemes import SCHEMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -103,6 +103,8 @@ def test_built_in_targets_load(target: str) -> None:
     assert profile.batch == 1
     assert profile.sources
     known = {source.id for source in profile.sources}
+    # A measurement says what measured; the page of the target shows it row by row.
+    assert [source.id for source in profile.sources if source.level == "measured" and not source.by] == []
     for variant in profile.variants:
         assert variant.schemes
         assert {rule.scheme for rule in variant.schemes} <= set(SCHEMES)
@@ -249,6 +251,11 @@ PROFILE_FAULTS = [
         'template = "linux"\ndelegate = "vpu"',
         "[bundle].delegate: expected one of none, gpu, edgetpu,",
     ),
+    (
+        '[compiler]\nid = "npu"\n[memory]\non_chip_bytes = 1000\n[bundle]\ntemplate = "linux"\n\n[[variants]]\n',
+        '[bundle]\ntemplate = "linux"\n\n[[variants]]\ncompiler_options = { core = 1 }\n',
+        "[[variants]][0].compiler_options: the profile has no [compiler]",
+    ),
     ('id = "two"', 'id = "one"', "[[variants]][1].id: 'one' is used twice"),
     ('archs = ["v2"]', 'archs = ["v3"]', "[[variants]][1].archs: no SoC under [socs] has arch 'v3'"),
     ('archs = ["v2"]', "archs = [2]", "[[variants]][1].archs: expected a list of strings, got [2]"),
@@ -259,6 +266,16 @@ PROFILE_FAULTS = [
         "[[sources]][0].level: expected one of measured, source, documentation",
     ),
     ('url = "https://example.com"\n', "", "[[sources]][0].url: a source of level 'documentation' needs its address"),
+    (
+        'level = "documentation"',
+        'level = "documentation"\ndate = "yesterday"',
+        "[[sources]][0].date: expected a date, YYYY-MM-DD, got 'yesterday'",
+    ),
+    (
+        'level = "documentation"',
+        'level = "documentation"\nabout = ["colour"]',
+        "[[sources]][0].about: expected one of schemes, partition, memory",
+    ),
     ('table = "ops-two.toml"', 'table = "none.toml"', "none.toml: cannot be read"),
 ]
 
@@ -398,6 +415,25 @@ def npu(tmp_path: Path) -> TargetProfile:
 def test_variants_are_chosen(npu: TargetProfile, variant: str, soc: str, expected: str) -> None:
     """By id, else by the SoC (case-insensitive), else the first."""
     assert choose_variant(npu, variant=variant, soc=soc).id == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "options"),
+    [
+        ("", {"core": "small", "speed": 1}),
+        ("one", {"core": "small", "speed": 1}),
+        ("two", {"core": "large", "speed": 1}),
+    ],
+)
+def test_compiler_options_of_a_variant(tmp_path: Path, variant: str, options: dict[str, object]) -> None:
+    """A variant's options are added to the profile's, whose equal keys they replace; other variants keep theirs."""
+    text = changed(PROFILE, 'id = "npu"\n[memory]', 'id = "npu"\noptions = { core = "small", speed = 1 }\n[memory]')
+    text = changed(text, 'archs = ["v2"]', 'archs = ["v2"]\ncompiler_options = { core = "large" }')
+    second = changed(OPS, 'ops = ["ADD", "CUSTOM:Mine"]', 'ops = ["RELU"]')
+    resolved = resolve_variant(load_profile(write(tmp_path, text, second=second)), variant=variant)
+    assert resolved.compiler is not None
+    assert resolved.compiler.options == options
+    assert ("RELU" in resolved.ops.ops) == (variant == "two")
 
 
 @pytest.mark.parametrize(

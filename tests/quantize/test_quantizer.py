@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import builders
+import flatbuffers
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from edgepack.errors import QuantizationError
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.graph.op_layout import float_ops
+from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.op_support import CONVERTER_INT8, DIRECT_INT8, FINISHED_INT8
@@ -59,6 +61,18 @@ def test_each_scheme_runs_and_is_close(make, rule, least):
     sample = builders.samples(tflite, 1, seed=9)[0]
     assert builders.snr(builders.run(tflite, sample), builders.run(result.tflite, sample)) > least
     assert quantize(tflite, rule, _ranges(tflite, 16 if rule.scheme == "int16x8" else 8)).tflite == result.tflite
+
+
+def test_files_with_operator_codes_in_the_old_field_give_the_same_file():
+    """Files from before TensorFlow 2.4, such as MediaPipe's face mesh, have no `builtin_code`."""
+    new = builders.classifier()
+    old = schema().ModelT.InitFromPackedBuf(new, 0)
+    for code in old.operatorCodes:
+        code.builtinCode = 0
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(old.Pack(builder), file_identifier=b"TFL3")
+    rule, ranges = SchemeRule("int8", "INT8"), _ranges(new)
+    assert quantize(bytes(builder.Output()), rule, ranges).tflite == quantize(new, rule, ranges).tflite
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,11 @@ def html(comparison: Comparison) -> str:
         targets=comparison.targets,
         rows=[_row(entry, comparison.targets) for entry in comparison.results],
         plot=plot(built),
+        latencies=[
+            {"scheme": e.scheme, "target": target, "text": latency["text"]}
+            for e in built
+            for target, latency in e.latencies.items()
+        ],
         layered=[{"scheme": e.scheme, "layers": _layers(e)} for e in built if e.layers],
         notes=[*comparison.notes, *(f"{e.scheme}: {note}" for e in built for note in e.notes)],
         threads=next((e.latency.threads for e in built if e.latency is not None), 1),

@@ -4,7 +4,8 @@ Source: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0,
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from edgepack._version import __version__
@@ -21,7 +22,8 @@ def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
 
     There is one rule per reason code, with its meaning and its fix, and one result per op and reason: `warning` for an
     op that runs on the host, `error` for an op that runs nowhere, `note` for reasons that concern the whole model. Ops
-    that are only outside the partition have no result: the op that ended the partition has one.
+    that are only outside the partition have no result: the op that ended the partition has one. A result's properties
+    say whose word it is.
 
     Args:
         reports: The check of each target.
@@ -32,7 +34,8 @@ def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
         target = report.target + (f" ({report.variant})" if report.variant else "")
         for finding in report.ops:
             if finding.placement is not Placement.ACCELERATOR:
-                results.extend(_op_results(target, finding, model_name))
+                known = {"basis": finding.source, "source": report.sources.get(finding.source, "")}
+                results.extend(_op_results(target, finding, model_name, known if finding.source else {}))
         for reason in report.model_reasons:
             level = "note" if report.compatible else "error"
             results.append(_result(reason, level, f"{target}: {reason.message}", model_name, "", report.target))
@@ -54,21 +57,29 @@ def sarif(reports: Iterable[Report], model_name: str) -> dict[str, Any]:
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _op_results(target: str, finding: OpFinding, model_name: str) -> Sequence[dict[str, Any]]:
+def _op_results(target: str, finding: OpFinding, model_name: str, known: Mapping[str, str]) -> Sequence[dict[str, Any]]:
     reasons = [reason for reason in finding.reasons if reason.code != "outside-partition"]
     what = f"{target}: op {finding.index} ({finding.op})"
     where = f"ops/{finding.index}"
     return [
-        _result(reason, _LEVELS[finding.placement], f"{what}: {reason.message}", model_name, where, target)
+        _result(reason, _LEVELS[finding.placement], f"{what}: {reason.message}", model_name, where, target, known)
         for reason in reasons
     ]
 
 
-def _result(reason: Reason, level: str, text: str, model_name: str, where: str, target: str) -> dict[str, Any]:
+def _result(
+    reason: Reason,
+    level: str,
+    text: str,
+    model_name: str,
+    where: str,
+    target: str,
+    known: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     location: dict[str, Any] = {"physicalLocation": {"artifactLocation": {"uri": _uri(model_name), "index": 0}}}
     if where:
         location["logicalLocations"] = [{"fullyQualifiedName": where, "kind": "element"}]
-    return {
+    result = {
         "ruleId": reason.code,
         "level": level,
         "message": {"text": f"{_sentence(text)} Fix: {_sentence(reason.fix)}"},
@@ -76,6 +87,9 @@ def _result(reason: Reason, level: str, text: str, model_name: str, where: str, 
         # Code hosts match results of successive runs by this value, so it contains no position and no time.
         "partialFingerprints": {"edgepack/v1": f"{target}:{where}:{reason.code}"},
     }
+    if known:
+        result["properties"] = dict(known)
+    return result
 
 
 def _rule(code: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.search.loss import AUTO_DROP
 from edgepack.pipeline.training import untrainable_reason
 from edgepack.profiles.model import SchemeRule, TargetProfile
-from edgepack.profiles.variants import choose_variant
+from edgepack.profiles.variants import resolve_variant
 from edgepack.quantize.ranges import unlearned
 from edgepack.quantize.select import scheme_of, select
 from edgepack.schemes import Needs, get_scheme, plain_type
@@ -98,16 +98,13 @@ class CandidatePlan:
 
 
 def resolve_profile(profile: TargetProfile, options: BuildOptions) -> TargetProfile:
-    """Return the profile of the variant and the chip that the options name, with the schemes that --per-tensor leaves.
+    """Return the profile of the variant and the chip of the options, with the schemes that --per-tensor leaves.
 
     Raises:
         UsageError: There is no such variant or chip.
     """
-    variant = choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
-    schemes = variant.schemes or profile.schemes
-    if options.per_tensor:
-        schemes = per_tensor(schemes)
-    return replace(profile, schemes=schemes, partition=variant.partition, ops=variant.ops)
+    resolved = resolve_variant(profile, variant=options.target.variant, soc=options.target.soc)
+    return replace(resolved, schemes=per_tensor(resolved.schemes)) if options.per_tensor else resolved
 
 
 def per_tensor(schemes: Sequence[SchemeRule]) -> tuple[SchemeRule, ...]:

@@ -18,9 +18,11 @@ from edgepack.pipeline.jobs import (
     QUANTIZE_WITH_CONVERTER,
     QUANTIZE_WITH_RANGES,
     RUN_PTQ_STEPS,
+    FinishedPart,
     MixedResult,
     PtqResult,
 )
+from edgepack.pipeline.search.ptq_checkpoint import PtqCheckpoint
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
@@ -31,6 +33,13 @@ from edgepack.schemes import plain_type
 
 #: Seconds between two messages about one step: people see that it goes on.
 _PROGRESS_SECONDS = 5.0
+
+#: Seconds of a step from which its speed tells how long the rest takes.
+_SPEED_SECONDS = 10.0
+
+#: Limit of the finished parts of a run: this many times the model, and bytes. Learned blocks take a byte per weight, a
+#: quarter of the float file, for each of up to six fits.
+_CHECKPOINT_SHARE, _CHECKPOINT_BYTES = 4, 64 << 20
 
 
 def calibrate(session: Session, tflite: bytes, samples: SampleSet | int) -> bytes:
@@ -165,10 +174,16 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
 
     def compute() -> PtqResult:
         session.progress("improving int8" if effort == Effort.LOW else f"improving int8 with effort {effort}")
+        kept = effort != Effort.LOW and session.steps.cache.enabled
+        folder = session.steps.cache.root / f".{session.steps.key('improve', inputs)}.checkpoint" if kept else None
+        checkpoint = PtqCheckpoint(folder, _CHECKPOINT_SHARE * len(tflite) + _CHECKPOINT_BYTES)
         try:
-            return _run_steps_with_quantizer(session, tflite, shared, samples, effort)
+            result = _run_steps_with_quantizer(session, tflite, shared, samples, effort, checkpoint)
         except QuantizationRefused as refused:
-            return _run_steps_with_converter(session, tflite, shared, samples, effort, refused)
+            checkpoint.remove()
+            result = _run_steps_with_converter(session, tflite, shared, samples, effort, checkpoint, refused)
+        checkpoint.remove()
+        return result
 
     inputs = {"model": tflite, "rule": _file_fields(shared), "samples": samples, "effort": effort}
     return session.steps.memoize("improve", inputs, _PTQ, compute)
@@ -179,17 +194,23 @@ def _has_dense_layers(tflite: bytes) -> bool:
 
 
 def _run_steps_with_quantizer(
-    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str
+    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, checkpoint: PtqCheckpoint
 ) -> PtqResult:
     """Run the steps on files of ai-edge-quantizer; effort low needs no TensorFlow, which takes seconds to load."""
-    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort)
+    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, finished=checkpoint.parts())
     if effort == Effort.LOW:
         return session.workers.run(call, on_event=_step_progress(session))
-    return session.workers.tensorflow.run(call, on_event=_step_progress(session))
+    return session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
 
 
 def _run_steps_with_converter(
-    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, refused: QuantizationRefused
+    session: Session,
+    tflite: bytes,
+    rule: SchemeRule,
+    samples: SampleSet,
+    effort: str,
+    checkpoint: PtqCheckpoint,
+    refused: QuantizationRefused,
 ) -> PtqResult:
     """Run the steps on files of TFLiteConverter's quantizer.
 
@@ -197,9 +218,9 @@ def _run_steps_with_converter(
         QuantizationRefused: That quantizer fails on the model as well.
     """
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
-    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, with_converter=True)
+    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, with_converter=True, finished=checkpoint.parts())
     try:
-        ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session))
+        ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
     except QuantizationError as error:
         raise QuantizationRefused(
             f"{refused.message}. TFLiteConverter: {error.message}", hint=refused.hint, details=refused.details
@@ -207,19 +228,35 @@ def _run_steps_with_converter(
     return replace(ptq, refused=refused.message)
 
 
-def _step_progress(session: Session) -> Callable[[tuple[str, int, int]], None]:
-    """Return a receiver of the steps' progress that reports each step, and long ones every few seconds."""
-    last, when = "", -math.inf
+def _step_progress(
+    session: Session, checkpoint: PtqCheckpoint | None = None
+) -> Callable[[tuple[str, int, int] | FinishedPart], None]:
+    """Return a receiver of the steps' events that reports each step, long ones every few seconds with the time left."""
+    last, when, began, first = "", -math.inf, 0.0, 0
 
-    def report(event: tuple[str, int, int]) -> None:
-        nonlocal last, when
+    def report(event: tuple[str, int, int] | FinishedPart) -> None:
+        nonlocal last, when, began, first
+        if isinstance(event, FinishedPart):
+            if checkpoint is not None:
+                checkpoint.save(event.name, event.data)
+            return
         step, part, parts = event
         now = time.monotonic()
+        if step != last or part < first:
+            began, first = now, part
         if step != last or now - when >= _PROGRESS_SECONDS:
             last, when = step, now
-            session.progress(f"  {step}: {part} of {parts}")
+            session.progress(f"  {step}: {part} of {parts}{time_left(now - began, part - first, parts - part)}")
 
     return report
+
+
+def time_left(seconds: float, done: int, left: int) -> str:
+    """Return how long the rest takes at the speed so far, as the end of a sentence; empty where that is not known."""
+    rest = seconds * left / done if done > 0 and seconds >= _SPEED_SECONDS else 0.0
+    if rest <= 0.0:
+        return ""
+    return f", about {rest:.0f} s left" if rest < 100.0 else f", about {rest / 60.0:.0f} min left"
 
 
 def _quantize_with_converter(

@@ -8,7 +8,7 @@ from edgepack.errors import AccuracyError, QuantizationError, SamplesError, Unfi
 from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.balance import balance_proven
 from edgepack.pipeline.context import BuildContext
-from edgepack.pipeline.rewrite import RewrittenModel, rewrite_proven
+from edgepack.pipeline.rewrite import RewrittenModel, compares_names, rewrite_proven
 from edgepack.pipeline.search.candidates import Candidate, needs_samples
 from edgepack.pipeline.search.post_training import calibrate, quantize_calibrated, quantize_with_ptq
 from edgepack.pipeline.stopwatch import Stopwatch
@@ -47,7 +47,7 @@ class QuantizedModel:
 
 
 def rewrite(context: BuildContext, profile: TargetProfile, candidate: Candidate) -> RewrittenModel:
-    """Rewrite the float model for one candidate; of a quantized model only last steps are cut.
+    """Rewrite the float model for one candidate; of a quantized one only names and last steps change.
 
     A trained candidate starts from the Keras model: its file is only made later, and so is its cut.
 
@@ -55,7 +55,8 @@ def rewrite(context: BuildContext, profile: TargetProfile, candidate: Candidate)
         EdgepackError: The runtime failed on the model.
     """
     tflite = context.float_model.tflite
-    if candidate.recipe or (candidate.as_is and not context.options.target.cut_tail):
+    options = context.options.target
+    if candidate.recipe or (candidate.as_is and not options.cut_tail and not compares_names(profile, options)):
         return RewrittenModel(tflite)
     rewritten = rewrite_proven(
         context.session, tflite, profile, candidate.rule, context.options.target, samples=context.samples

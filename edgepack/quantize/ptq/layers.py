@@ -178,8 +178,13 @@ def unshare_biases(tflite: bytes) -> bytes:
     graph = read_model(tflite).main
     uses = Counter(index for op in graph.ops for index in op.inputs if index >= 0)
     model, changed = None, False
-    for layer in find_layers(graph):
-        if layer.bias >= 0 and uses[layer.bias] == 1:
+    layers = find_layers(graph)
+    of_layers = Counter(layer.bias for layer in layers)
+    kept: set[int] = set()
+    for layer in layers:
+        if layer.bias >= 0 and layer.bias not in kept and uses[layer.bias] == of_layers[layer.bias]:
+            # The first of several layers keeps the tensor, which nothing would use otherwise.
+            kept.add(layer.bias)
             continue
         model = model or unpack(tflite)
         values = constant_values(graph, layer.bias) if layer.bias >= 0 else np.zeros(layer.output_channels, np.float32)

@@ -23,7 +23,9 @@ from edgepack.quantize.ranges import Range
 from edgepack.runtime.metrics import Quality
 from edgepack.schemes import plain_type
 
-#: Number of samples for sensitivities, which only order the ops.
+#: Number of samples for sensitivities, which only order the ops. The order by squared gradients and scale steps is no
+#: better and needs TensorFlow: keyword spotting with five ops in float has 32.6 dB with either, with two or three ops
+#: 31.2 (trials) against 30.7; ResNet8 with five 27.3 dB, against 27.5 with six by gradients.
 _SAMPLES = 50
 
 Judge = Callable[[bytes], Quality]

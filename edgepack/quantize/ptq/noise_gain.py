@@ -42,7 +42,8 @@ def noise_gains(
 ) -> dict[int, NoiseGain]:
     """Return the noise gain of every activation that the logits depend on, by tensor index.
 
-    Outputs count alike: each is divided by its standard deviation over the samples.
+    Outputs count alike: each of several is divided by its standard deviation over the samples. Activations without a
+    finite gradient are left out.
 
     Args:
         tflite: A float model.
@@ -53,7 +54,6 @@ def noise_gains(
     """
     from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
     from edgepack.quantize.ptq.lowering.model import LoweredModel
-    from edgepack.quantize.ptq.lowering.sensitivity import stacked
 
     lowered = LoweredModel(tflite)
     logits = differentiable_logits(lowered)
@@ -63,7 +63,7 @@ def noise_gains(
     used = evenly_spaced(samples, GRADIENT_SAMPLES)
     values = sum(int(np.prod(lowered.shapes[index])) for index in indices)
     batch = max(1, min(len(used), GRADIENT_BYTES // max(1, 4 * values)))
-    batches = [stacked(lowered, used[start : start + batch]) for start in range(0, len(used), batch)]
+    batches = [lowered.stack(used[start : start + batch]) for start in range(0, len(used), batch)]
     signal = _signal(lowered, logits, batches)
     compute = _gradient_function(lowered, logits, indices, 1.0 / np.sqrt(signal * len(logits)), peaks)
     random = np.random.default_rng(seed)
@@ -75,7 +75,9 @@ def noise_gains(
         for index, parts in compute(inputs, signs).items():
             new = [part.numpy().astype(np.float64) for part in parts]
             totals[index] = [a + b for a, b in zip(totals[index], new, strict=True)] if index in totals else new
-    return {index: _gain(parts, len(used)) for index, parts in totals.items()}
+    # Before a division by zero, for example, there is no finite gradient.
+    finite = {index: parts for index, parts in totals.items() if all(np.isfinite(part).all() for part in parts)}
+    return {index: _gain(parts, len(used)) for index, parts in finite.items()}
 
 
 def _gain(parts: Sequence[Doubles], samples: int) -> NoiseGain:

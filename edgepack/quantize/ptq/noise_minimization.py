@@ -18,6 +18,7 @@ from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import float_activations, tensor_keys
 from edgepack.graph.op_layout import RELU6_MAX
+from edgepack.quantize.ptq.checkpoint import part_name
 from edgepack.quantize.ptq.clipping_error import ChannelStatistics, channel_statistics
 from edgepack.quantize.ptq.cross_layer_equalization import (
     HEADROOM,
@@ -31,16 +32,7 @@ from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK, CLIPPING_SHARES
 from edgepack.quantize.ptq.tuning import ROOM as MARGIN
 from edgepack.quantize.ranges import Range
-from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
-
-#: Ops that copy their input's integers: they add no rounding error.
-_WITHOUT_ROUNDING = frozenset(
-    {
-        "CONCATENATION", "DEPTH_TO_SPACE", "EXPAND_DIMS", "MAXIMUM", "MAX_POOL_2D", "MINIMUM", "PAD", "RELU", "RELU6",
-        "RESHAPE", "RESIZE_NEAREST_NEIGHBOR", "SLICE", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQUEEZE",
-        "STRIDED_SLICE", "TILE", "TRANSPOSE", "UNPACK",
-    }
-)  # fmt: skip
+from edgepack.quantize.scale_constraints import WITHOUT_ROUNDING, fixed_range, same_scale_groups
 
 #: Value from which a channel counts as clipped by RELU6.
 _CLIPPED_FROM = 5.99
@@ -48,6 +40,9 @@ _CLIPPED_FROM = 5.99
 #: Noise of a weight in squares of its scale step: half of that of rounding to nearest (1/12), about what remains after
 #: rounding with error feedback (GPTQ). On six models 0.1 to 1 times 1/12 made 0.3 dB of difference.
 _WEIGHT_NOISE = 0.5 / 12.0
+
+#: Arrays of a noise gain.
+_GAIN_PARTS = ("active", "total", "clipping")
 
 _LEVELS, _MAX_WEIGHT = 255.0, 127.0
 
@@ -129,7 +124,20 @@ def _search(tflite: bytes, view: View, subject: Subject, *, relu6: bool = True) 
 def measured_gains(tflite: bytes, view: View, subject: Subject) -> dict[int, NoiseGain]:
     """Return the noise gains of a float model's activations, measured once on all samples."""
     peaks = {index: channels.peak for index, channels in _channels(tflite, view).items()}
-    return subject.once("noise gains", tflite, lambda: noise_gains(tflite, subject.samples, peaks))
+    return subject.once("noise gains", tflite, lambda: _kept_gains(tflite, peaks, subject))
+
+
+def _kept_gains(tflite: bytes, peaks: Mapping[int, Doubles], subject: Subject) -> dict[int, NoiseGain]:
+    """Measure noise gains, or read them from the checkpoint: the peaks are those of the view that came first."""
+    name = part_name("noise gains", tflite)
+    known = subject.checkpoint.get(name)
+    if known is not None:
+        indices = sorted({int(key.split("_")[1]) for key in known})
+        return {i: NoiseGain(known[f"active_{i}"], known[f"total_{i}"], known[f"clipping_{i}"]) for i in indices}
+    gains = noise_gains(tflite, subject.samples, peaks)
+    arrays = {f"{part}_{index}": getattr(gain, part) for index, gain in gains.items() for part in _GAIN_PARTS}
+    subject.checkpoint.put(name, arrays)
+    return gains
 
 
 def _channels(tflite: bytes, view: View) -> dict[int, ChannelStatistics]:
@@ -155,7 +163,7 @@ class _NoiseSearch:
     ) -> None:
         self.graph, self.gains, self.statistics = graph, gains, statistics
         producers = {op.outputs[0]: op for op in graph.ops}
-        self.without_rounding = {i for i in gains if i in producers and producers[i].name in _WITHOUT_ROUNDING}
+        self.without_rounding = {i for i in gains if i in producers and producers[i].name in WITHOUT_ROUNDING}
         self.relu6 = {
             i
             for i in gains

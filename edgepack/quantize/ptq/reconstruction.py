@@ -8,15 +8,17 @@ with the lowest error on samples that nothing is fitted to is kept, the one befo
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgepack.choices import Effort
-from edgepack.graph import Graph, read_model
+from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.ptq.activations import Sample
+from edgepack.quantize.ptq.blocks import Block, split_blocks
+from edgepack.quantize.ptq.checkpoint import part_name
 from edgepack.quantize.ptq.gptq import MAX_WEIGHT, weight_scales
 from edgepack.quantize.ptq.layers import Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import evenly_spaced
@@ -25,81 +27,26 @@ from edgepack.quantize.ptq.noise_minimization import measured_gains
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
     BATCH,
-    BLOCK_LAYERS,
     BLOCK_SAMPLES,
     CHEAP_WORK,
     DROP,
     FEWEST_STEPS,
     LEARNING_RATES,
-    LONGEST_BLOCK,
     MOST_STEPS,
 )
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive ops.
-
-    Attributes:
-        ops: Their indices.
-        inputs: Activations that they read and others produce.
-        outputs: Activations of theirs that others read, or that are logits.
-        layers: Their layers.
-    """
-
-    ops: tuple[int, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    layers: tuple[Layer, ...]
-
-
-def split_blocks(graph: Graph, layers: Sequence[Layer], logits: Sequence[int]) -> list[Block]:
-    """Return the ops of a graph in blocks of a few layers, cut where one activation carries everything if possible.
-
-    Args:
-        graph: The graph.
-        layers: Its layers.
-        logits: Activations that count as results.
-    """
-    of_op = {layer.op.index: layer for layer in layers}
-    last_use = {index: op.index for op in graph.ops for index in op.inputs if index >= 0}
-    last_use.update(dict.fromkeys((*logits, *graph.outputs), len(graph.ops)))
-    variable = {*graph.inputs, *graph.producers}
-    blocks: list[Block] = []
-    part: list[int] = []
-    alive: set[int] = set(graph.inputs)
-    for op in graph.ops:
-        part.append(op.index)
-        alive |= {index for index in op.outputs if index >= 0}
-        alive = {index for index in alive if last_use.get(index, -1) > op.index}
-        count = sum(index in of_op for index in part)
-        open_ends = len([index for index in alive if last_use[index] < len(graph.ops)])
-        if (count >= BLOCK_LAYERS and open_ends <= 1) or count >= LONGEST_BLOCK or op.index == len(graph.ops) - 1:
-            blocks.append(_block(graph, part, of_op, last_use, variable))
-            part = []
-    return [block for block in blocks if block.ops]
-
-
-def _block(
-    graph: Graph, part: Sequence[int], of_op: Mapping[int, Layer], last_use: Mapping[int, int], variable: set[int]
-) -> Block:
-    produced = {index for op in part for index in graph.ops[op].outputs if index >= 0}
-    read = {index for op in part for index in graph.ops[op].inputs if index >= 0 and index in variable}
-    outputs = {index for index in produced if last_use.get(index, -1) > part[-1]}
-    return Block(
-        tuple(part),
-        tuple(sorted(read - produced)),
-        tuple(sorted(outputs)),
-        tuple(of_op[op] for op in part if op in of_op),
-    )
+#: Parts that progress is reported in: percent.
+PARTS = 100
 
 
 def reconstruct(
-    fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject, step: str
+    fit: Fit, samples: Sequence[Sample], gains: Mapping[int, NoiseGain], subject: Subject, step: str, number: int = 0
 ) -> Fit:
     """Return the fit with weights, biases and ranges learned block by block.
+
+    Finished blocks are read from the checkpoint and written to it.
 
     Args:
         fit: Weights on their grid, biases and ranges to start from.
@@ -107,8 +54,9 @@ def reconstruct(
         gains: Noise gain of activations by tensor index.
         subject: What is quantized.
         step: Name for progress.
+        number: Number of the view that the samples belong to.
     """
-    return _Reconstruction(fit, samples, gains, subject).run(step)
+    return _Reconstruction(fit, samples, gains, subject).run(step, number)
 
 
 class _Reconstruction:
@@ -116,7 +64,6 @@ class _Reconstruction:
         from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
         from edgepack.quantize.ptq.lowering.lazy import tf
         from edgepack.quantize.ptq.lowering.model import LoweredModel
-        from edgepack.quantize.ptq.lowering.sensitivity import stacked
 
         tf.config.experimental.enable_op_determinism()
         self.fit, self.gains, self.subject = fit, gains, subject
@@ -126,7 +73,7 @@ class _Reconstruction:
         self.reference, self.lowered = LoweredModel(fit.reference), LoweredModel(fit.tflite)
         logits = differentiable_logits(self.lowered)
         self.blocks = split_blocks(self.graph, self.layers, logits)
-        self.inputs = dict(zip(self.graph.inputs, stacked(self.lowered, samples), strict=True))
+        self.inputs = dict(zip(self.graph.inputs, self.lowered.stack(samples), strict=True))
         self.count = len(samples)
         self.ranges: dict[str, Range] = dict(fit.ranges)
         self.constants: dict[int, Floats] = {}
@@ -135,18 +82,25 @@ class _Reconstruction:
             self.group.update(dict.fromkeys(members, min(members)))
         self.fixed = {op.outputs[0] for op in self.graph.ops if op.outputs and fixed_range(op, 8) is not None}
 
-    def run(self, step: str) -> Fit:
+    def run(self, step: str, number: int) -> Fit:
         """Learn the blocks in file order."""
+        checkpoint = self.subject.checkpoint
+        start = self.fit.reference, self.fit.tflite, {key: list(value) for key, value in self.fit.ranges.items()}
+        costs = np.cumsum([0.0, *(self._cost(block) for block in self.blocks)])
         exact: dict[int, Any] = dict(self.inputs)
         rounded: dict[int, Any] = {index: self._round(index, value) for index, value in self.inputs.items()}
         for done, block in enumerate(self.blocks):
-            self.subject.progress(step, done, len(self.blocks))
             if not all(index in exact for index in block.inputs):
                 break  # the model computes something here that is not lowered
             learner = _Learner(self, block, exact, rounded)
             exact.update(learner.exact_outputs())
-            if block.layers and block.outputs:
-                learner.train()
+            name = part_name("block", number, done, *start)
+            if (state := checkpoint.get(name)) is not None:
+                learner.restore(state)
+            elif block.layers and block.outputs:
+                share = (number + costs[done] / max(costs[-1], 1.0)) / self.subject.passes
+                self.subject.progress(step, int(PARTS * share), PARTS)
+                checkpoint.put(name, learner.train())
             rounded.update(learner.rounded_outputs())
             needed = {index for other in self.blocks[done + 1 :] for index in other.inputs}
             exact = {index: value for index, value in exact.items() if index in needed}
@@ -154,13 +108,18 @@ class _Reconstruction:
         tflite = set_constants(self.fit.tflite, self.constants) if self.constants else self.fit.tflite
         return replace(self.fit, tflite=tflite, ranges=self.ranges)
 
+    def _cost(self, block: Block) -> float:
+        """Return what a block's training costs: TensorFlow's time follows the number of values, at each op."""
+        return float(sum(self.graph.tensors[i].elements for op in block.ops for i in self.graph.ops[op].outputs))
+
     def bounds(self, index: int) -> Range | None:
         """Return the range of an activation that the integer file quantizes."""
         return self.ranges.get(self.keys[index])
 
     def learns(self, index: int) -> bool:
         """Return whether the range of an activation may change in this block: inputs and shared scales may not."""
-        return index not in self.group and index not in self.fixed and index not in self.graph.inputs
+        tied = index in self.group or self.keys[index] in self.fit.tied
+        return not tied and index not in self.fixed and index not in self.graph.inputs
 
     def _round(self, index: int, value: Any) -> Any:
         bounds = self.bounds(index)
@@ -265,8 +224,8 @@ class _Learner:
         """Return what the quantized block computes, and hand what was learned to the whole."""
         return self._in_batches(self._forward, self.rounded)
 
-    def train(self) -> None:
-        """Learn, and keep the best state on the held-out samples."""
+    def train(self) -> dict[str, Any]:
+        """Learn, keep the best state on the held-out samples, and return it for `restore`."""
         tf = self.tf
         targets = self._in_batches(
             lambda values: self.whole.reference.run({}, start=values, stop=self.block.outputs), self.exact
@@ -274,7 +233,7 @@ class _Learner:
         # A class or a position has no gradient.
         judged = [index for index in self.block.outputs if self.whole.graph.tensors[index].is_float]
         if not judged:
-            return
+            return {}
         weights = {index: self._output_weights(index, targets[index]) for index in judged}
         count = self.whole.count
         held = np.arange(count) % 4 == 3 if count >= 8 else np.ones(count, bool)
@@ -325,9 +284,22 @@ class _Learner:
                 best, state = error, [variable.numpy() for variable in self.variables]
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
+        return self._hand_over()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a state that `train` returned."""
+        if not state:
+            return
+        for number, variable in enumerate(self.variables):
+            variable.assign(state[str(number)].astype(np.float32))
         self._hand_over()
 
-    def _hand_over(self) -> None:
+    def _hand_over(self) -> dict[str, Any]:
+        """Give the whole what was learned, and return it."""
+        for move in self.moves.values():
+            # Weights follow from these integers; the rest of their moves served training only.
+            move.assign(self.tf.round(move))
+        state = {str(number): variable.numpy() for number, variable in enumerate(self.variables)}
         constants = {index: value.numpy() for index, value in self._constants().items()}
         self.whole.constants.update({index: np.asarray(value, np.float32) for index, value in constants.items()})
         for index, change in self.scales.items():
@@ -335,6 +307,7 @@ class _Learner:
             factor = float(np.exp(change.numpy()))
             self.whole.ranges[self.whole.keys[index]] = low * factor, high * factor
             change.assign(0.0)
+        return state
 
     def _output_weights(self, index: int, target: Any) -> Any:
         gain = self.whole.gains.get(index)
@@ -373,7 +346,7 @@ class _Reconstruct(Step):
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         gains = measured_gains(fit.reference, view, subject)
-        return reconstruct(fit, evenly_spaced(view.samples, BLOCK_SAMPLES), gains, subject, self.id)
+        return reconstruct(fit, evenly_spaced(view.samples, BLOCK_SAMPLES), gains, subject, self.id, view.number)
 
 
 RECONSTRUCT = _Reconstruct()

@@ -19,6 +19,7 @@ from edgepack.graph import Graph, read_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import Calibration, calibrate
 from edgepack.quantize.ptq.activations import Sample
+from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import Layer, find_layers
 from edgepack.quantize.ranges import Range
 
@@ -45,11 +46,13 @@ class Fit:
         reference: The float model whose activations are the target: scaled or centered, but not rounded.
         tflite: The float model to quantize: the same graph with fitted weights and biases.
         ranges: (minimum, maximum) of its activations by `tensor_keys`.
+        tied: Activations whose ranges stay as they are, because sums of them are exact.
     """
 
     reference: bytes
     tflite: bytes
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    tied: frozenset[str] = frozenset()
 
 
 class Measurements:
@@ -78,6 +81,7 @@ class View(Measurements):
     Attributes:
         held_out: Positions, among all samples, of those that the fit is judged on.
         part: A view of a part of the samples whose moments serve this one too; itself unless given.
+        number: Its number among all views of a search.
     """
 
     def __init__(
@@ -86,9 +90,11 @@ class View(Measurements):
         held_out: Sequence[int] = (),
         *,
         part: "View | None" = None,
+        number: int = 0,
         measured: dict[Any, Any] | None = None,
     ) -> None:
         super().__init__(samples, measured)
+        self.number = number
         self.held_out = tuple(held_out)
         self.part = part or self
 
@@ -108,6 +114,8 @@ class Subject(Measurements):
         effort: The effort that was asked for.
         quantize: Quantizes a float model.
         progress: Receives progress.
+        checkpoint: Finished parts.
+        passes: How often a step is applied: once for each view that settings are judged on, and to all samples.
     """
 
     def __init__(
@@ -118,20 +126,25 @@ class Subject(Measurements):
         samples: Sequence[Sample],
         quantize: QuantizeFile,
         progress: Progress,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         super().__init__(samples)
         self.tflite, self.rule, self.effort = tflite, rule, effort
         self._all_views = _measured(tflite, samples)
         self.quantize, self.progress = quantize, progress
+        self.checkpoint = checkpoint or Checkpoint()
+        self.passes = 1
 
-    def view(self, positions: Sequence[int], held_out: Sequence[int] = (), part: View | None = None) -> View:
+    def view(
+        self, positions: Sequence[int], held_out: Sequence[int] = (), *, part: View | None = None, number: int = 0
+    ) -> View:
         """Return the view of some samples.
 
         What was measured in an earlier search for the same model and samples is known: another target's rule, say,
         differs in the scales of dense layers only.
         """
         measured = self._all_views.setdefault(tuple(positions), {})
-        return View([self.samples[i] for i in positions], held_out, part=part, measured=measured)
+        return View([self.samples[i] for i in positions], held_out, part=part, number=number, measured=measured)
 
     @cached_property
     def graph(self) -> Graph:

@@ -15,15 +15,18 @@ from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
 from edgepack.quantize.ptq.bias_correction import BIAS
 from edgepack.quantize.ptq.channel_centering import CENTER
+from edgepack.quantize.ptq.checkpoint import Checkpoint, part_name
 from edgepack.quantize.ptq.cross_layer_equalization import EQUALIZE
 from edgepack.quantize.ptq.global_pooling import POOLS
 from edgepack.quantize.ptq.gptq import ROUNDING
 from edgepack.quantize.ptq.high_bias_absorption import ABSORB
-from edgepack.quantize.ptq.layers import unshare_biases
+from edgepack.quantize.ptq.layers import Doubles, unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.requantize import Requantizer
+from edgepack.quantize.ptq.residual_scales import SUMS
+from edgepack.quantize.ptq.saturation import SATURATION
 from edgepack.quantize.ptq.scoring import Judge, Score
 from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
@@ -51,7 +54,9 @@ STEPS: tuple[Step, ...] = (
     ROUNDING,
     RANGES,
     MARGIN,
+    SATURATION,
     BOUNDS,
+    SUMS,
     RECONSTRUCT,
     BIAS,
 )
@@ -120,6 +125,7 @@ def improve(
     off: Sequence[str] = (),
     progress: Progress | None = None,
     quantize_file: QuantizeFile | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Improved:
     """Find the float model and ranges whose int8 file is closest to the original model, without labels.
 
@@ -136,6 +142,8 @@ def improve(
         off: Steps of `STEPS` to leave out.
         progress: Called with (step, parts done, parts).
         quantize_file: Quantizes a float model with ranges; ai-edge-quantizer where it is not given.
+        checkpoint: Parts of an earlier call with the same arguments, and what keeps further ones. Efforts above low use
+            it; the result is the same with and without.
 
     Raises:
         UsageError: Unknown effort or step.
@@ -149,9 +157,9 @@ def improve(
         raise UsageError(f"unknown step '{unknown[0]}'", hint=f"steps are: {', '.join(known)}")
     # Packed as every edited variant is, so that they differ in their constants only.
     model = pack(unpack(unshare_biases(unique_names(tflite))))
-    subject = Subject(
-        model, rule, effort, samples, quantize_file or Requantizer(), progress or (lambda step, done, parts: None)
-    )
+    report = progress or (lambda step, done, parts: None)
+    kept = None if effort == Effort.LOW else checkpoint
+    subject = Subject(model, rule, effort, samples, quantize_file or Requantizer(), report, kept)
     search = _Search(subject)
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
         search.run_effort(Effort(level), off)
@@ -165,6 +173,7 @@ class _Search:
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._views = list(_views(subject))
+        subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
         self.kept: dict[str, Setting] = dict(_BASE)
@@ -245,7 +254,7 @@ class _Search:
         """Return the kept steps, fitted to all samples."""
         # One view judged all settings: its moments serve the result as well.
         part = self._views[0] if len(self._views) == 1 else None
-        view = self._subject.view(range(len(self._subject.samples)), part=part)
+        view = self._subject.view(range(len(self._subject.samples)), part=part, number=len(self._views))
         return self._fit(self.kept, view, "all")
 
     def final_trials(self) -> tuple[Trial, ...]:
@@ -273,12 +282,18 @@ class _Search:
 
     def _measure(self, settings: Mapping[str, Setting]) -> Score:
         """Return the errors of some settings, each sample judged by a fit that it was not part of."""
-        errors = []
-        for number, view in enumerate(self._views):
-            quantized = self._subject.file(self._fit(settings, view, number))
-            errors.append(self._judge.errors(quantized, view.held_out))
-        together = np.concatenate(errors)
+        together = np.concatenate([self._errors(settings, view) for view in self._views])
         return Score(np.where(np.isfinite(together), together, math.inf), self._judge.signal)
+
+    def _errors(self, settings: Mapping[str, Setting], view: View) -> Doubles:
+        """Return the errors on the samples that a view is judged on; those of an earlier run are known."""
+        name = part_name("errors", dict(settings), view.number)
+        known = self._subject.checkpoint.get(name)
+        if known is not None:
+            return known["errors"]
+        errors = self._judge.errors(self._subject.file(self._fit(settings, view, view.number)), view.held_out)
+        self._subject.checkpoint.put(name, {"errors": errors})
+        return errors
 
     def _fit(self, settings: Mapping[str, Setting], view: View, name: Any) -> Fit:
         """Return the fit of some settings; what steps before a change did is remembered."""
@@ -310,9 +325,9 @@ def _views(subject: Subject) -> Iterator[View]:
         return
     cheap = subject.work <= FOLD_WORK
     folds = min(len(everything), MOST_FOLDS if cheap else JUDGED_SHARE)
-    for fold in range(folds) if cheap else (1,):
+    for number, fold in enumerate(range(folds) if cheap else (1,)):
         fitted = [i for i in everything if i % folds != fold]
-        yield subject.view(fitted, [i for i in everything if i % folds == fold])
+        yield subject.view(fitted, [i for i in everything if i % folds == fold], number=number)
 
 
 def _without_none(settings: Mapping[str, Setting | None]) -> dict[str, Setting]:

@@ -143,7 +143,8 @@ ANY_INTEGER = (-1, -(1 << 63), (1 << 63) - 1)
 ALLOWED: dict[str, tuple[Any, ...]] = {
     # Free text, and text without which there is only less to show.
     "title": ("no such value",), "fact": ("no such value",), "url": ("no such value",), "refused": ("no such value",),
-    "summary": ANY_TEXT, "why": ANY_TEXT, "cut": ANY_TEXT,
+    "by": ("no such value",), "about": ([],),
+    "summary": ANY_TEXT, "install": ANY_TEXT, "why": ANY_TEXT, "cut": ANY_TEXT,
     # What entry points, folders of templates and the compiler's wrapper decide.
     "manufacturer": ("no such value",), "arch": ("no such value",),
     "compiler.options": (*ANY_TEXT, *ANY_INTEGER, [], {}), "bundle.options": (*ANY_TEXT, *ANY_INTEGER, [], {}),
@@ -152,7 +153,8 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     "range": ((1 << 63) - 1, math.inf, -math.inf, 1e308), "alpha": (-1.0, *ANY_INTEGER),
     # Tables and lists that may be empty.
     "defaults": ({},), "layout": ({},), "ops": ({},), "partition": ({},), "max_version": ({},), "min_runtime": ({},),
-    "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "failing": ([],), "max_versions": ({},),
+    "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "refused_io_types": ([],),
+    "failing": ([],), "max_versions": ({},),
     "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
 }  # fmt: skip
 

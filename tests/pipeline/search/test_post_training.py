@@ -88,7 +88,7 @@ def test_only_more_effort_runs_where_tensorflow_is(
 
 
 def test_progress_is_reported_by_step_and_not_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hundred events of one step within a second are one message; a step of minutes gives one every few seconds."""
+    """A hundred events of a step within a second are one message; a long one gives more, with the time left."""
     told: list[str] = []
     now = [0.0]
     monkeypatch.setattr(post_training.time, "monotonic", lambda: now[0])
@@ -101,7 +101,7 @@ def test_progress_is_reported_by_step_and_not_too_often(monkeypatch: pytest.Monk
         report(("ranges", 0, 2))
         now[0] += 60.0
         report(("ranges", 1, 2))
-    assert told[1:] == ["  ranges: 0 of 2", "  ranges: 1 of 2"]
+    assert told[1:] == ["  ranges: 0 of 2", "  ranges: 1 of 2, about 60 s left"]
 
 
 @pytest.mark.slow

@@ -91,6 +91,9 @@ def test_shared_zero_biases_are_parted():
     changed = unshare_biases(tflite)
     layers = find_layers(read_model(changed).main)
     assert len({layer.bias for layer in layers}) == 2
+    graph = read_model(changed).main
+    read = {index for op in graph.ops for index in op.inputs}
+    assert all(tensor.index in read for tensor in graph.tensors if tensor.is_constant), "nothing is left unused"
     assert unshare_biases(changed) == changed
     sample = builders.samples(tflite, 1)[0]
     np.testing.assert_array_equal(builders.run(tflite, sample)[0], builders.run(changed, sample)[0])

@@ -12,6 +12,7 @@ from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.ptq import reconstruction, steps
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.bias_correction import correct_biases
+from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants, unshare_biases, weighted_ops
 from edgepack.quantize.ptq.model_ranges import MARGIN
 from edgepack.quantize.ptq.sensitivity import sensitivities
@@ -241,14 +242,24 @@ def test_the_same_samples_give_the_same_bytes():
 
 
 @pytest.mark.slow
-def test_learning_gives_the_same_bytes_again(quick):
-    """Gradients and learning in TensorFlow repeat to the last bit."""
+def test_learning_gives_the_same_bytes_again(quick, monkeypatch):
+    """Gradients and learning repeat to the last bit, also where a run continues one that was killed half way."""
     tflite = chain("RELU", 2.0)
     samples = builders.samples(tflite, 6)
     off = ("center", "equalize", "absorb", "margin", "bias", "bounds")
-    first, second = (improve(tflite, RULE, samples, "high", off=off) for _ in range(2))
+    parts: list[tuple[str, bytes]] = []
+    trained: list[int] = []
+    learn = reconstruction._Learner.train
+    monkeypatch.setattr(reconstruction._Learner, "train", lambda self: trained.append(1) or learn(self))
+    kept = Checkpoint(None, lambda name, data: parts.append((name, data)))
+    first, second = (improve(tflite, RULE, samples, "high", off=off, checkpoint=keep) for keep in (kept, None))
     assert {"balance", "reconstruct"} <= {trial.id for trial in first.steps}
     assert first == second
+    whole = len(trained) // 2
+    # What was being written when the process was killed is damaged, and computed again.
+    killed = [*parts[: len(parts) - 3], (parts[-3][0], parts[-3][1][:-100])]
+    assert improve(tflite, RULE, samples, "high", off=off, checkpoint=Checkpoint(dict(killed))) == first
+    assert 0 < len(trained) - 2 * whole < whole
 
 
 @pytest.mark.slow

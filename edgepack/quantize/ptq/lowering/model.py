@@ -1,6 +1,6 @@
 """A float .tflite graph in TensorFlow: batched, differentiable, with replaceable constants and activations."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,18 @@ class LoweredModel:
         self._derived: dict[int, tuple[int, ...]] = {}
         self._fold_constants()
         self._find_boundaries()
+
+    def stack(self, samples: Sequence[Mapping[str, npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+        """Return samples as one array per graph input, (samples, *shape in the file).
+
+        Args:
+            samples: Arrays by input name, with or without the file's batch dimension of 1.
+        """
+        shapes = [self.graph.tensors[index].shape for index in self.graph.inputs]
+        return [
+            np.stack([np.reshape(sample[name], shape) for sample in samples])
+            for name, shape in zip(self.names, shapes, strict=True)
+        ]
 
     def run(
         self,

@@ -6,7 +6,8 @@ import java.util.Arrays;
 
 /**
  * Opens a loader that uses LiteRT's CompiledModel, of which a stand-in copies input 0 to output 0, runs it on two floats
- * and closes it. Arguments: class, accelerators that fail. Prints what was opened, the status and what is still open.
+ * and closes it. Arguments: class, accelerators that fail. Prints what was opened, the status and what is still open; with
+ * an archive of assets (system property `replay.archive`) also the differences of the self-test.
  */
 public class DriveCompiled {
   public static void main(String[] arguments) throws Exception {
@@ -20,6 +21,12 @@ public class DriveCompiled {
       System.out.println("result " + Arrays.toString((float[]) result.getClass().getMethod("getY").invoke(result)));
       Object times = type.getMethod("benchmark", int.class).invoke(model, 4);
       System.out.println("runs " + times.getClass().getMethod("getRuns").invoke(times));
+      if (System.getProperty("replay.archive") != null) {
+        for (Object difference : (Iterable<?>) type.getMethod("selfTest").invoke(model)) {
+          System.out.println("largest " + difference.getClass().getMethod("getLargest").invoke(difference));
+          System.out.println("allowed " + difference.getClass().getMethod("getAllowed").invoke(difference));
+        }
+      }
     } catch (java.lang.reflect.InvocationTargetException error) {
       System.out.println("error " + error.getCause().getMessage());
     }
