@@ -1,19 +1,80 @@
 """Turn a trained TensorFlow model into a bundle that runs on edge hardware.
 
-The functions mirror the commands of the same names and accept their options.
+The functions are the commands of the same names, with their options as keywords; models and samples may be in memory.
 """
+
+from typing import TYPE_CHECKING
 
 from edgepack._version import __version__
 
-__all__ = ["BuildOptions", "ModelOptions", "TargetOptions", "__version__", "build", "check", "verify"]
+if TYPE_CHECKING:
+    from edgepack.api.build import build
+    from edgepack.api.check import check
+    from edgepack.api.compare import compare
+    from edgepack.api.delivery import Delivery, pull, push
+    from edgepack.api.inspect import inspect
+    from edgepack.api.project import load_project
+    from edgepack.api.results import Comparison, Inspection, TrainResult, VerifyResult
+    from edgepack.api.target_results import BuildResult, BuiltTarget, CheckedTarget, CheckResult
+    from edgepack.api.train import train
+    from edgepack.api.types import ModelLike, SamplesLike
+    from edgepack.api.verify import verify
+    from edgepack.errors import EdgepackError
+    from edgepack.pipeline.options import BuildOptions, ModelOptions, TargetOptions
+
+__all__ = [
+    "BuildOptions",
+    "BuildResult",
+    "BuiltTarget",
+    "CheckResult",
+    "CheckedTarget",
+    "Comparison",
+    "Delivery",
+    "EdgepackError",
+    "Inspection",
+    "ModelLike",
+    "ModelOptions",
+    "SamplesLike",
+    "TargetOptions",
+    "TrainResult",
+    "VerifyResult",
+    "__version__",
+    "build",
+    "check",
+    "compare",
+    "inspect",
+    "load_project",
+    "pull",
+    "push",
+    "train",
+    "verify",
+]
 
 _MODULES = {
     "BuildOptions": "edgepack.pipeline.options",
+    "BuildResult": "edgepack.api.target_results",
+    "BuiltTarget": "edgepack.api.target_results",
+    "CheckResult": "edgepack.api.target_results",
+    "CheckedTarget": "edgepack.api.target_results",
+    "Comparison": "edgepack.api.results",
+    "Delivery": "edgepack.api.delivery",
+    "EdgepackError": "edgepack.errors",
+    "Inspection": "edgepack.api.results",
+    "ModelLike": "edgepack.api.types",
     "ModelOptions": "edgepack.pipeline.options",
+    "SamplesLike": "edgepack.api.types",
     "TargetOptions": "edgepack.pipeline.options",
-    "build": "edgepack.pipeline.build",
-    "check": "edgepack.pipeline.check",
-    "verify": "edgepack.pipeline.verify",
+    "TrainResult": "edgepack.api.results",
+    "VerifyResult": "edgepack.api.results",
+    "build": "edgepack.api.build",
+    "check": "edgepack.api.check",
+    "compare": "edgepack.api.compare",
+    "inspect": "edgepack.api.inspect",
+    "load_project": "edgepack.api.project",
+    "pull": "edgepack.api.delivery",
+    "push": "edgepack.api.delivery",
+    "train": "edgepack.api.train",
+    "verify": "edgepack.api.verify",
 }
 
 
@@ -26,3 +87,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(import_module(module), name)
     raise AttributeError(f"module 'edgepack' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,14 @@ def parse_choice(option: str, choices: type[Choice], value: str) -> Choice:
     try:
         return choices(value)
     except ValueError:
-        raise UsageError(f"{option}: expected {alternatives(list(choices))}, got '{value}'") from None
+        # Imported here: only an error needs it.
+        from difflib import get_close_matches
+
+        closest = get_close_matches(str(value).lower(), list(choices), 1)
+        raise UsageError(
+            f"{option}: expected {alternatives(list(choices))}, got '{value}'",
+            hint=f"did you mean '{closest[0]}'?" if closest else f"give one of: {', '.join(choices)}",
+        ) from None
 
 
 def parse_optional(option: str, choices: type[Choice], value: str | None) -> Choice | None:

@@ -41,7 +41,10 @@ def parse_memory(text: str, name: str = "--memory-limit") -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{name}: expected a size such as 8GB or 512MiB, got '{text}'")
+        raise UsageError(
+            f"{name}: expected a size such as 8GB or 512MiB, got '{text}'",
+            hint="KB and MB are powers of 1000, KiB and MiB of 1024",
+        )
     number, prefix, binary = match.groups()
     size = int(float(number) * (1024 if binary else 1000) ** ("kmgt".index(prefix.lower()) + 1 if prefix else 0))
     if size < _LEAST:

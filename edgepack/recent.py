@@ -4,6 +4,7 @@ A build hashes and parses the same model a dozen times, in stages that know noth
 the key: bytes never change, and comparing identities costs nothing.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -22,6 +23,8 @@ class Recent(Generic[T]):
     def __init__(self) -> None:
         self._results: OrderedDict[int, tuple[bytes, T]] = OrderedDict()
         self._bytes = 0
+        #: A program may build in several threads.
+        self._lock = threading.Lock()
 
     def get(self, data: bytes, compute: Callable[[], T]) -> T:
         """Return the result for a byte string, computed unless it is known.
@@ -30,16 +33,24 @@ class Recent(Generic[T]):
             data: The byte string; subclasses and equal strings are other objects.
             compute: Computes the result, which nobody may change afterwards.
         """
-        known = self._results.get(id(data))
-        if known is not None:
-            self._results.move_to_end(id(data))
-            return known[1]
+        with self._lock:
+            known = self._results.get(id(data))
+            if known is not None:
+                self._results.move_to_end(id(data))
+                return known[1]
         result = compute()
         if type(data) is bytes and len(data) <= _MOST_BYTES:
-            # The string is kept, so that its identity stays its own.
-            self._results[id(data)] = data, result
-            self._bytes += len(data)
-            while len(self._results) > _MOST or self._bytes > _MOST_BYTES:
-                _, (dropped, _) = self._results.popitem(last=False)
-                self._bytes -= len(dropped)
+            with self._lock:
+                self._keep(data, result)
         return result
+
+    def _keep(self, data: bytes, result: T) -> None:
+        if id(data) in self._results:
+            # Another thread was faster.
+            return
+        # The string is kept, so that its identity stays its own.
+        self._results[id(data)] = data, result
+        self._bytes += len(data)
+        while len(self._results) > _MOST or self._bytes > _MOST_BYTES:
+            _, (dropped, _) = self._results.popitem(last=False)
+            self._bytes -= len(dropped)

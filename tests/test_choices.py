@@ -28,7 +28,7 @@ from edgepack.pipeline.train import TrainRequest
 from edgepack.quantize.ranges import METHODS
 from edgepack.repair import MODES
 from edgepack.schemes import SCHEMES
-from edgepack.train import RECIPES, TrainOptions
+from edgepack.training import RECIPES, TrainOptions
 
 ENUMS = [value for value in vars(choices).values() if isinstance(value, type) and issubclass(value, StrEnum)]
 

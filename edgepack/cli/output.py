@@ -1,6 +1,5 @@
 """Text for people and JSON for programs: results on stdout, messages on stderr."""
 
-import json
 import os
 import shutil
 import sys
@@ -11,7 +10,11 @@ from typing import Any
 import typer
 
 from edgepack.errors import EdgepackError
+from edgepack.pipeline.reports import document as documents
 from edgepack.text import readable_size
+
+#: See there.
+json_text = documents.json_text
 
 
 def out(text: str = "") -> None:
@@ -68,28 +71,7 @@ def wrap(text: str, indent: str = "  ") -> str:
 
 def document(command: str, results: Sequence[Any], problem: EdgepackError | None = None, **more: Any) -> None:
     """Print the JSON document of a command on stdout."""
-    out(
-        json_text(
-            {
-                "schema": 1,
-                "command": command,
-                "ok": problem is None,
-                "error": None if problem is None else problem.to_json(),
-                "results": list(results),
-                **more,
-            }
-        )
-    )
-
-
-def json_text(document: Any) -> str:
-    """Return a document as JSON; infinities and NaN, which JSON does not have, become null."""
-    try:
-        return json.dumps(document, indent=2, allow_nan=False)
-    except ValueError:
-        from edgepack.bundle.manifest import plain
-
-        return json.dumps(plain(document), indent=2, allow_nan=False)
+    out(json_text(documents.document(command, results, problem, **more)))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:

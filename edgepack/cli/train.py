@@ -108,7 +108,7 @@ def train(
 ) -> int:
     """Fine-tune a Keras model: quantization-aware, pruned, clustered."""
     from edgepack.pipeline.train import TrainRequest, run
-    from edgepack.train import TrainOptions
+    from edgepack.training import TrainOptions
 
     request = TrainRequest(
         data=data,

@@ -11,7 +11,7 @@ from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 from edgepack.cli.flags import Given
 from edgepack.cli.subjects import Paths, Selection, cell_error, find_subject, looks_like_path, shown_path, worst
-from edgepack.errors import BundleError, EdgepackError, UsageError
+from edgepack.errors import EdgepackError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bundle.device import DeviceResult
@@ -93,6 +93,7 @@ def verify(
     from edgepack.bundle.signers import Verifier
     from edgepack.child import Worker
     from edgepack.limits import parse_memory
+    from edgepack.pipeline.device import verify_on_device
     from edgepack.pipeline.verify import verify as run
     from edgepack.project.run import run_cells
 
@@ -117,7 +118,20 @@ def verify(
                 timeout=timeout,
                 progress=arguments.progress(json_),
             )
-            return _conclude(bundle, result, lambda: _run_on_device(bundle, result, serial, apk, runs, timeout), device)
+
+            def on_device() -> "DeviceResult":
+                return verify_on_device(
+                    bundle,
+                    result,
+                    serial=serial,
+                    apk=apk,
+                    runs=runs,
+                    timeout=timeout,
+                    progress=output.progress,
+                    notice=output.warn,
+                )
+
+            return _conclude(bundle, result, on_device if device else None)
 
         if isinstance(subject, Path):
             checks.append(check(subject))
@@ -161,21 +175,18 @@ class _Check:
         return entry if self.device is None else entry | {"device": self.device.to_json()}
 
 
-def _conclude(bundle: Path, result: "VerifyResult", run: Callable[[], "DeviceResult"], device: bool) -> _Check:
+def _conclude(bundle: Path, result: "VerifyResult", on_device: "Callable[[], DeviceResult] | None") -> _Check:
     """Return the verification of a bundle, with a run on a device where the files are right."""
-    if not result.ok:
-        count = len(result.problems)
-        error = BundleError(
-            f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
-            hint=result.problems[0].fix,
-        )
-        return _Check(result=result, error=error)
-    if not device:
-        return _Check(result=result)
-    try:
-        return _Check(result=result, device=run())
-    except EdgepackError as problem:
-        return _Check(result=result, error=problem)
+    from edgepack.pipeline.verify import mismatch
+
+    error: EdgepackError | None = mismatch(bundle, result)
+    device = None
+    if error is None and on_device is not None:
+        try:
+            device = on_device()
+        except EdgepackError as problem:
+            error = problem
+    return _Check(result=result, device=device, error=error)
 
 
 def cell_bundle(cell: "Cell") -> Path:
@@ -202,21 +213,6 @@ def _print_check(check: _Check) -> None:
     elif check.result is not None:
         vectors = len({difference.case for difference in check.result.golden})
         output.out(f"verified: {check.result.files} files, {vectors} golden vectors")
-
-
-def _run_on_device(
-    bundle: Path, result: "VerifyResult", serial: str, apk: Path | None, runs: int, timeout: float
-) -> "DeviceResult":
-    from edgepack.bundle.device import record, require_agreement, run_on_device
-
-    output.progress("running the self-test on the device")
-    device_result = run_on_device(bundle, result.manifest, serial=serial, apk=apk, runs=runs, timeout=timeout)
-    require_agreement(device_result)
-    if result.manifest.get("signature") is None:
-        record(bundle, result.manifest, device_result)
-    else:
-        output.warn("the bundle is signed: the figures of the device are not written into its manifest")
-    return device_result
 
 
 def _print(result: "VerifyResult") -> None:

@@ -29,6 +29,7 @@ from edgepack.profiles.registry import resolve_targets
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
 from edgepack.runtime.timing import Latency
+from edgepack.samples import SampleSource
 from edgepack.schemes import SCHEMES, Needs, get_scheme
 
 #: What --train adds: (recipe, sparsity, clusters per layer); 0 for the recipe's default.
@@ -120,9 +121,9 @@ def compare(
     targets: Sequence[str],
     options: ModelOptions | None = None,
     *,
-    samples: str = "",
-    evaluation: str = "",
-    train: str = "",
+    samples: SampleSource = "",
+    evaluation: SampleSource = "",
+    train: SampleSource = "",
     epochs: int = 0,
     preprocess: str = "",
     socs: Sequence[str] = (),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec
-from edgepack.train.report import gzip_size
+from edgepack.training.report import gzip_size
 
 _SIZE: Codec[int] = Codec(lambda size: {"size": b"%d" % size}, lambda files: int(files["size"]))
 

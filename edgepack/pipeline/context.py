@@ -25,9 +25,9 @@ from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_outputs
-from edgepack.samples import Preprocess, SampleSet, lint, load_samples
+from edgepack.samples import Preprocess, SampleSet, SampleSource, lint, load_samples
 from edgepack.samples.specs import input_specs
-from edgepack.train import require_labels
+from edgepack.training import require_labels
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     toml = read_model_toml(options.metadata, model) if options.metadata is not None else None
 
     @cache
-    def load(source: str, preprocess: Preprocess | None) -> SampleSet:
+    def load(source: SampleSource, preprocess: Preprocess | None) -> SampleSet:
         """Read a source once: folders are hashed, and the user's functions run."""
         return load_samples(source, inputs, preprocess=preprocess, classes=labels)
 

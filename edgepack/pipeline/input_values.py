@@ -25,11 +25,11 @@ from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.runtime.class_scores import output_kinds
 from edgepack.runtime.input_values import Variant
 from edgepack.runtime.runner import model_inputs, model_outputs
-from edgepack.samples import Preprocess, SampleSet, load_samples
+from edgepack.samples import Preprocess, SampleSet, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
 
 #: Reads a source of samples with a normalization of images, None for the default.
-Load = Callable[[str, Preprocess | None], SampleSet]
+Load = Callable[[SampleSource, Preprocess | None], SampleSet]
 
 #: Value of `--preprocess` that takes the normalization with which the model works.
 AUTO = "auto"
@@ -131,10 +131,10 @@ def choose_preprocess(
         given = given or (None if info is None else pixel_rule(info, model_inputs(model)))
     rule = None if float_model.quantized else pixels_by_arithmetic(float_model, model)
     sources = [source for source in (options.eval, options.samples, options.train) if source]
-    notes = [] if not sources else _arithmetic_notes(model, rule, given, Path(sources[0]).is_dir())
+    notes = [] if not sources else _arithmetic_notes(model, rule, given, _is_folder(sources[0]))
     preprocess = given or rule
     warnings: tuple[str, ...] = ()
-    search = options.preprocess == AUTO or (preprocess is None and Path(sources[0] if sources else "").is_dir())
+    search = options.preprocess == AUTO or (preprocess is None and bool(sources) and _is_folder(sources[0]))
     if sources:
         trial = _try_sources(session, tflite, (load(source, preprocess) for source in sources), search=search)
         warnings = trial.warnings
@@ -144,7 +144,12 @@ def choose_preprocess(
     return PixelChoice(preprocess, rule == _USUAL["0..255"], tuple(notes), warnings)
 
 
-def preprocess_for(session: Session, float_model: FloatModel, text: str, source: str) -> Preprocess | None:
+def _is_folder(source: SampleSource) -> bool:
+    """Return whether samples are a folder of images, the only source whose values edgepack scales."""
+    return isinstance(source, str) and Path(source).is_dir()
+
+
+def preprocess_for(session: Session, float_model: FloatModel, text: str, source: SampleSource) -> Preprocess | None:
     """Return the normalization of pixels for training, as `choose_preprocess` does for a build.
 
     Args:

@@ -21,7 +21,7 @@ from edgepack.pipeline.input_values import AUTO
 from edgepack.pipeline.options import BuildOptions
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.variants import choose_variant
-from edgepack.samples import Preprocess
+from edgepack.samples import Preprocess, SampleSource
 
 
 def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, model: Path) -> list[str]:
@@ -167,17 +167,17 @@ def require_file(option: str, path: Path) -> None:
         raise kind(f"{where}cannot read '{path}': {error.strerror or error}") from error
 
 
-def require_sources(sources: Mapping[str, str]) -> None:
+def require_sources(sources: Mapping[str, SampleSource]) -> None:
     """Refuse samples that do not exist; `module:function` is looked up when the samples are read.
 
     Args:
-        sources: Source by option; empty sources are allowed.
+        sources: Source by option; empty sources are allowed, and objects are checked when they are read.
 
     Raises:
         SamplesError: A file or folder does not exist.
     """
     for option, source in sources.items():
-        if source and ":" not in source and not Path(source).exists():
+        if isinstance(source, str) and source and ":" not in source and not Path(source).exists():
             raise SamplesError(
                 f"{option}: samples '{source}' do not exist",
                 hint="expected an .npz, an .npy, a folder of images or module:function",

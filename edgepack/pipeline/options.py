@@ -7,6 +7,7 @@ converted when the options are created, and a text that names no value raises `U
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgepack.bundle.signers import Signer
 from edgepack.choices import (
@@ -22,6 +23,9 @@ from edgepack.choices import (
     parse_optional,
 )
 from edgepack.limits import TARGET_SECONDS
+
+if TYPE_CHECKING:
+    from edgepack.samples import SampleSource
 
 #: Receives one sentence about the current step; the command line shows it on stderr.
 Progress = Callable[[str], None]
@@ -171,11 +175,11 @@ class BuildOptions:
     out: Path = Path()
     name: str = ""
     scheme: SchemeChoice = SchemeChoice.AUTO
-    samples: str = ""
-    train: str = ""
+    samples: "SampleSource" = ""
+    train: "SampleSource" = ""
     per_tensor: bool = False
     epochs: int = 0
-    eval: str = ""
+    eval: "SampleSource" = ""
     labels: Path | None = None
     metadata: Path | None = None
     preprocess: str = ""

@@ -21,9 +21,9 @@ from edgepack.pipeline.session import Session
 from edgepack.pipeline.training import OnEvent, read_labelled, train_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.runtime.metrics import Quality
-from edgepack.samples import Preprocess
-from edgepack.train import Trained, TrainOptions
-from edgepack.train.report import gzip_size
+from edgepack.samples import Preprocess, SampleSource
+from edgepack.training import Trained, TrainOptions
+from edgepack.training.report import gzip_size
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class TrainRequest:
         force: Replace existing files.
     """
 
-    data: str
+    data: SampleSource
     recipe: Recipe
     out: Path
     model: ModelOptions = field(default_factory=ModelOptions)
-    validation: str = ""
+    validation: SampleSource = ""
     options: TrainOptions = field(default_factory=TrainOptions)
     io: IoType = IoType.INT8
     preprocess: str = ""

@@ -16,9 +16,9 @@ from edgepack.pipeline.float_model import take_snapshot
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
-from edgepack.samples import Preprocess, SampleSet, load_samples
+from edgepack.samples import Preprocess, SampleSet, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
-from edgepack.train import FileReport, Trained, TrainOptions, require_labels, train
+from edgepack.training import FileReport, Trained, TrainOptions, require_labels, train
 
 #: Called with `{"step": text}` or the figures of an epoch: stage, epoch, epochs, loss, accuracy, seconds_left.
 OnEvent = Callable[[Mapping[str, Any]], None]
@@ -44,7 +44,7 @@ def train_model(
         path: .keras or .h5.
         reference: The float .tflite it converts to.
         data: Labelled samples, matched to the reference's inputs.
-        recipe: One of `edgepack.train.RECIPES`.
+        recipe: One of `edgepack.training.RECIPES`.
         options: How to train.
         rule: Constraints on an int8 file.
         validation: Labelled samples to measure on after each epoch.
@@ -52,7 +52,7 @@ def train_model(
         timeout: Seconds that the training may take.
 
     Raises:
-        EdgepackError: See `edgepack.train.train`.
+        EdgepackError: See `edgepack.training.train`.
     """
     options.require_valid(recipe)
     require_trainable(path)
@@ -118,7 +118,7 @@ def untrainable_reason(path: Path) -> str:
     return ""
 
 
-def read_labelled(source: str, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
+def read_labelled(source: SampleSource, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
     """Read labelled samples for a float model.
 
     Raises:

@@ -12,7 +12,7 @@ from edgepack.bundle.golden import machine_name, runtime_name
 from edgepack.bundle.signers import Verifier
 from edgepack.bundle.verify_result import Problem, VerifyResult
 from edgepack.child import Worker
-from edgepack.errors import EdgepackError
+from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import Model, read_model
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
@@ -21,7 +21,7 @@ from edgepack.pipeline.session import Session
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import get_target
 from edgepack.quantize.select import scheme_of
-from edgepack.samples import Preprocess, load_samples
+from edgepack.samples import Preprocess, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
 from edgepack.schemes import SCHEMES
 
@@ -39,7 +39,7 @@ def verify(
     path: Path | str,
     *,
     signer: Verifier | None = None,
-    evaluation: str = "",
+    evaluation: SampleSource = "",
     worker: Worker | None = None,
     timeout: float = 300.0,
     progress: Progress = silent,
@@ -70,6 +70,17 @@ def verify(
     elif result.manifest["quality"] is not None:
         check.notes.append("quality was not measured again: give the samples of the build with --eval")
     return replace(result, problems=(*result.problems, *check.problems), notes=(*result.notes, *check.notes))
+
+
+def mismatch(bundle: Path, result: VerifyResult) -> BundleError | None:
+    """Return the error of a bundle that is not what its manifest says, None for a valid one."""
+    if result.ok:
+        return None
+    count = len(result.problems)
+    return BundleError(
+        f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
+        hint=result.problems[0].fix,
+    )
 
 
 class _Recheck:
@@ -136,7 +147,7 @@ class _Recheck:
             else:
                 self.notes.append(f"{text}; the bundle was built by edgepack {self.manifest['edgepack'][:40]}")
 
-    def quality(self, evaluation: str, progress: Progress) -> None:
+    def quality(self, evaluation: SampleSource, progress: Progress) -> None:
         """Measure the accuracy of the file on the samples, and compare it with the manifest."""
         claimed = self.manifest["quality"]
         rules = [entry["preprocessing"] for entry in self.manifest["inputs"] if entry["preprocessing"]]

@@ -27,6 +27,7 @@ from edgepack.project.cells import Cell
 from edgepack.project.graph import Kind, Node
 from edgepack.project.parts import Machine, describe_machine, inputs_of, is_function
 from edgepack.project.store import Store, StoredBundle
+from edgepack.samples.source import SampleSource
 
 #: Environment variable with a file to which each finished node appends a line: its key, process and seconds.
 JOURNAL = "EDGEPACK_NODE_JOURNAL"
@@ -241,8 +242,8 @@ def relocate(cell: Cell, places: Mapping[Path, Path]) -> Cell:
     def move(path: Path | None) -> Path | None:
         return None if path is None else places[path]
 
-    def move_source(source: str) -> str:
-        return str(places[Path(source)]) if source and not is_function(source) else source
+    def move_source(source: SampleSource) -> SampleSource:
+        return str(places[Path(source)]) if isinstance(source, str) and source and not is_function(source) else source
 
     options: BuildOptions = replace(
         cell.options,

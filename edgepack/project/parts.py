@@ -23,6 +23,7 @@ from edgepack.pipeline.step_cache import component_versions
 from edgepack.profiles.registry import get_target
 from edgepack.project.cells import Cell, Project
 from edgepack.resources import templates_dir
+from edgepack.samples.source import SampleSource
 
 #: Fields of the options that change no file of a bundle, or that stand for files, whose digests are parts.
 _NO_PART = frozenset(
@@ -88,7 +89,7 @@ def inputs_of(cell: Cell) -> Iterator[Input]:
     options = cell.options
     yield Input("model", cell.path)
     for role, source in (("samples", options.samples), ("eval", options.eval), ("train", options.train)):
-        if source and not is_function(source):
+        if isinstance(source, str) and source and not is_function(source):
             yield Input(role, Path(source))
     for role, path in (("labels", options.labels), ("metadata", options.metadata)):
         if path is not None:
@@ -97,9 +98,9 @@ def inputs_of(cell: Cell) -> Iterator[Input]:
         yield Input("co-compile", path)
 
 
-def is_function(source: str) -> bool:
-    """Return whether a source of samples is `module:function`, whose result no digest of a file covers."""
-    return ":" in source and not Path(source).exists()
+def is_function(source: SampleSource) -> bool:
+    """Return whether no digest of a file covers a source of samples: `module:function`, or an object in memory."""
+    return not isinstance(source, str) or (":" in source and not Path(source).exists())
 
 
 def volatile_reason(cell: Cell) -> str:
@@ -165,7 +166,9 @@ def options_form(options: BuildOptions) -> dict[str, Any]:
     signer = options.signer
     form["signed"] = "" if signer is None else signer.method
     # A function's name stands for its samples, though not for their values.
-    form["functions"] = [text for text in (options.samples, options.eval, options.train) if is_function(text)]
+    form["functions"] = [
+        str(source) for source in (options.samples, options.eval, options.train) if is_function(source)
+    ]
     return form
 
 

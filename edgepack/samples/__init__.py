@@ -1,7 +1,7 @@
 """Representative and labelled data: reading, matching to a model's inputs, and checks for common mistakes."""
 
 from edgepack.samples.lint import lint
-from edgepack.samples.load import InputSpec, load_samples
-from edgepack.samples.source import Preprocess, SampleSet
+from edgepack.samples.load import load_samples
+from edgepack.samples.source import InputSpec, Preprocess, SampleObject, SampleSet, SampleSource
 
-__all__ = ["InputSpec", "Preprocess", "SampleSet", "lint", "load_samples"]
+__all__ = ["InputSpec", "Preprocess", "SampleObject", "SampleSet", "SampleSource", "lint", "load_samples"]

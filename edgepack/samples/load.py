@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.errors import SamplesError
-from edgepack.samples.source import Preprocess, SampleSet, image_bytes
+from edgepack.samples.source import InputSpec, Preprocess, SampleSet, SampleSource, image_bytes
 from edgepack.samples.storage import StoredArray, read_stored
 
 Array = npt.NDArray[Any]
@@ -26,46 +26,8 @@ MOST_FUNCTION_BYTES = 1 << 30
 _HINT = "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, or module:function"
 
 
-@dataclass(frozen=True)
-class InputSpec:
-    """One input of the model, which samples have to match.
-
-    Attributes:
-        name: Input name.
-        shape: Shape with the batch dimension; -1 for a dynamic dimension.
-        dtype: NumPy dtype of the model's input.
-        scale: Scale of a quantized input, 0.0 otherwise.
-        zero_point: Zero point of a quantized input.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    scale: float = 0.0
-    zero_point: int = 0
-
-    @property
-    def batched(self) -> bool:
-        """True when the first dimension is the batch; an input of rank 0 or of shape [15600] has none."""
-        return bool(self.shape) and self.shape[0] in (1, -1)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """Shape of one sample in an array of samples: without the batch dimension, -1 for a dynamic dimension."""
-        return self.shape[1:] if self.batched else self.shape
-
-    @property
-    def sample_dtype(self) -> np.dtype[Any]:
-        """Dtype of the samples' real (dequantized) values."""
-        return np.dtype(np.float32) if self.scale else self.dtype
-
-    def describe(self) -> str:
-        """Return `'image' [1, 96, 96, 3] float32`."""
-        return f"'{self.name}' {list(self.shape)} {self.sample_dtype}"
-
-
 def load_samples(
-    source: str,
+    source: SampleSource,
     inputs: Sequence[InputSpec],
     *,
     preprocess: Preprocess | None = None,
@@ -76,7 +38,8 @@ def load_samples(
     Args:
         source: Path of an .npz, .npy or folder of images, or `module:function` (the function has no parameters and
             yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label). The module
-            is looked up in the current folder first, or in FOLDER of `FOLDER/module:function`.
+            is looked up in the current folder first, or in FOLDER of `FOLDER/module:function`. Or an object that reads
+            itself.
         inputs: The model's inputs.
         preprocess: Conversion of pixels to values; images only.
         classes: Names of the model's classes in their order, for labels that are names; empty when they are unknown:
@@ -85,6 +48,8 @@ def load_samples(
     Raises:
         SamplesError: The source does not exist, cannot be read or does not match the inputs.
     """
+    if not isinstance(source, str):
+        return source.load(inputs, classes)
     path = Path(source)
     if path.is_dir():
         return _from_images(path, inputs, preprocess, classes)
@@ -103,7 +68,7 @@ def _from_file(path: Path, inputs: Sequence[InputSpec], classes: Sequence[str]) 
     stored = read_stored(path)
     arrays: dict[str, Array | StoredArray] = dict(stored.arrays)
     labels = next((arrays.pop(name) for name in LABEL_NAMES if name in arrays and name not in _names(inputs)), None)
-    return _from_arrays(path.name, stored.digest, arrays, labels, inputs, classes)
+    return from_arrays(path.name, stored.digest, arrays, labels, inputs, classes)
 
 
 def _from_function(
@@ -136,7 +101,7 @@ def _from_function(
     for array in [*(arrays[name] for name in sorted(arrays)), *([] if labels is None else [labels])]:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(np.asarray(array).tobytes())
-    return _from_arrays(f"{module}:{function}", digest.hexdigest(), arrays, labels, inputs, classes)
+    return from_arrays(f"{module}:{function}", digest.hexdigest(), arrays, labels, inputs, classes)
 
 
 def _limited(items: Iterable[tuple[dict[str, Any], Any]]) -> Iterable[tuple[dict[str, Any], Any]]:
@@ -245,7 +210,7 @@ def _names(inputs: Sequence[InputSpec]) -> list[str]:
     return [spec.name for spec in inputs]
 
 
-def _from_arrays(
+def from_arrays(
     source: str,
     digest: str,
     arrays: dict[str, Array | StoredArray],
@@ -253,6 +218,19 @@ def _from_arrays(
     inputs: Sequence[InputSpec],
     classes: Sequence[str],
 ) -> SampleSet:
+    """Match arrays, with the samples as their first dimension, to a model's inputs.
+
+    Args:
+        source: Name of the samples, for messages.
+        digest: SHA-256 of the content.
+        arrays: Arrays by input name; of one input, any name.
+        labels: Class indices, one-hot rows or class names, None without.
+        inputs: The model's inputs.
+        classes: Names of the model's classes in their order, empty when they are unknown.
+
+    Raises:
+        SamplesError: The arrays do not match the inputs, or the labels are none.
+    """
     if len(inputs) == 1 and inputs[0].name not in arrays and len(arrays) == 1:
         # One input and one array: its name does not matter (x, or the name of a layer).
         arrays = {inputs[0].name: next(iter(arrays.values()))}

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,66 @@ MOST_PIXELS = 89_478_485
 MOST_IMAGE_BYTES = 3 * MOST_PIXELS + (1 << 20)
 
 Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of the model, which samples have to match.
+
+    Attributes:
+        name: Input name.
+        shape: Shape with the batch dimension; -1 for a dynamic dimension.
+        dtype: NumPy dtype of the model's input.
+        scale: Scale of a quantized input, 0.0 otherwise.
+        zero_point: Zero point of a quantized input.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scale: float = 0.0
+    zero_point: int = 0
+
+    @property
+    def batched(self) -> bool:
+        """True when the first dimension is the batch; an input of rank 0 or of shape [15600] has none."""
+        return bool(self.shape) and self.shape[0] in (1, -1)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one sample in an array of samples: without the batch dimension, -1 for a dynamic dimension."""
+        return self.shape[1:] if self.batched else self.shape
+
+    @property
+    def sample_dtype(self) -> np.dtype[Any]:
+        """Dtype of the samples' real (dequantized) values."""
+        return np.dtype(np.float32) if self.scale else self.dtype
+
+    def describe(self) -> str:
+        """Return `'image' [1, 96, 96, 3] float32`."""
+        return f"'{self.name}' {list(self.shape)} {self.sample_dtype}"
+
+
+class SampleObject(Protocol):
+    """Samples that are no text, such as arrays in memory: what reads them when the model's inputs are known."""
+
+    def load(self, inputs: Sequence[InputSpec], classes: Sequence[str]) -> "SampleSet":
+        """Return the samples, matched to the inputs; equal calls return equal sets.
+
+        Args:
+            inputs: The model's inputs.
+            classes: Names of the model's classes in their order, empty when they are unknown.
+
+        Raises:
+            SamplesError: They do not match the inputs.
+        """
+
+    def __hash__(self) -> int:
+        """Return the hash of the object's identity: a build reads every source once."""
+
+
+#: Where samples come from: the text of the command line, or an object of a Python program.
+SampleSource = str | SampleObject
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from edgepack.graph import read_model
 from edgepack.runtime.runner import model_inputs
-from edgepack.samples.load import InputSpec
+from edgepack.samples.source import InputSpec
 
 
 def input_specs(tflite: bytes) -> list[InputSpec]:

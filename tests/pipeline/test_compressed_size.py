@@ -10,7 +10,7 @@ from edgepack.pipeline import compressed_size as module
 from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.options import ModelOptions
 from edgepack.pipeline.session import Session
-from edgepack.train.report import gzip_size
+from edgepack.training.report import gzip_size
 
 DATA = np.random.default_rng(0).integers(0, 40, 300_000, np.uint8).tobytes()
 

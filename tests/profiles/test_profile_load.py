@@ -419,7 +419,11 @@ def test_variants_are_chosen(npu: TargetProfile, variant: str, soc: str, expecte
 
 @pytest.mark.parametrize(
     ("variant", "options"),
-    [("", {"core": "small", "speed": 1}), ("one", {"core": "small", "speed": 1}), ("two", {"core": "large", "speed": 1})],
+    [
+        ("", {"core": "small", "speed": 1}),
+        ("one", {"core": "small", "speed": 1}),
+        ("two", {"core": "large", "speed": 1}),
+    ],
 )
 def test_compiler_options_of_a_variant(tmp_path: Path, variant: str, options: dict[str, object]) -> None:
     """A variant's options are added to the profile's, whose equal keys they replace; other variants keep theirs."""

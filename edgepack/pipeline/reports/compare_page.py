@@ -34,7 +34,7 @@ def html(comparison: Comparison) -> str:
         source=f"{source['format']}, {readable_size(source['bytes'])}, sha256 {source['sha256'][:12]}",
         targets=comparison.targets,
         rows=[_row(entry, comparison.targets) for entry in comparison.results],
-        plot=_plot(built),
+        plot=plot(built),
         latencies=[
             {"scheme": e.scheme, "target": target, "text": latency["text"]}
             for e in built
@@ -94,7 +94,7 @@ def _layers(entry: ComparedScheme) -> list[dict[str, Any]]:
     ]
 
 
-def _plot(built: list[ComparedScheme]) -> dict[str, Any] | None:
+def plot(built: Sequence[ComparedScheme]) -> dict[str, Any] | None:
     """Return the plot of size against accuracy (SNR without labels), None with fewer than two measured files."""
     measured = [(entry, entry.quality) for entry in built if entry.quality is not None]
     if len(measured) < 2:

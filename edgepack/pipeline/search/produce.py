@@ -19,7 +19,7 @@ from edgepack.repair import Rewrite
 from edgepack.runtime.postprocessing import PostprocessStep
 from edgepack.samples import SampleSet
 from edgepack.schemes import plain_type
-from edgepack.train import TrainOptions
+from edgepack.training import TrainOptions
 
 #: Random samples of --random-calibration.
 RANDOM_SAMPLES = 100

@@ -21,7 +21,7 @@ from edgepack.schemes import get_scheme
 
 MODULES = [
     *(f"edgepack.convert.{name}" for name in ("child", "mlir_quantize", "open_shapes")),
-    *("edgepack.bundle.golden", "edgepack.pipeline.jobs", "edgepack.train.api"),
+    *("edgepack.bundle.golden", "edgepack.pipeline.jobs", "edgepack.training.api"),
 ]
 
 linux = pytest.mark.skipif(

@@ -71,5 +71,5 @@ def test_files_are_not_written(worker: Worker, tmp_path: Path) -> None:
     with pytest.raises(ConversionError, match=r"tf\.io\.write_file"):
         convert(path, worker=worker, options=ConvertOptions(), timeout=300)
     with pytest.raises(ConversionError, match=r"tf\.io\.write_file"):
-        worker.call("edgepack.train.load:load", path, allow_code=False)
+        worker.call("edgepack.training.load:load", path, allow_code=False)
     assert not target.exists()

@@ -12,7 +12,7 @@ from edgepack.graph import read_model
 from edgepack.pipeline.build import build
 from edgepack.pipeline.options import BuildOptions, TargetOptions
 from edgepack.pipeline.results import TargetResult
-from edgepack.train.report import gzip_size
+from edgepack.training.report import gzip_size
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples" / "digits"

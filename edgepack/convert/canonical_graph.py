@@ -1,0 +1,113 @@
+"""SavedModels whose bytes depend on their content only: without TensorFlow's counters and without an identifier."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+#: Counters of the process in the name of a function: `__inference_call_214`, `while_body_567_1234`.
+_COUNTERS = re.compile(r"(?:_\d+)+(?=_|$)")
+#: Attributes with counters, which only training and messages look at: of calls, and of captured variables.
+_GRADIENT, _NAME = "_gradient_op_type", "_user_specified_name"
+
+
+def write_canonical(folder: Path) -> None:
+    """Rewrite a SavedModel in place: number its functions in the order in which the graph calls them.
+
+    Args:
+        folder: What `tf.saved_model.save` wrote in this process.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    # An identifier that is random in each save; loading does not need it.
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
+    file = folder / "saved_model.pb"
+    message = saved_model_pb2.SavedModel()
+    message.ParseFromString(file.read_bytes())
+    for graph in message.meta_graphs:
+        _renumber(graph)
+    file.write_bytes(message.SerializeToString(deterministic=True))
+
+
+def _renumber(graph: Any) -> None:
+    library = graph.graph_def.library
+    functions = {function.signature.name: function for function in library.function}
+    order: dict[str, str] = {}
+    pending = [name for node in graph.graph_def.node for name in _called(node)]
+    objects = graph.object_graph_def
+    for node in objects.nodes:
+        pending += list(node.function.concrete_functions)
+        if node.bare_concrete_function.concrete_function_name:
+            pending.append(node.bare_concrete_function.concrete_function_name)
+    # What no node names comes last, by its name without counters.
+    pending += sorted(functions, key=_by_counters)
+    pending.reverse()
+    while pending:
+        name = pending.pop()
+        if name in order or name not in functions:
+            continue
+        order[name] = f"{_COUNTERS.sub('', name)}_{len(order)}"
+        pending += [inner for node in functions[name].node_def for inner in _called(node)][::-1]
+    _rename(graph, order)
+    ordered = sorted(library.function, key=lambda function: str(function.signature.name))
+    copies = [type(function).FromString(function.SerializeToString()) for function in ordered]
+    del library.function[:]
+    library.function.extend(copies)
+
+
+def _by_counters(name: str) -> tuple[str, list[int]]:
+    """Return the order in which functions of one name were made: 99 comes before 100."""
+    return _COUNTERS.sub("", name), [int(number) for number in re.findall(r"\d+", name)]
+
+
+def _called(node: Any) -> Iterator[str]:
+    """Yield the names of the functions that a node calls, in a fixed order."""
+    yield node.op
+    for key in sorted(node.attr):
+        value = node.attr[key]
+        if value.WhichOneof("value") == "func":
+            yield value.func.name
+        elif value.WhichOneof("value") == "list":
+            yield from (function.name for function in value.list.func)
+
+
+def _rename(message: Any, names: Mapping[str, str]) -> None:
+    """Replace names of functions wherever a message has one, and remove the attributes that hold counters."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE and field.message_type.GetOptions().map_entry:
+            _rename_map(getattr(message, field.name), field, names)
+        elif field.type == field.TYPE_MESSAGE:
+            for item in value if _repeated(field) else [value]:
+                _rename(item, names)
+        elif field.type == field.TYPE_STRING and _repeated(field):
+            if any(item in names for item in value):
+                value[:] = [names.get(item, item) for item in value]
+        elif field.type == field.TYPE_STRING and value in names:
+            setattr(message, field.name, names[value])
+        elif field.type == field.TYPE_BYTES and not _repeated(field) and value.decode("utf-8", "ignore") in names:
+            setattr(message, field.name, names[value.decode()].encode())
+
+
+def _repeated(field: Any) -> bool:
+    return bool(field.is_repeated if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED)
+
+
+def _rename_map(entries: Any, field: Any, names: Mapping[str, str]) -> None:
+    keys = list(entries)
+    for key in (_GRADIENT, _NAME):
+        if key in keys and (key == _GRADIENT or entries[key].s.isdigit()):
+            del entries[key]
+            keys.remove(key)
+    values = field.message_type.fields_by_name["value"]
+    for key in keys:
+        if values.type == values.TYPE_MESSAGE:
+            _rename(entries[key], names)
+        elif values.type == values.TYPE_STRING and entries[key] in names:
+            entries[key] = names[entries[key]]
+    for key in keys:
+        if key in names:
+            if values.type == values.TYPE_MESSAGE:
+                entries[names[key]].CopyFrom(entries[key])
+            else:
+                entries[names[key]] = entries[key]
+            del entries[key]

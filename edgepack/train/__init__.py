@@ -1,7 +1,0 @@
-"""Training with labelled data: quantization-aware training, pruning and clustering by TFMOT in a child process."""
-
-from edgepack.train.api import require_labels, train
-from edgepack.train.model import RECIPES, Trained, TrainOptions
-from edgepack.train.report import FileReport, LayerReport, read_report
-
-__all__ = ["RECIPES", "FileReport", "LayerReport", "TrainOptions", "Trained", "read_report", "require_labels", "train"]
