@@ -103,7 +103,17 @@ def test_examples_name_existing_options(page: Path) -> None:
 def test_options_in_the_text_exist(page: Path) -> None:
     """Every `--option` in the text of a page is an option of edgepack, or of a tool that the page names with it."""
     known = frozenset().union(*options().values())
-    others = {"--self-test", "--top", "--install", "--fast", "--update-golden", "--check", "--version", "--ablation"}
+    others = {
+        "--self-test",
+        "--top",
+        "--install",
+        "--prefix",
+        "--fast",
+        "--update-golden",
+        "--check",
+        "--version",
+        "--ablation",
+    }
     text = FENCE.sub("", page.read_text())
     named = {
         flag for span in re.findall(r"`([^`\n]+)`", text) for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", span)

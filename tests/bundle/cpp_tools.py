@@ -14,7 +14,7 @@ import pytest
 from kotlin_tools import cache_folder, locked
 
 #: TensorFlow Lite with its C API, from Maven Central: built for Java, but its C functions are exported.
-_TFLITE = ("org.bytedeco", "tensorflow-lite", "2.18.0-1.5.11", "linux-x86_64")
+_TFLITE = ("org.bytedeco", "tensorflow-lite", "2.18.0-1.5.11")
 STRICT = ("-Wall", "-Wextra", "-Werror", "-Wpedantic", "-Wshadow")
 SANITIZED = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
@@ -120,19 +120,19 @@ def litert_library() -> Path:
     return found
 
 
-def tflite_library() -> Path:
+def tflite_library(system: str = "linux-x86_64") -> Path:
     """Return a real TensorFlow Lite with its C API; skips where Maven cannot download it and on other machines."""
     if platform.machine() != "x86_64":
         pytest.skip("the TensorFlow Lite library of the tests is for x86_64")
-    group, artifact, version, classifier = _TFLITE
-    folder = cache_folder() / f"{artifact}-{version}"
+    group, artifact, version = _TFLITE
+    folder = cache_folder() / f"{artifact}-{version}" / system
     library = folder / "libjnitensorflowlite.so"
     with locked(folder):
         if library.is_file():
             return library
         if shutil.which("mvn") is None:
             pytest.skip("a real TensorFlow Lite library needs Maven: install it")
-        coordinates = f"{group}:{artifact}:{version}:jar:{classifier}"
+        coordinates = f"{group}:{artifact}:{version}:jar:{system}"
         done = subprocess.run(
             ["mvn", "-B", "-q", "dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}"],
             capture_output=True,

@@ -1,6 +1,5 @@
 """The C loader on missing, wrong or duplicate files and libraries: a code and a sentence, never a crash."""
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -166,45 +165,6 @@ def test_a_signatures_order_does_not_matter(tmp_path: Path, kind: str) -> None:
     loader = bundle_of(spec, tmp_path / "bundle")
     done = run(self_test_program(loader, tmp_path / "program"), loader.data, "--runtime", runtime_library(kind))
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-# -- CMake -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(
-    shutil.which("cmake") is None or shutil.which("make") is None, reason="needs CMake and make: install both"
-)
-def test_cmake_builds_tests_installs_and_is_found(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
-    """The project builds, passes ctest, installs with its data, and a consumer finds it and needs no path."""
-    loader = bundle_of(make_spec(KWS, "cpu"), tmp_path / "bundle")
-    runtime = runtime_library("tflite")
-    prefix = tmp_path / "installed"
-    (tmp_path / "consumer").mkdir()
-    (tmp_path / "consumer" / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.16)\nproject(consumer LANGUAGES C CXX)\n"
-        f"find_package({loader.name} REQUIRED)\nadd_executable(consumer main.cpp)\n"
-        f"target_link_libraries(consumer PRIVATE edgepack::{loader.name})\n"
-    )
-    (tmp_path / "consumer" / "main.cpp").write_text(
-        f'#include <cstdio>\n#include "{loader.name}/{loader.name}.hpp"\n'
-        f"int main() {{ edgepack::{loader.name}::Model model; std::puts(model.status().runtime); }}\n"
-    )
-    flags = [f"-DCMAKE_{language}_FLAGS=-Wall -Wextra -Werror" for language in ("C", "CXX")]
-    upper = loader.name.upper()
-    for command in (
-        ["cmake", "-S", loader.folder, "-B", tmp_path / "build", *flags, f"-DCMAKE_INSTALL_PREFIX={prefix}",
-         f"-D{upper}_RUNTIME_LIBRARY={runtime}"],
-        ["cmake", "--build", tmp_path / "build"],
-        ["ctest", "--test-dir", tmp_path / "build", "--output-on-failure"],
-        ["cmake", "--install", tmp_path / "build"],
-        ["cmake", "-S", tmp_path / "consumer", "-B", tmp_path / "built", *flags, f"-DCMAKE_PREFIX_PATH={prefix}"],
-        ["cmake", "--build", tmp_path / "built"],
-    ):  # fmt: skip
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-    shutil.rmtree(tmp_path / "bundle")
-    done = run(tmp_path / "built" / "consumer")
-    assert (done.returncode, done.stdout) == (0, "TensorFlow Lite 2.18.0\n"), done.stderr
 
 
 # -- Edge TPU ----------------------------------------------------------------------------------------------------------

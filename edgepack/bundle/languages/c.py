@@ -31,6 +31,10 @@ _MODELS_TAKEN = names.word_set("""
 """)
 _COLUMNS = 120
 
+#: Version of the generated C and C++ API, which find_package and pkg-config compare: the major part changes when programs
+#: must change.
+API_VERSION = "1.0.0"
+
 #: TFLite type -> (C type, values of that type per element, number of the TFLite type in the runtimes' C APIs). Half
 #: precision and booleans have no type that is the same in C and C++; complex numbers are pairs.
 _TYPES = {
@@ -154,6 +158,9 @@ class C(LoaderLanguage):
         return {
             "c_name": name,
             "c_macro": name.upper(),
+            "api_version": API_VERSION,
+            # Debian's package names: letters in lower case, digits, hyphens.
+            "debian_name": f"edgepack-{name.lower().replace('_', '-')}",
             "c_inputs": _tensors(spec, inputs, "input"),
             "c_outputs": _tensors(spec, outputs, "output"),
         }

@@ -192,7 +192,6 @@ static void **make_staging(const engine_tensor *tensors, size_t count, int real)
 static edgepack_code prepare(engine *self, const edgepack_options *options, edgepack_error *error) {
   const engine_model *model = self->model;
   const char *device = options->device != NULL ? options->device : "";
-  const char *data_dir = options->data_dir != NULL ? options->data_dir : model->data_dir;
   if (options->threads < 0 || options->accelerator < EDGEPACK_AUTO || options->accelerator > EDGEPACK_NEVER) {
     return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "expected threads >= 0 and a known accelerator, got %d, %d",
                        options->threads, (int)options->accelerator);
@@ -202,7 +201,7 @@ static edgepack_code prepare(engine *self, const edgepack_options *options, edge
   self->device = strdup(device);
   self->compiled_file = options->compiled_file != NULL ? strdup(options->compiled_file) : NULL;
   self->delegates = calloc(delegate_count(self), sizeof *self->delegates);
-  self->data_dir = strdup(data_dir);
+  self->data_dir = options->data_dir != NULL ? strdup(options->data_dir) : engine_data_dir(model);
   self->raw_inputs = make_staging(model->inputs, model->input_count, 0);
   self->raw_outputs = make_staging(model->outputs, model->output_count, 0);
   self->real_outputs = make_staging(model->outputs, model->output_count, 1);

@@ -96,13 +96,14 @@ typedef struct engine_delegate {
 typedef edgepack_code (*engine_attach)(const char *device, engine_delegate *delegate, edgepack_error *error);
 
 typedef struct engine_model {
-  const char *data_dir;              /* compiled-in folder */
-  const char *host_file;             /* runs on the CPU */
+  const char *data_dir;              /* compiled-in folder, where none is installed with the library */
+  const char *const *data_paths; /* places of an installed folder, relative to that of the library; ends with null */
+  const char *host_file; /* runs on the CPU */
   const char *const *compiled_files; /* run on the accelerator, one after the other */
-  size_t compiled_count;             /* 0 when nothing was compiled */
-  const char *compiled_names;        /* names of all of them, for messages */
-  const char *accelerator;           /* its name */
-  engine_attach attach;              /* null: this model is not built for an accelerator */
+  size_t compiled_count; /* 0 when nothing was compiled */
+  const char *compiled_names; /* names of all of them, for messages */
+  const char *accelerator; /* its name */
+  engine_attach attach; /* null: this model is not built for an accelerator */
   const engine_tensor *inputs;
   const engine_tensor *outputs;
   size_t input_count;

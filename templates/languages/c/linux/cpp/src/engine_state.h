@@ -5,6 +5,7 @@
 #include "engine.h"
 #include "runtime.h"
 
+#define engine_data_dir ENGINE_JOIN(EDGEPACK_PREFIX, engine_data_dir)
 #define engine_free_all ENGINE_JOIN(EDGEPACK_PREFIX, engine_free_all)
 #define engine_path ENGINE_JOIN(EDGEPACK_PREFIX, engine_path)
 
@@ -32,6 +33,10 @@ struct engine {
 /* Writes the path of a file in the data folder, or of one named by its absolute path, to `path`, which has room for
  * kPathSize; fails when the file cannot be read. */
 edgepack_code engine_path(const engine *self, const char *file, char *path, edgepack_error *error);
+
+/* Returns the folder of the model's files, to be freed: the one installed with the library, else the compiled-in one;
+ * null when there is no memory. */
+char *engine_data_dir(const engine_model *model);
 
 /* Frees each of `count` values, and the array; nulls are allowed. */
 void engine_free_all(void **values, size_t count);

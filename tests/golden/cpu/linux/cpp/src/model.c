@@ -8,6 +8,14 @@
 #ifndef EDGEPACK_DATA_DIR
 #define EDGEPACK_DATA_DIR "."
 #endif
+#ifndef EDGEPACK_DATA_FROM_LIBRARY
+#define EDGEPACK_DATA_FROM_LIBRARY "../share/tiny_model_2_0"
+#endif
+#ifndef EDGEPACK_DATA_FROM_PROGRAM
+#define EDGEPACK_DATA_FROM_PROGRAM "../share/tiny_model_2_0"
+#endif
+
+static const char *const kDataPaths[] = {EDGEPACK_DATA_FROM_LIBRARY, EDGEPACK_DATA_FROM_PROGRAM, NULL};
 
 /* field, name in the file, type, elements, scale, zero point, postprocessing steps, their number */
 static const engine_tensor kInputs[] = {
@@ -23,6 +31,7 @@ static const engine_tensor kOutputs[] = {
 
 static const engine_model kModel = {
     .data_dir = EDGEPACK_DATA_DIR,
+    .data_paths = kDataPaths,
     .host_file = "tiny.tflite",
     .inputs = kInputs,
     .outputs = kOutputs,

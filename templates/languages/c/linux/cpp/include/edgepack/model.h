@@ -35,7 +35,7 @@ typedef enum edgepack_accelerator {
 
 /* Options for loading a model. Zeros are the defaults. */
 typedef struct edgepack_options {
-  const char *data_dir;        /* folder with the model's files; null: the one compiled in */
+  const char *data_dir;        /* folder with the model's files; null: the one installed with the library */
   const char *runtime_library; /* runtime to load; null: the one compiled in, then the usual names */
   int threads;                 /* threads of the CPU kernels; 0: one */
   edgepack_accelerator accelerator;

@@ -59,7 +59,7 @@ struct Label {
 };
 
 struct Options {
-  std::string data_dir;         // folder with the model's files; empty: the one compiled in
+  std::string data_dir;         // folder with the model's files; empty: the one installed with the library
   std::string runtime_library;  // runtime to load; empty: the one compiled in, then the usual names
   int threads = 1;
   edgepack_accelerator accelerator = EDGEPACK_AUTO;
