@@ -316,7 +316,7 @@ def test_wrong_use_ends_with_2(make_spec: Callable[..., BundleSpec], tmp_path: P
 def test_the_engine_is_the_same_in_every_bundle() -> None:
     """Only the generated parts differ: a fault in the engine is fixed in one place."""
     one, other = render(tiny_spec("cpu")), render(tiny_spec("edgetpu", name="other"))
-    for name in ("_engine.py", "_selftest.py"):
+    for name in ("_engine.py", "_selftest.py", "_stream.py", "_tensors.py"):
         assert one[f"linux/src/tiny_model_2_0/{name}"] == other[f"linux/src/other/{name}"]
 
 

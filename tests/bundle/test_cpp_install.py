@@ -142,4 +142,5 @@ def test_cross_compiled_library_runs_on_aarch64(make_spec: Callable[..., BundleS
     printed = succeed("ctest", "--test-dir", tmp_path / "build", "--verbose")
     assert "model.tflite on cpu, TensorFlow Lite 2.18.0" in printed
     succeed("cpack", "-B", tmp_path / "packages", cwd=tmp_path / "build")
-    assert [path.name for path in (tmp_path / "packages").glob("*.deb")] == [f"edgepack-{loader.name.replace('_', '-')}_1.0.0_arm64.deb"]
+    package = f"edgepack-{loader.name.replace('_', '-')}_1.0.0_arm64.deb"
+    assert [path.name for path in (tmp_path / "packages").glob("*.deb")] == [package]

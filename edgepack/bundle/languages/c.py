@@ -31,8 +31,8 @@ _MODELS_TAKEN = names.word_set("""
 """)
 _COLUMNS = 120
 
-#: Version of the generated C and C++ API, which find_package and pkg-config compare: the major part changes when programs
-#: must change.
+#: Version of the generated C and C++ API, which find_package and pkg-config compare: the major part changes when
+#: programs must change.
 API_VERSION = "1.0.0"
 
 #: TFLite type -> (C type, values of that type per element, number of the TFLite type in the runtimes' C APIs). Half

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle import names
+from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
 from edgepack.bundle.spec import BundleSpec
 from edgepack.bundle.views import TensorView, facts_of
@@ -67,7 +68,7 @@ class Python(LoaderLanguage):
     title = "Python"
     platforms = (Platform.LINUX,)
     # `None` is the one keyword that a class name can spell.
-    class_names = names.word_set("Any ArrayLike Engine None Status Step Tensor")
+    class_names = names.word_set("Any ArrayLike Engine Iterable Iterator NDArray None Status Step Tensor")
 
     def filters(self) -> Mapping[str, Callable[..., str]]:
         """Return `py`, a string literal."""
@@ -87,6 +88,8 @@ class Python(LoaderLanguage):
             "distribution": distribution(spec.name),
             "python_inputs": _tensors(inputs, "input"),
             "python_outputs": results,
+            # The one input of a model that runs on images.
+            "python_image": next(iter(image_views(spec)), None) if len(inputs) == 1 else None,
             "python_labelled": [tensor for tensor in results if tensor.ranked or tensor.labels_positions],
         }
 

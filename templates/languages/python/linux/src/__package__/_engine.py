@@ -14,93 +14,19 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ._tail import Step, finish
+from ._tensors import DATA, Tensor
 
-DATA = Path(__file__).resolve().parent / "data"
 _LOG = logging.getLogger(__name__)
 
 # (module, distribution): the maintained runtime first.
 _RUNTIMES = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 _EDGETPU_LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib", "win32": "edgetpu.dll"}
 _INSTALL = "install a libedgetpu of runtime version {} or later (16.0 has 14: the package libedgetpu1-std)"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """An input or output.
-
-    Attributes:
-        name: Name in the model.
-        field: Name in this package.
-        shape: Shape, batch included.
-        dtype: NumPy dtype of the raw values.
-        scale: real = scale * (raw - zero_point); 0.0 when raw values stand for themselves.
-        zero_point: See `scale`.
-        labels_file: File with one label per line; empty when there is none.
-        tail: Postprocessing steps on an output's real values.
-        tensor: Name in the file, which identifies the tensors of segments.
-    """
-
-    name: str
-    field: str
-    shape: tuple[int, ...]
-    dtype: str
-    scale: float
-    zero_point: int
-    labels_file: str = ""
-    tail: tuple[Step, ...] = ()
-    tensor: str = ""
-
-    def shaped(self, values: ArrayLike) -> NDArray[Any]:
-        """Return values in the tensor's shape; a missing batch dimension of 1 is added.
-
-        Raises:
-            ValueError: Another shape.
-        """
-        array = np.asarray(values)
-        if array.shape == self.shape or (self.shape[:1] == (1,) and array.shape == self.shape[1:]):
-            return array.reshape(self.shape)
-        raise ValueError(f"'{self.field}': expected shape {list(self.shape)}, got {list(array.shape)}")
-
-    def quantize(self, real: ArrayLike) -> NDArray[Any]:
-        """Quantize real values: round(real * (1 / scale)) + zero_point, halves to even, saturated.
-
-        Computed in float32 with the reciprocal, like the runtime's QUANTIZE in its default kernels, bit for bit.
-
-        Raises:
-            ValueError: Another shape, NaN, or values outside the range of the tensor's type.
-        """
-        array = self.shaped(real)
-        dtype = np.dtype(self.dtype)
-        if self.scale == 0.0:
-            if not np.can_cast(array.dtype, dtype, "same_kind") and not np.array_equal(array, array.astype(dtype)):
-                raise ValueError(f"'{self.field}': expected {dtype.name} values, got {array.dtype.name}")
-            # Not `ascontiguousarray`, which gives a number a dimension.
-            return np.asarray(array, dtype, order="C")
-        limits = np.iinfo(dtype)
-        scaled = array.astype(np.float32) * (np.float32(1) / np.float32(self.scale))
-        if np.isnan(scaled).any():
-            raise ValueError(f"'{self.field}': expected numbers, got NaN")
-        # Clipped before the conversion: distant values would overflow an integer.
-        scaled = np.clip(scaled, limits.min - self.zero_point - 1, limits.max - self.zero_point + 1)
-        return np.clip(np.rint(scaled).astype(np.int64) + self.zero_point, limits.min, limits.max).astype(dtype)
-
-    def dequantize(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Dequantize raw values to float32; values of unquantized tensors are returned unchanged."""
-        if self.scale == 0.0:
-            return raw
-        return ((raw.astype(np.int64) - self.zero_point) * float(self.scale)).astype(np.float32)
-
-    def finish(self, raw: NDArray[Any]) -> NDArray[Any]:
-        """Return the result of raw values: dequantized, after the loader's postprocessing steps."""
-        return finish(self.tail, self.dequantize(raw))
 
 
 @dataclass(frozen=True)
@@ -121,28 +47,27 @@ class Status:
 
 
 class _Stage:
-    """A loaded file: the whole model, whose tensors are identified by position, or a segment, by name."""
+    """A loaded file: the whole model, or a segment, whose tensors are identified by name."""
 
-    def __init__(self, interpreter: Any, *, named: bool) -> None:
+    def __init__(self, interpreter: Any) -> None:
         self._interpreter = interpreter
-        self._inputs = _keys(interpreter.get_input_details(), "input", named)
-        self._outputs = _keys(interpreter.get_output_details(), "output", named)
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        self._inputs = [detail["index"] for detail in inputs]
+        self._outputs = [detail["index"] for detail in outputs]
+        self.input_names = [detail["name"] for detail in inputs]
+        self.output_names = [detail["name"] for detail in outputs]
 
     def reset(self) -> None:
         """Reset the state of a stateful file."""
         self._interpreter.reset_all_variables()
 
-    def run(self, values: dict[str, NDArray[Any]]) -> None:
-        """Read the inputs from `values` and add the outputs."""
-        for key, index in self._inputs:
-            self._interpreter.set_tensor(index, np.asarray(values[key], order="C"))
-        self._interpreter.invoke()
-        for key, index in self._outputs:
-            values[key] = np.array(self._interpreter.get_tensor(index), copy=True)
-
-
-def _keys(details: list[dict[str, Any]], kind: str, named: bool) -> list[tuple[str, int]]:
-    return [(detail["name"] if named else f"{kind} {i}", detail["index"]) for i, detail in enumerate(details)]
+    def run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return the outputs, which are copies, of the inputs; both in the file's order."""
+        interpreter = self._interpreter
+        for index, array in zip(self._inputs, inputs):
+            interpreter.set_tensor(index, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        interpreter.invoke()
+        return list(map(interpreter.get_tensor, self._outputs))
 
 
 class Engine:
@@ -200,14 +125,11 @@ class Engine:
         else:
             if accelerator == "require":
                 raise RuntimeError("the Edge TPU was required: " + "; ".join(reasons))
-            self._load = lambda: [_Stage(self._open(host, threads, []), named=False)]
+            self._load = lambda: [_Stage(self._open(host, threads, []))]
             self._stages = self._load()
             self.status = Status(self._runtime_name, "cpu", host, tuple(reasons))
             if reasons:
                 _LOG.warning("running %s on the CPU: %s", host, "; ".join(reasons))
-        named = len(self._stages) > 1
-        self._input_keys = [t.tensor if named else f"input {i}" for i, t in enumerate(self._inputs)]
-        self._output_keys = [t.tensor if named else f"output {i}" for i, t in enumerate(self.outputs)]
 
     def __enter__(self) -> Engine:
         """Return the engine; leaving the block closes it."""
@@ -247,16 +169,12 @@ class Engine:
         if len(inputs) != len(self._inputs):
             raise ValueError(f"expected {len(self._inputs)} inputs, got {len(inputs)}")
         for tensor, array in zip(self._inputs, inputs):
-            if array.dtype != np.dtype(tensor.dtype) or array.shape != tensor.shape:
+            if array.dtype != tensor.raw_type or array.shape != tensor.shape:
                 raise ValueError(
                     f"'{tensor.field}': expected {tensor.dtype} {list(tensor.shape)}, "
                     f"got {array.dtype.name} {list(array.shape)}"
                 )
-        with self._lock:
-            values = dict(zip(self._input_keys, inputs))
-            for stage in self._live():
-                stage.run(values)
-            return [values[key] for key in self._output_keys]
+        return self._run(inputs)
 
     def run_real(self, values: Sequence[ArrayLike]) -> list[NDArray[Any]]:
         """Run the model on real values: quantizes, runs, dequantizes and postprocesses.
@@ -267,8 +185,21 @@ class Engine:
         Raises:
             ValueError: A shape or type that the model does not accept.
         """
-        raw = self.run_raw([tensor.quantize(value) for tensor, value in zip(self._inputs, values)])
-        return [tensor.finish(array) for tensor, array in zip(self.outputs, raw)]
+        if len(values) != len(self._inputs):
+            raise ValueError(f"expected {len(self._inputs)} inputs, got {len(values)}")
+        raw = self._run(list(map(Tensor.quantize, self._inputs, values)))
+        return list(map(Tensor.finish, self.outputs, raw))
+
+    def _run(self, inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run the model on raw values that were checked."""
+        with self._lock:
+            if len(self._stages) == 1:
+                return self._stages[0].run(inputs)
+            values = {tensor.tensor: array for tensor, array in zip(self._inputs, inputs)}
+            for stage in self._live():
+                results = stage.run([values[name] for name in stage.input_names])
+                values.update(zip(stage.output_names, results))
+            return [values[tensor.tensor] for tensor in self.outputs]
 
     def _live(self) -> list[_Stage]:
         if not self._stages:
@@ -318,10 +249,7 @@ class Engine:
             return []
         delegates = self._delegates(library, device, len(compiled), reasons)
         try:
-            return [
-                _Stage(self._open(name, threads, [delegate]), named=len(compiled) > 1)
-                for name, delegate in zip(compiled, delegates)
-            ]
+            return [_Stage(self._open(name, threads, [delegate])) for name, delegate in zip(compiled, delegates)]
         except (RuntimeError, ValueError) as error:
             reasons.append(f"{library} cannot run {', '.join(compiled)}: {_first_line(error)}")
             return []
@@ -385,27 +313,3 @@ def _find_runtime() -> tuple[Any, str]:
         except importlib.metadata.PackageNotFoundError:
             return runtime, distribution
     raise ImportError("no TFLite runtime found: pip install ai-edge-litert (or tflite-runtime)")
-
-
-@cache
-def labels(filename: str) -> tuple[str, ...]:
-    """Return the labels of a file in the data folder."""
-    return tuple((DATA / filename).read_text(encoding="utf-8").split("\n")[:-1])
-
-
-def rank(outputs: Sequence[Tensor], field: str, values: Any, k: int) -> list[tuple[str, float]]:
-    """Return the `k` labels with the highest values of an output, best first; equal values keep the labels' order.
-
-    Of an output with values for many positions (anchors, pixels), the highest value of each label counts.
-
-    Raises:
-        ValueError: The output has no labels.
-    """
-    tensor = next((tensor for tensor in outputs if tensor.field == field and tensor.labels_file), None)
-    if tensor is None:
-        known = ", ".join(t.field for t in outputs if t.labels_file)
-        raise ValueError(f"output: expected one of {known}, got '{field}'")
-    names = labels(tensor.labels_file)
-    scores = np.asarray(values).reshape(-1, len(names)).max(axis=0)
-    order = np.argsort(-scores.astype(np.float64), kind="stable")[:k]
-    return [(names[i], float(scores[i])) for i in order]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._engine import DATA, Engine
+from ._engine import Engine
+from ._tensors import DATA
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ _PIXELS = {
 
 
 def read_image(path: Path, position: int, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return an image as real values of an input: resized to the input's size, red, green and blue or grey.
+    """Return an image file as real values of an input: resized to the input's size, red, green and blue or grey.
 
     Args:
         path: Any format that Pillow reads.
@@ -28,15 +28,73 @@ def read_image(path: Path, position: int, shape: tuple[int, ...]) -> NDArray[Any
     """
     if position not in _PIXELS:
         raise ValueError(f"{path}: this input accepts .npy files, not images")
+    image = _pillow()
+    try:
+        with image.open(path) as opened:
+            return _values(opened.convert("L" if shape[3] == 1 else "RGB"), position, shape, "stretch")
+    except (OSError, image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable image: {type(error).__name__}") from error
+
+
+def frame_values(
+    frame: NDArray[Any], position: int, shape: tuple[int, ...], *, order: str = "rgb", fit: str = "stretch"
+) -> NDArray[Any]:
+    """Return a frame as real values of an input.
+
+    Args:
+        frame: uint8 pixels, (height, width, 3), or (height, width) of a grey image.
+        position: Position of the input.
+        shape: Its shape, (1, height, width, channels).
+        order: Order of the frame's channels: `rgb`, or `bgr` as OpenCV reads them.
+        fit: How the frame gets the input's size: `stretch`, as in the build of the model; `letterbox` adds black
+            borders; `center-crop` cuts off what is beyond the input's aspect ratio.
+
+    Raises:
+        ValueError: The input does not accept images, or an argument is not as described.
+        ImportError: Pillow is not installed.
+    """
+    pixels = np.asarray(frame)
+    if position not in _PIXELS:
+        raise ValueError("this input does not accept images")
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (3,)) or 0 in pixels.shape:
+        raise ValueError(
+            f"frame: expected uint8 pixels (height, width, 3) or (height, width), got {pixels.dtype.name} "
+            f"{list(pixels.shape)}"
+        )
+    if order not in ("rgb", "bgr") or fit not in ("stretch", "letterbox", "center-crop"):
+        raise ValueError(
+            f"expected order 'rgb' or 'bgr' and fit 'stretch', 'letterbox' or 'center-crop', got '{order}', '{fit}'"
+        )
+    if pixels.ndim == 3 and order == "bgr":
+        pixels = pixels[..., ::-1]
+    image = _pillow().fromarray(np.ascontiguousarray(pixels))
+    return _values(image.convert("L" if shape[3] == 1 else "RGB"), position, shape, fit)
+
+
+def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError as error:
         raise ImportError("reading images requires Pillow: pip install tiny-model-2-0[image]") from error
+    return Image
+
+
+def _values(image: Any, position: int, shape: tuple[int, ...], fit: str) -> NDArray[Any]:
+    """Return the resized pixels, normalized."""
     _, height, width, channels = shape
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image: {type(error).__name__}") from error
+    bilinear = _pillow().Resampling.BILINEAR
+    if fit == "stretch":
+        pixels = np.asarray(image.resize((width, height), bilinear), np.float32)
+    elif fit == "letterbox":
+        ratio = min(width / image.width, height / image.height)
+        inner = max(round(image.width * ratio), 1), max(round(image.height * ratio), 1)
+        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
+        pixels = np.zeros((height, width, channels)[: 2 + (channels > 1)], np.float32)
+        pixels[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, bilinear))
+    else:
+        ratio = min(image.width / width, image.height / height)
+        left, top = (image.width - width * ratio) / 2, (image.height - height * ratio) / 2
+        box = (left, top, left + width * ratio, top + height * ratio)
+        pixels = np.asarray(image.resize((width, height), bilinear, box=box), np.float32)
     mean, std = (np.asarray(values, np.float32) for values in _PIXELS[position])
-    return (np.asarray(image, np.float32).reshape(shape) - mean) / std
+    return (pixels.reshape(shape) - mean) / std
