@@ -44,15 +44,17 @@ def check(
     sarif: Path | None = arguments.option(
         panels.OUTPUT, "--sarif", "FILE", "Also write the findings as SARIF 2.1.0, for code scanning."
     ),
+    summary: Path | None = arguments.SUMMARY,
     project: Path | None = arguments.PROJECT,
 ) -> int:
     """Report per-op accelerator support, with reasons and fixes."""
     from edgepack.pipeline.check import check as run
 
     arguments.require_folder_of("--sarif", sarif)
+    arguments.require_folder_of("--summary", summary)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
-        return _check_cells(subject, given, ask_compiler, every, sarif)
+        return _check_cells(subject, given, ask_compiler, every, sarif, summary)
     options = given.options()
     result = run(
         arguments.require_path(subject),
@@ -63,8 +65,7 @@ def check(
         ask_compiler=ask_compiler,
         progress=arguments.progress(given.json),
     )
-    if sarif is not None:
-        _write_sarif(sarif, {subject.as_posix(): result.results})
+    _write_reports(sarif, summary, {subject.as_posix(): result.results})
     if given.json:
         output.document("check", [entry.to_json() for entry in result.results], result.error)
     else:
@@ -75,7 +76,14 @@ def check(
     return result.error.exit_code if result.error else 0
 
 
-def _check_cells(selection: Selection, given: Given, ask_compiler: bool | None, every: bool, sarif: Path | None) -> int:
+def _check_cells(
+    selection: Selection,
+    given: Given,
+    ask_compiler: bool | None,
+    every: bool,
+    sarif: Path | None,
+    summary: Path | None,
+) -> int:
     """Check cells of a project, and return the exit code of the worst."""
     from edgepack.pipeline.check import CheckedTarget, CheckResult
     from edgepack.pipeline.check import check as run_check
@@ -98,11 +106,10 @@ def _check_cells(selection: Selection, given: Given, ask_compiler: bool | None, 
         results = (CheckedTarget(run.cell.target, error=cell_error(run)),) if run.result is None else run.result.results
         entries.extend((run.cell, entry) for entry in results)
     error = worst([entry.error for _, entry in entries])
-    if sarif is not None:
-        checked: dict[str, list[CheckedTarget]] = {}
-        for cell, entry in entries:
-            checked.setdefault(shown_path(cell.path).as_posix(), []).append(entry)
-        _write_sarif(sarif, checked)
+    checked: dict[str, list[CheckedTarget]] = {}
+    for cell, entry in entries:
+        checked.setdefault(shown_path(cell.path).as_posix(), []).append(entry)
+    _write_reports(sarif, summary, checked)
     if given.json:
         documents = [{"cell": cell.id, **entry.to_json()} for cell, entry in entries]
         output.document("check", documents, error, project=selection.project.name)
@@ -115,15 +122,23 @@ def _check_cells(selection: Selection, given: Given, ask_compiler: bool | None, 
     return error.exit_code if error else 0
 
 
-def _write_sarif(file: Path, checked: "Mapping[str, Sequence[CheckedTarget]]") -> None:
-    """Write one SARIF document with a run for each model, by its path."""
-    from edgepack.pipeline.reports.sarif import sarif
+def _write_reports(
+    sarif: Path | None, summary: Path | None, checked: "Mapping[str, Sequence[CheckedTarget]]"
+) -> None:
+    """Write the files that were asked for; the SARIF document has a run for each model, by its path."""
+    if sarif is not None:
+        from edgepack.pipeline.reports.sarif import sarif as sarif_document
 
-    documents = [
-        sarif([entry.report for entry in entries if entry.report], model) for model, entries in checked.items()
-    ]
-    runs = [run for document in documents for run in document["runs"]]
-    write_atomically(file, output.json_text({**documents[0], "runs": runs}) + "\n")
+        documents = [
+            sarif_document([entry.report for entry in entries if entry.report], model)
+            for model, entries in checked.items()
+        ]
+        runs = [run for document in documents for run in document["runs"]]
+        write_atomically(sarif, output.json_text({**documents[0], "runs": runs}) + "\n")
+    if summary is not None:
+        from edgepack.pipeline.reports.summary import check_summary
+
+        write_atomically(summary, "\n".join(check_summary(model, entries) for model, entries in checked.items()))
 
 
 def _print_target(entry: "CheckedTarget", every: bool) -> None:

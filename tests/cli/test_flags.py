@@ -29,6 +29,7 @@ NO_KEYS = {
     "help": "is Typer's own",
     "all": "check: how much is printed",
     "sarif": "check: a file to write in one run",
+    "summary": "build and check: a file to write in one run",
     "html": "compare: a file to write in one run",
 }
 
