@@ -35,6 +35,7 @@ from edgepack.cache_entries import (
 from edgepack.digests import hash_path, sha256
 from edgepack.errors import UsageError
 from edgepack.files import read_regular, require_regular
+from edgepack.shared_keys import PREFIX, SharedKeys
 
 if TYPE_CHECKING:
     from edgepack.remote_cache import RemoteCache
@@ -155,6 +156,8 @@ class Cache:
         self.root = root if root is not None else default_cache_dir()
         self.enabled = enabled
         self.remote = remote if enabled else None
+        if self.remote is not None:
+            self.remote.known = SharedKeys(self.root, str(self.remote.location))
         #: Keys of entries that came from the shared cache.
         self._fetched: set[str] = set()
         self.limit = cache_size_limit() if limit is None else limit
@@ -165,6 +168,8 @@ class Cache:
     def get(self, key: str) -> dict[str, bytes] | None:
         """Return an entry's files by name, None when it is missing; a damaged one is removed and counts as missing."""
         files = self._get(key)
+        if files is not None and self.remote is not None:
+            self.remote.offer(key, files)
         if files is None and self.remote is not None and (files := self.remote.get(key)) is not None:
             self._fetched.add(key)
             # Not flushed: what a loss of power damages is noticed, and fetched again.
@@ -263,8 +268,9 @@ class Cache:
         """Remove all entries and the leftovers of killed processes; return the number of removed folders."""
         # Only what this class created: EDGEPACK_CACHE_DIR may be set to a folder with user files.
         removed = sum(remove(path) for path in [*self._entries(), *self._hidden()])
-        with contextlib.suppress(OSError):
-            (self.root / _RECORD).unlink()
+        for record in (self.root / _RECORD, *(path for path in _listed(self.root) if path.name.startswith(PREFIX))):
+            with contextlib.suppress(OSError):
+                record.unlink()
         return removed
 
     def _move(self, temporary: Path, key: str, sync: bool) -> None:

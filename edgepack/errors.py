@@ -63,6 +63,12 @@ class ProfileError(UsageError):
     kind = "profile"
 
 
+class ProjectError(UsageError):
+    """There is no project file, or it has faults; the message lists them with their lines."""
+
+    kind = "project"
+
+
 class SamplesError(UsageError):
     """Samples are missing, unreadable or do not match the model's inputs."""
 

@@ -21,6 +21,7 @@ class Basis(StrEnum):
     MEASURED = "measured"
     SOURCE_CODE = "source"
     DOCUMENTATION = "documentation"
+    INFERRED = "inferred"
     RECALLED = "recalled"
 
 

@@ -32,6 +32,7 @@ from edgepack.remote_stores import (
     parse_url,
     platform_folder,
 )
+from edgepack.shared_keys import SharedKeys
 
 T = TypeVar("T")
 
@@ -125,6 +126,9 @@ class RemoteCache:
         self._waiting: deque[tuple[str, Mapping[str, bytes]]] = deque()
         self._waiting_bytes = 0
         self._uploader: threading.Thread | None = None
+        #: Keys that are known to be there, where `Cache` gives this object its folder.
+        self.known: SharedKeys | None = None
+        self._offered: set[str] = set()
         #: Entries that were found, created by this object, and given up.
         self.hits, self.stored, self.lost = 0, 0, 0
 
@@ -154,7 +158,12 @@ class RemoteCache:
             self._fail("read", error)
             return None
         self.hits += 1
+        self._know(key)
         return files
+
+    def _know(self, key: str) -> None:
+        if self.known is not None:
+            self.known.add(key)
 
     def report_damage(self, key: str, reason: str) -> None:
         """Report the first damaged entry of a command, for those who can remove it: it is never replaced."""
@@ -181,6 +190,12 @@ class RemoteCache:
                 self._uploader = threading.Thread(target=self._upload, name="edgepack-upload", daemon=True)
                 self._uploader.start()
             self._changed.notify_all()
+
+    def offer(self, key: str, files: Mapping[str, bytes]) -> None:
+        """Store an entry of the local cache, unless this machine knows that it is there already."""
+        if self._writable and key not in self._offered and not (self.known is not None and key in self.known):
+            self._offered.add(key)
+            self.put(key, files)
 
     def finish(self, seconds: float | None = None) -> int:
         """Wait until everything is stored, and report what went wrong.
@@ -220,6 +235,7 @@ class RemoteCache:
             created = False
             try:
                 created = self._create(key, files)
+                self._know(key)
             except Exception as problem:
                 error = problem
             with self._changed:

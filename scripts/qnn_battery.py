@@ -144,7 +144,7 @@ def _unary() -> Iterator[Case]:
         for dtype in WITH_INT32:
             yield Case(op, "rank4", dtype, (T(SHAPE),), (T(SHAPE),), options)
         for rank in (1, 2, 3, 5, 6):
-            for dtype in ("INT8", "FLOAT32"):
+            for dtype in ("INT8", "INT16", "FLOAT32") if rank == 5 else ("INT8", "FLOAT32"):
                 yield Case(op, f"rank{rank}", dtype, (T(SHAPES[rank]),), (T(SHAPES[rank]),), options)
 
 
@@ -156,7 +156,7 @@ def _binary() -> Iterator[Case]:
             yield Case(op, "const_left", dtype, (T((8,), values=3), T(SHAPE)), (T(SHAPE),))
             yield Case(op, "scalar", dtype, (T(SHAPE), T((), values=3)), (T(SHAPE),))
         for rank in (1, 2, 3, 5, 6):
-            for dtype in ("INT8", "FLOAT32"):
+            for dtype in ("INT8", "INT16", "FLOAT32") if rank == 5 else ("INT8", "FLOAT32"):
                 yield Case(op, f"rank{rank}", dtype, (T(SHAPES[rank]), T(SHAPES[rank])), (T(SHAPES[rank]),))
         if op in {"ADD", "SUB", "MUL"}:
             for activation in (1, 2, 3):

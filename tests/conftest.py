@@ -83,6 +83,7 @@ def own_cache(_cache_folders: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -
     """Give every test an empty cache of its own, away from the user's."""
     folder = next(_cache_folders)
     monkeypatch.setenv("EDGEPACK_CACHE_DIR", str(folder))
+    monkeypatch.delenv("EDGEPACK_CACHE_URL", raising=False)
     return folder
 
 

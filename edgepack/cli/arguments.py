@@ -7,13 +7,14 @@ from typing import Any
 
 import typer
 
-from edgepack.choices import Choice, Repair, SchemeChoice, parse_choice
+from edgepack.choices import Choice, parse_choice
 from edgepack.cli import help as panels
 from edgepack.cli import output
+from edgepack.cli.flags import checked_cache_url, flag_of, input_shapes
 from edgepack.errors import UsageError
-from edgepack.limits import TARGET_SECONDS, parse_memory
-from edgepack.pipeline.option_values import parse_input_shape, parse_size
-from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
+from edgepack.limits import parse_memory
+from edgepack.pipeline.options import ModelOptions, Progress, silent
+from edgepack.project.option_table import BY_NAME
 
 
 def option(
@@ -84,112 +85,44 @@ def choice(
 MODEL = typer.Argument(
     ..., metavar="MODEL", help="A .keras, .h5 or .tflite file, or a SavedModel folder.", show_default=False
 )
-TARGETS = option(panels.TARGET, "-t, --target", "ID", "Target to build for, or `all`; repeatable.", default=[])
-JSON = flag(panels.RUN, "--json", "Print one JSON document on stdout.")
-REQUIRE_FULL = flag(panels.TARGET, "--require-full", "Fail (exit 3) when an op stays on the host.")
-INPUT_SHAPE = option(
-    panels.MODEL,
-    "--input-shape",
-    "NAME=DIMS",
-    "Shape of an input with unknown dimensions, such as image=1,224,224,3; repeatable.",
-    default=[],
+SUBJECTS = typer.Argument(
+    None,
+    metavar="[MODEL|NAME]...",
+    help="A .keras, .h5 or .tflite file, or a SavedModel folder; or names of models and cells (NAME/TARGET) of the "
+    "project file. Without any, the whole project.",
+    show_default=False,
 )
-ALLOW_CODE = flag(panels.MODEL, "--allow-code", "Run Lambda layers and custom code of the model.")
-SIGNATURE = option(
-    panels.MODEL, "--signature", "NAME", "Signature of a SavedModel.", default="", show_default="serving_default"
-)
-TIMEOUT = option(
+PROJECT = option(
     panels.RUN,
-    "--timeout",
-    "SECONDS",
-    "Time limit of the conversion, and then of each target; training is not counted.",
-    default=TARGET_SECONDS,
-    min=1.0,
+    "--project",
+    "FILE",
+    "Project file to work on.",
+    show_default="edgepack.toml in this folder or above",
 )
-MEMORY_LIMIT = option(
-    panels.RUN,
-    "--memory-limit",
-    "SIZE",
-    "Memory that each child process may hold, such as 8GB.",
-    default="",
-    show_default="3/4 of the machine's, at most 16 GiB",
-)
-SAMPLES = option(
-    panels.DATA,
-    "--samples",
-    "SRC",
-    "Representative samples: an .npz, an .npy, a folder of images or module:function.",
-    default="",
-)
-EVALUATION = option(
-    panels.DATA, "--eval", "SRC", "Samples to measure accuracy on; with labels, top-1 is measured.", default=""
-)
-PREPROCESS = option(
-    panels.DATA,
-    "--preprocess",
-    "MEAN,STD|auto",
-    "Normalization of pixels: input = (pixel - MEAN) / STD; auto takes the usual one with which labelled images are "
-    "recognized best.",
-    default="",
-    show_default="the model's metadata or first ops, else 0,255",
-)
-SCHEME = choice(panels.ACCURACY, "--scheme", SchemeChoice, "SCHEME", "Quantization scheme.", default=SchemeChoice.AUTO)
-VARIANT = option(
-    panels.TARGET, "--variant", "ID", "Variant of the target; `edgepack targets show ID` lists them.", default=""
-)
-SOC = option(
-    panels.TARGET,
-    "--soc",
-    "CHIP",
-    "Chip to compile for, such as SM8550; the first one selects the variant; repeatable.",
-    default=[],
-)
-SIMULATE = flag(
-    panels.TARGET,
-    "--simulate",
-    "Run what was compiled for --soc on the vendor's simulator of the accelerator, and compare with the CPU.",
-)
-SIMULATE_SECONDS = option(
-    panels.TARGET,
-    "--simulate-seconds",
-    "SECONDS",
-    "About how long the simulation of one file takes; it decides how many samples are run.",
-    default=60.0,
-    min=1.0,
-)
-RUNTIME_VERSION = option(
-    panels.TARGET,
-    "--runtime-version",
-    "VERSION",
-    "Runtime version whose op versions are checked.",
-    default=0,
-    show_default="the newest",
-)
-REPAIR = choice(
-    panels.TARGET, "--repair", Repair, "MODE", "Which rewrites of unsupported ops are applied.", default=Repair.EXACT
-)
-CUT_TAIL = flag(
-    panels.TARGET, "--cut-tail", "Move unsupported final ops (ARG_MAX, SOFTMAX) into the loader as postprocessing."
-)
-NO_CACHE = flag(panels.RUN, "--no-cache", "Recompute every step and store nothing in the cache.")
-CACHE_URL = option(
-    panels.RUN,
-    "--cache",
-    "URL",
-    "Cache that several machines share: s3://, gs://, az:// or file:///FOLDER; `off` for none.",
-    default="",
-    show_default="EDGEPACK_CACHE_URL",
+JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, NO_CACHE, CACHE_URL = (
+    flag_of(BY_NAME[name])
+    for name in (
+        "json",
+        "input-shape",
+        "allow-code",
+        "signature",
+        "timeout",
+        "memory-limit",
+        "preprocess",
+        "no-cache",
+        "cache",
+    )
 )
 
 
 def model_options(
     input_shape: list[str],
-    signature: str,
+    signature: str | None,
     allow_code: bool,
     timeout: float,
     no_cache: bool,
-    memory_limit: str = "",
-    cache_url: str = "",
+    memory_limit: str | None = None,
+    cache_url: str | None = None,
 ) -> ModelOptions:
     """Return the model options that the arguments describe.
 
@@ -197,32 +130,31 @@ def model_options(
         UsageError: An --input-shape that is not NAME=1,2,3, a --memory-limit that is no size, or a --cache that is no
             URL of a shared cache.
     """
-    shapes = dict(map(parse_input_shape, input_shape))
     memory = parse_memory(memory_limit) if memory_limit else None
-    if cache_url:
-        from edgepack.remote_cache import shared_cache_url
-
-        shared_cache_url(cache_url)
+    shapes = input_shapes(input_shape)
     return ModelOptions(
-        shapes, signature, allow_code, timeout, cache=not no_cache, cache_url=cache_url, memory_limit=memory
+        shapes,
+        signature or "",
+        allow_code,
+        timeout,
+        cache=not no_cache,
+        cache_url=checked_cache_url(cache_url or ""),
+        memory_limit=memory,
     )
-
-
-def target_options(
-    variant: str, soc: list[str], runtime_version: int, require_full: bool, repair: Repair, cut_tail: bool = False
-) -> TargetOptions:
-    """Return the target options that the arguments describe."""
-    return TargetOptions(variant, tuple(soc), runtime_version or None, require_full, repair, cut_tail)
 
 
 def require_targets(targets: list[str]) -> list[str]:
     """Return the targets.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is none, or one has a chip, which projects have there and models have in --soc.
     """
     if not targets:
         raise UsageError("no target given", hint="add -t TARGET, or -t all; `edgepack targets list` shows them")
+    for target in targets:
+        name, separator, chip = target.partition("@")
+        if separator:
+            raise UsageError(f"'{target}' is for projects", hint=f"of one model, give -t {name} --soc {chip}")
     return targets
 
 
@@ -245,10 +177,6 @@ def require_folder_of(option: str, path: Path | None) -> None:
     """
     if path is not None and not path.resolve().parent.is_dir():
         raise UsageError(f"{option}: the folder of '{path}' does not exist")
-
-
-#: Returns a size in bytes.
-size = parse_size
 
 
 def progress(as_json: bool) -> Progress:

@@ -2,16 +2,22 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from edgepack.choices import Repair, SchemeChoice
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.cli.flags import Given, table_flags
+from edgepack.cli.subjects import Selection, cell_error, find_subject, shown_path, worst
 from edgepack.files import write_atomically
 from edgepack.findings import OpFinding, Placement, Report
+
+if TYPE_CHECKING:
+    from edgepack.pipeline.check import CheckedTarget
+    from edgepack.project.cells import Cell
 
 #: Finds the op that ended the partition in a message of `outside-partition`.
 _CUT = re.compile(r"by op (\d+) \((.+)\), which runs elsewhere$")
@@ -22,19 +28,10 @@ def register(app: typer.Typer) -> None:
     app.command("check", cls=panels.Command)(check)
 
 
+@table_flags("check")
 def check(
-    model: Path = arguments.MODEL,
-    input_shape: list[str] = arguments.INPUT_SHAPE,
-    signature: str = arguments.SIGNATURE,
-    allow_code: bool = arguments.ALLOW_CODE,
-    scheme: SchemeChoice = arguments.SCHEME,
-    target: list[str] = arguments.TARGETS,
-    variant: str = arguments.VARIANT,
-    soc: list[str] = arguments.SOC,
-    runtime_version: int = arguments.RUNTIME_VERSION,
-    require_full: bool = arguments.REQUIRE_FULL,
-    repair: Repair = arguments.REPAIR,
-    cut_tail: bool = arguments.CUT_TAIL,
+    given: Given,
+    words: list[str] | None = arguments.SUBJECTS,
     ask_compiler: bool | None = typer.Option(
         None,
         "--ask-compiler/--no-ask-compiler",
@@ -47,47 +44,99 @@ def check(
     sarif: Path | None = arguments.option(
         panels.OUTPUT, "--sarif", "FILE", "Also write the findings as SARIF 2.1.0, for code scanning."
     ),
-    timeout: float = arguments.TIMEOUT,
-    memory_limit: str = arguments.MEMORY_LIMIT,
-    no_cache: bool = arguments.NO_CACHE,
-    cache: str = arguments.CACHE_URL,
-    json_: bool = arguments.JSON,
+    project: Path | None = arguments.PROJECT,
 ) -> int:
     """Report per-op accelerator support, with reasons and fixes."""
     from edgepack.pipeline.check import check as run
 
     arguments.require_folder_of("--sarif", sarif)
+    subject = find_subject(words or [], project, given)
+    if isinstance(subject, Selection):
+        return _check_cells(subject, given, ask_compiler, every, sarif)
+    options = given.options()
     result = run(
-        arguments.require_path(model),
-        arguments.require_targets(target),
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
-        arguments.target_options(variant, soc, runtime_version, require_full, repair, cut_tail),
-        scheme=scheme,
+        arguments.require_path(subject),
+        arguments.require_targets(given.targets),
+        options.model,
+        options.target,
+        scheme=options.scheme,
         ask_compiler=ask_compiler,
-        progress=arguments.progress(json_),
+        progress=arguments.progress(given.json),
     )
     if sarif is not None:
-        from edgepack.pipeline.reports.sarif import sarif as sarif_document
-
-        findings = sarif_document([entry.report for entry in result.results if entry.report], model.as_posix())
-        write_atomically(sarif, output.json_text(findings) + "\n")
-    if json_:
+        _write_sarif(sarif, {subject.as_posix(): result.results})
+    if given.json:
         output.document("check", [entry.to_json() for entry in result.results], result.error)
     else:
         for position, entry in enumerate(result.results):
             if position:
                 output.out()
-            if entry.report is not None:
-                _print(entry.report, entry.planned, every)
-                for rewrite in entry.repairs:
-                    output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
-                for step in entry.postprocessing:
-                    output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
-                for step in entry.cuttable:
-                    output.out(output.wrap(f"  --cut-tail would move {step.message} to the loader", "    "))
-            if entry.error is not None:
-                output.error(entry.error)
+            _print_target(entry, every)
     return result.error.exit_code if result.error else 0
+
+
+def _check_cells(selection: Selection, given: Given, ask_compiler: bool | None, every: bool, sarif: Path | None) -> int:
+    """Check cells of a project, and return the exit code of the worst."""
+    from edgepack.pipeline.check import CheckedTarget, CheckResult
+    from edgepack.pipeline.check import check as run_check
+    from edgepack.project.run import run_cells
+
+    def work(cell: "Cell") -> CheckResult:
+        show, options = arguments.progress(given.json), cell.options
+        return run_check(
+            arguments.require_path(cell.path),
+            [cell.target],
+            options.model,
+            options.target,
+            scheme=options.scheme,
+            ask_compiler=ask_compiler,
+            progress=lambda line: show(f"{cell.id}: {line}"),
+        )
+
+    entries: list[tuple[Cell, CheckedTarget]] = []
+    for run in run_cells(selection.cells, work):
+        results = (CheckedTarget(run.cell.target, error=cell_error(run)),) if run.result is None else run.result.results
+        entries.extend((run.cell, entry) for entry in results)
+    error = worst([entry.error for _, entry in entries])
+    if sarif is not None:
+        checked: dict[str, list[CheckedTarget]] = {}
+        for cell, entry in entries:
+            checked.setdefault(shown_path(cell.path).as_posix(), []).append(entry)
+        _write_sarif(sarif, checked)
+    if given.json:
+        documents = [{"cell": cell.id, **entry.to_json()} for cell, entry in entries]
+        output.document("check", documents, error, project=selection.project.name)
+    else:
+        for position, (cell, entry) in enumerate(entries):
+            if position:
+                output.out()
+            output.out(f"{cell.id}:")
+            _print_target(entry, every)
+    return error.exit_code if error else 0
+
+
+def _write_sarif(file: Path, checked: "Mapping[str, Sequence[CheckedTarget]]") -> None:
+    """Write one SARIF document with a run for each model, by its path."""
+    from edgepack.pipeline.reports.sarif import sarif
+
+    documents = [
+        sarif([entry.report for entry in entries if entry.report], model) for model, entries in checked.items()
+    ]
+    runs = [run for document in documents for run in document["runs"]]
+    write_atomically(file, output.json_text({**documents[0], "runs": runs}) + "\n")
+
+
+def _print_target(entry: "CheckedTarget", every: bool) -> None:
+    if entry.report is not None:
+        _print(entry.report, entry.planned, every)
+        for rewrite in entry.repairs:
+            output.out(output.wrap(f"  build would rewrite: {rewrite.message} [{rewrite.code}]", "    "))
+        for step in entry.postprocessing:
+            output.out(output.wrap(f"  moved to the loader: {step.message}", "    "))
+        for step in entry.cuttable:
+            output.out(output.wrap(f"  --cut-tail would move {step.message} to the loader", "    "))
+    if entry.error is not None:
+        output.error(entry.error)
 
 
 def _print(report: Report, planned: str, every: bool) -> None:
@@ -169,6 +218,7 @@ _BASIS = {
     "measured": "measured",
     "source": "source code",
     "documentation": "documentation",
+    "inferred": "inferred",
     "recalled": "not verified",
 }
 

@@ -1,17 +1,22 @@
 """`edgepack compare`."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
+from edgepack.cli.flags import Given, table_flags
+from edgepack.cli.subjects import Selection, cell_error, find_subject, worst
 from edgepack.files import write_atomically
 from edgepack.text import readable_size
 
 if TYPE_CHECKING:
     from edgepack.pipeline.compare import ComparedScheme, Comparison
+    from edgepack.pipeline.options import BuildOptions
+    from edgepack.project.cells import Cell
 
 
 def register(app: typer.Typer) -> None:
@@ -19,75 +24,96 @@ def register(app: typer.Typer) -> None:
     app.command("compare", cls=panels.Command)(compare)
 
 
+@table_flags("compare")
 def compare(
-    model: Path = arguments.MODEL,
-    input_shape: list[str] = arguments.INPUT_SHAPE,
-    signature: str = arguments.SIGNATURE,
-    allow_code: bool = arguments.ALLOW_CODE,
-    samples: str = arguments.SAMPLES,
-    evaluation: str = arguments.EVALUATION,
-    train: str = arguments.option(
-        panels.DATA,
-        "--train",
-        "SRC",
-        "Labelled samples to train on; adds the training recipes to the comparison.",
-        default="",
+    given: Given,
+    words: list[str] | None = arguments.SUBJECTS,
+    html: Path | None = arguments.option(
+        panels.OUTPUT,
+        "--html",
+        "FILE",
+        "Also write a self-contained HTML page; of several models, a folder with one page each.",
     ),
-    epochs: int = arguments.option(
-        panels.DATA,
-        "--epochs",
-        "N",
-        "Epochs of each training stage.",
-        default=0,
-        show_default="4 to 6, by stage",
-        min=0,
-    ),
-    preprocess: str = arguments.PREPROCESS,
-    target: list[str] = arguments.option(
-        panels.TARGET,
-        "-t, --target",
-        "ID",
-        "Target whose schemes are compared; repeatable.",
-        default=[],
-        show_default="all",
-    ),
-    soc: list[str] = arguments.SOC,
-    simulate: bool = arguments.SIMULATE,
-    simulate_seconds: float = arguments.SIMULATE_SECONDS,
-    html: Path | None = arguments.option(panels.OUTPUT, "--html", "FILE", "Also write a self-contained HTML page."),
-    timeout: float = arguments.TIMEOUT,
-    memory_limit: str = arguments.MEMORY_LIMIT,
-    no_cache: bool = arguments.NO_CACHE,
-    cache: str = arguments.CACHE_URL,
-    json_: bool = arguments.JSON,
+    project: Path | None = arguments.PROJECT,
 ) -> int:
     """Compare every scheme by size, accuracy, latency and placement."""
-    from edgepack.pipeline.compare import compare as run
-
     arguments.require_folder_of("--html", html)
-    result = run(
-        arguments.require_path(model),
-        target or ["all"],
-        arguments.model_options(input_shape, signature, allow_code, timeout, no_cache, memory_limit, cache),
-        samples=samples,
-        evaluation=evaluation,
-        train=train,
-        epochs=epochs,
-        preprocess=preprocess,
-        socs=soc,
-        simulate=simulate,
-        simulate_seconds=simulate_seconds,
-        progress=arguments.progress(json_),
-    )
+    subject = find_subject(words or [], project, given)
+    if isinstance(subject, Selection):
+        return _compare_models(subject, given, html)
+    result = _run(arguments.require_path(subject), given.targets or ["all"], given.options(), given)
     if html is not None:
-        from edgepack.pipeline.reports.compare_page import html as page
-
-        write_atomically(html, page(result))
-    if json_:
+        _write_page(html, result)
+    if given.json:
         output.document("compare", [r.to_json() for r in result.results], notes=result.notes, source=result.source)
     else:
         _print(result)
     return 0
+
+
+def _run(path: Path, targets: list[str], options: "BuildOptions", given: Given, prefix: str = "") -> "Comparison":
+    from edgepack.pipeline.compare import compare as run
+
+    show = arguments.progress(given.json)
+    return run(
+        path,
+        targets,
+        options.model,
+        samples=options.samples,
+        evaluation=options.eval,
+        train=options.train,
+        epochs=options.epochs,
+        preprocess=options.preprocess,
+        socs=options.target.socs,
+        simulate=options.simulate,
+        simulate_seconds=options.simulate_seconds,
+        progress=lambda line: show(f"{prefix}{line}"),
+    )
+
+
+def _compare_models(selection: Selection, given: Given, html: Path | None) -> int:
+    """Compare each model of a selection, with the options of its first cell; return the exit code of the worst."""
+    from edgepack.project.run import run_cells
+
+    models = selection.models
+    several = len(models) > 1
+    if html is not None and several:
+        html.mkdir(exist_ok=True)
+
+    def work(cell: "Cell") -> "Comparison":
+        targets = dict.fromkeys(other.target for other in models[cell.model])
+        chips = dict.fromkeys(chip for other in models[cell.model] for chip in other.options.target.socs)
+        options = replace(cell.options, target=replace(cell.options.target, socs=tuple(chips)))
+        return _run(arguments.require_path(cell.path), list(targets), options, given, f"{cell.model}: ")
+
+    documents: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
+    errors = []
+    for position, run in enumerate(run_cells((cells[0] for cells in models.values()), work)):
+        name, result, error = run.cell.model, run.result, cell_error(run)
+        errors.append(error)
+        if result is not None and html is not None:
+            _write_page(html / f"{name}.html" if several else html, result)
+        if given.json:
+            found = {} if result is None else {"notes": list(result.notes), "source": result.source}
+            reports.append({"model": name, "error": None if error is None else error.to_json(), **found})
+            documents.extend({"model": name, **entry.to_json()} for entry in (result.results if result else ()))
+            continue
+        output.out(f"{chr(10) if position else ''}{name}:")
+        if result is not None:
+            _print(result)
+        if error is not None:
+            output.error(error)
+    problem = worst(errors)
+    if given.json:
+        output.document("compare", documents, problem, project=selection.project.name, models=reports)
+    return problem.exit_code if problem else 0
+
+
+def _write_page(file: Path, result: "Comparison") -> None:
+    from edgepack.pipeline.reports.compare_page import html
+
+    write_atomically(file, html(result))
 
 
 def _print(result: "Comparison") -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-#: Panels of a command's options, named where an option is declared.
-MODEL, DATA, ACCURACY, TARGET, BUNDLE, RUN = "Model", "Data", "Accuracy", "Target", "Bundle", "Run"
-TRAINING, OUTPUT, DEVICE, SIGNATURE = "Training", "Output", "Device", "Signature"
-REGISTRY = "Registry"
+from edgepack.project.definition import Panel
+
+#: Panels of options that are declared in a command; those of the table of options are `definition.Panel`.
+MODEL, DATA, TARGET, BUNDLE, RUN, OUTPUT = map(
+    str, (Panel.MODEL, Panel.DATA, Panel.TARGET, Panel.BUNDLE, Panel.RUN, Panel.OUTPUT)
+)
+TRAINING, DEVICE, SIGNATURE, REGISTRY = "Training", "Device", "Signature", "Registry"
 
 #: Width of the help page in columns where the terminal has more.
 MAX_WIDTH = 100

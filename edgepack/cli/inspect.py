@@ -21,11 +21,11 @@ def inspect(
         ..., metavar="PATH", help="A model file, a SavedModel folder or a bundle.", show_default=False
     ),
     input_shape: list[str] = arguments.INPUT_SHAPE,
-    signature: str = arguments.SIGNATURE,
+    signature: str | None = arguments.SIGNATURE,
     allow_code: bool = arguments.ALLOW_CODE,
     every: bool = arguments.flag(panels.OUTPUT, "--all", "List every op and every tensor."),
     timeout: float = arguments.TIMEOUT,
-    memory_limit: str = arguments.MEMORY_LIMIT,
+    memory_limit: str | None = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
     json_: bool = arguments.JSON,
 ) -> int:

@@ -17,7 +17,20 @@ from edgepack.errors import EdgepackError, UsageError
 from edgepack.private_folder import PrivateFolder
 
 #: Commands in the order of `edgepack --help`, groups last; each is a module of this package with a function `register`.
-COMMANDS = ("build", "train", "check", "compare", "verify", "push", "pull", "inspect", "doctor", "targets", "cache")
+COMMANDS = (
+    "init",
+    "build",
+    "train",
+    "check",
+    "compare",
+    "verify",
+    "push",
+    "pull",
+    "inspect",
+    "doctor",
+    "targets",
+    "cache",
+)
 
 
 def _version(value: bool) -> None:

@@ -41,7 +41,8 @@ def style(text: str, color: str) -> str:
 
 def error(problem: EdgepackError) -> None:
     """Print an error, its hint and the last lines of its log on stderr."""
-    err(wrap(f"error: {problem.message}"))
+    for line in f"error: {problem.message}".splitlines():
+        err(wrap(line))
     if problem.hint:
         err(wrap(f"hint: {problem.hint}"))
     tail = problem.details.get("log_tail", "")

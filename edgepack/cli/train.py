@@ -40,7 +40,7 @@ def train(
         "Labelled samples to measure accuracy on, after each epoch and at the end.",
         default="",
     ),
-    preprocess: str = arguments.PREPROCESS,
+    preprocess: str | None = arguments.PREPROCESS,
     recipe: Recipe = arguments.choice(
         panels.TRAINING, "--recipe", Recipe, "RECIPE", "Training recipe.", default=Recipe.QAT
     ),
@@ -101,9 +101,9 @@ def train(
         default=TRAINING_SECONDS,
         min=1.0,
     ),
-    memory_limit: str = arguments.MEMORY_LIMIT,
+    memory_limit: str | None = arguments.MEMORY_LIMIT,
     no_cache: bool = arguments.NO_CACHE,
-    cache: str = arguments.CACHE_URL,
+    cache: str | None = arguments.CACHE_URL,
     json_: bool = arguments.JSON,
 ) -> int:
     """Fine-tune a Keras model: quantization-aware, pruned, clustered."""
@@ -120,7 +120,7 @@ def train(
             epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code
         ),
         io=io,
-        preprocess=preprocess,
+        preprocess=preprocess or "",
         timeout=timeout,
         force=force,
     )

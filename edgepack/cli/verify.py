@@ -1,6 +1,7 @@
 """`edgepack verify`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +9,14 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
-from edgepack.errors import EdgepackError, UsageError
+from edgepack.cli.flags import Given
+from edgepack.cli.subjects import Paths, Selection, cell_error, find_subject, looks_like_path, shown_path, worst
+from edgepack.errors import BundleError, EdgepackError, UsageError
 
 if TYPE_CHECKING:
     from edgepack.bundle.device import DeviceResult
     from edgepack.bundle.verify_result import VerifyResult
+    from edgepack.project.cells import Cell
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +25,13 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    bundle: Path = typer.Argument(..., metavar="BUNDLE", help="Folder of a bundle.", show_default=False),
+    words: list[str] | None = typer.Argument(
+        None,
+        metavar="[BUNDLE|NAME]...",
+        help="Folder of a bundle; or names of models and cells (NAME/TARGET) of the project file. Without any, all "
+        "bundles of the project.",
+        show_default=False,
+    ),
     key: Path | None = arguments.option(
         panels.SIGNATURE, "--key", "FILE", "Require a signature that this public key (PEM) verifies."
     ),
@@ -75,62 +85,140 @@ def verify(
         default=300.0,
         min=1.0,
     ),
-    memory_limit: str = arguments.MEMORY_LIMIT,
+    project: Path | None = arguments.PROJECT,
+    memory_limit: str | None = arguments.MEMORY_LIMIT,
     json_: bool = arguments.JSON,
 ) -> int:
     """Verify the signature, the manifest, the hashes and the golden vectors of a bundle, here and on a device."""
     from edgepack.bundle.signers import Verifier
     from edgepack.child import Worker
     from edgepack.limits import parse_memory
-    from edgepack.pipeline.device import verify_on_device
-    from edgepack.pipeline.verify import mismatch
     from edgepack.pipeline.verify import verify as run
+    from edgepack.project.run import run_cells
 
     if not device and (serial or apk is not None):
         raise UsageError("--serial and --apk need --device", hint="add --device")
     if apk is not None:
         arguments.require_path(apk)
+    subject = find_subject(words or [], project, Given({}), Paths("BUNDLE", looks_like_path, _is_bundle, cell_bundle))
+    cells = subject.cells if isinstance(subject, Selection) else ()
+    if len(cells) > 1 and (serial or apk is not None):
+        raise UsageError("--serial and --apk are for one bundle", hint="name one cell: MODEL/TARGET")
     signer = Verifier(key, identity, issuer) if key is not None or identity or issuer else None
+    checks: list[_Check] = []
     with Worker(memory=parse_memory(memory_limit) if memory_limit else None) as worker:
-        result = run(
-            arguments.require_path(bundle),
-            signer=signer,
-            evaluation=evaluation,
-            worker=worker,
-            timeout=timeout,
-            progress=arguments.progress(json_),
-        )
-    error: EdgepackError | None = mismatch(bundle, result)
-    device_result = None
-    if device and error is None:
-        try:
-            device_result = verify_on_device(
-                bundle,
-                result,
-                serial=serial,
-                apk=apk,
-                runs=runs,
+
+        def check(bundle: Path) -> _Check:
+            result = run(
+                arguments.require_path(bundle),
+                signer=signer,
+                evaluation=evaluation,
+                worker=worker,
                 timeout=timeout,
-                progress=output.progress,
-                notice=output.warn,
+                progress=arguments.progress(json_),
             )
-        except EdgepackError as problem:
-            error = problem
+            return _conclude(bundle, result, lambda: _run_on_device(bundle, result, serial, apk, runs, timeout), device)
+
+        if isinstance(subject, Path):
+            checks.append(check(subject))
+        for done in run_cells(cells, lambda cell: check(cell_bundle(cell))):
+            checks.append(replace(done.result or _Check(error=cell_error(done)), cell=done.cell.id))
+    error = worst([entry.error for entry in checks])
     if json_:
-        entry = result.to_json() | ({} if device_result is None else {"device": device_result.to_json()})
-        output.document("verify", [entry], error)
+        more = {"project": subject.project.name} if isinstance(subject, Selection) else {}
+        output.document("verify", [entry.to_json() for entry in checks], error, **more)
         return error.exit_code if error else 0
-    _print(result)
-    if device_result is not None:
-        _print_device(device_result)
-    elif result.ok:
-        _print_recorded_device(result.manifest)
-    if error is not None:
-        output.error(error)
-        return error.exit_code
-    vectors = len({difference.case for difference in result.golden})
-    output.out(f"verified: {result.files} files, {vectors} golden vectors")
-    return 0
+    for position, entry in enumerate(checks):
+        if entry.cell:
+            output.out(f"{chr(10) if position else ''}{entry.cell}:")
+        _print_check(entry)
+    return error.exit_code if error else 0
+
+
+@dataclass(frozen=True)
+class _Check:
+    """The verification of one bundle.
+
+    Attributes:
+        cell: Id of the project's cell, empty for a bundle that was named by its path.
+        result: What the files show, None when they could not be read.
+        device: What the run on a device showed, None without one.
+        error: Why the bundle is refused, None when it is not.
+    """
+
+    cell: str = ""
+    result: "VerifyResult | None" = None
+    device: "DeviceResult | None" = None
+    error: EdgepackError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one entry of `results` of `verify --json`."""
+        entry: dict[str, Any] = {"cell": self.cell} if self.cell else {}
+        if self.result is not None:
+            entry |= self.result.to_json()
+        elif self.error is not None:
+            entry |= {"error": self.error.to_json()}
+        return entry if self.device is None else entry | {"device": self.device.to_json()}
+
+
+def _conclude(bundle: Path, result: "VerifyResult", run: Callable[[], "DeviceResult"], device: bool) -> _Check:
+    """Return the verification of a bundle, with a run on a device where the files are right."""
+    if not result.ok:
+        count = len(result.problems)
+        error = BundleError(
+            f"'{bundle}' does not match its manifest: {count} problem{'' if count == 1 else 's'}",
+            hint=result.problems[0].fix,
+        )
+        return _Check(result=result, error=error)
+    if not device:
+        return _Check(result=result)
+    try:
+        return _Check(result=result, device=run())
+    except EdgepackError as problem:
+        return _Check(result=result, error=problem)
+
+
+def cell_bundle(cell: "Cell") -> Path:
+    """Return the folder of a cell's bundle."""
+    from edgepack.pipeline.option_validation import bundle_path
+    from edgepack.profiles.registry import get_target
+
+    return shown_path(bundle_path(cell.path, get_target(cell.target), cell.options))
+
+
+def _is_bundle(path: Path) -> bool:
+    return (path / "manifest.json").is_file()
+
+
+def _print_check(check: _Check) -> None:
+    if check.result is not None:
+        _print(check.result)
+        if check.device is not None:
+            _print_device(check.device)
+        elif check.result.ok:
+            _print_recorded_device(check.result.manifest)
+    if check.error is not None:
+        output.error(check.error)
+    elif check.result is not None:
+        vectors = len({difference.case for difference in check.result.golden})
+        output.out(f"verified: {check.result.files} files, {vectors} golden vectors")
+
+
+def _run_on_device(
+    bundle: Path, result: "VerifyResult", serial: str, apk: Path | None, runs: int, timeout: float
+) -> "DeviceResult":
+    from edgepack.pipeline.device import verify_on_device
+
+    return verify_on_device(
+        bundle,
+        result,
+        serial=serial,
+        apk=apk,
+        runs=runs,
+        timeout=timeout,
+        progress=output.progress,
+        notice=output.warn,
+    )
 
 
 def _print(result: "VerifyResult") -> None:

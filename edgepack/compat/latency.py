@@ -28,7 +28,7 @@ class OpFeatures:
 
     Attributes:
         op: TFLite builtin name.
-        macs: Multiply-accumulates, channels padded to the width of the array.
+        macs: Multiply-accumulates, sums and results padded to the size of the array.
         depthwise_macs: Multiply-accumulates of a depthwise convolution, which cannot use the whole array.
         activations: Elements read and written.
         parameters: Bytes of parameters in the compiler's layout; shared buffers count once.
@@ -63,7 +63,8 @@ def features(graph: Graph, accelerated: Iterable[int], layout: MemoryLayout, arr
         graph: The main graph.
         accelerated: Indices of the ops on the accelerator.
         layout: How the compiler pads parameters.
-        array: Multiples to which input and output channels are padded.
+        array: Multiples to which the products of a sum (kernel taps times input channels) and the output channels are
+            padded.
     """
     indices = sorted(accelerated)
     own = set(indices)
@@ -164,7 +165,9 @@ def _macs(graph: Graph, op: Op, array: tuple[int, int]) -> tuple[int, int]:
     # The kernel visits each position of the output once; a transposed one each position of the input.
     at = data if op.name == "TRANSPOSE_CONV" else output
     positions = at.elements // max(1, at.shape[-1])
-    columns, rows = (
-        -(-weights.shape[axis] // multiple) * multiple for axis, multiple in ((-1, array[0]), (0, array[1]))
-    )
-    return positions * math.prod(weights.shape[1:-1]) * columns * rows, 0
+    taps, summed, results = math.prod(weights.shape[1:-1]), weights.shape[-1], weights.shape[0]
+    # The array sums the products of all taps and input channels together, so that they share one padding; a transposed
+    # convolution sums over the channels and writes a result for each tap.
+    summed, results = (summed, results * taps) if op.name == "TRANSPOSE_CONV" else (summed * taps, results)
+    columns, rows = (-(-size // multiple) * multiple for size, multiple in ((summed, array[0]), (results, array[1])))
+    return positions * columns * rows, 0

@@ -56,6 +56,7 @@ RULES: Mapping[str, Rule] = {
     "producers": rules_values.producers,
     "quantized": rules_types.quantized,
     "range": rules_values.in_range,
+    "read-by": rules_values.read_by,
     "runtime-inputs-only": rules_values.runtime_inputs_only,
     "same-dtype": rules_types.same_dtype,
     "same-quantization": rules_types.same_quantization,

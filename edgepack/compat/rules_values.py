@@ -170,6 +170,21 @@ def consumers(context: Context, op: Op, argument: list[str]) -> list[Reason]:
     return []
 
 
+def read_by(context: Context, op: Op, argument: list[str]) -> list[Reason]:
+    """An op of one of these kinds must read the output, directly or through RESHAPE."""
+    graph = context.graph
+    waiting, seen = list(op.outputs), set(op.outputs)
+    while waiting:
+        for index in graph.consumers.get(waiting.pop(), ()):
+            reader = graph.ops[index]
+            if reader.label in argument:
+                return []
+            if reader.label == "RESHAPE":
+                waiting += [tensor for tensor in reader.outputs if tensor not in seen]
+                seen.update(reader.outputs)
+    return [reason("consumer", f"expected the output to be read by {' or '.join(argument)}, got none of these")]
+
+
 def producers(context: Context, op: Op, argument: list[str]) -> list[Reason]:
     """The first data input must be the output of one of these ops."""
     tensor = data_input(context.graph, op)

@@ -81,4 +81,4 @@ def _is_supported(context: Context, op: Op, table: OpTable, memo: Memo) -> bool:
 def _reads_neighbours(row: OpRule) -> bool:
     """Return whether a constraint depends on the ops around an op; `when` can contain such constraints as well."""
     constraints = repr(row.constraints)
-    return any(rule in constraints for rule in ("consumers", "producers"))
+    return any(rule in constraints for rule in ("consumers", "producers", "read-by"))

@@ -1,7 +1,8 @@
 """A build, stage by stage: from a model and target ids to bundles."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
@@ -41,6 +42,9 @@ from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
 
+#: Receives a complete bundle, the files by path and the folder that it is meant for, and returns where it is now.
+Deliver = Callable[[Mapping[str, bytes], Path], Path | None]
+
 
 def build(
     model: Path | str,
@@ -74,10 +78,15 @@ def build(
         return BuildResult(results, (*context.notes, *notes), asdict(context.source))
 
 
-def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
+def build_target(context: BuildContext, profile: TargetProfile, deliver: Deliver | None = None) -> TargetResult:
     """Build the bundle of one target; a failure becomes part of its result.
 
     The candidates are tried in order until one is accepted. Its file is compiled, assembled into a bundle and written.
+
+    Args:
+        context: What all targets of the build share.
+        profile: The target.
+        deliver: Receives the bundle, unsigned; None to sign it as the options say and to write it.
     """
     options, limits = context.options, context.options.limits
     context.session.workers.start_clock()
@@ -139,14 +148,27 @@ def build_target(context: BuildContext, profile: TargetProfile) -> TargetResult:
             result = replace(result, model_name=bundle.model_path, warnings=bundle.warnings)
             if not options.dry_run:
                 destination = bundle_path(context.path, profile, options)
-                files = dict(bundle.files)
-                if options.signer is not None:
-                    files[SIGNATURE_FILE] = sign(files, destination.name, options.signer)
-                write(files, destination, force=options.force)
-                result = replace(result, bundle=destination)
+                place = (deliver or partial(write_signed, options=options))(bundle.files, destination)
+                result = replace(result, bundle=place)
     except EdgepackError as error:
         result = replace(result, error=error)
     return replace(result, seconds=watch.seconds)
+
+
+def write_signed(files: Mapping[str, bytes], destination: Path, options: BuildOptions) -> Path:
+    """Sign a bundle where the options ask for it, and write it.
+
+    Returns:
+        The bundle's folder.
+
+    Raises:
+        BundleError: The destination may not be replaced, or writing or signing fails.
+    """
+    complete = dict(files)
+    if options.signer is not None:
+        complete[SIGNATURE_FILE] = sign(complete, destination.name, options.signer)
+    write(complete, destination, force=options.force)
+    return destination
 
 
 def try_candidate(

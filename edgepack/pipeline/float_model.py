@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from edgepack.convert import ConvertOptions, FloatModel, convert
 from edgepack.convert.importers.registry import importer_for
@@ -12,8 +13,12 @@ from edgepack.digests import Snapshot
 from edgepack.errors import ModelFileError
 from edgepack.graph.fake_quant import learned_ranges
 from edgepack.pipeline.jobs import LOAD_PACKAGES
+from edgepack.pipeline.options import ModelOptions
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
+
+#: Name of the step that converts a model.
+CONVERT = "convert"
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,7 @@ def convert_model(session: Session, path: Path) -> tuple[FloatModel, SourceModel
         EdgepackError: The model cannot be read or converted.
     """
     model_options = session.options
-    importer = importer_for(path)
-    options = ConvertOptions(
-        input_shapes=dict(model_options.input_shapes),
-        allow_code=model_options.allow_code,
-        signature=model_options.signature,
-    )
+    importer, options = importer_for(path), _convert_options(model_options)
 
     def compute() -> FloatModel:
         if importer.needs_tensorflow:
@@ -59,13 +59,33 @@ def convert_model(session: Session, path: Path) -> tuple[FloatModel, SourceModel
         )
 
     snapshot = take_snapshot(path)
-    inputs = {"model": snapshot, "importer": importer.fingerprint, "options": options}
+    inputs = conversion_inputs(path, snapshot, model_options)
     # Code that a model imports may do anything and read any file, so that no key can cover it.
-    model = session.steps.memoize("convert", inputs, _CODEC, compute, store=not options.allow_code)
+    model = session.steps.memoize(CONVERT, inputs, _CODEC, compute, store=not options.allow_code)
     if learned := learned_ranges(model.tflite):
         note = f"the model was trained for int8: its ranges of {len(learned)} activations are used"
         model = replace(model, notes=(*model.notes, note))
     return model, SourceModel(model.source_format, snapshot.size, snapshot.digest)
+
+
+def conversion_inputs(path: Path, snapshot: Any, options: ModelOptions) -> dict[str, Any]:
+    """Return everything that a conversion depends on, the inputs of the step `CONVERT`.
+
+    Args:
+        path: The user's model.
+        snapshot: Its snapshot, or another object with its `digest`.
+        options: How the model is read.
+
+    Raises:
+        EdgepackError: No importer reads this file.
+    """
+    return {"model": snapshot, "importer": importer_for(path).fingerprint, "options": _convert_options(options)}
+
+
+def _convert_options(options: ModelOptions) -> ConvertOptions:
+    return ConvertOptions(
+        input_shapes=dict(options.input_shapes), allow_code=options.allow_code, signature=options.signature
+    )
 
 
 def take_snapshot(path: Path) -> Snapshot:

@@ -85,7 +85,12 @@ def bundle_name(model: Path, options: BuildOptions) -> str:
 
 def bundle_path(model: Path, profile: TargetProfile, options: BuildOptions) -> Path:
     """Return the folder that a target's bundle is written to."""
-    return options.out / f"{file_stem(bundle_name(model, options))}-{profile.id}"
+    return bundle_folder(model, profile.id, options)
+
+
+def bundle_folder(model: Path, target: str, options: BuildOptions) -> Path:
+    """Return the folder that the bundle of a target, named by its id, is written to."""
+    return options.out / f"{file_stem(bundle_name(model, options))}-{target}"
 
 
 def platform_of(profile: TargetProfile, options: BuildOptions) -> str:

@@ -65,8 +65,13 @@ def _inputs(spec: BundleSpec) -> dict[str, Any]:
         "profile": [spec.profile.id, spec.profile.sha256, spec.profile.bundle, spec.profile.compiler],
         "golden": _golden_form(spec.golden),
         "templates": hash_path(templates_dir()),
-        "writers": [installed_version(name) for name in _WRITERS],
+        "writers": list(writer_versions().values()),
     }
+
+
+def writer_versions() -> dict[str, str]:
+    """Return the versions of the packages that write parts of a bundle."""
+    return {name: installed_version(name) for name in _WRITERS}
 
 
 def _golden_form(golden: Golden) -> list[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from edgepack._version import __version__, installed_version
 from edgepack.cache import Cache, key_of
+from edgepack.cache_claims import Claim
 from edgepack.digests import Snapshot, hash_path, sha256
 from edgepack.errors import ModelFileError
 
@@ -86,22 +87,40 @@ class StepCache:
             ModelFileError: A file of `inputs` changed while `compute` read it.
         """
         key = self.key(step, inputs)
-        files = self._memory.get(key) or (self._read(key) if store else None)
-        if files is not None:
-            try:
-                return codec.decode(files)
-            except Exception:
-                # An entry of the right hashes with a content that no step writes.
-                self._memory.pop(key, None)
-                self._recent.pop(key, None)
-                self.cache.drop(key, "cannot be decoded")
-        files = codec.encode(compute())
-        touched = [value for value in inputs.values() if isinstance(value, Snapshot) and not _untouched_or_raise(value)]
-        if store and not touched:
-            self._write(key, files)
+        found = self._find(key, codec, store)
+        if found is not None:
+            return found[0]
+        claim = Claim(self.cache.root, key) if store and self.cache.enabled else None
+        try:
+            # Another process may have computed it while this one waited for the claim.
+            if claim is not None and claim.acquire() and (found := self._find(key, codec, store)) is not None:
+                return found[0]
+            files = codec.encode(compute())
+            snapshots = [value for value in inputs.values() if isinstance(value, Snapshot)]
+            touched = [snapshot for snapshot in snapshots if not _untouched_or_raise(snapshot)]
+            if store and not touched:
+                self._write(key, files, claim)
+                claim = None
+        finally:
+            if claim is not None:
+                claim.release()
         if not (store and self.cache.enabled):
             self._memory[key] = files
         return codec.decode(files)
+
+    def _find(self, key: str, codec: Codec[T], store: bool) -> tuple[T] | None:
+        """Return a result that was computed before, in a tuple because it may be None."""
+        files = self._memory.get(key) or (self._read(key) if store else None)
+        if files is None:
+            return None
+        try:
+            return (codec.decode(files),)
+        except Exception:
+            # An entry of the right hashes with a content that no step writes.
+            self._memory.pop(key, None)
+            self._recent.pop(key, None)
+            self.cache.drop(key, "cannot be decoded")
+            return None
 
     def knows(self, step: str, inputs: Mapping[str, Any]) -> bool:
         """Return whether there is an entry for a step, as far as its name tells; it may turn out to be damaged."""
@@ -141,14 +160,21 @@ class StepCache:
             writing.result()
         self._writing.clear()
 
-    def _write(self, key: str, files: Mapping[str, bytes]) -> None:
+    def _write(self, key: str, files: Mapping[str, bytes], claim: Claim | None) -> None:
+        def put() -> None:
+            try:
+                self.cache.put(key, files)
+            finally:
+                if claim is not None:
+                    claim.release()
+
         if not self._background:
-            self.cache.put(key, files)
+            put()
             return
         from concurrent.futures import ThreadPoolExecutor
 
         self._writer = self._writer or ThreadPoolExecutor(1)
-        self._writing[key] = self._writer.submit(self.cache.put, key, files)
+        self._writing[key] = self._writer.submit(put)
         self._remember(key, files)
 
     def key(self, step: str, inputs: Mapping[str, Any]) -> str:

@@ -58,7 +58,8 @@ class LatencyRule:
     Attributes:
         source: Id of the `[[sources]]` entry with the measured figures.
         fitted: Date of the fit, YYYY-MM-DD.
-        array: Multiples to which input and output channels are padded.
+        array: Multiples to which the products of a sum (kernel taps times input channels) and the output channels are
+            padded.
         macs_per_ms: Padded multiply-accumulates.
         depthwise_macs_per_ms: Multiply-accumulates of depthwise convolutions.
         activation_bytes_per_ms: Activations read and written.

@@ -345,6 +345,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         Constraint("producers", "list of op names", _ops),
         Constraint("quantized", "list of roles", _roles),
         Constraint("range", _RANGE, _ranges, merges=True),
+        Constraint("read-by", "list of op names", _ops),
         Constraint("runtime-inputs-only", "list of input positions, counted from 0", _positions),
         Constraint("same-dtype", "list of roles", _roles),
         Constraint("same-quantization", "true", _flag),

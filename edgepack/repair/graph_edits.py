@@ -28,6 +28,7 @@ CODES = frozenset(
         "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product",
         "dense-constant", "distinct-names", "elu", "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu",
         "grouped-convolution", "hard-swish", "kept-on-host", "leaky-relu", "mean-in-two", "nearest-upsampling",
+        "negative-sum",
         "padv2-shifted", "padv2-zero", "plain-arithmetic", "real-spectrum", "separate-range", "shrinking-slice",
         "softmax", "split-head", "split-v-equal", "split-v-slices", "tile", "unpack", "unrolled-lstm",
     }

@@ -25,7 +25,7 @@ from edgepack.repair.graph_edits import Edit, edited, removed_results, rewritten
 from edgepack.repair.postprocessing import cut, cut_file
 from edgepack.repair.softmax import rewrite_softmax
 from edgepack.repair.spectrum import rewrite_spectrum
-from edgepack.repair.unblocking import rewrite_on_host, rewrite_sequence_lstm
+from edgepack.repair.unblocking import rewrite_on_host, rewrite_sequence_lstm, rewrite_subtraction
 from edgepack.runtime.postprocessing import PostprocessStep
 
 #: A rewrite function: returns alternative edits for the op, or for the chain of ops that ends in it, best first.
@@ -49,7 +49,12 @@ EXACT: tuple[Rewriter, ...] = (
     rewrite_shrinking_slice,
 )
 #: Tried beside the others where a target refuses the whole file.
-UNBLOCKING: tuple[Rewriter, ...] = (rewrite_spectrum, rewrite_sequence_lstm, rewrite_on_host)
+UNBLOCKING: tuple[Rewriter, ...] = (
+    rewrite_spectrum,
+    rewrite_sequence_lstm,
+    rewrite_subtraction,
+    rewrite_on_host,
+)
 APPROXIMATE: tuple[Rewriter, ...] = (rewrite_hard_swish, rewrite_gelu, rewrite_elu)
 
 MODES: tuple[str, ...] = tuple(mode.value for mode in Repair)
@@ -153,12 +158,16 @@ def repair(
     current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
         refused = refuses is not None and refuses(current)
-        tried = (*rewriters, *UNBLOCKING) if refused else rewriters
-        chosen = _choose(current, score, _find_sites(current.main, tried, skip), refused)
-        if not chosen.edits:
-            # The ops of a chain that is not rewritten may be rewritten one by one.
-            singles = tuple(rewriter for rewriter in tried if rewriter is not rewrite_movement)
-            chosen = _choose(current, score, _find_sites(current.main, singles, skip), refused)
+        choices = [rewriters, tuple(rewriter for rewriter in rewriters if rewriter is not rewrite_movement)]
+        if refused:
+            # First what lets the file compile, by itself: other rewrites may add ops with which it does not.
+            choices = [UNBLOCKING, *((*one, *UNBLOCKING) for one in choices)]
+        chosen = _Choice((), 0)
+        for tried in choices:
+            # The last choice: the ops of a chain that is not rewritten may be rewritten one by one.
+            chosen = (
+                chosen if chosen.edits else _choose(current, score, _find_sites(current.main, tried, skip), refused)
+            )
         if not chosen.edits:
             break
         if not rewrites and rewritten_file is not tflite:

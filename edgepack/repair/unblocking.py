@@ -115,6 +115,24 @@ def rewrite_sequence_lstm(graph: Graph, op: Op) -> list[Edit]:
     return [draft.edit("unrolled-lstm", [op.index], message)]
 
 
+def rewrite_subtraction(graph: Graph, op: Op) -> list[Edit]:
+    """SUB: ADD of the negative, which is a constant or MUL by -1; the result is the same to the last bit."""
+    if op.name != "SUB" or len(op.inputs) != 2 or len(op.outputs) != 1 or min(op.inputs) < 0:
+        return []
+    left, right, out = (graph.tensors[index] for index in (*op.inputs, op.outputs[0]))
+    if {tensor.dtype for tensor in (left, right, out)} != {"FLOAT32"} or right.is_dynamic:
+        return []
+    draft = Draft(graph, out.name)
+    values = right.data
+    if values is not None:
+        negative = draft.constant(-values)
+    else:
+        negative = draft.then("MUL", [right.index, draft.constant(-1.0)], right.shape)
+    fused = op.options.get("fused_activation", "NONE")
+    draft.op("ADD", [left.index, negative], [out.index], fused_activation=fused)
+    return [draft.edit("negative-sum", [op.index], "SUB written as ADD of the negative")]
+
+
 def _reshaped(draft: Draft, tensor: Tensor, rank: int) -> int:
     shape = (1,) * (rank - tensor.rank) + tensor.shape
     return draft.then(

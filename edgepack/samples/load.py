@@ -19,7 +19,8 @@ Array = npt.NDArray[Any]
 
 #: Names of an .npz array that contains labels.
 LABEL_NAMES = ("y", "labels", "label")
-_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
+#: Suffixes of the files that count as images in a folder.
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: Most bytes that a function's samples have together: they are in memory, and a function may never end.
 MOST_FUNCTION_BYTES = 1 << 30
 _HINT = "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, or module:function"
@@ -36,8 +37,9 @@ def load_samples(
 
     Args:
         source: Path of an .npz, .npy or folder of images, or `module:function` (the function has no parameters and
-            yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label); or an
-            object that reads itself.
+            yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label). The module
+            is looked up in the current folder first, or in FOLDER of `FOLDER/module:function`. Or an object
+            that reads itself.
         inputs: The model's inputs.
         preprocess: Conversion of pixels to values; images only.
         classes: Names of the model's classes in their order, for labels that are names; empty when they are unknown:
@@ -53,9 +55,10 @@ def load_samples(
         return _from_images(path, inputs, preprocess, classes)
     if path.suffix in {".npz", ".npy"} or path.is_file():
         return _from_file(path, inputs, classes)
-    module, separator, function = source.partition(":")
+    name, separator, function = source.rpartition(":")
+    folder, slash, module = name.rpartition("/")
     if separator and function.isidentifier() and all(part.isidentifier() for part in module.split(".")):
-        return _from_function(module, function, inputs, classes)
+        return _from_function(Path(f"{folder}{slash}"), module, function, inputs, classes)
     raise SamplesError(f"samples '{source}' do not exist", hint=_HINT)
 
 
@@ -68,8 +71,10 @@ def _from_file(path: Path, inputs: Sequence[InputSpec], classes: Sequence[str]) 
     return from_arrays(path.name, stored.digest, arrays, labels, inputs, classes)
 
 
-def _from_function(module: str, function: str, inputs: Sequence[InputSpec], classes: Sequence[str]) -> SampleSet:
-    sys.path.insert(0, str(Path.cwd()))
+def _from_function(
+    folder: Path, module: str, function: str, inputs: Sequence[InputSpec], classes: Sequence[str]
+) -> SampleSet:
+    sys.path.insert(0, str(folder.absolute()))
     try:
         generate = getattr(importlib.import_module(module), function)
         items = list(_limited(_items(generate(), inputs)))
@@ -138,10 +143,10 @@ def _without_batch(array: Array, spec: InputSpec) -> Array:
 def _from_images(
     path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, classes: Sequence[str]
 ) -> SampleSet:
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_SUFFIXES and p.is_file())
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not files:
         raise SamplesError(
-            f"the folder '{path.name}' contains no images", hint=f"images end in {', '.join(sorted(_IMAGE_SUFFIXES))}"
+            f"the folder '{path.name}' contains no images", hint=f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
     if (
         len(inputs) != 1

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgepack.cli.arguments import size
 from edgepack.errors import UsageError
+from edgepack.project.values import size
 from edgepack.text import readable_size
 
 

@@ -211,6 +211,13 @@ CASES: list[tuple[str, Any, Model, Model, str]] = [
         "consumer",
     ),
     (
+        "read-by",
+        ["MUL"],
+        model([("ABS", [0], [1], {}), ("RESHAPE", [1], [2], {}), ("MUL", [2, 2], [3], {})], [IMAGE] * 4, outputs=[3]),
+        model([("ABS", [0], [1], {}), ("ADD", [1, 1], [2], {}), ("MUL", [2, 2], [3], {})], [IMAGE] * 4, outputs=[3]),
+        "consumer",
+    ),
+    (
         "producers",
         ["LESS"],
         model([("CAST", [1], [2], {}), ("LESS", [0, 0], [1], {})], [IMAGE, IMAGE, IMAGE]),

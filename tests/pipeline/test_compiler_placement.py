@@ -8,9 +8,10 @@ import builders
 import pytest
 from qnn_support import complex_tensor, needs_compiler
 
+from edgepack.cli.check import _BASIS
 from edgepack.compilers import CompiledOp, CompileRequest, CompileResult
 from edgepack.errors import CompilerError, ToolMissingError
-from edgepack.findings import Placement, Report
+from edgepack.findings import Basis, Placement, Report
 from edgepack.graph import read_model
 from edgepack.pipeline import compiler_placement
 from edgepack.pipeline.check import check
@@ -18,6 +19,7 @@ from edgepack.pipeline.compiler_placement import ask, decide
 from edgepack.pipeline.options import TargetOptions
 from edgepack.pipeline.placement import check_placement
 from edgepack.pipeline.reports.sarif import sarif
+from edgepack.profiles.load import _SOURCE_LEVELS
 from edgepack.profiles.registry import get_target
 from edgepack.tools import ToolInfo
 
@@ -131,6 +133,11 @@ def test_when_the_compiler_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ToolMissingError, match="libfoo"):
         decide(HEXAGON, "int8", 1000, SM8550, True)
     assert decide(replace(HEXAGON, compiler=None), "int8", 1, SM8550, True) == compiler_placement.Asking()
+
+
+def test_every_level_of_a_source_can_be_shown() -> None:
+    """A profile's fact of any level has a `Basis` and a label, so that no report of a plugin's target fails."""
+    assert set(_SOURCE_LEVELS) | {"compiler"} == set(Basis) == set(_BASIS)
 
 
 @needs_compiler

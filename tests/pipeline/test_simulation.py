@@ -126,6 +126,12 @@ def test_distances_count_in_steps_or_fractions() -> None:
     meter.add([values], [changed])
     result = meter.result()
     assert (result.relative, result.differing, result.steps) == (pytest.approx(0.01, rel=1e-4), 5.0, 0)
+    both = np.full((1, 10), np.nan, np.float32)
+    meter.add([both], [both])
+    assert meter.result().relative == result.relative
+    meter.add([values], [np.where(values > 8, np.inf, values).astype(np.float32)])
+    assert json.dumps(meter.result().to_json(), allow_nan=False)
+    assert meter.result().relative == 1e6
 
 
 @pytest.mark.parametrize(

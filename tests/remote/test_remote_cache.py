@@ -105,6 +105,28 @@ def test_a_step_is_computed_on_one_machine_only(bucket: Callable[[str], str], tm
     assert open_cache(enabled=False, url=url).remote is None
 
 
+def test_what_was_there_before_is_shared_once(
+    bucket: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry that is older than the shared cache is stored when it is used, and never offered again."""
+    url = bucket("s3")
+    Cache(tmp_path / "a", limit=0).put(KEY, FILES)
+    first = machine(tmp_path / "a", url)
+    assert first.get(KEY) == first.get(KEY) == FILES
+    assert first.finish() == 0
+    assert first.remote is not None and first.remote.stored == 1
+    second = machine(tmp_path / "b", url)
+    assert second.get(KEY) == FILES
+    # Whoever stored or fetched an entry finds it locally from then on, without any request.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for name in ("a", "b"):
+        cache = machine(tmp_path / name, url)
+        assert cache.get(KEY) == FILES
+        assert cache.finish() == 0
+    assert Cache(tmp_path / "a", limit=0).clear() == 1
+    assert list((tmp_path / "a").iterdir()) == []
+
+
 # -- failures ----------------------------------------------------------------------------------------------------------
 
 

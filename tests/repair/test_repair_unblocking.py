@@ -106,6 +106,25 @@ def test_an_op_that_is_only_refused_is_left_alone() -> None:
     assert repair(before, score).tflite == before
 
 
+@pytest.mark.parametrize("constant", ["", "left", "right"])
+def test_a_subtraction_becomes_a_sum(constant: str) -> None:
+    """The negative is a constant or a product, and the result the same to the last bit."""
+
+    def write(n: Net, x: int) -> list[int]:
+        one, y, z = n.constant("one", 1.25), n.tensor("y", SHAPE), n.tensor("z", SHAPE)
+        other = n.tensor("other", SHAPE)
+        n.op("ABS", [x], [other])
+        n.op("SUB", {"": [x, other], "left": [one, x], "right": [x, one]}[constant], [y], fusedActivationFunction=1)
+        n.op("MUL", [y, other], [z])
+        return [z]
+
+    before = net(write, SHAPE)
+    score, refuses = refusing_file("SUB")
+    repaired = repair(before, score, refuses=refuses)
+    assert [rewrite.code for rewrite in repaired.rewrites] == ["negative-sum"]
+    assert prove(before, repaired.tflite, samples(before, 3)) == 0
+
+
 @pytest.mark.parametrize(("steps", "time_major"), [(1, False), (7, False), (7, True)])
 def test_an_lstm_becomes_its_steps(steps: int, time_major: bool) -> None:
     """The steps compute what the fused op computes from its initial state, and no variable is left."""

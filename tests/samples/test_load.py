@@ -116,6 +116,17 @@ def test_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_samples("my_samples_a:broken", [VECTOR])
 
 
+def test_function_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FOLDER/module:function, as a project file gives it, works in any current folder and names no folder."""
+    (tmp_path / "my_samples_b.py").write_text("def plain():\n    yield [1.0, 2.0, 3.0, 4.0]\n")
+    (tmp_path / "inside").mkdir()
+    monkeypatch.chdir(tmp_path / "inside")
+    samples = load_samples(f"{tmp_path}/my_samples_b:plain", [VECTOR])
+    assert samples.sample(0)["features"].tolist() == [[1, 2, 3, 4]]
+    assert str(tmp_path) not in samples.source
+    assert load_samples("../my_samples_b:plain", [VECTOR]).digest == samples.digest
+
+
 def test_limited_keeps_the_spread(tmp_path: Path) -> None:
     """A limited set is evenly spaced, so that a file sorted by class keeps all its classes."""
     np.savez(tmp_path / "s.npz", x=np.zeros((100, 4), np.float32), y=np.repeat(np.arange(10), 10))

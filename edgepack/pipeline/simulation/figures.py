@@ -18,6 +18,10 @@ Array = npt.NDArray[Any]
 CAVEAT = "a simulation: that the chip gives the same bits is not documented"
 
 
+#: Stands for a difference from a value that is not finite, such as one that half precision cannot represent.
+LARGEST_RELATIVE = 1e6
+
+
 @dataclass(frozen=True)
 class Distance:
     """How far values are from others, over all runs and outputs.
@@ -75,16 +79,19 @@ class DistanceMeter:
         """Add the raw outputs of one run."""
         for info, meter, one, other in zip(self._outputs, self._meters, expected, actual, strict=True):
             before, after = one.astype(np.float64), other.astype(np.float64)
+            same = (before == after) | (np.isnan(before) & np.isnan(after))
             self._elements += one.size
-            self._differing += int(np.count_nonzero(before != after))
+            self._differing += int(np.count_nonzero(~same))
             if not one.size:
                 continue
-            largest = float(np.max(np.abs(after - before)))
+            with np.errstate(invalid="ignore"):
+                largest = float(np.max(np.where(same, 0.0, np.abs(after - before))))
             if info.quantized:
                 self._steps = max(self._steps, int(largest))
             elif one.dtype.kind == "f":
-                magnitude = float(np.max(np.abs(before)))
-                self._relative = max(self._relative, largest / magnitude if magnitude else float(largest > 0.0))
+                magnitude = float(np.abs(before[np.isfinite(before)]).max(initial=0.0))
+                relative = largest / magnitude if magnitude else float(largest > 0.0)
+                self._relative = max(self._relative, relative if relative < LARGEST_RELATIVE else LARGEST_RELATIVE)
             meter.add(before, after)
 
     def result(self) -> Distance:

@@ -154,7 +154,7 @@ def _simulate(
     locate: bool = True,
 ) -> Simulated:
     if not files:
-        return Simulated(warnings=(f"not simulated: {reason or 'nothing was compiled'}",))
+        return Simulated(warnings=(f"not simulated, because nothing was compiled{f': {reason}' if reason else ''}",))
     model, shipped = read_model(quantized.tflite), context.shipped(quantized.tflite)
     golden, missing = golden_of(context.session, model, shipped, context.measured_on)
     if missing:

@@ -26,6 +26,7 @@ class _ResidualScales(Step):
     id = "sums"
     effort = Effort.LOW
     source = "one scale for operands and result of a residual sum, where the squares of the scales say that it pays"
+    fitted = False
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: "one scale"}] if any(op.name in _SUMS for op in subject.graph.ops) else []

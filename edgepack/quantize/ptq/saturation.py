@@ -3,8 +3,8 @@
 Behind a batch normalization the values before a SiLU, hard swish or sigmoid reach far below those that change its
 result: hard swish is zero below -3. The range of such an activation is chosen by the error of the function's result
 instead of the error of the activation: rounding counts by the squared slope of the function, clipping by what it
-changes in the result, both over the histogram of the calibration. Only bounds on a side where the function flattens
-move.
+changes in the result, more than rounding because it has one sign. Both are taken over the histogram of the calibration.
+Only bounds on a side where the function flattens move.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +18,7 @@ from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.histogram import Statistics
 from edgepack.quantize.ptq.layers import Doubles
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
+from edgepack.quantize.ptq.tuning import ONE_SIDED
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 
@@ -138,7 +139,7 @@ def choose_bounds(statistics: Statistics, bounds: Range, response: Response) -> 
     rounding = float((counts * slopes**2).sum()) / (12.0 * _LEVELS**2)
 
     def clipping(bound: float, side: Doubles) -> float:
-        return float((counts * side * (response.function(np.full(1, bound)) - exact) ** 2).sum())
+        return ONE_SIDED * float((counts * side * (response.function(np.full(1, bound)) - exact) ** 2).sum())
 
     lows = bounds[0] * _SHARES if response.flat_below else np.array([bounds[0]])
     highs = bounds[1] * _SHARES if response.flat_above else np.array([bounds[1]])

@@ -39,11 +39,16 @@ class Score:
         """
         return float(self._gains(other).mean()) if self.errors.size else 0.0
 
-    def beats(self, other: "Score") -> bool:
+    def beats(self, other: "Score", *, fitted: bool = True) -> bool:
         """Return whether the errors are lower than another file's by more than chance explains.
 
         Samples are compared in pairs. The sum of the errors must be lower as well, but for those of the few samples
         with the largest ones.
+
+        Args:
+            other: Errors of the other file.
+            fitted: False where this one differs by what was computed without samples, and theory promises a gain: any
+                is enough, because nothing can have been fitted to chance.
         """
         if not self.errors.size or not np.isfinite(self.errors).all():
             return False
@@ -51,7 +56,8 @@ class Score:
             return True
         gains = self._gains(other)
         error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        return float(gains.mean()) > max(SIGNIFICANCE * error, LEAST_GAIN) and self._is_lower_without_outliers(other)
+        needed = max(SIGNIFICANCE * error, LEAST_GAIN) if fitted else 0.0
+        return float(gains.mean()) > needed and self._is_lower_without_outliers(other)
 
     def _gains(self, other: "Score") -> Doubles:
         """Return the gain on each sample, dB, the mean over the outputs, (samples,)."""

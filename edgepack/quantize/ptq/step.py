@@ -201,12 +201,14 @@ class Step(ABC):
         effort: The lowest effort that runs it.
         source: The publication, or what it does where there is none.
         purpose: What it does, where other steps do the same in another way: combinations hold one of them.
+        fitted: False for a step that no sample decides about: any gain is enough to keep it.
     """
 
     id: str
     effort: Effort
     source: str
     purpose: str = ""
+    fitted: bool = True
 
     @abstractmethod
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:

@@ -213,9 +213,9 @@ class _Search:
 
     def run(self, step: Step) -> None:
         """Try the configurations of a step and keep the best one if its gain is more than chance."""
-        self._try(step.id, step.configurations(self._subject, self.kept), step.source)
+        self._try(step.id, step.configurations(self._subject, self.kept), step.source, fitted=step.fitted)
 
-    def _try(self, name: str, changes: Sequence[Change], source: str) -> None:
+    def _try(self, name: str, changes: Sequence[Change], source: str, *, fitted: bool = True) -> None:
         """Try changes of the settings kept so far, and keep the best one if its gain is more than chance."""
         tried = [{**self.kept, **change} for change in changes]
         trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
@@ -237,7 +237,7 @@ class _Search:
                 self.trials.append(Trial(name, False, self.score.snr_db, 0.0, "; ".join(failures), source))
             return
         score, settings = best
-        kept, gain = score.beats(self.score), score.gain_db(self.score)
+        kept, gain = score.beats(self.score, fitted=fitted), score.gain_db(self.score)
         detail = "; ".join([self._describe(settings), *failures])
         self.trials.append(Trial(name, kept, score.snr_db, gain, detail, source))
         if kept:

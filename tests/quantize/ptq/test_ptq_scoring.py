@@ -32,6 +32,14 @@ def test_what_changes_nothing_or_only_by_chance_does_not_count():
     assert np.mean(wins) < 0.03
 
 
+def test_what_was_not_fitted_needs_no_margin_over_chance():
+    """A gain of 2 % counts where no sample decided about it; a loss does not."""
+    errors = np.random.default_rng(2).uniform(0.5, 1.5, 50)
+    before, after = _score(errors), _score(errors * 0.98)
+    assert after.beats(before, fitted=False) and not after.beats(before)
+    assert not before.beats(after, fitted=False) and not before.beats(before, fitted=False)
+
+
 def test_one_sample_unlike_all_others_does_not_decide():
     """It may have half of the error: a file that is better on all others wins, one that is worse on them does not."""
     errors = np.ones(40)

@@ -69,7 +69,7 @@ def compiled(vela: ModuleType, site: Path, data: bytes, variant: str) -> Compile
 
 def test_target_and_compiler_are_there_once_installed(site: Path) -> None:
     """Installing the package is enough: the target is listed, its profile is valid, doctor finds its compiler."""
-    assert "ethos-u" in [entry["id"] for entry in edgepack(site, "targets", "list")["results"]]
+    assert "ethos-u" in [entry["target"] for entry in edgepack(site, "targets", "list")["results"]]
     assert edgepack(site, "targets", "lint", str(site / "edgepack_ethos_u" / "profile.toml"))["ok"] is True
     assert '"name": "Vela"' in json.dumps(edgepack(site, "doctor"))
 
@@ -97,12 +97,12 @@ def test_placement_agrees_with_vela_op_for_op(
 
 @pytest.mark.parametrize("variant", ["u55-128", "u85-256"])
 def test_battery_agrees_with_vela(vela: ModuleType, site: Path, variant: str) -> None:
-    """Every ninth case of the battery: op, data type, rank and axis are placed as Vela places them."""
+    """Every twentieth case of the battery: op, data type, rank and axis are placed as Vela places them."""
     rule = resolve_variant(profile_of(site), variant=variant).compiler
     assert rule is not None
-    asked, differences = agreement(profile_of(site), variant, vela.VelaCompiler(), dict(rule.options), cases()[4::9])
+    asked, differences = agreement(profile_of(site), variant, vela.VelaCompiler(), dict(rule.options), cases()[4::20])
     print(f"{variant}: {asked - len(differences)} of {asked} ops placed as Vela places them")
-    assert asked >= 90
+    assert asked >= 40
     # The uniqueness of indices is beyond the constraints of op tables.
     assert [line for line in differences if not line.startswith("SCATTER_ND")] == []
 
@@ -177,7 +177,7 @@ def test_broken_file_is_one_clear_error(vela: ModuleType, models: Path) -> None:
 def test_op_that_vela_refuses_is_named(vela: ModuleType, site: Path) -> None:
     """Vela refuses the whole file for one op of an unsupported type; error and check name the op and the type."""
     image = Operand((1, 8, 8, 4), "FLOAT32")
-    data = model_of([Case("swish", "HARD_SWISH", (image,), (image,), {}, "HardSwishOptions")])
+    data = model_of([Case("swish", "HARD_SWISH", (image,), (image,))])
     with pytest.raises(CompilerError) as caught:
         vela.VelaCompiler().compile(CompileRequest(data, "model", "int16x8"))
     assert "HARD_SWISH" in caught.value.message
