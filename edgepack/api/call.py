@@ -14,7 +14,7 @@ from edgepack.api.target_results import Entry
 from edgepack.api.types import InputShapes, Labels, ModelLike, ProgressLike, SamplesLike, Size, Targets
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.limits import parse_memory
-from edgepack.pipeline.option_values import parse_input_shape, parse_size
+from edgepack.pipeline.option_values import parse_input_shape
 from edgepack.pipeline.options import ModelOptions, Progress, silent
 from edgepack.private_folder import PrivateFolder
 
@@ -249,7 +249,9 @@ def size_or_none(option: str, value: Size | None) -> int | None:
     Raises:
         UsageError: The value is no size.
     """
-    return None if value is None else parse_size(option, str(value))
+    from edgepack.project.values import size
+
+    return None if value is None else size(option, value)
 
 
 def texts(value: str | Sequence[str]) -> tuple[str, ...]:

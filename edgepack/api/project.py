@@ -1,10 +1,8 @@
 """`edgepack.load_project`."""
 
 import os
-from importlib import import_module
 from pathlib import Path
 
-from edgepack.errors import ToolMissingError
 from edgepack.project.cells import Project
 
 
@@ -19,12 +17,7 @@ def load_project(path: str | os.PathLike[str] | None = None) -> Project:
     Raises:
         EdgepackError: There is no such file, or it has faults: the message has each with its line.
     """
-    try:
-        discovery, reader = (import_module(f"edgepack.project.{name}") for name in ("discovery", "reader"))
-    except ModuleNotFoundError as error:
-        raise ToolMissingError(
-            f"edgepack.load_project needs '{error.name}', which is not installed", hint="install edgepack again"
-        ) from error
-    file: Path = discovery.require_project(None if path is None else Path(path))
-    project: Project = reader.read_project(file)
-    return project
+    from edgepack.project.discovery import require_project
+    from edgepack.project.reader import read_project
+
+    return read_project(require_project(None if path is None else Path(path)))

@@ -11,7 +11,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from edgepack.choices import parse_choice
-from edgepack.errors import UsageError
+from edgepack.pipeline.option_values import parse_input_shape
 from edgepack.pipeline.options import BuildOptions
 from edgepack.project.definition import Kind, Option, Panel
 from edgepack.project.option_table import BY_NAME, options_of
@@ -98,17 +98,7 @@ def input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     Raises:
         UsageError: A text is not NAME=1,2,3.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        name, separator, sizes = text.rpartition("=")
-        try:
-            shape = tuple(int(size) for size in sizes.split(","))
-        except ValueError:
-            shape = ()
-        if not separator or not name or not shape or min(shape) < 1:
-            raise UsageError(f"--input-shape: expected NAME=1,224,224,3, got '{text}'")
-        shapes[name] = shape
-    return shapes
+    return dict(map(parse_input_shape, texts))
 
 
 def flag_of(option: Option, command: str = "build") -> Any:
