@@ -290,7 +290,7 @@ OPTIONS = (
     _run(
         "dry-run",
         Kind.FLAG,
-        "Run every stage but write no bundle.",
+        "Run every stage but write no bundle; of a project, show the plan.",
         "dry_run",
         scope=Scope.NOWHERE,
         instead="a flag only, because it concerns one run",

@@ -133,13 +133,15 @@ def test_faults_are_lines_of_their_own(project: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.slow
 def test_build_verify_and_compare_a_project(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Bundles are in `out`, a second build replaces them, verify finds them by the names of their cells."""
+    """Bundles are in `out`, a second build finds them, verify finds them by the names of their cells."""
     samples = ["--samples", str(EXAMPLES / "samples.npz")]
-    for _ in range(2):
+    for state in ("built", "current"):
         code, document = outcome(capsys, "build", *samples)
         assert (code, cells(document)) == (2, ["digits/cpu", "digits/edgetpu", "missing/cpu"])
         assert [entry["bundle"] is not None for entry in document["results"]] == [True, True, False]
-    assert sorted(path.name for path in (project / "out").iterdir()) == ["digits-cpu", "digits-edgetpu"]
+        assert [entry["state"] for entry in document["results"]] == [state, state, "failed"]
+    bundles = {path.parent.name for path in (project / "out").glob("*/manifest.json")}
+    assert bundles == {"digits-cpu", "digits-edgetpu"}
     manifest = json.loads((project / "out/digits-cpu/manifest.json").read_text())
     assert str(project) not in json.dumps(manifest)
     code, document = outcome(capsys, "verify", "digits")
