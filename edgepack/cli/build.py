@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edgepack.cli import arguments, output, simulations
+from edgepack.cli import arguments, matrix, output, simulations
 from edgepack.cli import help as panels
 from edgepack.cli.flags import Given, table_flags
-from edgepack.cli.subjects import Selection, cell_error, find_subject, worst
+from edgepack.cli.subjects import Selection, find_subject
+from edgepack.errors import UsageError
 
 if TYPE_CHECKING:
     from edgepack.pipeline.results import TargetResult
-    from edgepack.project.cells import Cell
 
 
 def register(app: typer.Typer) -> None:
@@ -23,13 +23,29 @@ def register(app: typer.Typer) -> None:
 
 
 @table_flags("build")
-def build(given: Given, words: list[str] | None = arguments.SUBJECTS, project: Path | None = arguments.PROJECT) -> int:
+def build(
+    given: Given,
+    words: list[str] | None = arguments.SUBJECTS,
+    project: Path | None = arguments.PROJECT,
+    jobs: int = matrix.JOBS,
+    scheduler: str = matrix.SCHEDULER,
+    fail_fast: bool = matrix.FAIL_FAST,
+) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
     from edgepack.pipeline.build import build
 
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
-        return _build_cells(subject, given)
+        return matrix.build_cells(
+            replace(subject.project, cells=tuple(subject.cells)),
+            dry_run=bool(given.get("dry-run")),
+            jobs=jobs,
+            scheduler=scheduler,
+            fail_fast=fail_fast,
+            as_json=given.json,
+        )
+    if jobs or scheduler or fail_fast:
+        raise UsageError("--jobs, --scheduler and --fail-fast apply to a project", hint="run `edgepack init` first")
     result = build(
         arguments.require_path(subject),
         arguments.require_targets(given.targets),
@@ -44,41 +60,6 @@ def build(given: Given, words: list[str] | None = arguments.SUBJECTS, project: P
     else:
         _print(result.results, result.notes)
     return result.error.exit_code if result.error else 0
-
-
-def _build_cells(selection: Selection, given: Given) -> int:
-    """Build cells of a project, print all results as one build, and return the exit code of the worst."""
-    from edgepack.pipeline.build import build
-    from edgepack.pipeline.results import BuildResult, TargetResult
-    from edgepack.project.run import run_cells
-
-    def work(cell: "Cell") -> BuildResult:
-        show = arguments.progress(given.json)
-        return build(cell.path, [cell.target], cell.options, lambda line: show(f"{cell.id}: {line}"))
-
-    entries: list[tuple[Cell, TargetResult, BuildResult | None]] = []
-    for run in run_cells(selection.cells, work):
-        if run.result is not None:
-            entries.extend((run.cell, entry, run.result) for entry in run.result.results)
-        else:
-            entries.append((run.cell, TargetResult(run.cell.target, error=cell_error(run)), None))
-    error = worst([entry.error for _, entry, _ in entries])
-    if given.json:
-        documents = [
-            {
-                "cell": cell.id,
-                **entry.to_json(),
-                "notes": [] if result is None else list(result.notes),
-                "source": None if result is None else result.source,
-            }
-            for cell, entry, result in entries
-        ]
-        output.document("build", documents, error, project=selection.project.name)
-    else:
-        notes = [f"{cell.model}: {note}" for cell, _, result in entries if result is not None for note in result.notes]
-        # The table has one row per target: here, per cell.
-        _print([replace(entry, target=cell.id) for cell, entry, _ in entries], tuple(dict.fromkeys(notes)))
-    return error.exit_code if error else 0
 
 
 def _print(results: Sequence["TargetResult"], notes: Sequence[str]) -> None:
