@@ -149,6 +149,10 @@ class Call:
         self._names[str(file)] = "labels"
         return file
 
+    def shown(self, path: Path) -> str:
+        """Return the name of a model file for documents: its path, or the name of a model in memory."""
+        return self._names.get(str(path), path.as_posix())
+
     def name_files(self, error: EdgepackError) -> None:
         """Replace paths of temporary files in an error by the names that the caller knows."""
         for path, name in self._names.items():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from edgepack.api.call import Call, at_least, by_chip, in_order, model_options, texts, writable_or_none
 from edgepack.api.target_results import CheckedTarget, CheckResult
@@ -10,6 +11,9 @@ from edgepack.api.types import InputShapes, ModelLike, ProgressLike, Size, Targe
 from edgepack.choices import SchemeChoice, parse_choice
 from edgepack.limits import TARGET_SECONDS
 from edgepack.pipeline.options import TargetOptions
+
+if TYPE_CHECKING:
+    from edgepack.pipeline.check import CheckedTarget as PipelineCheck
 
 
 def check(
@@ -28,6 +32,7 @@ def check(
     cut_tail: bool = False,
     ask_compiler: bool | None = None,
     sarif: str | os.PathLike[str] | None = None,
+    summary: str | os.PathLike[str] | None = None,
     timeout: float = TARGET_SECONDS,
     memory_limit: Size = "",
     no_cache: bool = False,
@@ -54,6 +59,7 @@ def check(
         ask_compiler: Whether the vendor's compiler is asked where each op runs, instead of the op table; None asks it
             for a chip whose compiler is installed, and a model that it answers within seconds.
         sarif: File to write the findings to as SARIF 2.1.0, None for none.
+        summary: File to write a summary in Markdown to, None for none.
         timeout: Time limit of the conversion in seconds.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
@@ -73,10 +79,12 @@ def check(
     reading = model_options(input_shape, signature, allow_code, timeout, memory_limit, no_cache, cache)
     target = TargetOptions(variant, (), runtime_version or None, require_full, repair, cut_tail)  # type: ignore[arg-type]
     findings = writable_or_none("sarif", sarif)
+    markdown = writable_or_none("summary", summary)
     groups = by_chip(targets, texts(soc))
     with Call(progress) as call:
         path, reading = call.model(model, reading)
         entries: list[CheckedTarget] = []
+        raw: list[PipelineCheck] = []
         for group in groups:
             own = replace(target, socs=group.socs)
             checked = run(
@@ -88,6 +96,7 @@ def check(
                 ask_compiler=ask_compiler,
                 progress=call.progress,
             )
+            raw += checked.results
             for one in checked.results:
                 if one.error is not None:
                     call.name_files(one.error)
@@ -99,5 +108,10 @@ def check(
             from edgepack.pipeline.reports.sarif import sarif as sarif_document
 
             reports = [entry.report for entry in result if entry.report is not None]
-            write_atomically(findings, json_text(sarif_document(reports, path.as_posix())) + "\n")
+            write_atomically(findings, json_text(sarif_document(reports, call.shown(path))) + "\n")
+        if markdown is not None:
+            from edgepack.files import write_atomically
+            from edgepack.pipeline.reports.summary import check_summary
+
+            write_atomically(markdown, check_summary(call.shown(path), raw))
         return result

@@ -173,7 +173,10 @@ def size(flag: str, value: str | float) -> int | None:
         number, prefix, binary = match.groups()
         count = int(float(number) * (1024 if binary else 1000) ** ("kmgt".index(prefix.lower()) + 1 if prefix else 0))
     if count < 1:
-        raise UsageError(f"{flag}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'")
+        raise UsageError(
+            f"{flag}: expected a size such as 500KB, 1MB, 1MiB or 800000, got '{text}'",
+            hint="KB and MB are powers of 1000, KiB and MiB of 1024",
+        )
     return count
 
 

@@ -204,3 +204,11 @@ def test_a_script_needs_no_main_guard(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("started\nTrue\n", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "script.py"]
+
+
+def test_a_check_writes_its_reports(tmp_path: Path) -> None:
+    """`sarif` and `summary` write the files of the options, and name a model in memory without its temporary file."""
+    edgepack.check(MODEL.read_bytes(), "cpu", sarif=tmp_path / "c.sarif", summary=tmp_path / "c.md")
+    texts = (tmp_path / "c.sarif").read_text(), (tmp_path / "c.md").read_text()
+    assert json.loads(texts[0])["version"] == "2.1.0" and "cpu" in texts[1]
+    assert not any("edgepack-run" in text for text in texts)
