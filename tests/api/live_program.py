@@ -102,8 +102,8 @@ for name, call in {
     "no signature": lambda: edgepack.check(Bare(), "cpu"),
     "no function": lambda: edgepack.check(tf.Module(), "cpu"),
     "no weights": lambda: edgepack.check(keras.Sequential([keras.layers.Dense(3)]), "cpu"),
-    "training of a module": lambda: edgepack.training(Module(), data=(X, np.zeros(40)), out=FOLDER / "trained"),
-    "training of code": lambda: edgepack.training(
+    "training of a module": lambda: edgepack.train(Module(), data=(X, np.zeros(40)), out=FOLDER / "trained"),
+    "training of code": lambda: edgepack.train(
         models["layer of its own"], data=(X, np.zeros(40)), out=FOLDER / "trained"
     ),
 }.items():

@@ -122,7 +122,7 @@ def build(model: edgepack.ModelLike, images: np.ndarray[tuple[int, ...], np.dtyp
 def others(path: Path) -> bool:
     checked = edgepack.check(str(path), "edgetpu")
     compared = edgepack.compare(path, samples=lambda: [np.zeros((8, 8, 1))])
-    trained = edgepack.training(path, data=(np.zeros((9, 8)), np.zeros(9)), out="net")
+    trained = edgepack.train(path, data=(np.zeros((9, 8)), np.zeros(9)), out="net")
     try:
         verified = edgepack.verify(path, eval={"x": np.zeros(3), "y": [1, 2, 3]})
     except edgepack.EdgepackError as error:
