@@ -99,9 +99,7 @@ PROJECT = option(
     "Project file to work on.",
     show_default="edgepack.toml in this folder or above",
 )
-SUMMARY = option(
-    panels.RUN, "--summary", "FILE", "Also write a summary in Markdown, as code hosts show it with a run."
-)
+SUMMARY = option(panels.RUN, "--summary", "FILE", "Also write a summary in Markdown, as code hosts show it with a run.")
 JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, NO_CACHE, CACHE_URL = (
     flag_of(BY_NAME[name])
     for name in (

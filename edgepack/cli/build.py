@@ -12,6 +12,7 @@ from edgepack.cli import help as panels
 from edgepack.cli.flags import Given, table_flags
 from edgepack.cli.subjects import Selection, find_subject
 from edgepack.errors import UsageError
+from edgepack.files import write_atomically
 
 if TYPE_CHECKING:
     from edgepack.pipeline.results import TargetResult
@@ -30,12 +31,16 @@ def build(
     jobs: int = matrix.JOBS,
     scheduler: str = matrix.SCHEDULER,
     fail_fast: bool = matrix.FAIL_FAST,
+    summary: Path | None = arguments.SUMMARY,
 ) -> int:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
     from edgepack.pipeline.build import build
 
+    arguments.require_folder_of("--summary", summary)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
+        if summary is not None:
+            raise UsageError("--summary is for one model", hint="a project's results are in the table and in --json")
         return matrix.build_cells(
             replace(subject.project, cells=subject.cells),
             dry_run=bool(given.get("dry-run")),
@@ -53,6 +58,10 @@ def build(
         arguments.progress(given.json),
         arguments.notice(given.json),
     )
+    if summary is not None:
+        from edgepack.pipeline.reports.summary import build_summary
+
+        write_atomically(summary, build_summary(subject.as_posix(), result.results))
     if given.json:
         output.document(
             "build", [r.to_json() for r in result.results], result.error, notes=result.notes, source=result.source

@@ -122,9 +122,7 @@ def _check_cells(
     return error.exit_code if error else 0
 
 
-def _write_reports(
-    sarif: Path | None, summary: Path | None, checked: "Mapping[str, Sequence[CheckedTarget]]"
-) -> None:
+def _write_reports(sarif: Path | None, summary: Path | None, checked: "Mapping[str, Sequence[CheckedTarget]]") -> None:
     """Write the files that were asked for; the SARIF document has a run for each model, by its path."""
     if sarif is not None:
         from edgepack.pipeline.reports.sarif import sarif as sarif_document

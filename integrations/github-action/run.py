@@ -43,7 +43,8 @@ def main() -> int:
 def _models(text: str) -> list[str]:
     """Return the models of the patterns, each once, in the order of the patterns; Keras models may be folders."""
     patterns = [line.strip() for line in text.splitlines() if line.strip()]
-    found = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True))]
+    # Not Path.glob, which refuses absolute patterns.
+    found = [path for pattern in patterns for path in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     return list(dict.fromkeys(found))
 
 

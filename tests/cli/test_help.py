@@ -60,7 +60,7 @@ def test_options_of_build_are_in_panels(capsys: pytest.CaptureFixture[str]) -> N
     found = panels(page(capsys, "build"))
     assert list(found) == ["Arguments", "Model", "Data", "Accuracy", "Target", "Bundle", "Run"]
     options = [option for title, rows in found.items() if title != "Arguments" for option in rows]
-    assert len(options) == len(set(options)) == 53
+    assert len(options) == len(set(options)) == 54
     assert "--samples SRC" in found["Data"]
     assert "--max-drop POINTS" in found["Accuracy"]
     assert "--max-size SIZE" in found["Accuracy"]
@@ -70,7 +70,7 @@ def test_options_of_build_are_in_panels(capsys: pytest.CaptureFixture[str]) -> N
     assert "-o, --out DIR" in found["Bundle"]
     assert found["Run"] == [
         "--project FILE", "--jobs N", "--scheduler ADDRESS", "--fail-fast", "--dry-run", "--timeout SECONDS",
-        "--memory-limit SIZE", "--no-cache", "--cache URL", "--json", "-h, --help",
+        "--memory-limit SIZE", "--no-cache", "--cache URL", "--json", "--summary FILE", "-h, --help",
     ]  # fmt: skip
 
 

@@ -111,7 +111,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown and HTML show as it is, in one line: names come from a file that may be a stranger's."""
+    """Return text in one line that Markdown and HTML show as it is: names come from files that strangers may write."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{character}" if character in "\\`*_[]|~#!@$" else character for character in line)
