@@ -5,6 +5,7 @@ that function in the parent, outside the child's confinement. `load_reply` accep
 paths, dataclasses, enums and edgepack's errors.
 """
 
+import copyreg
 import dataclasses
 import enum
 import io
@@ -72,7 +73,15 @@ def load_reply(data: bytes) -> tuple[str, Any]:
 
 def send(stream: BinaryIO | Any, message: Any) -> None:
     """Write a message."""
-    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    # Libraries register functions that pickle exceptions with their traceback for the whole process (TensorFlow does so
+    # where tblib is installed); the reader would refuse their result as code.
+    pickler.dispatch_table = {
+        kind: reduce for kind, reduce in copyreg.dispatch_table.items() if not issubclass(kind, BaseException)
+    }
+    pickler.dump(message)
+    payload = buffer.getvalue()
     stream.write(HEADER.pack(len(payload)))
     stream.write(payload)
     stream.flush()

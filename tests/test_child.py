@@ -24,6 +24,15 @@ def test_our_errors_arrive_as_they_were() -> None:
     assert "int8" in caught.value.hint
 
 
+def test_errors_arrive_where_a_library_pickles_exceptions_itself() -> None:
+    """Functions that a library registers for all exceptions, as TensorFlow does with tblib, do not reach a reply."""
+    pytest.importorskip("tblib", reason="tblib is not installed")
+    with Worker() as worker:
+        worker.call("tblib.pickling_support:install")
+        with pytest.raises(UsageError, match="int9"):
+            worker.call("edgepack.schemes:get_scheme", "int9")
+
+
 def test_other_errors_carry_their_traceback() -> None:
     """Any other exception is reported with its type, its message and a log."""
     with Worker() as worker, pytest.raises(ChildException) as caught:

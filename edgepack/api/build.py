@@ -16,6 +16,7 @@ from edgepack.api.call import (
     path_or_none,
     size_or_none,
     texts,
+    writable_or_none,
 )
 from edgepack.api.target_results import BuildResult, BuiltTarget
 from edgepack.api.types import InputShapes, Labels, ModelLike, ProgressLike, SamplesLike, Size, Targets
@@ -23,6 +24,7 @@ from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
 from edgepack.pipeline.option_validation import bundle_name
 from edgepack.pipeline.options import BuildOptions, TargetOptions
+from edgepack.pipeline.results import TargetResult
 
 
 def build(
@@ -76,6 +78,7 @@ def build(
     memory_limit: Size = "",
     no_cache: bool = False,
     cache: str = "",
+    summary: str | os.PathLike[str] | None = None,
     progress: ProgressLike = None,
 ) -> BuildResult:
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets.
@@ -134,6 +137,7 @@ def build(
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
         no_cache: Recompute every step and store nothing in the cache.
         cache: URL of a cache that several machines share, `off` for none; empty for EDGEPACK_CACHE_URL.
+        summary: File to write a summary in Markdown to, None for none.
         progress: Called with a sentence about each step; False for silence, None to show it in a notebook or terminal.
 
     Returns:
@@ -144,9 +148,11 @@ def build(
             samples that do not match. Its `hint` says what to do.
     """
     # First of all: the names here are exactly the arguments.
-    given = {key: value for key, value in locals().items() if key not in {"model", "targets", "options", "progress"}}
+    own = {"model", "targets", "options", "progress", "summary"}
+    given = {key: value for key, value in locals().items() if key not in own | {"own"}}
     if options is not None:
         _refuse_both(given)
+    markdown = writable_or_none("summary", summary)
     with Call(progress) as call:
         if options is None:
             at_least("calibration_samples", calibration_samples, 1, whole=True)
@@ -197,25 +203,34 @@ def build(
         groups = by_chip(targets, options.target.socs)
         path, reading = call.model(model, options.model, name=options.name)
         options = replace(options, model=reading, name=bundle_name(path, options))
-        return _build(call, path, groups, options, targets)
+        return _build(call, path, groups, options, targets, markdown)
 
 
-def _build(call: Call, path: Path, groups: Sequence[Group], options: BuildOptions, targets: Targets) -> BuildResult:
+def _build(
+    call: Call, path: Path, groups: Sequence[Group], options: BuildOptions, targets: Targets, markdown: Path | None
+) -> BuildResult:
     """Build each group of targets; what they share comes from the cache after the first."""
     from edgepack.pipeline.build import build as run
 
     entries: list[BuiltTarget] = []
+    raw: list[TargetResult] = []
     notes: dict[str, None] = {}
     source: dict[str, object] = {}
     for group in groups:
         own = replace(options, target=replace(options.target, socs=group.socs), out=options.out / group.chip)
         result = run(path, group.targets, own, call.progress, call.progress)
+        raw += result.results
         for one in result.results:
             if one.error is not None:
                 call.name_files(one.error)
             entries.append(BuiltTarget.of(one, group.chip))
         notes.update(dict.fromkeys(result.notes))
         source = dict(result.source)
+    if markdown is not None:
+        from edgepack.files import write_atomically
+        from edgepack.pipeline.reports.summary import build_summary
+
+        write_atomically(markdown, build_summary(call.shown(path), raw))
     return BuildResult(in_order(entries, targets), tuple(notes), source)
 
 

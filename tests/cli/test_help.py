@@ -69,8 +69,9 @@ def test_options_of_build_are_in_panels(capsys: pytest.CaptureFixture[str]) -> N
     assert "--soc CHIP" in found["Target"]
     assert "-o, --out DIR" in found["Bundle"]
     assert found["Run"] == [
-        "--project FILE", "--jobs N", "--scheduler ADDRESS", "--fail-fast", "--dry-run", "--timeout SECONDS",
-        "--memory-limit SIZE", "--no-cache", "--cache URL", "--json", "--summary FILE", "-h, --help",
+        "--project FILE", "--jobs N", "--scheduler ADDRESS", "--fail-fast", "--summary FILE", "--dry-run",
+        "--timeout SECONDS",
+        "--memory-limit SIZE", "--no-cache", "--cache URL", "--json", "-h, --help",
     ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def test_a_new_file_changes_every_key(package: Path, folder: str) -> None:
 def test_a_changed_or_renamed_module_changes_every_key(package: Path) -> None:
     """A change of any module counts, also a move of its text to another name."""
     digests = {code_digest(package)}
-    module = package / "train" / "losses.py"
+    module = package / "training" / "losses.py"
     module.rename(module.with_name("loss.py"))
     digests.add(code_digest(package))
     with (package / "bundle" / "names.py").open("a") as stream:
