@@ -26,8 +26,8 @@ from edgepack.project.parts import Machine, cell_parts, compiler_of, volatile_re
 from edgepack.project.reasons import changes
 from edgepack.project.records import Record
 
-#: Memory of a node: what its processes hold on small models, and how often they hold the model. Measured with
-#: `scripts/bench matrix` (docs/concepts/scale.md); the factor is that of `edgepack.limits`.
+#: Memory of a node: what its processes hold on small models, and how often they hold the model. Generous estimates:
+#: `scripts/bench matrix` measured 133 MB without TensorFlow; the factor is that of `edgepack.limits`.
 BASE_MEMORY, TENSORFLOW_MEMORY, MODEL_COPIES = 400 << 20, 900 << 20, 8
 
 #: Options that change the bundle but not its quantized file.
