@@ -86,7 +86,7 @@ def _print_plan(prepared: "Prepared") -> None:
         f"{sum(planned.state == state for planned in sound)} {words}"
         for state, words in (("build", "to build"), ("cached", "to write"), ("current", "up to date"))
     )
-    output.out(f"{len(plan.cells)} cells: {counts}")
+    output.out(f"{len(plan.cells)} cell{'' if len(plan.cells) == 1 else 's'}: {counts}")
     if shared:
         output.out(output.wrap(f"shared work, done once: {', '.join(node.id for node in shared)}"))
 
@@ -111,6 +111,7 @@ def build_project(
         fail_fast: Stop at the first failure.
         as_json: Print the results as a document on stdout, and events as lines of JSON on stderr.
     """
+    from edgepack.project.catalog import write_catalog
     from edgepack.project.matrix import build_matrix
 
     executor = _executor(scheduler, jobs)
@@ -120,11 +121,14 @@ def build_project(
     finally:
         if executor is not None:
             executor.close()
+    page = write_catalog(project, result)
     if as_json:
         documents = [entry.to_json() for entry in result.results]
-        output.document("build", documents, result.error, project=project.name, executed=result.executed)
+        more = {"project": project.name, "executed": result.executed, "catalog": str(page.with_suffix(".json"))}
+        output.document("build", documents, result.error, **more)
     else:
         _print_results(result)
+        output.out(output.wrap(f"catalog: {page}"))
     return 0 if result.error is None else result.error.exit_code
 
 
