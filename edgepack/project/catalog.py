@@ -11,10 +11,10 @@ from typing import Any
 
 from edgepack._version import __version__
 from edgepack.files import read_regular, write_atomically
+from edgepack.pipeline.reports.page import render_page
 from edgepack.project.cells import Cell, Project
 from edgepack.project.logs import CellLogs
 from edgepack.project.outcomes import CellResult, MatrixResult
-from edgepack.resources import templates_dir
 from edgepack.text import readable_size
 
 #: Version of the form of index.json.
@@ -123,17 +123,9 @@ def catalog_page(name: str, entries: Sequence[Mapping[str, Any]]) -> str:
         name: Name of the project.
         entries: The entries of index.json.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(templates_dir() / "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = [_row(entry) for entry in entries]
-    return environment.get_template("catalog.html.j2").render(
+    return render_page(
+        "catalog.html.j2",
         title=name,
         rows=rows,
         failed=sum(entry["state"] != "ok" for entry in entries),

@@ -1,9 +1,6 @@
 """Every scheme side by side: figures from the real runtime, and a page that a browser shows without a network."""
 
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -13,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browse
 
 from edgepack.errors import TransformError, UsageError
 from edgepack.pipeline.build import build
@@ -203,29 +201,12 @@ def test_the_page_is_sound_and_needs_no_network(digits: Comparison) -> None:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it(digits: Comparison, tmp_path: Path, width: int, dark: bool) -> None:
     """A real browser renders the page: text is there, nothing is wider than the screen, light and dark differ."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine: install the Debian package chromium")
-    probe = (
-        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
-        "wide: document.documentElement.scrollWidth > innerWidth, "
+    script = (
+        "() => ({wide: document.documentElement.scrollWidth > innerWidth, "
         "paper: getComputedStyle(document.body).backgroundColor, rows: document.querySelectorAll('tbody tr').length, "
-        "dots: document.querySelectorAll('circle').length}); });</script>"
+        "dots: document.querySelectorAll('circle').length})"
     )
-    (tmp_path / "page.html").write_text(html(digits).replace("</head>", probe + "</head>"))
-    process = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900",
-            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-            "--dump-dom", (tmp_path / "page.html").as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    title = re.search(r"<title>(.*?)</title>", process.stdout, re.S)
-    assert title is not None, process.stderr[-2000:]
-    page = json.loads(title.group(1).replace("&quot;", '"'))
+    page = browse(html(digits), tmp_path, width, script, dark=dark)
     assert page["wide"] is False
     assert page["dots"] == 5
     assert page["rows"] >= 10

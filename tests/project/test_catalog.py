@@ -1,14 +1,12 @@
 """The catalog: entries with relative paths, changes since the run before, and a page that a real browser shows."""
 
-import json
-import re
 import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browse
 
 from edgepack.errors import ConversionError
 from edgepack.pipeline.options import BuildOptions
@@ -87,28 +85,6 @@ def test_a_foreign_index_is_no_run_before(tmp_path: Path, text: str) -> None:
     (project.out / "index.json").write_text(text)
     entries = run(project, [result_of(project.cells[0])])
     assert entries[project.cells[0].id]["before"] is None
-
-
-def browse(page: str, folder: Path, width: int, script: str, *, dark: bool = False) -> Any:
-    """Return what a script says in a real browser that shows the page."""
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine: install the Debian package chromium")
-    probe = f"<script>addEventListener('load', () => {{ document.title = JSON.stringify(({script})()); }});</script>"
-    (folder / "page.html").write_text(page.replace("</head>", probe + "</head>"))
-    process = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900",
-            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
-            "--dump-dom", (folder / "page.html").as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    title = re.search(r"<title>(.*?)</title>", process.stdout, re.S)
-    assert title is not None, process.stderr[-2000:]
-    return json.loads(title.group(1).replace("&quot;", '"').replace("&amp;", "&").replace("&lt;", "<"))
 
 
 SCRIPT = """() => {

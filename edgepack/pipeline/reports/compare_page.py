@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgepack.pipeline.compare import ComparedScheme, Comparison
-from edgepack.resources import templates_dir
+from edgepack.pipeline.reports.page import render_page
 from edgepack.runtime.metrics import Quality
 from edgepack.text import readable_size
 
@@ -18,18 +18,10 @@ _LOW_SNR = 15.0
 
 def html(comparison: Comparison) -> str:
     """Return the page of a comparison; equal comparisons give equal pages."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(templates_dir() / "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     built = [entry for entry in comparison.results if not entry.reason]
     source = comparison.source
-    return environment.get_template("compare.html.j2").render(
+    return render_page(
+        "compare.html.j2",
         title=comparison.model,
         source=f"{source['format']}, {readable_size(source['bytes'])}, sha256 {source['sha256'][:12]}",
         targets=comparison.targets,
