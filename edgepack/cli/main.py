@@ -33,17 +33,25 @@ COMMANDS = (
 )
 
 
+#: What decides about files and figures, shown by --version after edgepack's own version.
+_RUNTIMES = ("ai-edge-litert", "ai-edge-quantizer", "tensorflow")
+
+
 def _version(value: bool) -> None:
     if value:
-        from edgepack._version import __version__
+        from edgepack._version import __version__, installed_version
 
         output.out(f"edgepack {__version__}")
+        for distribution in _RUNTIMES:
+            output.out(f"{distribution} {installed_version(distribution) or 'is not installed'}")
         raise typer.Exit
 
 
 def _root(
     context: typer.Context,
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and those of the runtimes."
+    ),
 ) -> None:
     """Turn a trained TensorFlow model into a bundle that runs on edge hardware."""
     panels.require_command(context)

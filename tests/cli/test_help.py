@@ -122,3 +122,13 @@ def test_each_command_has_a_short_description(capsys: pytest.CaptureFixture[str]
     text = page(capsys)
     assert "..." not in text.replace("[ARGS]...", "")
     assert [row.split()[0] for row in panels(text)["Commands"]] == list(COMMANDS)
+
+
+def test_version_names_the_runtimes() -> None:
+    """`--version` prints edgepack's version first, then those of what decides about files and figures."""
+    from importlib.metadata import version
+
+    command = [sys.executable, "-m", "edgepack", "--version"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert lines[0] == f"edgepack {version('edgepack')}"
+    assert lines[1:] == [f"{name} {version(name)}" for name in ("ai-edge-litert", "ai-edge-quantizer", "tensorflow")]
