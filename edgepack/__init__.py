@@ -3,10 +3,11 @@
 The functions are the commands of the same names, with their options as keywords; models and samples may be in memory.
 """
 
-from typing import TYPE_CHECKING
-
 from edgepack._version import __version__
 
+# Type checkers know the name. Not imported from typing: `python -m edgepack` runs this file while the current folder, and
+# what a stranger put there, still comes first where modules are looked up.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from edgepack.api.build import build
     from edgepack.api.check import check

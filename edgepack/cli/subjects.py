@@ -94,8 +94,15 @@ def find_subject(words: Sequence[str], file: Path | None, given: Given, paths: P
             f"'{path}' is a path: give one {paths.noun}, or names of the project file",
             hint="`edgepack init` adds the models of a folder to a new project file",
         )
-    project = _read(found, given, paths.noun, words)
-    if len(words) == 1 and file is None and paths.exists(Path(words[0])) and not matches(project, words[0]):
+    existing = len(words) == 1 and file is None and paths.exists(Path(words[0]))
+    try:
+        project = _read(found, given, paths.noun, words)
+    except UsageError:
+        # A path needs no project: faults of a file somewhere above, and flags that no project takes, do not concern it.
+        if existing:
+            return Path(words[0])
+        raise
+    if existing and not matches(project, words[0]):
         return Path(words[0])
     cells = select_cells(project, words)
     for word in words:

@@ -58,7 +58,8 @@ def test_build_for_all_targets_without_tensorflow(tmp_path: Path) -> None:
         assert entry["model"]["bytes"] < 0.6 * entry["float_bytes"]
         assert entry["summary"]["total"] == entry["summary"]["accelerator"] + entry["summary"]["host"]
         assert entry["quality"]["top1"] >= entry["quality"]["top1_float"] - 1
-        assert set(entry["seconds"]) == {"convert", "calibrate", "quantize", "check", "compile", "measure", "bundle"}
+        stages = {"convert", "calibrate", "quantize", "check", "compile", "simulate", "measure", "bundle"}
+        assert set(entry["seconds"]) == stages
         checked = run("verify", entry["bundle"], "--json")
         assert checked.returncode == 0, checked.stdout
         assert document(checked)["results"][0]["golden"]

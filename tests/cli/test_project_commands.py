@@ -159,3 +159,19 @@ def test_build_verify_and_compare_a_project(project: Path, capsys: pytest.Captur
     assert {entry["model"] for entry in document["results"]} == {"digits"}
     assert [model["error"] is None for model in document["models"]] == [True, False]
     assert [path.name for path in (project / "pages").iterdir()] == ["digits.html"]
+
+
+def test_a_path_needs_no_sound_project(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model without a suffix that exists is checked as a path, whatever faults a project file above has."""
+    shutil.copyfile(DIGITS, project / "models" / "plain")
+    (project / "edgepack.toml").write_text("[[model]]\ntargets = 3\n")
+    monkeypatch.chdir(project / "models")
+    code, document = outcome(capsys, "verify", "plain")
+    assert code == 2 and "edgepack.toml" in document["error"]["message"]
+    (project / "models" / "plain").unlink()
+    (project / "models" / "plain").mkdir()
+    (project / "models" / "plain" / "manifest.json").write_text("{}")
+    code, document = outcome(capsys, "verify", "plain")
+    assert code == 7

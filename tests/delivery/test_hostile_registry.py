@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Standin
+from registries import Standin
 
 from edgepack.cli.main import run
 from edgepack.delivery.pull import pull

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import Standin, stored
+from registries import Standin, stored
 
 from edgepack.child import Worker
 from edgepack.cli.main import run
@@ -111,7 +111,7 @@ def test_a_signature_is_required_where_one_is_named(
     assert run(["pull", f"oci://{registry}/team/digits-edgetpu:signed", "--key", key, *common]) == 7
     other = tmp_path / "other"
     other.mkdir()
-    from conftest import make_key
+    from registries import make_key
 
     make_key(other)
     shutil.rmtree(tmp_path / "pulled")

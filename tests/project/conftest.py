@@ -12,3 +12,9 @@ from edgepack.project.store import Store
 def store(tmp_path: Path) -> Store:
     """Store with an empty cache."""
     return Store(Cache(tmp_path / "store"))
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder for the files of drawn documents, above no other test's folder."""
+    return tmp_path_factory.mktemp("drawn")

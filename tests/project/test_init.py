@@ -177,7 +177,7 @@ PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda parts: Path(*parts))
     name=NAMES,
 )
 def test_any_name_gives_a_file_that_can_be_read(
-    tmp_path_factory: pytest.TempPathFactory,
+    drawn: Path,
     models: list[Path],
     samples: list[tuple[Path, Role]],
     labels: list[Path],
@@ -189,7 +189,7 @@ def test_any_name_gives_a_file_that_can_be_read(
         [FoundSamples(path, role, labelled=True) for path, role in samples],
         labels,
     )
-    file = tmp_path_factory.getbasetemp() / "edgepack.toml"
+    file = drawn / "edgepack.toml"
     text = draft_text(make_draft(name, found, ["hexagon@SM8550", "cpu"]), ["cpu"])
     file.write_text(text, encoding="utf-8", newline="\n")
     project = read_project(file)

@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -116,9 +115,9 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=250, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(document=documents())
-def test_reader_and_schema_agree(tmp_path_factory: pytest.TempPathFactory, document: dict[str, Any]) -> None:
+def test_reader_and_schema_agree(drawn: Path, document: dict[str, Any]) -> None:
     """Any document is accepted by both or refused by both, except for what no schema can state."""
-    file = tmp_path_factory.getbasetemp() / "edgepack.toml"
+    file = drawn / "edgepack.toml"
     file.write_text(tomli_w.dumps(document), encoding="utf-8")
     parsed, _ = read_toml(file)
     accepted = SCHEMA.is_valid(parsed)
