@@ -5,8 +5,8 @@ The functions are the commands of the same names, with their options as keywords
 
 from edgepack._version import __version__
 
-# Type checkers know the name. Not imported from typing: `python -m edgepack` runs this file while the current folder, and
-# what a stranger put there, still comes first where modules are looked up.
+# Type checkers know the name. It is not imported from typing: `python -m edgepack` runs this file while the current
+# folder, with what a stranger put there, still comes first where modules are looked up.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from edgepack.api.build import build
