@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 from edgepack.cli.matrix_progress import duration, shown
+from edgepack.cli.subjects import shown_path
 from edgepack.text import readable_size
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def build_project(
         output.document("build", documents, result.error, **more)
     else:
         _print_results(result)
-        output.out(output.wrap(f"catalog: {page}"))
+        output.out(output.wrap(f"catalog: {shown_path(page)}"))
     return 0 if result.error is None else result.error.exit_code
 
 

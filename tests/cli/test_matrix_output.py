@@ -34,6 +34,7 @@ def test_a_project_on_the_command_line(
 ) -> None:
     """A dry run shows every cell with its reason, a run its results, and the exit code is that of the failed cell."""
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(project.path.parent)
     assert run(project, dry_run=True) == 2
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 80
@@ -58,6 +59,7 @@ def test_a_project_on_the_command_line(
     captured = capsys.readouterr()
     assert max(map(len, captured.out.splitlines())) <= 80
     assert "net/android-gpu  up to date  float16" in captured.out
+    assert "catalog: out/index.html" in captured.out
     assert "[1/2] " in captured.err or "[2/2] " in captured.err
 
     assert run(project, dry_run=True, as_json=True) == code
