@@ -113,7 +113,7 @@ def _relative(out: Path, path: Path | None) -> str:
 
 
 def _compare_page(out: Path, cell: Cell) -> Path:
-    return out / f"compare-{cell.model}.html"
+    return out / "compare" / f"{cell.model}.html"
 
 
 def catalog_page(name: str, entries: Sequence[Mapping[str, Any]]) -> str:

@@ -51,11 +51,14 @@ def test_changes_are_those_since_the_run_before(tmp_path: Path) -> None:
     """A cell is new, then unchanged, then has its former figures, then fails; a bundle that is gone leaves no entry."""
     project = project_in(tmp_path)
     cell, other = project.cells[0], project.cells[1]
+    (project.out / "compare").mkdir(parents=True)
+    (project.out / "compare" / "kws.html").write_text("")
     assert run(project, [result_of(cell), result_of(other)])[cell.id]["before"] is None
     assert run(project, [result_of(cell)])[cell.id]["before"] == {}
     changed = run(project, [result_of(cell, bytes=900, top1=91.5)])
     assert changed[cell.id]["before"] == {"bytes": 1000, "top1": 90.0, "sha256": "1000"}
     assert changed[other.id]["scheme"] == "int8"
+    assert (changed[cell.id]["compare"], changed[cell.id]["bundle"]) == ("compare/kws.html", "3-cpu")
     failed = CellResult(cell, "failed", error=ConversionError("no <model>"))
     shutil.rmtree(tmp_path / "out" / "3-hexagon")
     entries = run(project, [failed])
