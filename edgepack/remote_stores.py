@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from edgepack.errors import UsageError
 from edgepack.redaction import redact
 
-#: Seconds in which a store has to accept a connection, for those of fsspec's packages that can be told.
+#: Seconds in which a store has to accept a connection, for those of fsspec's packages that accept a limit.
 CONNECT_SECONDS = 5
 
 

@@ -99,6 +99,16 @@ PROJECT = option(
     "Project file to work on.",
     show_default="edgepack.toml in this folder or above",
 )
+KEY = option(panels.SIGNATURE, "--key", "FILE", "Require a signature that this public key (PEM) verifies.")
+IDENTITY = option(
+    panels.SIGNATURE, "--identity", "ID", "Require a Sigstore signature of this identity; needs --issuer.", default=""
+)
+ISSUER = option(
+    panels.SIGNATURE, "--issuer", "URL", "OpenID Connect provider that vouches for the identity.", default=""
+)
+VECTORS_TIMEOUT = option(
+    panels.RUN, "--timeout", "SECONDS", "Time limit of the golden vectors of each bundle.", default=300.0, min=1.0
+)
 SUMMARY = option(panels.RUN, "--summary", "FILE", "Also write a summary in Markdown, as code hosts show it with a run.")
 JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, NO_CACHE, CACHE_URL = (
     flag_of(BY_NAME[name])

@@ -86,7 +86,7 @@ def _table(usage: "CacheUsage | RemoteUsage") -> str:
 
 
 def clear(json_: bool = arguments.JSON) -> int:
-    """Remove every entry of the local cache; a shared one keeps what it has."""
+    """Remove every entry of the local cache; a shared one keeps its entries."""
     from edgepack.cache import Cache
 
     removed = Cache().clear()

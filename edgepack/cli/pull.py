@@ -41,32 +41,11 @@ def pull(
     force: bool = arguments.flag(
         panels.BUNDLE, "--force", "Replace an existing bundle, unless it contains files of yours."
     ),
-    key: Path | None = arguments.option(
-        panels.SIGNATURE, "--key", "FILE", "Require a signature that this public key (PEM) verifies."
-    ),
-    identity: str = arguments.option(
-        panels.SIGNATURE,
-        "--identity",
-        "ID",
-        "Require a Sigstore signature of this identity; needs --issuer.",
-        default="",
-    ),
-    issuer: str = arguments.option(
-        panels.SIGNATURE,
-        "--issuer",
-        "URL",
-        "OpenID Connect provider that vouches for the identity.",
-        default="",
-    ),
+    key: Path | None = arguments.KEY,
+    identity: str = arguments.IDENTITY,
+    issuer: str = arguments.ISSUER,
     plain_http: bool = PLAIN_HTTP,
-    timeout: float = arguments.option(
-        panels.RUN,
-        "--timeout",
-        "SECONDS",
-        "Time limit of the golden vectors of each bundle.",
-        default=300.0,
-        min=1.0,
-    ),
+    timeout: float = arguments.VECTORS_TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     json_: bool = arguments.JSON,
 ) -> int:

@@ -30,14 +30,7 @@ def push(
         panels.REGISTRY, "--all", "Push every bundle in the given folders, by default the current one."
     ),
     plain_http: bool = PLAIN_HTTP,
-    timeout: float = arguments.option(
-        panels.RUN,
-        "--timeout",
-        "SECONDS",
-        "Time limit of the golden vectors of each bundle.",
-        default=300.0,
-        min=1.0,
-    ),
+    timeout: float = arguments.VECTORS_TIMEOUT,
     memory_limit: str = arguments.MEMORY_LIMIT,
     json_: bool = arguments.JSON,
 ) -> int:

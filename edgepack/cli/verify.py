@@ -32,23 +32,9 @@ def verify(
         "bundles of the project.",
         show_default=False,
     ),
-    key: Path | None = arguments.option(
-        panels.SIGNATURE, "--key", "FILE", "Require a signature that this public key (PEM) verifies."
-    ),
-    identity: str = arguments.option(
-        panels.SIGNATURE,
-        "--identity",
-        "ID",
-        "Require a Sigstore signature of this identity; needs --issuer.",
-        default="",
-    ),
-    issuer: str = arguments.option(
-        panels.SIGNATURE,
-        "--issuer",
-        "URL",
-        "OpenID Connect provider that vouches for the identity.",
-        default="",
-    ),
+    key: Path | None = arguments.KEY,
+    identity: str = arguments.IDENTITY,
+    issuer: str = arguments.ISSUER,
     evaluation: str = arguments.option(
         panels.DATA,
         "--eval",

@@ -119,7 +119,7 @@ def ask(
     """
     assert profile.compiler is not None
     if not _fails(report) and (distinct := unique_names(tflite)) is not tflite:
-        # Placements are told apart by the ops' outputs, of which some converters give several one name.
+        # Ops are identified by their outputs, and some converters give several outputs one name.
         tflite, report = distinct, check_placement(read_model(distinct), profile, options)
     request = CompileRequest(
         tflite, "model", "int8", dict(profile.compiler.options), (options.soc,) * bool(options.soc)

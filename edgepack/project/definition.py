@@ -81,7 +81,7 @@ class Option:
         commands: Commands that have the flag.
         variations: What differs on the help page of a command.
         scope: Where the file may set it.
-        instead: Why the file has no such key, and what it has instead; for `Scope.NOWHERE` only.
+        instead: Why the file has no such key, and which key replaces it; for `Scope.NOWHERE` only.
         in_project: Value that the file's cells have unless they set another one, None for the field's default.
     """
 

@@ -113,7 +113,7 @@ def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -
                         store.put_bundle(node.key, outcome.bundle)
                     elif node.kind == Kind.SEARCH:
                         store.put_done(node.key)
-                    # Whoever is told that the node has ended finds its result.
+                    # The result is stored before anyone learns that the node has ended.
                     store.cache.finish()
             seconds = time.monotonic() - start
             _write_journal(node, seconds)

@@ -204,7 +204,7 @@ class Simulation:
         return f"{place} in {self.simulator}, {self.version}"
 
 
-#: What is told of the two on the same samples; `quality` of the whole file has the rest.
+#: Figures reported of both on the same samples; `quality` of the whole file has the rest.
 _FIGURES = ("snr_db", "agreement", "top1", "top1_float", "max_error", "verdict")
 
 
