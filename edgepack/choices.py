@@ -117,6 +117,25 @@ class Delivery(StrEnum):
     AAR = "aar"
 
 
+class Resize(StrEnum):
+    """How an image gets the size of an input: stretched, inside black borders, or cut to the input's aspect ratio."""
+
+    STRETCH = "stretch"
+    LETTERBOX = "letterbox"
+    CENTER_CROP = "center-crop"
+
+
+class Task(StrEnum):
+    """What the outputs of a model mean."""
+
+    CLASSIFICATION = "classification"
+    DETECTION = "detection"
+    SEGMENTATION = "segmentation"
+    KEYPOINTS = "keypoints"
+    EMBEDDING = "embedding"
+    AUDIO = "audio"
+
+
 class Delegate(StrEnum):
     """TFLite delegate that the loader uses."""
 

@@ -26,6 +26,11 @@ def builtin_target_dir(target_id: str) -> Path:
     return data_root() / "targets" / target_id
 
 
+def package_source(*parts: str) -> str:
+    """Return the text of a file of the package."""
+    return _PACKAGE.joinpath(*parts).read_text(encoding="utf-8")
+
+
 def templates_dir() -> Path:
     """Return the folder of the built-in templates."""
     return data_root() / "templates"

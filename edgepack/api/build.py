@@ -41,6 +41,8 @@ def build(
     labels: Labels | None = None,
     metadata: str | os.PathLike[str] | None = None,
     preprocess: str = "",
+    resize: str = "stretch",
+    task: str = "",
     calibration_samples: int = 500,
     random_calibration: bool = False,
     scheme: str = "auto",
@@ -100,6 +102,8 @@ def build(
         labels: Class names, or a text file with one per line.
         metadata: A model.toml: names, descriptions, pixel normalization, labels.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.
+        resize: How an image gets the input's size: `stretch`, `letterbox` or `center-crop`.
+        task: What the outputs mean, such as `detection,boxes=cxcywh`; empty for what can be recognized.
         calibration_samples: Largest number of samples used for calibration.
         random_calibration: Calibrate on random numbers when there are no samples.
         scheme: Quantization scheme.
@@ -177,6 +181,8 @@ def build(
                 labels=call.labels(labels),
                 metadata=path_or_none(metadata),
                 preprocess=preprocess,
+                resize=resize,  # type: ignore[arg-type]
+                task=task,
                 random_calibration=random_calibration,
                 calibration_samples=calibration_samples,
                 method=ranges,  # type: ignore[arg-type]

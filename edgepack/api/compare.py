@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from edgepack.api.call import Call, at_least, by_chip, model_options, texts, writable_or_none
 from edgepack.api.results import Comparison
 from edgepack.api.types import InputShapes, ModelLike, ProgressLike, SamplesLike, Size, Targets
+from edgepack.choices import Resize, parse_choice
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
 from edgepack.pipeline.options import BuildOptions
@@ -23,6 +24,8 @@ def compare(
     train: SamplesLike | None = None,
     epochs: int = 0,
     preprocess: str = "",
+    resize: str = "stretch",
+    task: str = "",
     soc: str | Sequence[str] = (),
     simulate: bool = False,
     simulate_seconds: float = 60.0,
@@ -48,6 +51,8 @@ def compare(
         train: Labelled samples to train on; adds the training recipes to the comparison.
         epochs: Epochs of each training stage; 0 for the default.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.
+        resize: How an image gets the input's size: `stretch`, `letterbox` or `center-crop`.
+        task: What the outputs mean, such as `detection,boxes=cxcywh`; empty for what can be recognized.
         soc: Chips of targets that name none themselves; the first one selects the variant.
         simulate: Run what was compiled for `soc` on the vendor's simulator of the accelerator.
         simulate_seconds: About how long the simulation of one file takes, in seconds.
@@ -86,6 +91,8 @@ def compare(
             train=call.samples(train, "train"),
             epochs=epochs,
             preprocess=preprocess,
+            resize=parse_choice("resize", Resize, resize),
+            task=task,
             socs=chips or texts(soc),
             simulate=simulate,
             simulate_seconds=float(simulate_seconds),

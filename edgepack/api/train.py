@@ -18,6 +18,7 @@ def train(
     allow_code: bool = False,
     validation: SamplesLike | None = None,
     preprocess: str = "",
+    resize: str = "stretch",
     recipe: str = "qat",
     epochs: int = 0,
     batch: int = 32,
@@ -48,6 +49,7 @@ def train(
         allow_code: Run Lambda layers and custom code of a model file.
         validation: Labelled samples to measure accuracy on, after each epoch and at the end.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.
+        resize: How an image gets the input's size: `stretch`, `letterbox` or `center-crop`.
         recipe: Training recipe.
         epochs: Epochs of each stage; 0 for the default.
         batch: Samples per training step.
@@ -97,6 +99,7 @@ def train(
             options=options,
             io=io,  # type: ignore[arg-type]
             preprocess=preprocess,
+            resize=resize,  # type: ignore[arg-type]
             timeout=float(timeout),
             force=force,
         )

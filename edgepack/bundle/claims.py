@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgepack.bundle.manifest import FILE_NAME, SIGNATURE_FILE
+from edgepack.bundle.manifest import FILE_NAME, SIGNATURE_FILE, output_spec
 from edgepack.bundle.schema import is_inside
 from edgepack.bundle.views import label_lines
 from edgepack.digests import sha256
 from edgepack.errors import EdgepackError
 from edgepack.graph import read_model
 from edgepack.graph.metadata import read_metadata
+from edgepack.tasks import classes_of, fault_of, from_json
 
 Fault = tuple[str, str]
 
@@ -155,6 +156,25 @@ def author_faults(manifest: Mapping[str, Any], host: bytes) -> Iterator[Fault]:
         rule = entry["preprocessing"]
         if rule is not None and known.mean and not _same_rule(rule, known.mean, known.std):
             yield FILE_NAME, f"inputs.{position}.preprocessing: differs from the normalization in the model file"
+
+
+def task_faults(manifest: Mapping[str, Any]) -> Iterator[Fault]:
+    """Compare what the outputs are said to mean with their shapes."""
+    document = manifest.get("task")
+    if document is None:
+        return
+    shapes = [output_spec(position, entry).finished_shape for position, entry in enumerate(manifest["outputs"])]
+    try:
+        spec = from_json(document)
+    except ValueError as error:
+        yield FILE_NAME, f"task.{error}"
+        return
+    if fault := fault_of(spec, shapes):
+        yield FILE_NAME, f"task: {fault}"
+        return
+    count = classes_of(spec, shapes)
+    if document["labels"] and count and len(document["labels"]) != count:
+        yield FILE_NAME, f"task.labels: expected {count} labels, got {len(document['labels'])}"
 
 
 def state_faults(manifest: Mapping[str, Any], host: bytes) -> Iterator[Fault]:

@@ -22,6 +22,7 @@ from edgepack.bundle.languages.jvm import jvm_identifiers
 from edgepack.bundle.languages.python import python_identifiers
 from edgepack.bundle.languages.registry import BUILTIN, all_languages, languages_for
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.tasks import decoder_source, task_view
 from edgepack.bundle.views import TensorView, facts_of, tensor_views
 from edgepack.choices import Platform
 from edgepack.errors import BundleError
@@ -147,6 +148,8 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         "inputs": _template_tensors(inputs, "input"),
         "outputs": _template_tensors(outputs, "output"),
         "images": image_views(spec),
+        "task": task_view(spec),
+        "decoder_source": decoder_source,
         "host_file": spec.host.filename,
         "compiled_file": compiled.filename if compiled is not None else "",
         "compiled_model": runs_compiled(spec),

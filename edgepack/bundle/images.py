@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle.spec import BundleSpec
+from edgepack.choices import Resize
 
 #: Types that can store real values.
 _REAL = frozenset({"FLOAT32", "INT8", "UINT8", "INT16"})
@@ -20,6 +21,7 @@ class ImageView:
         width: In pixels.
         mean: One per channel: red, green, blue, or grey alone.
         std: The same.
+        fit: How an image gets the input's size: `stretch`, `letterbox` or `center-crop`.
     """
 
     index: int
@@ -27,6 +29,7 @@ class ImageView:
     width: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    fit: str = "stretch"
 
 
 def image_views(spec: BundleSpec) -> tuple[ImageView, ...]:
@@ -39,7 +42,8 @@ def image_views(spec: BundleSpec) -> tuple[ImageView, ...]:
             continue
         mean, std = (_per_channel(preprocessing.get(key), tensor.shape[3]) for key in ("mean", "std"))
         if tensor.dtype in _REAL and mean and std and all(std):
-            views.append(ImageView(index, tensor.shape[1], tensor.shape[2], mean, std))
+            fit = Resize(preprocessing.get("resize", Resize.STRETCH))
+            views.append(ImageView(index, tensor.shape[1], tensor.shape[2], mean, std, str(fit)))
     return tuple(views)
 
 

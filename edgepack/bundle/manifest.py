@@ -128,6 +128,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
             **({"runtime_version": spec.compile.runtime_version} if spec.compile.runtime_version else {}),
         },
         "quality": spec.quality,
+        **({"task": spec.task.to_json() | {"labels": list(spec.task_labels)}} if spec.task else {}),
         **({"simulation": list(spec.simulation)} if spec.simulation else {}),
         **({"ladder": list(spec.ladder)} if spec.ladder else {}),
         "placement": spec.placement,

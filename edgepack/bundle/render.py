@@ -15,6 +15,7 @@ from edgepack.bundle.languages.registry import languages_for, loader_languages
 from edgepack.bundle.manifest import FILE_NAME, SBOM_FILE, make_manifest, to_json_bytes
 from edgepack.bundle.sbom import make_sbom
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.tasks import TASK_LABELS, task_labels_file
 from edgepack.bundle.views import label_lines
 from edgepack.choices import Delegate, Delivery, Platform
 from edgepack.errors import BundleError
@@ -117,6 +118,9 @@ def _payload(spec: BundleSpec, golden: Mapping[str, bytes]) -> dict[str, bytes]:
         if tensor.labels:
             text = "".join(f"{line}\n" for line in label_lines(tensor.labels))
             files[f"labels_{number}.txt"] = text.encode("utf-8", "replace")
+    if spec.task_labels and task_labels_file(spec) == TASK_LABELS:
+        text = "".join(f"{line}\n" for line in label_lines(spec.task_labels))
+        files[TASK_LABELS] = text.encode("utf-8", "replace")
     return files
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
-from edgepack.choices import Verdict
+from edgepack.choices import Task, Verdict
 
 #: How a bundle can be signed: with a private key, or with an identity of Sigstore.
 SIGNERS = ("key", "sigstore")
@@ -168,6 +168,17 @@ _STEP = Field(
 _INPUT = Field("object", fields=_TENSOR)
 _OUTPUT = Field("object", fields={**_TENSOR, "tail": Field("list", absent=True, items=_STEP)})
 
+_SHARE = Field("number", absent=True, minimum=0, maximum=1)
+_TASK = {
+    "kind": Field("text", choices=tuple(map(str, Task))),
+    "outputs": Field("list", items=COUNT),
+    "labels": Field("list", items=TEXT),
+    **dict.fromkeys(("layout", "boxes", "units", "points", "activation"), Field("text", absent=True)),
+    **dict.fromkeys(("transposed", "objectness", "background"), Field("flag", absent=True)),
+    **dict.fromkeys(("score", "iou"), _SHARE),
+    **dict.fromkeys(("limit", "rate"), Field("integer", absent=True, minimum=0)),
+}
+
 _RUN = {
     "accelerator": TEXT,
     "reasons": Field("list", items=TEXT),
@@ -241,6 +252,8 @@ MANIFEST = Field(
             },
         ),
         "quality": Field("object", optional=True, fields=_QUALITY),
+        # Present where it is known what the outputs mean.
+        "task": Field("object", absent=True, fields=_TASK),
         # Present where the build ran the compiled files on a simulator.
         "simulation": Field("list", absent=True, items=Field("object", fields=_SIMULATION)),
         "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),

@@ -12,6 +12,7 @@ from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule, TargetProfile
 from edgepack.runtime import TensorInfo
 from edgepack.runtime.postprocessing import PostprocessStep
+from edgepack.tasks import TaskSpec
 
 #: Platforms for which a target without accelerator can build a bundle; each is also the name of a template.
 PLATFORMS = tuple(Platform)
@@ -264,6 +265,8 @@ class BundleSpec:
         single_precision: True when the loader asks a GPU for single precision, because values exceed half precision.
         signed_with: `key` or `sigstore` for a bundle that is signed when it is written, empty for one that is not.
         state: Where the model keeps a state from run to run: `variable-tensors`, `resource-variables`, or empty.
+        task: What the outputs mean, None when it is unknown.
+        task_labels: Names of the task's classes or key points, in the order of their numbers; empty without names.
     """
 
     name: str
@@ -297,6 +300,8 @@ class BundleSpec:
     signed_with: str = ""
     single_precision: bool = False
     state: str = ""
+    task: TaskSpec | None = None
+    task_labels: tuple[str, ...] = ()
 
     @property
     def rule(self) -> BundleRule:

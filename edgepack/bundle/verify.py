@@ -275,6 +275,7 @@ class _Check:
         if data is not None:
             self._claims(claims.author_faults(manifest, data))
             self._claims(claims.state_faults(manifest, data))
+            self._claims(claims.task_faults(manifest))
         if segments and host is not None and (fault := segments_fault(host, segments)):
             self._problem(FILE_NAME, f"model.files: {fault}")
         return data

@@ -110,7 +110,7 @@ VECTORS_TIMEOUT = option(
     panels.RUN, "--timeout", "SECONDS", "Time limit of the golden vectors of each bundle.", default=300.0, min=1.0
 )
 SUMMARY = option(panels.RUN, "--summary", "FILE", "Also write a summary in Markdown, as code hosts show it with a run.")
-JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, NO_CACHE, CACHE_URL = (
+JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, RESIZE, NO_CACHE, CACHE_URL = (
     flag_of(BY_NAME[name])
     for name in (
         "json",
@@ -120,6 +120,7 @@ JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, NO_
         "timeout",
         "memory-limit",
         "preprocess",
+        "resize",
         "no-cache",
         "cache",
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgepack.choices import IoType, LossName, Recipe, SparsityPattern, SparsitySchedule
+from edgepack.choices import IoType, LossName, Recipe, Resize, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 from edgepack.limits import TARGET_SECONDS, TRAINING_SECONDS
@@ -41,6 +41,7 @@ def train(
         default="",
     ),
     preprocess: str | None = arguments.PREPROCESS,
+    resize: Resize = arguments.RESIZE,
     recipe: Recipe = arguments.choice(
         panels.TRAINING, "--recipe", Recipe, "RECIPE", "Training recipe.", default=Recipe.QAT
     ),
@@ -121,6 +122,7 @@ def train(
         ),
         io=io,
         preprocess=preprocess or "",
+        resize=resize,
         timeout=timeout,
         force=force,
     )

@@ -19,6 +19,7 @@ from edgepack.bundle.spec import (
     TensorSpec,
     tensor_spec,
 )
+from edgepack.choices import Resize
 from edgepack.graph import Model, read_model
 from edgepack.graph.metadata import ModelInfo, TensorMetadata
 from edgepack.pipeline.compile import CompiledModel
@@ -84,7 +85,7 @@ def assemble(
     delivery = delivery_of(profile, options)
     notices = list(warnings)
     by_chip = bool(compiled.files) and profile.bundle.delegate == "qnn"
-    inputs, outputs = _tensors(model, context.info, quantized.postprocessing)
+    inputs, outputs = _tensors(model, context.info, quantized.postprocessing, options.resize)
     golden, missing = golden_of(context.session, model, trial.shipped, context.measured_on)
     notices.extend(missing)
     golden = replace(golden, simulated=tuple(_simulated(one) for one in simulations))
@@ -128,6 +129,8 @@ def assemble(
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
         single_precision=asks_for_single_precision(find_half_precision(context, rule), profile),
         state=model.state,
+        task=context.task.spec,
+        task_labels=context.task.labels,
         signed_with=options.signer.method if options.signer is not None else "",
     )
     if by_chip:
@@ -177,12 +180,13 @@ def _has_signature_order(model: Model) -> bool:
 
 
 def _tensors(
-    model: Model, info: ModelInfo, postprocessing: Sequence[PostprocessStep]
+    model: Model, info: ModelInfo, postprocessing: Sequence[PostprocessStep], resize: Resize
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return the inputs and outputs of the file with what is known of them, by position."""
     inputs = model_inputs(model)
     metadata = [*info.inputs, *[TensorMetadata()] * len(inputs)]
-    rules = [Preprocess(one.mean, one.std).to_json() if one.mean else None for one in metadata]
+    way = {} if resize == Resize.STRETCH else {"resize": str(resize)}
+    rules = [Preprocess(one.mean, one.std).to_json() | way if one.mean else None for one in metadata]
     labels = [one.labels for one in info.outputs]
     return (
         tuple(tensor_spec(tensor, preprocessing=rules[at]) for at, tensor in enumerate(inputs)),

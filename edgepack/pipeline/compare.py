@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgepack.choices import Resize
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UsageError
@@ -126,6 +127,8 @@ def compare(
     train: SampleSource = "",
     epochs: int = 0,
     preprocess: str = "",
+    resize: Resize = Resize.STRETCH,
+    task: str = "",
     socs: Sequence[str] = (),
     simulate: bool = False,
     simulate_seconds: float = 60.0,
@@ -142,6 +145,8 @@ def compare(
         train: Source of labelled samples to train on; without them training is left out, with the reason.
         epochs: Epochs of each stage of training, 0 for the default.
         preprocess: `MEAN,STD` of pixels.
+        resize: How an image gets the size of an input.
+        task: What the outputs mean; empty for what can be recognized.
         socs: Chips to compare for; the first one selects the variant of targets with chips.
         simulate: Compile each file for the chips and run it on the vendor's simulator of the accelerator.
         simulate_seconds: About how long the simulation of one file may take, in seconds.
@@ -161,6 +166,8 @@ def compare(
         train=train,
         epochs=epochs,
         preprocess=preprocess,
+        resize=resize,
+        task=task,
         target=TargetOptions(socs=tuple(socs)),
         simulate=simulate,
         simulate_seconds=simulate_seconds,

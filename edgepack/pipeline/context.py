@@ -1,7 +1,7 @@
 """What all targets of one build share: the float model, the samples, and what is known about them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.pipeline.stopwatch import Stopwatch
+from edgepack.pipeline.task import TaskChoice, choose_task
 from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_outputs
 from edgepack.samples import Preprocess, SampleSet, SampleSource, lint, load_samples
@@ -51,6 +52,7 @@ class BuildContext:
         new_info: True when `info` holds more than the model's own metadata.
         convert_seconds: Duration of the conversion.
         warnings: What makes the results of every target doubtful, such as a float model that guesses.
+        task: What the outputs mean.
     """
 
     options: BuildOptions
@@ -69,6 +71,7 @@ class BuildContext:
     new_info: bool
     convert_seconds: float
     warnings: tuple[str, ...] = ()
+    task: TaskChoice = field(default_factory=TaskChoice)
 
     @property
     def measured_on(self) -> SampleSet | None:
@@ -107,7 +110,7 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     @cache
     def load(source: SampleSource, preprocess: Preprocess | None) -> SampleSet:
         """Read a source once: folders are hashed, and the user's functions run."""
-        return load_samples(source, inputs, preprocess=preprocess, classes=labels)
+        return load_samples(source, inputs, preprocess=preprocess, classes=labels, resize=options.resize)
 
     found = choose_preprocess(session, float_model, (toml, own), options, load)
     preprocess = found.preprocess
@@ -129,6 +132,9 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     if not labels and labelled_output(model_outputs(model), names) is None:
         # Folders name the samples' classes, not the outputs of a model that returns class numbers.
         names = ()
+    task = choose_task(session, float_model.tflite, model, options.task, labels=names, described=(toml, own))
+    notes.extend(task.notes)
+    names = () if task.owns_labels else names
     info = describe_model(model, name=name, own=own, toml=toml, labels=names, preprocess=preprocess or images)
     return BuildContext(
         options=options,
@@ -147,6 +153,7 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
         new_info=info != describe_model(model, name=name, own=own),
         convert_seconds=watch.seconds["convert"],
         warnings=found.warnings,
+        task=task,
     )
 
 

@@ -18,6 +18,7 @@ from edgepack.choices import (
     Platform,
     RangeMethod,
     Repair,
+    Resize,
     SchemeChoice,
     parse_choice,
     parse_optional,
@@ -140,6 +141,8 @@ class BuildOptions:
         labels: Text file with one class name per line.
         metadata: A model.toml with names, descriptions, pixel normalization and labels.
         preprocess: `MEAN,STD` of pixels; empty for what the model's metadata says, else the default.
+        resize: How an image gets the size of an input, for samples and in the loaders.
+        task: What the outputs mean (`edgepack.tasks.parse`); empty for what can be recognized.
         random_calibration: Calibrate on random numbers when there are no samples; the manifest records it.
         calibration_samples: Largest number of samples used for calibration.
         method: How activation ranges are chosen; None for the one that loses least.
@@ -183,6 +186,8 @@ class BuildOptions:
     labels: Path | None = None
     metadata: Path | None = None
     preprocess: str = ""
+    resize: Resize = Resize.STRETCH
+    task: str = ""
     random_calibration: bool = False
     calibration_samples: int = 500
     method: RangeMethod | None = None
@@ -210,6 +215,7 @@ class BuildOptions:
         """Convert texts to enums; `object.__setattr__` because the class is frozen."""
         for name, value in {
             "scheme": parse_choice("--scheme", SchemeChoice, self.scheme),
+            "resize": parse_choice("--resize", Resize, self.resize),
             "method": parse_optional("--ranges", RangeMethod, self.method),
             "effort": parse_choice("--effort", Effort, self.effort),
             "compile": parse_choice("--compile", CompilePolicy, self.compile),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.bundle.manifest import to_json_bytes
-from edgepack.choices import IoType, Recipe, parse_choice
+from edgepack.choices import IoType, Recipe, Resize, parse_choice
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.digests import sha256
 from edgepack.errors import UsageError
@@ -38,6 +38,7 @@ class TrainRequest:
         options: Epochs, sparsity, clusters and so on.
         io: Data type of the inputs and outputs of an int8 file.
         preprocess: `MEAN,STD` of pixels; empty for the default.
+        resize: How an image gets the size of the input.
         timeout: Seconds that the training may take.
         out: Where the files go, without suffix; a suffix of .tflite is removed.
         force: Replace existing files.
@@ -51,12 +52,14 @@ class TrainRequest:
     options: TrainOptions = field(default_factory=TrainOptions)
     io: IoType = IoType.INT8
     preprocess: str = ""
+    resize: Resize = Resize.STRETCH
     timeout: float = TRAINING_SECONDS
     force: bool = False
 
     def __post_init__(self) -> None:
         """Convert texts to enums; `object.__setattr__` because the class is frozen."""
         object.__setattr__(self, "recipe", parse_choice("--recipe", Recipe, self.recipe))
+        object.__setattr__(self, "resize", parse_choice("--resize", Resize, self.resize))
         object.__setattr__(self, "io", parse_choice("--io", IoType, self.io))
 
 
@@ -149,8 +152,10 @@ def run(path: Path, request: TrainRequest, progress: Progress = silent, on_event
         float_model = convert_model(session, path)[0]
         reference = float_model.tflite
         preprocess = preprocess_for(session, float_model, request.preprocess, request.data)
-        data = read_labelled(request.data, reference, preprocess)
-        validation = read_labelled(request.validation, reference, preprocess) if request.validation else None
+        data = read_labelled(request.data, reference, preprocess, request.resize)
+        validation = None
+        if request.validation:
+            validation = read_labelled(request.validation, reference, preprocess, request.resize)
         trained = train_model(
             session,
             path,

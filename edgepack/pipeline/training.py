@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepack.child import Worker
+from edgepack.choices import Resize
 from edgepack.convert.importers.registry import require_trainable
 from edgepack.errors import TransformError
 from edgepack.files import create_folder, remove_when_empty
@@ -118,13 +119,15 @@ def untrainable_reason(path: Path) -> str:
     return ""
 
 
-def read_labelled(source: SampleSource, reference: bytes, preprocess: Preprocess | None) -> SampleSet:
+def read_labelled(
+    source: SampleSource, reference: bytes, preprocess: Preprocess | None, resize: Resize = Resize.STRETCH
+) -> SampleSet:
     """Read labelled samples for a float model.
 
     Raises:
         SamplesError: They cannot be read, do not match, or have no labels.
     """
-    samples = load_samples(source, input_specs(reference), preprocess=preprocess)
+    samples = load_samples(source, input_specs(reference), preprocess=preprocess, resize=resize)
     require_labels(samples)
     return samples
 

@@ -12,8 +12,10 @@ from edgepack.bundle.golden import machine_name, runtime_name
 from edgepack.bundle.signers import Verifier
 from edgepack.bundle.verify_result import Problem, VerifyResult
 from edgepack.child import Worker
+from edgepack.choices import Resize
 from edgepack.errors import BundleError, EdgepackError
 from edgepack.graph import Model, read_model
+from edgepack.graph.metadata import normalization_fault
 from edgepack.pipeline.measure import measure_quality
 from edgepack.pipeline.options import ModelOptions, Progress, TargetOptions, silent
 from edgepack.pipeline.placement import check_placement
@@ -152,11 +154,13 @@ class _Recheck:
         claimed = self.manifest["quality"]
         rules = [entry["preprocessing"] for entry in self.manifest["inputs"] if entry["preprocessing"]]
         classes = next((entry["labels"] for entry in self.manifest["outputs"] if entry["labels"]), ())
+        preprocess, resize = _pixel_rule(rules[0]) if rules else (None, Resize.STRETCH)
         samples = load_samples(
             evaluation,
             input_specs(self.data),
-            preprocess=_preprocess(rules[0]) if rules else None,
+            preprocess=preprocess,
             classes=classes,
+            resize=resize,
         )
         with Session(ModelOptions(), progress) as session:
             actual = measure_quality(session, self.data, self.data, samples)
@@ -188,9 +192,22 @@ class _Recheck:
         return _ROUNDING if same else _OTHER_MACHINE
 
 
-def _preprocess(rule: Mapping[str, Any]) -> Preprocess:
-    mean, std = (tuple(value) if isinstance(value, list) else (value,) for value in (rule["mean"], rule["std"]))
-    return Preprocess(mean, std)
+def _pixel_rule(rule: Mapping[str, Any]) -> tuple[Preprocess, Resize]:
+    """Return how images become values, from an entry of the manifest.
+
+    Raises:
+        BundleError: The entry says something else.
+    """
+    try:
+        lists = [rule[key] if isinstance(rule[key], list) else [rule[key]] for key in ("mean", "std")]
+        mean, std = (tuple(float(value) for value in values) for values in lists)
+        if fault := normalization_fault(mean, std):
+            raise ValueError(fault)
+        return Preprocess(mean, std), Resize(rule.get("resize", Resize.STRETCH))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(
+            f"manifest.json: inputs: preprocessing: expected the mean and std of pixels, and resize: {error}", hint=_FIX
+        ) from error
 
 
 def _golden_index(root: Path, manifest: Mapping[str, Any]) -> Mapping[str, Any]:

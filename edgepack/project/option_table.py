@@ -2,7 +2,17 @@
 
 from functools import partial
 
-from edgepack.choices import CompilePolicy, Delivery, Effort, Language, Platform, RangeMethod, Repair, SchemeChoice
+from edgepack.choices import (
+    CompilePolicy,
+    Delivery,
+    Effort,
+    Language,
+    Platform,
+    RangeMethod,
+    Repair,
+    Resize,
+    SchemeChoice,
+)
 from edgepack.project.definition import Kind, Option, Panel, Scope, Variation
 
 _ALL = ("build", "check", "compare")
@@ -76,6 +86,25 @@ OPTIONS = (
         "preprocess",
         "MEAN,STD|auto",
         show_default="the model's metadata or first ops, else 0,255",
+        commands=_MEASURED,
+    ),
+    _data(
+        "resize",
+        Kind.CHOICE,
+        "How an image gets the input's size, of samples and in the loaders.",
+        "resize",
+        "HOW",
+        choices=Resize,
+        commands=_MEASURED,
+    ),
+    _data(
+        "task",
+        Kind.TEXT,
+        "What the outputs mean: classification, detection, segmentation, keypoints, embedding, audio or none, with "
+        "facts such as detection,boxes=cxcywh.",
+        "task",
+        "TASK",
+        show_default="recognized",
         commands=_MEASURED,
     ),
     _data(

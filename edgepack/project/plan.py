@@ -178,4 +178,4 @@ def _group(entry: PlannedCell, conversion: str) -> str:
     options = entry.cell.options
     names = ("model", "samples", "eval", "train", "labels", "metadata")
     texts = [entry.parts.get(name, "") for name in names]
-    return json.dumps([conversion, *texts, options.preprocess, options.calibration_samples])
+    return json.dumps([conversion, *texts, options.preprocess, options.resize, options.calibration_samples])

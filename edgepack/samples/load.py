@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.choices import Resize
 from edgepack.errors import SamplesError
 from edgepack.samples.source import InputSpec, Preprocess, SampleSet, SampleSource, image_bytes
 from edgepack.samples.storage import StoredArray, read_stored
@@ -32,6 +33,7 @@ def load_samples(
     *,
     preprocess: Preprocess | None = None,
     classes: Sequence[str] = (),
+    resize: Resize = Resize.STRETCH,
 ) -> SampleSet:
     """Read samples and match them to a model's inputs.
 
@@ -44,6 +46,7 @@ def load_samples(
         preprocess: Conversion of pixels to values; images only.
         classes: Names of the model's classes in their order, for labels that are names; empty when they are unknown:
             then names count in alphabetical order.
+        resize: How images get the input's size.
 
     Raises:
         SamplesError: The source does not exist, cannot be read or does not match the inputs.
@@ -52,7 +55,7 @@ def load_samples(
         return source.load(inputs, classes)
     path = Path(source)
     if path.is_dir():
-        return _from_images(path, inputs, preprocess, classes)
+        return _from_images(path, inputs, preprocess, classes, resize)
     if path.suffix in {".npz", ".npy"} or path.is_file():
         return _from_file(path, inputs, classes)
     name, separator, function = source.rpartition(":")
@@ -141,7 +144,7 @@ def _without_batch(array: Array, spec: InputSpec) -> Array:
 
 
 def _from_images(
-    path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, classes: Sequence[str]
+    path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, classes: Sequence[str], resize: Resize
 ) -> SampleSet:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not files:
@@ -183,9 +186,11 @@ def _from_images(
                 "pixels are scaled to 0..1; set --preprocess MEAN,STD if the model was trained with other values"
             )
     digests = tuple(hashlib.sha256(image_bytes(file)).digest() for file in files)
+    # Nothing for the usual way: what earlier versions stored stays valid.
+    way = "" if resize == Resize.STRETCH else f"/{resize}"
     return SampleSet(
         source=path.name,
-        digest=_folder_digest(path, files, digests) + f"/{preprocess.to_json()}",
+        digest=_folder_digest(path, files, digests) + f"/{preprocess.to_json()}{way}",
         arrays={},
         images=tuple(file.absolute() for file in files),
         image_digests=digests,
@@ -194,6 +199,7 @@ def _from_images(
         labels=np.asarray([folders.index(p.relative_to(path).parts[0]) for p in files], np.int64) if labelled else None,
         label_names=tuple(folders) if labelled else (),
         preprocess=preprocess,
+        resize=resize,
         notes=tuple(notes),
     )
 

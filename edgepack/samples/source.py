@@ -7,16 +7,20 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from edgepack.choices import Resize
 from edgepack.errors import SamplesError
 from edgepack.files import open_regular
 from edgepack.graph.metadata import normalization_fault
 from edgepack.samples.storage import StoredArray
 from edgepack.text import first_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 #: Formats that are decoded, by Pillow's names; others such as EPS start a program to decode them.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
@@ -151,6 +155,7 @@ class SampleSet:
         labels: int64 class index of each sample, shape (samples,), or None.
         label_names: Names of the classes if the source has them (folders of images).
         preprocess: Conversion of pixels to values; only for images.
+        resize: How images get the input's size.
         notes: Assumptions made while reading, as sentences for the user.
     """
 
@@ -164,6 +169,7 @@ class SampleSet:
     labels: npt.NDArray[np.int64] | None = None
     label_names: tuple[str, ...] = ()
     preprocess: Preprocess = field(default_factory=Preprocess)
+    resize: Resize = Resize.STRETCH
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -178,7 +184,8 @@ class SampleSet:
         if self.images:
             (name,) = self.shapes
             digest = self.image_digests[index] if self.image_digests else None
-            values = read_image(self.images[index], self.shapes[name], self.dtypes[name], self.preprocess, digest)
+            path, shape, dtype = self.images[index], self.shapes[name], self.dtypes[name]
+            values = read_image(path, shape, dtype, self.preprocess, digest, resize=self.resize)
             return {name: values}
         return {
             name: np.asarray(
@@ -230,12 +237,18 @@ def image_bytes(path: Path) -> bytes:
 
 
 def read_image(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], preprocess: Preprocess, digest: bytes | None = None
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    preprocess: Preprocess,
+    digest: bytes | None = None,
+    *,
+    resize: Resize = Resize.STRETCH,
 ) -> Array:
     """Read an image into an input of shape (1, height, width, 1 or 3).
 
-    Resizes with a bilinear filter, without keeping the aspect ratio. An integer input gets the unscaled pixels. The
-    dimensions in the file are compared with `MOST_PIXELS` before it is decoded.
+    Resizes with a bilinear filter that takes every pixel of the image into account. An integer input gets the unscaled
+    pixels. The dimensions in the file are compared with `MOST_PIXELS` before it is decoded.
 
     Args:
         path: The file.
@@ -243,6 +256,7 @@ def read_image(
         dtype: Dtype of the input.
         preprocess: Conversion of pixels to values.
         digest: SHA-256 that the file has to have, None for any.
+        resize: How the image gets the input's size.
 
     Raises:
         SamplesError: Pillow cannot read the file as an image, it is too large, or it changed.
@@ -264,9 +278,7 @@ def read_image(
                     raise Image.DecompressionBombError(
                         f"{opened.width} x {opened.height} pixels, at most {MOST_PIXELS}"
                     )
-                image = opened.convert("L" if channels == 1 else "RGB").resize(
-                    (width, height), Image.Resampling.BILINEAR
-                )
+                image = resized(opened.convert("L" if channels == 1 else "RGB"), width, height, resize)
     except Exception as error:  # whatever the decoders of damaged files raise
         kind = type(error).__name__
         reason = kind if isinstance(error, OSError) and error.errno is None else f"{kind}: {first_line(error)}"
@@ -278,3 +290,27 @@ def read_image(
         return pixels.astype(dtype)
     mean, std = (np.asarray(values, np.float32) for values in (preprocess.mean, preprocess.std))
     return ((pixels.astype(np.float32) - mean) / std).astype(dtype)
+
+
+def resized(image: "Image", width: int, height: int, resize: Resize) -> "Image":
+    """Return an image of the size of an input; bundles' loaders resize the same way.
+
+    A letterbox has black borders, and of an odd number of border pixels one more on the right or below. A center-crop
+    takes the largest part in the middle that has the input's aspect ratio, to fractions of a pixel.
+    """
+    from PIL import Image
+
+    bilinear = Image.Resampling.BILINEAR
+    if resize == Resize.LETTERBOX:
+        ratio = min(width / image.width, height / image.height)
+        inner = max(round(image.width * ratio), 1), max(round(image.height * ratio), 1)
+        whole = Image.new(image.mode, (width, height))
+        whole.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
+        return whole
+    if resize == Resize.CENTER_CROP:
+        ratio = min(image.width / width, image.height / height)
+        left, top = (image.width - width * ratio) / 2, (image.height - height * ratio) / 2
+        # Rounding may exceed the image by the last bit, which Pillow refuses.
+        right, bottom = min(left + width * ratio, image.width), min(top + height * ratio, image.height)
+        return image.resize((width, height), bilinear, box=(left, top, right, bottom))
+    return image.resize((width, height), bilinear)

@@ -85,6 +85,7 @@ BOTH = {
     "simulate-seconds": (5.0, "5"),
     "samples": ("data:make", '"data:make"'), "eval": ("data/x.npz", '"data/x.npz"'), "train": ("photos", '"photos"'),
     "signature": ("serve", '"serve"'), "variant": ("v", '"v"'), "preprocess": ("auto", '"auto"'),
+    "resize": ("letterbox", '"letterbox"'), "task": ("embedding", '"embedding"'),
     "package": ("a.b", '"a.b"'),
     "labels": (Path("l.txt"), '"l.txt"'), "metadata": (Path("m.toml"), '"m.toml"'), "sign-key": (Path("k"), '"k"'),
     **dict.fromkeys(

@@ -9,7 +9,9 @@ from typing import Any
 from edgepack.bundle import names
 from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
+from edgepack.bundle.languages.python_tasks import EXPORTS, python_task
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.tasks import task_view
 from edgepack.bundle.views import TensorView, facts_of
 from edgepack.choices import Platform
 
@@ -68,7 +70,7 @@ class Python(LoaderLanguage):
     title = "Python"
     platforms = (Platform.LINUX,)
     # `None` is the one keyword that a class name can spell.
-    class_names = names.word_set("Any ArrayLike Engine Iterable Iterator NDArray None Status Step Tensor")
+    class_names = names.word_set("Any ArrayLike Engine Iterable Iterator NDArray None Status Step Tensor") | EXPORTS
 
     def filters(self) -> Mapping[str, Callable[..., str]]:
         """Return `py`, a string literal."""
@@ -83,7 +85,11 @@ class Python(LoaderLanguage):
     ) -> Mapping[str, Any]:
         """Return the package's names, and the tensors with their identifiers."""
         results = _tensors(outputs, "output")
+        view = task_view(spec)
+        task = None if view is None else python_task(view, [tensor.field for tensor in results])
         return {
+            "python_task": task,
+            "python_task_classes": EXPORTS,
             "python_package": python_package(spec.name),
             "distribution": distribution(spec.name),
             "python_inputs": _tensors(inputs, "input"),

@@ -15,7 +15,7 @@ from ._engine import Engine, Status
 from ._stream import stream
 from ._tensors import Tensor, rank
 
-__all__ = ["INPUTS", "OUTPUTS", "TinyModel20", "TinyModel20Result", "Status", "Tensor"]
+__all__ = ["INPUTS", "OUTPUTS", "Status", "Tensor", "TinyModel20", "TinyModel20Result"]
 
 INPUTS = (
     Tensor(

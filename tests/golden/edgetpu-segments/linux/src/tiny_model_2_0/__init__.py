@@ -17,7 +17,7 @@ from ._engine import Engine, Status
 from ._stream import stream
 from ._tensors import DATA, Tensor, rank
 
-__all__ = ["CO_COMPILED", "INPUTS", "OUTPUTS", "TinyModel20", "TinyModel20Result", "Status", "Tensor"]
+__all__ = ["CO_COMPILED", "INPUTS", "OUTPUTS", "Status", "Tensor", "TinyModel20", "TinyModel20Result"]
 
 INPUTS = (
     Tensor(

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Position of the input -> mean and std of its pixels, one for each channel: value = (pixel - mean) / std.
+# Position of the input -> mean and std of its pixels, one for each channel, value = (pixel - mean) / std, and how a
+# frame gets the input's size.
 _PIXELS = {
-    0: ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
+    0: ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5), "stretch"),
 }
 
 
@@ -31,23 +32,35 @@ def read_image(path: Path, position: int, shape: tuple[int, ...]) -> NDArray[Any
     image = _pillow()
     try:
         with image.open(path) as opened:
-            return _values(opened.convert("L" if shape[3] == 1 else "RGB"), position, shape, "stretch")
+            pixels = opened.convert("L" if shape[3] == 1 else "RGB")
+            return _values(pixels, position, shape, _PIXELS[position][2])
     except (OSError, image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable image: {type(error).__name__}") from error
 
 
 def frame_values(
-    frame: NDArray[Any], position: int, shape: tuple[int, ...], *, order: str = "rgb", fit: str = "stretch"
+    frame: NDArray[Any],
+    position: int,
+    shape: tuple[int, ...],
+    *,
+    order: str = "rgb",
+    fit: str = "",
+    crop: tuple[int, int, int, int] | None = None,
+    rotation: int = 0,
+    mirror: bool = False,
 ) -> NDArray[Any]:
-    """Return a frame as real values of an input.
+    """Return a frame as real values of an input: cropped, turned upright, mirrored, then fitted to the input's size.
 
     Args:
         frame: uint8 pixels, (height, width, 3), or (height, width) of a grey image.
         position: Position of the input.
         shape: Its shape, (1, height, width, channels).
         order: Order of the frame's channels: `rgb`, or `bgr` as OpenCV reads them.
-        fit: How the frame gets the input's size: `stretch`, as in the build of the model; `letterbox` adds black
-            borders; `center-crop` cuts off what is beyond the input's aspect ratio.
+        fit: How the frame gets the input's size: `stretch`; `letterbox` adds black borders; `center-crop` cuts off what
+            is beyond the input's aspect ratio. Empty for the way of the build.
+        crop: Left, top, width and height of the part to use, in pixels; None for the whole frame.
+        rotation: Degrees clockwise that turn the frame upright: 0, 90, 180 or 270.
+        mirror: Mirror the upright frame, left to right.
 
     Raises:
         ValueError: The input does not accept images, or an argument is not as described.
@@ -61,14 +74,28 @@ def frame_values(
             f"frame: expected uint8 pixels (height, width, 3) or (height, width), got {pixels.dtype.name} "
             f"{list(pixels.shape)}"
         )
+    fit = fit or _PIXELS[position][2]
     if order not in ("rgb", "bgr") or fit not in ("stretch", "letterbox", "center-crop"):
         raise ValueError(
             f"expected order 'rgb' or 'bgr' and fit 'stretch', 'letterbox' or 'center-crop', got '{order}', '{fit}'"
         )
+    if rotation not in (0, 90, 180, 270):
+        raise ValueError(f"rotation: expected 0, 90, 180 or 270 degrees, got {rotation}")
+    left, top, width, height = crop or whole(pixels)
+    inside = 0 <= left < left + width <= pixels.shape[1] and 0 <= top < top + height <= pixels.shape[0]
+    if not inside:
+        raise ValueError(f"crop: expected a part of {pixels.shape[1]} x {pixels.shape[0]} pixels, got {crop}")
+    pixels = np.rot90(pixels[top : top + height, left : left + width], -rotation // 90)
+    pixels = pixels[:, ::-1] if mirror else pixels
     if pixels.ndim == 3 and order == "bgr":
         pixels = pixels[..., ::-1]
     image = _pillow().fromarray(np.ascontiguousarray(pixels))
     return _values(image.convert("L" if shape[3] == 1 else "RGB"), position, shape, fit)
+
+
+def whole(frame: NDArray[Any]) -> tuple[int, int, int, int]:
+    """Return the crop that leaves a frame as it is."""
+    return 0, 0, frame.shape[1], frame.shape[0]
 
 
 def _pillow() -> Any:
@@ -94,7 +121,8 @@ def _values(image: Any, position: int, shape: tuple[int, ...], fit: str) -> NDAr
     else:
         ratio = min(image.width / width, image.height / height)
         left, top = (image.width - width * ratio) / 2, (image.height - height * ratio) / 2
-        box = (left, top, left + width * ratio, top + height * ratio)
+        # Rounding may exceed the image by the last bit, which Pillow refuses.
+        box = (left, top, min(left + width * ratio, image.width), min(top + height * ratio, image.height))
         pixels = np.asarray(image.resize((width, height), bilinear, box=box), np.float32)
-    mean, std = (np.asarray(values, np.float32) for values in _PIXELS[position])
+    mean, std = (np.asarray(values, np.float32) for values in _PIXELS[position][:2])
     return (pixels.reshape(shape) - mean) / std
