@@ -35,6 +35,7 @@ LAZY = (
     "ai_edge_quantizer",
     "jinja2",
     "PIL",
+    "pycocotools",
     "scipy",
     "cyclonedx",
     "model_signing",

@@ -97,7 +97,7 @@ def build(
         allow_code: Run Lambda layers and custom code of a model file.
         samples: Representative samples: an array, a dict of arrays by input name, a tuple with labels, a
             tf.data.Dataset, an iterable, a function that returns one of these, or the text of `--samples`.
-        eval: Samples to measure accuracy on; with labels, top-1 is measured.
+        eval: Samples to measure accuracy on: with labels top-1, with a COCO JSON mAP, with images and masks mIoU.
         train: Labelled samples for quantization-aware training.
         labels: Class names, or a text file with one per line.
         metadata: A model.toml: names, descriptions, pixel normalization, labels.

@@ -47,7 +47,7 @@ def compare(
         signature: Signature of a SavedModel, method of a tf.Module.
         allow_code: Run Lambda layers and custom code of a model file.
         samples: Representative samples; see `edgepack.build`.
-        eval: Samples to measure accuracy on; with labels, top-1 is measured.
+        eval: Samples to measure accuracy on: with labels top-1, with a COCO JSON mAP, with images and masks mIoU.
         train: Labelled samples to train on; adds the training recipes to the comparison.
         epochs: Epochs of each training stage; 0 for the default.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.

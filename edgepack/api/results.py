@@ -267,7 +267,8 @@ def accuracy(quality: "Quality | None") -> str:
     """Return `top-1 99.11 -> 98.90`, `SNR 41.2 dB`, `equal`, or nothing."""
     if quality is None:
         return ""
-    if quality.top1 is not None:
-        before = "" if quality.top1_float is None else f"{quality.top1_float:.2f} -> "
-        return f"top-1 {before}{quality.top1:.2f}"
+    known = quality.accuracy
+    if known is not None:
+        before = "" if known.value_float is None else f"{known.value_float:.2f} -> "
+        return f"{known.metric} {before}{known.value:.2f}"
     return "equal" if quality.snr_db is None else f"SNR {quality.snr_db:.1f} dB"

@@ -61,6 +61,12 @@ _OUTPUT_QUALITY = {
     "constant": Field("flag", absent=True),
     "changed": _PERCENT,
 }
+_TASK_QUALITY = {
+    "metric": Field("text", choices=("mAP@50", "mIoU")),
+    **dict.fromkeys(("value", "value_float"), Field("number", minimum=0, maximum=100)),
+    "interval": Field("list", optional=True, items=NUMBER),
+    **dict.fromkeys(("strict", "strict_float"), Field("number", optional=True, minimum=0, maximum=100)),
+}
 _QUALITY = {
     "snr_db": _DECIBEL,
     "logits_snr_db": _DECIBEL,
@@ -70,6 +76,7 @@ _QUALITY = {
     "agreement": _PERCENT,
     "top1": _PERCENT,
     "top1_float": _PERCENT,
+    "task": Field("object", absent=True, fields=_TASK_QUALITY),
     "samples": Field("integer", absent=True, minimum=0),
     "collapsed": Field("list", absent=True, items=TEXT),
     "expected_drop": _PERCENT,

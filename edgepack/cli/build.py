@@ -103,7 +103,9 @@ def _moved(count: int) -> str:
 
 def _table(results: Sequence["TargetResult"]) -> str:
     """Return the table of a build, with the path of each bundle on a line below its row because paths are long."""
-    header = ["target", "scheme", "size", "accel", "host", "top-1", "SNR dB"]
+    metrics = {one.quality.accuracy.metric for one in results if one.quality and one.quality.accuracy}
+    accuracy = "top-1" if metrics <= {"top-1"} else "accuracy"
+    header = ["target", "scheme", "size", "accel", "host", accuracy, "SNR dB"]
     rows = [_row(entry) for entry in results]
     # SOFTMAX hides errors of small probabilities: where the model ends in it, the SNR of its input says more.
     logits = [None if entry.quality is None else entry.quality.logits_snr_db for entry in results]
@@ -138,10 +140,6 @@ def _judgement(entry: "TargetResult") -> list[str]:
 def _row(entry: "TargetResult") -> tuple[str, ...]:
     summary = None if entry.report is None else entry.report.summary
     quality = entry.quality
-    top1 = "-"
-    if quality is not None and quality.top1 is not None:
-        before = "" if quality.top1_float is None else f"{quality.top1_float:.2f} -> "
-        top1 = f"{before}{quality.top1:.2f}"
     equal = quality is not None and quality.snr_db is None and quality.agreement == 100.0
     return (
         entry.target,
@@ -149,6 +147,6 @@ def _row(entry: "TargetResult") -> tuple[str, ...]:
         "-" if entry.model is None else output.change(entry.float_bytes, len(entry.model)),
         "-" if summary is None else str(summary["accelerator"]),
         "-" if summary is None else str(summary["host"] + summary["unsupported"]),
-        top1,
+        "-" if quality is None or quality.accuracy is None else str(quality.accuracy),
         "equal" if equal else "-" if quality is None or quality.snr_db is None else f"{quality.snr_db:.1f}",
     )

@@ -120,7 +120,8 @@ def _write_page(file: Path, result: "Comparison") -> None:
 
 def _print(result: "Comparison") -> None:
     built = [entry for entry in result.results if not entry.reason]
-    header = ("scheme", "file", "gzip", "top-1", "SNR", "logits", "ms here")
+    metric = next((one.quality.accuracy.metric for one in built if one.quality and one.quality.accuracy), "top-1")
+    header = ("scheme", "file", "gzip", metric, "SNR", "logits", "ms here")
     output.out(output.table(header, [_row(entry) for entry in built], right=range(1, len(header))))
     output.out()
     names = result.targets
@@ -133,7 +134,7 @@ def _print(result: "Comparison") -> None:
     )
     output.out()
     if any(entry.quality for entry in built):
-        output.out(output.wrap("top-1: float model -> this file; SNR: of outputs, and of logits, in dB"))
+        output.out(output.wrap(f"{metric}: float model -> this file; SNR: of outputs, and of logits, in dB"))
     timed = [entry.latency for entry in built if entry.latency is not None]
     if timed:
         threads = f"{timed[0].threads} thread{'s' * (timed[0].threads != 1)}"
@@ -160,14 +161,12 @@ def _print(result: "Comparison") -> None:
 def _row(entry: "ComparedScheme") -> tuple[str, ...]:
     quality = entry.quality
     equal = quality is not None and quality.snr_db is None
-    top1 = "-"
-    if quality is not None and quality.top1 is not None:
-        top1 = f"{_figure(quality.top1_float, 2)} -> {quality.top1:.2f}"
+    accuracy = None if quality is None else quality.accuracy
     return (
         entry.scheme,
         readable_size(entry.bytes),
         readable_size(entry.gzip_bytes),
-        top1,
+        "-" if accuracy is None else f"{_figure(accuracy.value_float, 2)} -> {accuracy.value:.2f}",
         "equal" if equal else _figure(None if quality is None else quality.snr_db, 1),
         _figure(None if quality is None else quality.logits_snr_db, 1),
         _figure(None if entry.latency is None else entry.latency.median_ms, 3),

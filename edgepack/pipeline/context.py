@@ -23,7 +23,7 @@ from edgepack.pipeline.options import BuildOptions, Progress, silent
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.pipeline.stopwatch import Stopwatch
-from edgepack.pipeline.task import TaskChoice, choose_task
+from edgepack.pipeline.task import TaskChoice, choose_task, require_task
 from edgepack.runtime.memory import require_memory
 from edgepack.runtime.runner import model_outputs
 from edgepack.samples import Preprocess, SampleSet, SampleSource, lint, load_samples
@@ -129,10 +129,11 @@ def prepare(path: Path, options: BuildOptions, session: Session, report: Progres
     name = bundle_name(path, options)
     images = next((loaded.preprocess for loaded in (samples, evaluation) if loaded and loaded.images), None)
     names = labels or (evaluation.label_names if evaluation else ())
+    task = choose_task(session, float_model.tflite, model, options.task, labels=names, described=(toml, own))
+    require_task(task.spec, evaluation)
     if not labels and labelled_output(model_outputs(model), names) is None:
         # Folders name the samples' classes, not the outputs of a model that returns class numbers.
         names = ()
-    task = choose_task(session, float_model.tflite, model, options.task, labels=names, described=(toml, own))
     notes.extend(task.notes)
     names = () if task.owns_labels else names
     info = describe_model(model, name=name, own=own, toml=toml, labels=names, preprocess=preprocess or images)

@@ -18,8 +18,10 @@ from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import OutputQuality, Quality
 from edgepack.runtime.postprocessing import PostprocessStep, scores
 from edgepack.runtime.runner import needs_custom_ops
+from edgepack.runtime.task_metrics import TaskQuality
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSet
+from edgepack.tasks import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
             samples,
             scores(quantized.postprocessing),
             class_outputs(context, quantized.postprocessing),
+            task_of(context),
         )
     except UnfitModelError as error:
         if not needs_custom_ops(error):
@@ -84,6 +87,14 @@ def class_outputs(context: BuildContext, postprocessing: tuple[PostprocessStep, 
     return tuple(sorted(named | {step.output for step in postprocessing if step.op == "ARG_MAX"}))
 
 
+def task_of(context: BuildContext) -> tuple[TaskSpec, tuple[str, ...]] | None:
+    """Return what the outputs mean, with the names of the classes, where the samples have a truth to compare with."""
+    samples, choice = context.measured_on, context.task
+    if samples is None or samples.truth is None or choice.spec is None:
+        return None
+    return choice.spec, choice.labels
+
+
 def measure_quality(
     session: Session,
     reference: bytes,
@@ -91,6 +102,7 @@ def measure_quality(
     samples: SampleSet,
     postprocessing: tuple[PostprocessStep, ...] = (),
     named: Collection[int] = (),
+    task: tuple[TaskSpec, tuple[str, ...]] | None = None,
 ) -> Quality:
     """Return what a file lost against a reference on the samples.
 
@@ -101,6 +113,7 @@ def measure_quality(
         samples: Samples, with labels where accuracy is of interest.
         postprocessing: Steps that the reference has and the file leaves to the loader.
         named: Positions of outputs known to hold class scores.
+        task: What the outputs mean, with the names of its classes; None where no truth is to be compared with.
 
     Raises:
         UnfitModelError: One of both does not run here.
@@ -108,7 +121,7 @@ def measure_quality(
 
     def compute() -> Quality:
         session.progress(f"measuring on {len(samples)} samples")
-        return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing, named))[""]
+        return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing, named, task))[""]
 
     inputs = {
         "reference": reference,
@@ -116,6 +129,7 @@ def measure_quality(
         "samples": samples,
         "postprocessing": [step.to_json() for step in postprocessing],
         "named": sorted(named),
+        **({} if task is None else {"task": [task[0].to_json(), list(task[1])]}),
     }
     return session.steps.memoize("measure", inputs, _QUALITY, compute)
 
@@ -156,7 +170,10 @@ def quality_from(fields: Mapping[str, Any]) -> Quality:
         )
         for entry in fields["outputs"]
     )
-    return Quality(**{**fields, "collapsed": tuple(fields["collapsed"]), "outputs": outputs})
+    task = fields.get("task")
+    if task is not None:
+        task = TaskQuality(**{**task, "interval": None if task["interval"] is None else tuple(task["interval"])})
+    return Quality(**{**fields, "collapsed": tuple(fields["collapsed"]), "outputs": outputs, "task": task})
 
 
 _QUALITY: Codec[Quality] = Codec(

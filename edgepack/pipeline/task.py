@@ -15,6 +15,7 @@ from edgepack.pipeline.session import Session
 from edgepack.runtime.class_scores import output_kinds
 from edgepack.runtime.evaluate import synthetic_samples
 from edgepack.runtime.runner import model_inputs, model_outputs
+from edgepack.samples import SampleSet
 from edgepack.tasks import TaskSpec, classes_of, fault_of, parse
 from edgepack.tasks.recognize import COCO_KEYPOINTS, recognize
 
@@ -96,6 +97,23 @@ def choose_task(
     names = _matched(spec, names, classes_of(spec, shapes), given=bool(labels) and bool(text))
     owns = spec.kind in (Task.DETECTION, Task.KEYPOINTS) or spec.layout == "classes"
     return TaskChoice(spec, names, owns, tuple(notes))
+
+
+def require_task(spec: TaskSpec | None, samples: SampleSet | None) -> None:
+    """Check that samples with objects or masks have a task that they are the truth of.
+
+    Raises:
+        UsageError: The task is unknown, or another one.
+    """
+    if samples is None or samples.truth is None:
+        return
+    wanted = Task.DETECTION if samples.truth.objects else Task.SEGMENTATION
+    if spec is None or spec.kind != wanted:
+        found = "is not known" if spec is None else f"is {spec.kind}"
+        raise UsageError(
+            f"--eval: '{samples.source}' is for {wanted}, and the task of the model {found}",
+            hint=f"say with --task {wanted},... what the outputs mean (docs/guides/use-results.md)",
+        )
 
 
 def _matched(spec: TaskSpec, names: tuple[str, ...], count: int, *, given: bool) -> tuple[str, ...]:

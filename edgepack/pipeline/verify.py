@@ -23,9 +23,10 @@ from edgepack.pipeline.session import Session
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import get_target
 from edgepack.quantize.select import scheme_of
-from edgepack.samples import Preprocess, SampleSource, load_samples
+from edgepack.samples import Preprocess, SampleSet, SampleSource, load_samples
 from edgepack.samples.specs import input_specs
 from edgepack.schemes import SCHEMES
+from edgepack.tasks import TaskSpec, from_json
 
 _MANIFEST = "manifest.json"
 _FIX = "do not rely on the manifest: rebuild the bundle, or ask for it where it was built"
@@ -163,9 +164,9 @@ class _Recheck:
             resize=resize,
         )
         with Session(ModelOptions(), progress) as session:
-            actual = measure_quality(session, self.data, self.data, samples)
+            actual = measure_quality(session, self.data, self.data, samples, task=self._task(samples))
         if claimed is None:
-            accuracy = "no accuracy" if actual.top1 is None else f"an accuracy of {actual.top1:.3f} %"
+            accuracy = "no accuracy" if actual.accuracy is None else f"an accuracy of {actual.accuracy.value:.3f} %"
             self.notes.append(f"the manifest has no quality; the samples give {accuracy}")
             return
         if claimed.get("samples") != actual.samples:
@@ -174,17 +175,30 @@ class _Recheck:
                 "expected the samples on which the build measured"
             )
             return
-        top1 = claimed.get("top1")
-        if actual.top1 is None:
-            if top1 is not None:
-                self.notes.append("quality.top1 was not measured again: the samples have no labels for the outputs")
-        elif top1 is None:
-            self.notes.append(f"the manifest has no accuracy; the samples give {actual.top1:.3f} %")
-        elif abs(top1 - actual.top1) > self._allowed():
-            self._problem(f"quality.top1: the manifest has {top1:.3f} %, the samples give {actual.top1:.3f} %")
-        else:
-            self.notes.append(f"accuracy on {actual.samples} samples: {actual.top1:.3f} %, as in the manifest")
+        known = {"top1": claimed.get("top1"), "task.value": (claimed.get("task") or {}).get("value")}
+        measured = {"top1": actual.top1, "task.value": None if actual.task is None else actual.task.value}
+        for key, value in measured.items():
+            self._compare(f"quality.{key}", known[key], value, actual.samples)
         self.notes.append("the other figures of quality compare with the original model, which a bundle does not have")
+
+    def _compare(self, name: str, claimed: float | None, actual: float | None, samples: int) -> None:
+        """Compare a percentage in the manifest with the one that was measured, None where there is none."""
+        if actual is None:
+            if claimed is not None:
+                self.notes.append(f"{name} was not measured again: the samples have no labels for the outputs")
+        elif claimed is None:
+            self.notes.append(f"the manifest has no accuracy; the samples give {actual:.3f} %")
+        elif abs(claimed - actual) > self._allowed():
+            self._problem(f"{name}: the manifest has {claimed:.3f} %, the samples give {actual:.3f} %")
+        else:
+            self.notes.append(f"accuracy on {samples} samples: {actual:.3f} %, as in the manifest")
+
+    def _task(self, samples: SampleSet) -> tuple[TaskSpec, tuple[str, ...]] | None:
+        """Return what the outputs mean, where the samples have a truth to compare with."""
+        document = self.manifest.get("task")
+        if document is None or samples.truth is None:
+            return None
+        return from_json(document), tuple(document["labels"])
 
     def _allowed(self) -> float:
         index = _golden_index(self.root, self.manifest)

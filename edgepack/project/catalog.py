@@ -79,7 +79,8 @@ def _entry(out: Path, result: CellResult, before: Mapping[str, Any] | None) -> d
         "sha256": model.get("sha256", ""),
         "accelerator": summary.get("accelerator"),
         "host": None if not summary else summary["host"] + summary["unsupported"],
-        "top1": quality.get("top1"),
+        # Where the truth is boxes or masks, mAP@50 or mIoU stands in its place.
+        "top1": (quality.get("task") or {}).get("value", quality.get("top1")),
         "snr_db": quality.get("snr_db"),
         "verdict": quality.get("verdict", ""),
         "latency": latency.get("text", ""),
@@ -163,7 +164,7 @@ def _change_texts(entry: Mapping[str, Any]) -> list[str]:
     if before.get("bytes") and entry["bytes"]:
         texts.append(f"size {100 * (entry['bytes'] / before['bytes'] - 1):+.1f} %")
     for name, title, unit, digits in (
-        ("top1", "top-1", " points", 2),
+        ("top1", "accuracy", " points", 2),
         ("snr_db", "SNR", " dB", 1),
         ("accelerator", "accelerator", " ops", 0),
         ("latency_ms", "latency", " ms", 1),

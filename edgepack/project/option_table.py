@@ -62,7 +62,7 @@ OPTIONS = (
     _data(
         "eval",
         Kind.SOURCE,
-        "Samples to measure accuracy on; with labels, top-1 is measured.",
+        "Samples to measure accuracy on: with labels top-1, with a COCO JSON mAP, with images and masks mIoU.",
         "eval",
         "SRC",
         commands=_MEASURED,

@@ -4,6 +4,7 @@ These functions run in a child process: arguments and results can be pickled.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from edgepack.runtime.metrics import Quality, QualityMeter
 from edgepack.runtime.postprocessing import PostprocessStep, finish
 from edgepack.runtime.runner import Runner, TensorInfo, quantize
 from edgepack.runtime.signatures import signature_fault
+from edgepack.runtime.task_metrics import TaskMeter
 from edgepack.samples.source import SampleSet
+from edgepack.tasks import TaskSpec
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +32,7 @@ def evaluate(
     samples: SampleSet,
     tail: Sequence[PostprocessStep] = (),
     named: Collection[int] = (),
+    task: tuple[TaskSpec, tuple[str, ...]] | None = None,
     *,
     threads: int = 2,
 ) -> dict[str, Quality]:
@@ -40,6 +44,7 @@ def evaluate(
         samples: Samples with the reference's input names; their labels are used if they have any.
         tail: Postprocessing steps that were cut off the candidates but not the reference; they are computed here.
         named: Positions of outputs known to hold class scores (`class_scores.output_kinds`).
+        task: What the outputs mean, and the names of the classes; it is measured where the samples have a truth.
         threads: Threads of the interpreter.
 
     Raises:
@@ -56,23 +61,37 @@ def evaluate(
     meters = {
         key: QualityMeter(names, kinds.classes, kinds.probabilities, kinds.numbers, kinds.ranked) for key in loaded
     }
+    meter = None
+    if samples.truth is not None and task is not None:
+        meter = TaskMeter(*task, samples, (base.inputs[0].shape[2], base.inputs[0].shape[1]))
     squashed = [position for position in range(count) if base.logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for number in range(len(samples)):
         arrays = base.sample(number, samples)
         expected = base.run(number, arrays)
         label = None if labels is None else int(labels[number])
+        if meter is not None:
+            meter.add(_REFERENCE, number, expected[:count])
         for key, (runner, logits) in loaded.items():
             results = runner.run_real(arrays)
             outputs = zip(steps, results[:count], strict=True)
             got = [np.asarray(finish(output_steps, real), np.float64) for output_steps, real in outputs]
             meters[key].add(expected[:count], got, label)
+            if meter is not None:
+                meter.add(key, number, got)
             for position in squashed:
                 before, after = expected[base.logits[position]], results[logits[position]]
                 if before.shape == after.shape:
                     meters[key].add_logits(position, before, after)
     _keep(base, reference, samples, threads)
-    return {key: meter.result() for key, meter in meters.items()}
+    found = {key: one.result() for key, one in meters.items()}
+    if meter is None:
+        return found
+    return {key: replace(quality, task=meter.result(_REFERENCE, key)) for key, quality in found.items()}
+
+
+#: Key of the reference among those of the candidates.
+_REFERENCE = "the reference"
 
 
 class _Reference:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from edgepack.runtime.confidence import Z, paired_interval, wilson_interval
 from edgepack.runtime.signal import SignalMeter
+from edgepack.runtime.task_metrics import TaskQuality
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -20,6 +21,26 @@ class Accuracy:
 
     top1: float
     samples: int
+
+
+@dataclass(frozen=True)
+class MeasuredAccuracy:
+    """Accuracy against the truth, in percent.
+
+    Attributes:
+        metric: `top-1`, `mAP@50` or `mIoU`.
+        value: Of the converted model.
+        value_float: Of the float model, None where there is none.
+    """
+
+    metric: str
+    value: float
+    value_float: float | None
+
+    def __str__(self) -> str:
+        """Return `99.11 -> 98.90`, with the metric unless it is top-1."""
+        before = "" if self.value_float is None else f"{self.value_float:.2f} -> "
+        return f"{before}{self.value:.2f}{'' if self.metric == 'top-1' else f' {self.metric}'}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,7 @@ class Quality:
             the float model is not sure of counts little. None when the outputs are no class scores.
         expected_error: Standard error of it, points.
         trained: True for a file with further training: it may differ from the float model without being worse.
+        task: Accuracy at the model's task, None without samples with a truth.
     """
 
     snr_db: float | None
@@ -116,18 +138,30 @@ class Quality:
     expected_drop: float | None = None
     expected_error: float = 0.0
     trained: bool = False
+    task: TaskQuality | None = None
 
     @property
     def drop(self) -> float | None:
-        """Loss of top-1 accuracy in percentage points; without labels, of agreement; None when neither is known."""
+        """Loss of accuracy in percentage points: at the task, of top-1, or of agreement; None when none is known."""
+        if self.task is not None:
+            return self.task.drop
         if self.top1 is not None and self.top1_float is not None:
             return self.top1_float - self.top1
         return None if self.agreement is None else 100.0 - self.agreement
 
     @property
+    def accuracy(self) -> "MeasuredAccuracy | None":
+        """Accuracy against the truth of the samples: at the task, else of the class; None where it is not known."""
+        if self.task is not None:
+            return MeasuredAccuracy(self.task.metric, self.task.value, self.task.value_float)
+        return None if self.top1 is None else MeasuredAccuracy("top-1", self.top1, self.top1_float)
+
+    @property
     def drop_interval(self) -> tuple[float, float] | None:
         """95 % confidence interval of `drop` in percentage points, None when it is not known."""
         drop = self.drop
+        if self.task is not None:
+            return self.task.interval
         if drop is None or not self.samples:
             return None
         worsened = round(max(drop, 0.0) * self.samples / 100) if self.worsened is None else self.worsened
@@ -162,6 +196,7 @@ class Quality:
             "top1_float": None if self.top1_float is None else round(self.top1_float, 3),
             "expected_drop": None if self.expected_drop is None else round(self.expected_drop, 3),
             "drop_interval": None if interval is None else [round(value, 2) for value in interval],
+            **({} if self.task is None else {"task": self.task.to_json()}),
             "samples": self.samples,
             "collapsed": list(self.collapsed),
             "outputs": [output.to_json() for output in self.outputs],

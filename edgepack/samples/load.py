@@ -15,6 +15,7 @@ from edgepack.choices import Resize
 from edgepack.errors import SamplesError
 from edgepack.samples.source import InputSpec, Preprocess, SampleSet, SampleSource, image_bytes
 from edgepack.samples.storage import StoredArray, read_stored
+from edgepack.samples.truth import Truth, find_masks, has_masks, read_coco
 
 Array = npt.NDArray[Any]
 
@@ -24,7 +25,9 @@ LABEL_NAMES = ("y", "labels", "label")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"})
 #: Most bytes that a function's samples have together: they are in memory, and a function may never end.
 MOST_FUNCTION_BYTES = 1 << 30
-_HINT = "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, or module:function"
+_HINT = (
+    "give .npz (arrays named like the inputs, or x and y), .npy, a folder of images, a COCO JSON, or module:function"
+)
 
 
 def load_samples(
@@ -40,7 +43,8 @@ def load_samples(
     Args:
         source: Path of an .npz, .npy or folder of images, or `module:function` (the function has no parameters and
             yields samples: an array, a dict of arrays by input name, or a pair of one of these and a label). The module
-            is looked up in the current folder first, or in FOLDER of `FOLDER/module:function`. Or an object that reads
+            is looked up in the current folder first, or in FOLDER of `FOLDER/module:function`. A COCO JSON has images
+            with objects; a folder with `images` and `masks` has images with class numbers. Or an object that reads
             itself.
         inputs: The model's inputs.
         preprocess: Conversion of pixels to values; images only.
@@ -54,8 +58,15 @@ def load_samples(
     if not isinstance(source, str):
         return source.load(inputs, classes)
     path = Path(source)
+    if path.is_dir() and has_masks(path):
+        files = _images_in(path / "images")
+        truth = find_masks(path, files)
+        return _from_images(path, files, inputs, preprocess, resize, truth=truth)
     if path.is_dir():
-        return _from_images(path, inputs, preprocess, classes, resize)
+        return _from_images(path, _images_in(path), inputs, preprocess, resize, folders=True, classes=classes)
+    if path.suffix == ".json" and path.is_file():
+        files, truth = read_coco(path)
+        return _from_images(path, files, inputs, preprocess, resize, truth=truth)
     if path.suffix in {".npz", ".npy"} or path.is_file():
         return _from_file(path, inputs, classes)
     name, separator, function = source.rpartition(":")
@@ -143,14 +154,43 @@ def _without_batch(array: Array, spec: InputSpec) -> Array:
     return array[0] if spec.batched and array.ndim == len(spec.shape) and array.shape[0] == 1 else array
 
 
-def _from_images(
-    path: Path, inputs: Sequence[InputSpec], preprocess: Preprocess | None, classes: Sequence[str], resize: Resize
-) -> SampleSet:
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+def _images_in(folder: Path) -> tuple[Path, ...]:
+    """Return the images below a folder, in the order of their paths.
+
+    Raises:
+        SamplesError: There are none.
+    """
+    files = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()))
     if not files:
         raise SamplesError(
-            f"the folder '{path.name}' contains no images", hint=f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"the folder '{folder.name}' contains no images", hint=f"images end in {', '.join(sorted(IMAGE_SUFFIXES))}"
         )
+    return files
+
+
+def _from_images(
+    path: Path,
+    files: Sequence[Path],
+    inputs: Sequence[InputSpec],
+    preprocess: Preprocess | None,
+    resize: Resize,
+    *,
+    folders: bool = False,
+    classes: Sequence[str] = (),
+    truth: Truth | None = None,
+) -> SampleSet:
+    """Return images as samples of the only input.
+
+    Args:
+        path: What the user named.
+        files: The images.
+        inputs: The model's inputs.
+        preprocess: Conversion of pixels to values.
+        resize: How they get the input's size.
+        folders: The images' folders below `path` are their classes.
+        classes: Names of the model's classes in their order.
+        truth: What is true of each image.
+    """
     if (
         len(inputs) != 1
         or len(inputs[0].shape) != 4
@@ -163,11 +203,9 @@ def _from_images(
             hint="write the samples to an .npz with arrays named like the inputs",
         )
     spec = inputs[0]
-    folders = sorted({p.relative_to(path).parts[0] for p in files if len(p.relative_to(path).parts) > 1})
-    labelled = bool(folders) and all(len(p.relative_to(path).parts) > 1 for p in files)
-    if labelled and set(folders) <= set(classes):
-        # The order of the labels is that of the model's outputs; folders come in alphabetical order.
-        folders = list(classes)
+    names, numbers = _classes_by_folder(path, files, classes) if folders else ((), None)
+    if truth is not None and truth.categories is not None:
+        names = tuple(truth.categories[number] for number in sorted(truth.categories))
     notes = []
     if preprocess is not None and not preprocess.fits(spec.shape[3]):
         raise SamplesError(
@@ -190,25 +228,44 @@ def _from_images(
     way = "" if resize == Resize.STRETCH else f"/{resize}"
     return SampleSet(
         source=path.name,
-        digest=_folder_digest(path, files, digests) + f"/{preprocess.to_json()}{way}",
+        digest=_files_digest(path, files, digests, truth) + f"/{preprocess.to_json()}{way}",
         arrays={},
         images=tuple(file.absolute() for file in files),
         image_digests=digests,
         shapes={spec.name: (1, *spec.shape[1:])},
         dtypes={spec.name: spec.sample_dtype},
-        labels=np.asarray([folders.index(p.relative_to(path).parts[0]) for p in files], np.int64) if labelled else None,
-        label_names=tuple(folders) if labelled else (),
+        labels=numbers,
+        label_names=names,
         preprocess=preprocess,
         resize=resize,
+        truth=truth,
         notes=tuple(notes),
     )
 
 
-def _folder_digest(path: Path, files: Sequence[Path], digests: Sequence[bytes]) -> str:
-    """Return the SHA-256 of the relative paths and contents of a folder's images."""
+def _classes_by_folder(
+    path: Path, files: Sequence[Path], classes: Sequence[str]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int64] | None]:
+    """Return the names of the classes and the class of each image; nothing for images that are in no folders."""
+    parts = [file.relative_to(path).parts for file in files]
+    if any(len(one) < 2 for one in parts):
+        return (), None
+    folders = sorted({one[0] for one in parts})
+    if set(folders) <= set(classes):
+        # The order of the labels is that of the model's outputs; folders come in alphabetical order.
+        folders = list(classes)
+    return tuple(folders), np.asarray([folders.index(one[0]) for one in parts], np.int64)
+
+
+def _files_digest(path: Path, files: Sequence[Path], digests: Sequence[bytes], truth: Truth | None) -> str:
+    """Return the SHA-256 of the names and contents of images, and of what is true of them."""
     whole = hashlib.sha256()
+    root = path if path.is_dir() else path.absolute().parent.parent
     for file, digest in zip(files, digests, strict=True):
-        whole.update(file.relative_to(path).as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
+        whole.update(file.relative_to(root).as_posix().encode("utf-8", "surrogateescape") + b"\0" + digest)
+    if truth is not None:
+        whole.update(repr((truth.sizes, truth.objects, sorted((truth.categories or {}).items()))).encode())
+        whole.update(b"".join(truth.mask_digests))
     return whole.hexdigest()
 
 

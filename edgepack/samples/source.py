@@ -22,6 +22,8 @@ from edgepack.text import first_line
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from edgepack.samples.truth import Truth
+
 #: Formats that are decoded, by Pillow's names; others such as EPS start a program to decode them.
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
@@ -156,6 +158,7 @@ class SampleSet:
         label_names: Names of the classes if the source has them (folders of images).
         preprocess: Conversion of pixels to values; only for images.
         resize: How images get the input's size.
+        truth: What is true of each image, for detectors and segmentations.
         notes: Assumptions made while reading, as sentences for the user.
     """
 
@@ -170,6 +173,7 @@ class SampleSet:
     label_names: tuple[str, ...] = ()
     preprocess: Preprocess = field(default_factory=Preprocess)
     resize: Resize = Resize.STRETCH
+    truth: "Truth | None" = None
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -213,6 +217,7 @@ class SampleSet:
             images=tuple(self.images[i] for i in indices) if self.images else (),
             image_digests=tuple(self.image_digests[i] for i in indices) if self.image_digests else (),
             labels=None if self.labels is None else self.labels[chosen],
+            truth=None if self.truth is None else self.truth.take([int(i) for i in indices]),
         )
 
 

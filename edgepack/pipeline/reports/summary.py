@@ -6,9 +6,14 @@ from edgepack.errors import EdgepackError
 from edgepack.findings import OpFinding, Placement, Report
 from edgepack.pipeline.check import CheckedTarget
 from edgepack.pipeline.results import TargetResult
+from edgepack.runtime.metrics import MeasuredAccuracy
 
 #: Further ops with a reason are counted: hosts cut summaries, and the SARIF file and the JSON have all of them.
 MAX_FINDINGS = 20
+
+
+def _accuracy(accuracy: MeasuredAccuracy) -> str:
+    return f"{accuracy.value:.2f}" if accuracy.metric == "top-1" else f"{accuracy.value:.2f} ({accuracy.metric})"
 
 
 def check_summary(model: str, results: Sequence[CheckedTarget]) -> str:
@@ -52,12 +57,12 @@ def build_summary(model: str, results: Sequence[TargetResult]) -> str:
                 "built" if result.error is None else "failed",
                 result.scheme or "-",
                 "-" if result.model is None else f"{len(result.model):,}",
-                "-" if quality is None or quality.top1 is None else f"{quality.top1:.2f}",
+                "-" if quality is None or quality.accuracy is None else _accuracy(quality.accuracy),
                 "-" if quality is None or quality.snr_db is None else f"{quality.snr_db:.1f}",
                 *_counts(None if result.report is None else result.report.summary),
             )
         )
-    header = ("target", "verdict", "scheme", "bytes", "top-1 %", "SNR dB", *_COUNTS)
+    header = ("target", "verdict", "scheme", "bytes", "accuracy %", "SNR dB", *_COUNTS)
     text = [f"### {code(model)}", "", *_table(header, rows)]
     for result in results:
         text.extend(_error(result.target, result.error))

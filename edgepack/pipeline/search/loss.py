@@ -99,7 +99,7 @@ def acceptable(quality: Quality, limit: float | None) -> bool:
         lost_class = _class_findings(quality)
         return (drop is None or drop <= limit) and not any(f.unusable for f in findings if f not in lost_class)
     if drop is not None and interval is not None and drop > AUTO_DROP:
-        beyond_chance = interval[0] > (0.0 if quality.top1 is not None else AUTO_DROP)
+        beyond_chance = interval[0] > (0.0 if quality.accuracy is not None else AUTO_DROP)
         return not findings and not beyond_chance
     return not findings
 
@@ -119,10 +119,11 @@ def loss(quality: Quality) -> float:
 def loss_text(quality: Quality) -> str:
     """Return the loss in words."""
     unusable = next((finding for finding in judge(quality) if finding.unusable), None)
-    if quality.top1 is not None and quality.top1_float is not None:
-        lost = quality.top1_float - quality.top1
+    accuracy = quality.accuracy
+    if accuracy is not None and accuracy.value_float is not None:
+        lost = accuracy.value_float - accuracy.value
         points = "nothing" if lost <= 0 else f"{lost:.2f} points"
-        text = f"{points} of top-1 ({quality.top1_float:.2f} to {quality.top1:.2f})"
+        text = f"{points} of {accuracy.metric} ({accuracy.value_float:.2f} to {accuracy.value:.2f})"
     elif quality.agreement is not None:
         text = f"{100 - quality.agreement:.2f} points of agreement with the float model"
     elif quality.snr_db is None:
@@ -139,15 +140,17 @@ def _class_findings(quality: Quality) -> list[Finding]:
     drop, interval = quality.drop, quality.drop_interval
     if drop is None or interval is None:
         return []
-    output = next((o.name for o in quality.outputs if o.kind == "classes"), "")
+    output = "" if quality.task else next((o.name for o in quality.outputs if o.kind == "classes"), "")
     named = f"output '{output}'" if output else "the model"
     low, high = interval
     range_text = f"95 % interval {low:.1f} to {high:.1f}, {quality.samples} samples"
-    if quality.top1 is not None and quality.top1_float is not None:
+    accuracy = quality.accuracy
+    if accuracy is not None and accuracy.value_float is not None:
         if drop <= AUTO_DROP or low <= 0.0:
             return []
         message = (
-            f"{named} loses {drop:.1f} points of top-1, {quality.top1_float:.1f} to {quality.top1:.1f} % ({range_text})"
+            f"{named} loses {drop:.1f} points of {accuracy.metric}, "
+            f"{accuracy.value_float:.1f} to {accuracy.value:.1f} % ({range_text})"
         )
         return [Finding(output, message, low > UNUSABLE_DROP)]
     expected, expected_range = quality.expected_drop, quality.expected_interval
