@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgepack.choices import Task
-from edgepack.errors import UsageError
+from edgepack.errors import UnfitModelError, UsageError
 from edgepack.graph import Model
 from edgepack.graph.metadata import ModelInfo
 from edgepack.pipeline.golden import golden_vectors
@@ -137,10 +137,14 @@ def _matched(spec: TaskSpec, names: tuple[str, ...], count: int, *, given: bool)
 
 
 def _units(session: Session, tflite: bytes, model: Model, spec: TaskSpec) -> str:
-    """Return `pixel` or `fraction`, from the boxes that the model gives for random pixels."""
-    cases = golden_vectors(session, tflite, synthetic_samples(model_inputs(model), 1)).cases
+    """Return `pixel` or `fraction`, from the boxes of a run on random pixels; fractions where the model does not run."""
+    try:
+        cases = golden_vectors(session, tflite, synthetic_samples(model_inputs(model), 1)).cases
+    except UnfitModelError:
+        # Whether the model has to run here is for the stages that measure it to say.
+        return "fraction"
     rows = np.asarray(cases[0][1][spec.output])[0].astype(np.float64)
     boxes = rows[:4] if spec.transposed else rows[:, :4]
     info = model_outputs(model)[spec.output]
     real = (boxes - info.zero_point) * info.scale if info.quantized else boxes
-    return "pixel" if float(np.nanmax(real)) > _FRACTION else "fraction"
+    return "pixel" if bool((real[np.isfinite(real)] > _FRACTION).any()) else "fraction"
