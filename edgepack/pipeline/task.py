@@ -137,7 +137,7 @@ def _matched(spec: TaskSpec, names: tuple[str, ...], count: int, *, given: bool)
 
 
 def _units(session: Session, tflite: bytes, model: Model, spec: TaskSpec) -> str:
-    """Return `pixel` or `fraction`, from the boxes of a run on random pixels; fractions where the model does not run."""
+    """Return `pixel` or `fraction`, from the boxes of a run on random pixels; fractions where that fails."""
     try:
         cases = golden_vectors(session, tflite, synthetic_samples(model_inputs(model), 1)).cases
     except UnfitModelError:
