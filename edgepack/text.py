@@ -1,5 +1,6 @@
 """Helpers for messages."""
 
+import unicodedata
 from collections.abc import Sequence
 
 
@@ -35,3 +36,21 @@ def first_few(items: Sequence[str], limit: int = 5) -> str:
     """Return the first items joined with `; `, and how many more there are: `a; b; and 3 more`."""
     shown = "; ".join(items[:limit])
     return f"{shown}; and {len(items) - limit} more" if len(items) > limit else shown
+
+
+def printable(text: str, limit: int) -> str:
+    """Return a name of unknown origin for a page: one line, at most `limit` characters, nothing that hides or reorders.
+
+    Control and format characters (such as those that turn the direction of text) and lone surrogates, which file names
+    may have and UTF-8 cannot encode, become U+FFFD; joiners, which some scripts need, stay.
+
+    Args:
+        text: The name.
+        limit: Maximum number of characters; what is cut ends in an ellipsis.
+    """
+    joiners = "\u200c\u200d"
+    cut = text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return "".join(
+        character if character in joiners or unicodedata.category(character)[0] != "C" else "\ufffd"
+        for character in cut
+    )

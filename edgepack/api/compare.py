@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from edgepack.api.call import Call, at_least, by_chip, model_options, texts, writable_or_none
 from edgepack.api.results import Comparison
-from edgepack.api.types import InputShapes, ModelLike, ProgressLike, SamplesLike, Size, Targets
+from edgepack.api.types import InputShapes, Labels, ModelLike, ProgressLike, SamplesLike, Size, Targets
 from edgepack.choices import Resize, parse_choice
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
@@ -23,6 +23,7 @@ def compare(
     eval: SamplesLike | None = None,
     train: SamplesLike | None = None,
     epochs: int = 0,
+    labels: Labels | None = None,
     preprocess: str = "",
     resize: str = "stretch",
     task: str = "",
@@ -50,6 +51,7 @@ def compare(
         eval: Samples to measure accuracy on: with labels top-1, with a COCO JSON mAP, with images and masks mIoU.
         train: Labelled samples to train on; adds the training recipes to the comparison.
         epochs: Epochs of each training stage; 0 for the default.
+        labels: Class names, or a text file with one per line.
         preprocess: Normalization of pixels, `MEAN,STD` or `auto`; for folders of images.
         resize: How an image gets the input's size: `stretch`, `letterbox` or `center-crop`.
         task: What the outputs mean, such as `detection,boxes=cxcywh`; empty for what can be recognized.
@@ -90,6 +92,7 @@ def compare(
             evaluation=call.samples(eval, "eval"),
             train=call.samples(train, "train"),
             epochs=epochs,
+            labels=call.labels(labels),
             preprocess=preprocess,
             resize=parse_choice("resize", Resize, resize),
             task=task,

@@ -11,9 +11,12 @@ from edgepack.digests import sha256
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.findings import Report
 from edgepack.graph import read_model
+from edgepack.pipeline.class_report import WORST, ClassReport, report_classes
 from edgepack.pipeline.compressed_size import compressed_size
 from edgepack.pipeline.context import BuildContext, prepare
+from edgepack.pipeline.jobs import PICTURES
 from edgepack.pipeline.measure import measure, measure_latency, measure_layers
+from edgepack.pipeline.model_info import pixel_rule
 from edgepack.pipeline.option_validation import supports_simulation, validate_inputs, validate_simulation
 from edgepack.pipeline.options import BuildOptions, ModelOptions, Progress, TargetOptions, silent
 from edgepack.pipeline.placement import check_placement
@@ -27,14 +30,20 @@ from edgepack.pipeline.simulation.stage import simulate_file
 from edgepack.pipeline.stopwatch import Stopwatch
 from edgepack.profiles.model import TargetProfile
 from edgepack.profiles.registry import resolve_targets
+from edgepack.runtime.answers import Answers
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import Quality
+from edgepack.runtime.runner import model_inputs
 from edgepack.runtime.timing import Latency
 from edgepack.samples import SampleSource
+from edgepack.samples.pictures import Picture
 from edgepack.schemes import SCHEMES, Needs, get_scheme
 
 #: What --train adds: (recipe, sparsity, clusters per layer); 0 for the recipe's default.
 TRAINED = (("qat", 0.0, 0), ("prune+qat", 0.5, 0), ("cluster+qat", 0.0, 16), ("prune+cluster+qat", 0.8, 16))
+
+#: Samples of a comparison that are drawn: it bounds the size of the page, together with the size of a picture.
+_PICTURES = 48
 
 _MISSING = {Needs.SAMPLES: "needs samples (--samples)", Needs.LABELS: "needs labelled samples (--train)"}
 
@@ -59,6 +68,7 @@ class ComparedScheme:
         reason: Why there is no file: data that was not given, a quantizer that refused.
         notes: What the quantizer reported.
         simulation: The file compiled for each chip, on the simulated accelerator; empty without `simulate`.
+        classes: Its answers beside the float model's, None without samples or class scores.
     """
 
     scheme: str
@@ -76,6 +86,7 @@ class ComparedScheme:
     reason: str = ""
     notes: tuple[str, ...] = ()
     simulation: tuple[Simulation, ...] = ()
+    classes: ClassReport | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return one entry of `results` of `compare --json`."""
@@ -93,6 +104,7 @@ class ComparedScheme:
             "latencies": self.latencies,
             "accepted": list(self.accepted),
             "simulation": [simulation.to_json() for simulation in self.simulation],
+            "classes": None if self.classes is None else self.classes.to_json(),
             "reason": self.reason,
             "notes": list(self.notes),
         }
@@ -108,6 +120,8 @@ class Comparison:
         results: One entry per scheme that a target supports, in the order of `edgepack.schemes`.
         targets: Target ids that were compared, in the order given.
         notes: Assumptions about the model and the samples.
+        pictures: The worst samples as the model gets them, by position; empty when its input is no picture.
+        pixels: How their values became pixels, a phrase.
     """
 
     model: str
@@ -115,6 +129,8 @@ class Comparison:
     results: tuple[ComparedScheme, ...]
     targets: tuple[str, ...]
     notes: tuple[str, ...]
+    pictures: Mapping[int, Picture] = field(default_factory=dict)
+    pixels: str = ""
 
 
 def compare(
@@ -126,6 +142,7 @@ def compare(
     evaluation: SampleSource = "",
     train: SampleSource = "",
     epochs: int = 0,
+    labels: Path | None = None,
     preprocess: str = "",
     resize: Resize = Resize.STRETCH,
     task: str = "",
@@ -144,6 +161,7 @@ def compare(
         evaluation: Source of labelled samples; without them the calibration samples measure.
         train: Source of labelled samples to train on; without them training is left out, with the reason.
         epochs: Epochs of each stage of training, 0 for the default.
+        labels: Text file with one class name per line.
         preprocess: `MEAN,STD` of pixels.
         resize: How an image gets the size of an input.
         task: What the outputs mean; empty for what can be recognized.
@@ -165,6 +183,7 @@ def compare(
         eval=evaluation,
         train=train,
         epochs=epochs,
+        labels=labels,
         preprocess=preprocess,
         resize=resize,
         task=task,
@@ -190,12 +209,15 @@ def compare(
         if "int8-qat" in supported:
             recipes = TRAINED if context.training is not None else TRAINED[:1]
             results += [compare_recipe(context, profiles, *recipe) for recipe in recipes]
+        pictures, pixels = _worst_pictures(context, results)
         return Comparison(
             path.name,
             asdict(context.source),
             tuple(results),
             tuple(profile.id for profile in profiles),
             (*context.warnings, *context.notes, *notes),
+            pictures,
+            pixels,
         )
 
 
@@ -279,6 +301,30 @@ def _place(context: BuildContext, profile: TargetProfile, quantized: QuantizedMo
     return check_placement(read_model(quantized.tflite), profile, context.options.target)
 
 
+def _classes(context: BuildContext, answers: Answers | None) -> ClassReport | None:
+    """Return the report of a file's answers, with the names that the model or the samples have."""
+    samples = context.measured_on
+    if answers is None or samples is None:
+        return None
+    outputs = context.info.outputs
+    named = outputs[answers.output].labels if answers.output < len(outputs) else ()
+    return report_classes(answers, samples, named or samples.label_names)
+
+
+def _worst_pictures(context: BuildContext, results: Sequence[ComparedScheme]) -> tuple[Mapping[int, Picture], str]:
+    """Return the worst samples of all files as pictures, at most `_PICTURES`, and how values became pixels."""
+    samples = context.measured_on
+    worst = [entry.classes.worst for entry in results if entry.classes is not None]
+    # The first ones of every file come before the last ones of any.
+    ranked = [row[rank].index for rank in range(WORST) for row in worst if rank < len(row)]
+    indices = sorted(list(dict.fromkeys(ranked))[:_PICTURES])
+    if samples is None or not indices:
+        return {}, ""
+    rule = pixel_rule(context.info, model_inputs(read_model(context.float_model.tflite)))
+    drawn = context.session.workers.run(PICTURES.call(samples, indices, rule))
+    return ({}, "") if drawn is None else (dict(zip(indices, drawn.pictures, strict=True)), drawn.pixels)
+
+
 def _measured(
     context: BuildContext,
     result: ComparedScheme,
@@ -299,7 +345,8 @@ def _measured(
     samples = context.measured_on
     if not trained and integer and samples is not None:
         layers = measure_layers(context.session, context.float_model.tflite, quantized.tflite, samples)
-    quality = measure(context, quantized).quality
+    measurement = measure(context, quantized)
+    quality = measurement.quality
     if quality is not None and trained:
         quality = replace(quality, trained=True)
     findings = () if quality is None else judge(quality)
@@ -320,5 +367,6 @@ def _measured(
             if report.compatible and "latency" in report.estimates
         },
         accepted=tuple(target for target, report in placements.items() if report.compatible),
+        classes=_classes(context, measurement.answers),
         notes=(*(str(finding) for finding in findings), *result.notes, *quantized.warnings),
     )

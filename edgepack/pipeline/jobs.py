@@ -13,7 +13,7 @@ from typing import Any
 from edgepack.child import Job, emit
 from edgepack.choices import Effort
 from edgepack.convert.environment import import_tensorflow
-from edgepack.errors import QuantizationError, UnfitModelError
+from edgepack.errors import QuantizationError, SamplesError, UnfitModelError
 from edgepack.graph import read_model
 from edgepack.graph.unused import share_equal_constants
 from edgepack.pipeline.simulation.measure import compare_ops, run_simulation
@@ -23,12 +23,13 @@ from edgepack.quantize.attribution import Attribution
 from edgepack.quantize.quantizer import Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.repair.equivalence import prove_on
-from edgepack.runtime.evaluate import evaluate, golden_vectors, kernel_spread, synthetic_samples
+from edgepack.runtime.evaluate import evaluate, evaluate_samples, golden_vectors, kernel_spread, synthetic_samples
 from edgepack.runtime.input_values import count_hits
 from edgepack.runtime.layers import layer_errors
 from edgepack.runtime.runner import model_inputs
 from edgepack.runtime.timing import latency
 from edgepack.samples import SampleSet
+from edgepack.samples.pictures import draw_samples
 from edgepack.schemes import get_scheme
 
 #: Most samples that the PTQ steps are fitted to and judged on: they are in memory together.
@@ -331,8 +332,9 @@ QUANTIZE_WITH_RANGES = Job(quantize_with_ranges, QuantizationError, "quantizatio
 QUANTIZE_MIXED = Job(quantize_mixed, QuantizationError, "the search for ops that need more precision than int8")
 
 PROVE_EQUIVALENCE = Job(prove_on, UnfitModelError, "running the model before and after the rewrites")
-EVALUATE = Job(evaluate, UnfitModelError, "running the model on the samples")
+EVALUATE = Job(evaluate_samples, UnfitModelError, "running the model on the samples")
 COUNT_HITS = Job(count_hits, UnfitModelError, "running the float model on labelled samples")
+PICTURES = Job(draw_samples, SamplesError, "drawing samples")
 LAYER_ERRORS = Job(layer_errors, UnfitModelError, "running the model layer by layer")
 ATTRIBUTE = Job(attribute, UnfitModelError, "measuring single tensors in int8")
 LATENCY = Job(latency, UnfitModelError, "timing the model")

@@ -14,6 +14,7 @@ from edgepack.pipeline.search.produce import QuantizedModel
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.repair import before_class_choice
+from edgepack.runtime.answers import Answers, Evaluation
 from edgepack.runtime.layers import LayerError
 from edgepack.runtime.metrics import OutputQuality, Quality
 from edgepack.runtime.postprocessing import PostprocessStep, scores
@@ -31,10 +32,12 @@ class Measurement:
     Attributes:
         quality: Loss against the float model, None without samples or where the file cannot run here.
         warnings: What the user should know about it.
+        answers: The classes that the float model and the file chose, None where there are none or is no float model.
     """
 
     quality: Quality | None = None
     warnings: tuple[str, ...] = ()
+    answers: Answers | None = None
 
 
 def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
@@ -47,7 +50,7 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
     if samples is None:
         return Measurement()
     try:
-        quality = measure_quality(
+        evaluation = evaluate_file(
             context.session,
             reference_model(context, quantized),
             quantized.tflite,
@@ -62,8 +65,9 @@ def measure(context: BuildContext, quantized: QuantizedModel) -> Measurement:
         # A custom op that the target's delegate runs: the file may be sound, it only does not run here.
         return Measurement(warnings=(f"not measured: {error.message}",))
     if context.float_model.quantized:
-        quality = without_float_model(quality)
-    return Measurement(quality, unjudged(quality))
+        quality = without_float_model(evaluation.quality)
+        return Measurement(quality, unjudged(quality))
+    return Measurement(evaluation.quality, unjudged(evaluation.quality), evaluation.answers)
 
 
 def without_float_model(quality: Quality) -> Quality:
@@ -95,7 +99,12 @@ def task_of(context: BuildContext) -> tuple[TaskSpec, tuple[str, ...]] | None:
     return choice.spec, choice.labels
 
 
-def measure_quality(
+def measure_quality(session: Session, reference: bytes, tflite: bytes, samples: SampleSet) -> Quality:
+    """Return what a file lost against a reference on the samples; see `evaluate_file`."""
+    return evaluate_file(session, reference, tflite, samples).quality
+
+
+def evaluate_file(
     session: Session,
     reference: bytes,
     tflite: bytes,
@@ -103,8 +112,8 @@ def measure_quality(
     postprocessing: tuple[PostprocessStep, ...] = (),
     named: Collection[int] = (),
     task: tuple[TaskSpec, tuple[str, ...]] | None = None,
-) -> Quality:
-    """Return what a file lost against a reference on the samples.
+) -> Evaluation:
+    """Return what a file lost against a reference on the samples, and its answers.
 
     Args:
         session: Child processes and cache.
@@ -119,7 +128,7 @@ def measure_quality(
         UnfitModelError: One of both does not run here.
     """
 
-    def compute() -> Quality:
+    def compute() -> Evaluation:
         session.progress(f"measuring on {len(samples)} samples")
         return session.workers.run(EVALUATE.call(reference, {"": tflite}, samples, postprocessing, named, task))[""]
 
@@ -131,7 +140,7 @@ def measure_quality(
         "named": sorted(named),
         **({} if task is None else {"task": [task[0].to_json(), list(task[1])]}),
     }
-    return session.steps.memoize("measure", inputs, _QUALITY, compute)
+    return session.steps.memoize("measure", inputs, _EVALUATION, compute)
 
 
 def measure_layers(session: Session, reference: bytes, tflite: bytes, samples: SampleSet) -> tuple[LayerError, ...]:
@@ -176,9 +185,19 @@ def quality_from(fields: Mapping[str, Any]) -> Quality:
     return Quality(**{**fields, "collapsed": tuple(fields["collapsed"]), "outputs": outputs, "task": task})
 
 
-_QUALITY: Codec[Quality] = Codec(
-    lambda quality: {"quality.json": to_json_bytes(asdict(quality))},
-    lambda files: quality_from(json.loads(files["quality.json"])),
+def _evaluation_from(fields: Mapping[str, Any]) -> Evaluation:
+    answers = fields["answers"]
+    if answers is None:
+        return Evaluation(quality_from(fields["quality"]))
+    columns: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in answers.items()
+    }
+    return Evaluation(quality_from(fields["quality"]), Answers(**columns))
+
+
+_EVALUATION: Codec[Evaluation] = Codec(
+    lambda evaluation: {"evaluation.json": to_json_bytes(asdict(evaluation))},
+    lambda files: _evaluation_from(json.loads(files["evaluation.json"])),
 )
 _LAYERS: Codec[tuple[LayerError, ...]] = Codec(
     lambda layers: {"layers.json": to_json_bytes([asdict(layer) for layer in layers])},

@@ -76,7 +76,7 @@ OPTIONS = (
         commands=_MEASURED,
         variations={"compare": Variation("Labelled samples to train on; adds the training recipes to the comparison.")},
     ),
-    _data("labels", Kind.PATH, "Text file with one class name per line.", "labels", "FILE"),
+    _data("labels", Kind.PATH, "Text file with one class name per line.", "labels", "FILE", commands=_MEASURED),
     _data("metadata", Kind.PATH, "A model.toml: names, descriptions, pixel normalization, labels.", "metadata", "FILE"),
     _data(
         "preprocess",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from edgepack.digests import sha256
 from edgepack.errors import UnfitModelError
 from edgepack.graph import read_model
+from edgepack.runtime.answers import AnswerMeter, Evaluation
 from edgepack.runtime.class_scores import output_kinds
 from edgepack.runtime.logits import with_logits
 from edgepack.runtime.metrics import Quality, QualityMeter
@@ -37,6 +38,24 @@ def evaluate(
     threads: int = 2,
 ) -> dict[str, Quality]:
     """Return the quality of each candidate compared with the reference.
+
+    The arguments and errors are those of `evaluate_samples`.
+    """
+    results = evaluate_samples(reference, candidates, samples, tail, named, task, threads=threads)
+    return {key: result.quality for key, result in results.items()}
+
+
+def evaluate_samples(
+    reference: bytes,
+    candidates: Mapping[str, bytes],
+    samples: SampleSet,
+    tail: Sequence[PostprocessStep] = (),
+    named: Collection[int] = (),
+    task: tuple[TaskSpec, tuple[str, ...]] | None = None,
+    *,
+    threads: int = 2,
+) -> dict[str, Evaluation]:
+    """Return the quality of each candidate compared with the reference, and its answers sample by sample.
 
     Args:
         reference: The float .tflite (or any .tflite with the same inputs).
@@ -64,6 +83,7 @@ def evaluate(
     meter = None
     if samples.truth is not None and task is not None:
         meter = TaskMeter(*task, samples, (base.inputs[0].shape[2], base.inputs[0].shape[1]))
+    answers = {key: AnswerMeter(kinds.classes, kinds.probabilities) for key in loaded}
     squashed = [position for position in range(count) if base.logits[position] != position]
     steps = [[step for step in tail if step.output == position] for position in range(len(names))]
     for number in range(len(samples)):
@@ -79,15 +99,19 @@ def evaluate(
             meters[key].add(expected[:count], got, label)
             if meter is not None:
                 meter.add(key, number, got)
+            answers[key].add(expected[:count], got, label)
             for position in squashed:
                 before, after = expected[base.logits[position]], results[logits[position]]
                 if before.shape == after.shape:
                     meters[key].add_logits(position, before, after)
     _keep(base, reference, samples, threads)
-    found = {key: one.result() for key, one in meters.items()}
+    found = {key: Evaluation(one.result(), answers[key].result()) for key, one in meters.items()}
     if meter is None:
         return found
-    return {key: replace(quality, task=meter.result(_REFERENCE, key)) for key, quality in found.items()}
+    return {
+        key: replace(one, quality=replace(one.quality, task=meter.result(_REFERENCE, key)))
+        for key, one in found.items()
+    }
 
 
 #: Key of the reference among those of the candidates.

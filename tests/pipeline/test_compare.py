@@ -55,6 +55,25 @@ def test_every_scheme_has_its_figures(digits: Comparison) -> None:
     assert schemes["float32"].quality.snr_db is None
 
 
+@pytest.mark.slow
+def test_classes_are_those_of_the_samples(digits: Comparison) -> None:
+    """Samples by class are the labels' counts, accuracy over them is the file's top-1, and pictures are drawn once."""
+    with np.load(EXAMPLES / "eval.npz") as data:
+        counts = np.bincount(data["y"])
+    for entry in digits.results:
+        if entry.reason:
+            continue
+        assert entry.classes is not None
+        assert entry.quality is not None
+        assert [row.samples for row in entry.classes.classes] == list(counts)
+        right = sum(row.right for row in entry.classes.classes)
+        assert 100 * right / counts.sum() == pytest.approx(entry.quality.top1)
+        assert entry.to_json()["classes"]["samples"] == counts.sum()
+    listed = {sample.index for entry in digits.results if entry.classes for sample in entry.classes.worst}
+    assert set(digits.pictures) == listed
+    assert digits.pixels == ("values 0..1 are drawn from black to white" if listed else "")
+
+
 @pytest.fixture(scope="module")
 def one_target(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Comparison]:
     """The embedded example compared for a single target, once each."""
@@ -165,7 +184,7 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.addresses += [value or "" for name, value in attrs if name in {"src", "href", "action"}]
-        if tag != "meta":
+        if tag not in {"meta", "br"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -177,7 +196,7 @@ def test_labels_of_the_picture_stay_apart(digits: Comparison) -> None:
     """Ten files of nearly one size and one accuracy still have a label each: inside the picture, none over another."""
     entry = next(entry for entry in digits.results if entry.scheme == "int8")
     crowd = [replace(entry, scheme=f"scheme-{n}", bytes=entry.bytes + 40 * n) for n in range(10)]
-    page = html(replace(digits, results=tuple(crowd)))
+    page = html(replace(digits, results=tuple(crowd))).split('<div class="plot narrow">')[0]
     labels = re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)">(scheme-[0-9])</text>', page)
     assert [name for *_, name in labels] == [entry.scheme for entry in crowd]
     places = [(float(x), float(y)) for x, y, _ in labels]
@@ -191,23 +210,23 @@ def test_the_page_is_sound_and_needs_no_network(digits: Comparison) -> None:
     page = _Page()
     page.feed(html(digits))
     assert page.open == []
-    assert page.addresses == []
+    assert all(address.startswith(("data:image/png;base64,", "#sample-")) for address in page.addresses)
     assert not re.search(r"url\(|@import|<script", html(digits))
     assert "<script>" not in html(replace(digits, model="<script>alert(1)</script>"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1000], ids=["phone", "desk"])
+@pytest.mark.parametrize("width", [500, 1000], ids=["phone", "desk"])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_browser_shows_it(digits: Comparison, tmp_path: Path, width: int, dark: bool) -> None:
     """A real browser renders the page: text is there, nothing is wider than the screen, light and dark differ."""
     script = (
         "() => ({wide: document.documentElement.scrollWidth > innerWidth, "
         "paper: getComputedStyle(document.body).backgroundColor, rows: document.querySelectorAll('tbody tr').length, "
-        "dots: document.querySelectorAll('circle').length})"
+        "dots: document.querySelectorAll('.plot circle').length})"
     )
     page = browse(html(digits), tmp_path, width, script, dark=dark)
     assert page["wide"] is False
-    assert page["dots"] == 5
+    assert page["dots"] == 2 * 5
     assert page["rows"] >= 10
     assert page["paper"] == ("rgb(20, 24, 29)" if dark else "rgb(255, 255, 255)")

@@ -150,6 +150,13 @@ class DeviatingOp:
         """Return an entry of `simulation[].ops` of JSON documents."""
         return {"op": self.op, "index": self.index, "output": self.output, "difference": self.distance.to_json()}
 
+    @property
+    def short(self) -> str:
+        """The op with its difference and a short name: a fused op has the names of all its parts."""
+        name = self.output.split(";")[0]
+        shown = name if len(name) <= 60 else f"...{name[-57:]}"
+        return f"{self.op} (op {self.index}, {shown}): {self.distance}"
+
     def __str__(self) -> str:
         """Return the op with its difference."""
         return f"{self.op} (op {self.index}, '{self.output}'): {self.distance}"
@@ -196,6 +203,18 @@ class Simulation:
             "ops": [op.to_json() for op in self.deviating],
             "located": self.located,
         }
+
+    @property
+    def sentences(self) -> list[str]:
+        """What people read below the figures: the difference from the CPU, the ops that cause it, the caveat."""
+        run = self.run
+        texts = [f"beside the CPU: {run.distance}"]
+        if run.same_class is not None:
+            texts.append(f"the class is the CPU's for {run.same_class:.2f} % of {run.samples} samples")
+        if self.located:
+            texts.append(self.located + ("; the largest:" if self.deviating else ""))
+        texts += [f"  {op.short}" for op in self.deviating]
+        return [*texts, CAVEAT]
 
     @property
     def title(self) -> str:
