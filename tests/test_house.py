@@ -20,7 +20,7 @@ FLOORS = {
     "documents": 1, "untrusted": 1, "job": 1, "confinement": 1, "import_path": 1, "limits": 1, "private_folder": 1,
     "messages": 1, "entry_points": 1, "graph": 1, "lean_import": 1, "recent": 1,
     "bounded": 1, "cache_claims": 1, "cache_packing": 1, "redaction": 1, "remote_cache": 1, "remote_stores": 1,
-    "shared_keys": 1,
+    "shared_keys": 1, "distribution": 1,
     "profiles": 2, "samples": 2, "runtime": 2, "tasks": 2,
     "convert": 3, "training": 3, "quantize": 3, "repair": 3, "compat": 3, "compilers": 3, "bundle": 3,
     "pipeline": 4,

@@ -20,6 +20,7 @@ from edgepack.api.call import (
 )
 from edgepack.api.target_results import BuildResult, BuiltTarget
 from edgepack.api.types import InputShapes, Labels, ModelLike, ProgressLike, SamplesLike, Size, Targets
+from edgepack.distribution import require_packages
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
 from edgepack.pipeline.option_validation import bundle_name
@@ -157,6 +158,7 @@ def build(
     if options is not None:
         _refuse_both(given)
     markdown = writable_or_none("summary", summary)
+    require_packages("build")
     with Call(progress) as call:
         if options is None:
             at_least("calibration_samples", calibration_samples, 1, whole=True)

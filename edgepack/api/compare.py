@@ -7,6 +7,7 @@ from edgepack.api.call import Call, at_least, by_chip, model_options, texts, wri
 from edgepack.api.results import Comparison
 from edgepack.api.types import InputShapes, Labels, ModelLike, ProgressLike, SamplesLike, Size, Targets
 from edgepack.choices import Resize, parse_choice
+from edgepack.distribution import require_packages
 from edgepack.errors import UsageError
 from edgepack.limits import TARGET_SECONDS
 from edgepack.pipeline.options import BuildOptions
@@ -81,6 +82,7 @@ def compare(
         raise UsageError(
             f"expected targets with one chip at most, got {', '.join(chips)}", hint="compare each chip in its own call"
         )
+    require_packages("compare")
     with Call(progress) as call:
         path, reading = call.model(model, reading)
         limit = BuildOptions().calibration_samples

@@ -6,6 +6,7 @@ from pathlib import Path
 from edgepack.api.call import Call, at_least, model_options
 from edgepack.api.results import TrainResult
 from edgepack.api.types import InputShapes, ModelLike, ProgressLike, SamplesLike, Size
+from edgepack.distribution import require_packages
 from edgepack.limits import TARGET_SECONDS, TRAINING_SECONDS
 
 
@@ -88,6 +89,7 @@ def train(
     options = TrainOptions(
         epochs, batch, learning_rate, loss, sparsity, pattern, schedule, clusters, seed, allow_code  # type: ignore[arg-type]
     )  # fmt: skip
+    require_packages("train")
     with Call(progress) as call:
         path, reading = call.model(model, reading, trainable=True)
         request = TrainRequest(

@@ -8,8 +8,8 @@ from typing import Any
 import typer
 
 from edgepack.choices import Choice, parse_choice
+from edgepack.cli import completion, output
 from edgepack.cli import help as panels
-from edgepack.cli import output
 from edgepack.cli.flags import checked_cache_url, flag_of, input_shapes
 from edgepack.errors import UsageError
 from edgepack.limits import parse_memory
@@ -75,6 +75,7 @@ def choice(
         default,
         name,
         parser=partial(parse_choice, name, choices),
+        autocompletion=completion.values_of(choices),
         metavar=metavar,
         help=help,
         rich_help_panel=panel,
@@ -91,6 +92,7 @@ SUBJECTS = typer.Argument(
     help="A .keras, .h5 or .tflite file, or a SavedModel folder; or names of models and cells (NAME/TARGET) of the "
     "project file. Without any, the whole project.",
     show_default=False,
+    autocompletion=completion.model_names,
 )
 PROJECT = option(
     panels.RUN,

@@ -11,6 +11,7 @@ from edgepack.cli import arguments, matrix, output, simulations
 from edgepack.cli import help as panels
 from edgepack.cli.flags import Given, table_flags
 from edgepack.cli.subjects import Selection, find_subject
+from edgepack.distribution import require_packages
 from edgepack.errors import UsageError
 from edgepack.files import write_atomically
 
@@ -36,6 +37,7 @@ def build(
     """Convert, quantize, check, compile, measure and bundle a model for one or more targets."""
     from edgepack.pipeline.build import build
 
+    require_packages("build")
     arguments.require_folder_of("--summary", summary)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):

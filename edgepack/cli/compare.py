@@ -10,6 +10,7 @@ from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
 from edgepack.cli.flags import Given, table_flags
 from edgepack.cli.subjects import Selection, cell_error, find_subject, worst
+from edgepack.distribution import require_packages
 from edgepack.files import write_atomically
 from edgepack.text import readable_size
 
@@ -37,6 +38,7 @@ def compare(
     project: Path | None = arguments.PROJECT,
 ) -> int:
     """Compare every scheme by size, accuracy, latency and placement."""
+    require_packages("compare")
     arguments.require_folder_of("--html", html)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):

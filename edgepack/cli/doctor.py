@@ -10,6 +10,7 @@ import typer
 from edgepack._version import installed_version
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.distribution import FULL, LIGHT, installed_distributions, is_light
 
 #: Packages and what each one does.
 _PACKAGES = (
@@ -49,10 +50,13 @@ def doctor(json_: bool = arguments.JSON) -> int:
     problems = [*warnings(), *importers.warnings()]
     protections = _protections()
     packages = [_package(name, purpose) for name, purpose in _PACKAGES]
+    if len(installed_distributions()) > 1:
+        problems.append(f"{FULL} and {LIGHT} are both installed and share their files: keep one of them")
     if json_:
         output.document(
             "doctor",
             [*tools, *packages],
+            distribution=LIGHT if is_light() else FULL,
             python=platform.python_version(),
             targets=list(known_ids()),
             warnings=problems,
@@ -62,6 +66,8 @@ def doctor(json_: bool = arguments.JSON) -> int:
         )
         return 0
     output.out(f"Python {platform.python_version()} on {sys.platform} {platform.machine()}")
+    if is_light():
+        output.out(output.wrap(f"{LIGHT}: build, compare and train need {FULL}, as do Keras models and SavedModels"))
     output.out("packages:")
     for entry in packages:
         _print(entry)

@@ -11,6 +11,7 @@ import typer
 from typer.models import ArgumentInfo
 
 from edgepack.choices import parse_choice
+from edgepack.cli import completion
 from edgepack.pipeline.option_values import parse_input_shape
 from edgepack.pipeline.options import BuildOptions
 from edgepack.project.definition import Kind, Option, Panel
@@ -114,6 +115,9 @@ def flag_of(option: Option, command: str = "build") -> Any:
         return typer.Option(False, *names, **common)
     if option.choices is not None:
         common["parser"] = partial(parse_choice, option.flag, option.choices)
+        common["autocompletion"] = completion.values_of(option.choices)
+    if option.name == "target":
+        common["autocompletion"] = completion.target_ids
     return typer.Option(
         [] if option.kind in _LISTS else default or None,
         *names,

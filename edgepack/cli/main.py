@@ -10,9 +10,9 @@ from importlib import import_module
 
 import typer
 
-from edgepack import interrupts
+from edgepack import distribution, interrupts
+from edgepack.cli import completion, output
 from edgepack.cli import help as panels
-from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.private_folder import PrivateFolder
 
@@ -41,9 +41,10 @@ def _version(value: bool) -> None:
     if value:
         from edgepack._version import __version__, installed_version
 
-        output.out(f"edgepack {__version__}")
-        for distribution in _RUNTIMES:
-            output.out(f"{distribution} {installed_version(distribution) or 'is not installed'}")
+        light = f" ({distribution.LIGHT})" if distribution.is_light() else ""
+        output.out(f"edgepack {__version__}{light}")
+        for name in _RUNTIMES:
+            output.out(f"{name} {installed_version(name) or 'is not installed'}")
         raise typer.Exit
 
 
@@ -51,6 +52,20 @@ def _root(
     context: typer.Context,
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and those of the runtimes."
+    ),
+    install_completion: bool = typer.Option(
+        False,
+        "--install-completion",
+        callback=completion.install,
+        is_eager=True,
+        help="Install completion for the shell that runs this command.",
+    ),
+    show_completion: bool = typer.Option(
+        False,
+        "--show-completion",
+        callback=completion.show,
+        is_eager=True,
+        help="Print the completion of this shell, to copy or adapt it.",
     ),
 ) -> None:
     """Turn a trained TensorFlow model into a bundle that runs on edge hardware."""
@@ -103,6 +118,8 @@ def run(arguments: list[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), "")
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
+        distribution.require_one_version()
+        completion.prepare()
         result = typer.main.get_command(command_line()).main(arguments, prog_name="edgepack", standalone_mode=False)
     except EdgepackError as error:
         return _fail(error, as_json, command)

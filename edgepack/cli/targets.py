@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edgepack.cli import arguments, output
+from edgepack.cli import arguments, completion, output
 from edgepack.cli import help as panels
 
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ def list_(json_: bool = arguments.JSON) -> int:
 
 
 def show(
-    target: str = typer.Argument(..., metavar="ID", help="Target id.", show_default=False),
+    target: str = typer.Argument(
+        ..., metavar="ID", help="Target id.", show_default=False, autocompletion=completion.target_ids
+    ),
     json_: bool = arguments.JSON,
 ) -> int:
     """Show one target: schemes, variants, chips, compiler, ops and sources."""

@@ -10,6 +10,7 @@ import typer
 from edgepack.choices import IoType, LossName, Recipe, Resize, SparsityPattern, SparsitySchedule
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.distribution import require_packages
 from edgepack.limits import TARGET_SECONDS, TRAINING_SECONDS
 from edgepack.text import readable_size
 
@@ -111,6 +112,7 @@ def train(
     from edgepack.pipeline.train import TrainRequest, run
     from edgepack.training import TrainOptions
 
+    require_packages("train")
     request = TrainRequest(
         data=data,
         recipe=recipe,
