@@ -33,6 +33,11 @@ def is_light(folder: Path = _FOLDER) -> bool:
     return set(installed_distributions(folder)) == {LIGHT}
 
 
+def requirement(extra: str) -> str:
+    """Return what pip installs for an extra that both distributions have: `edgepack[oci]`."""
+    return f"{LIGHT if is_light() else FULL}[{extra}]"
+
+
 def require_one_version(folder: Path = _FOLDER) -> None:
     """Refuse to run files of two versions: the distributions share one folder, so the later one replaced some of them.
 

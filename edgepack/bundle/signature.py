@@ -14,6 +14,7 @@ from typing import Any
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
 from edgepack.bundle.signers import Signer, Verifier
+from edgepack.distribution import requirement
 from edgepack.errors import BundleError, EdgepackError, ToolMissingError, UsageError
 
 #: A signature has some kilobytes per hundred files; a larger file is rejected before it is read.
@@ -147,7 +148,7 @@ def _require_package() -> None:
     except ImportError as error:
         raise ToolMissingError(
             f"signatures need the package model-signing, which cannot be imported: {error}",
-            hint="pip install 'edgepack[sign]'",
+            hint=f"pip install '{requirement('sign')}'",
         ) from error
 
 

@@ -1,52 +1,9 @@
-"""Shell completion: the two options of `edgepack`, and what values complete to.
+"""What the values of arguments and options complete to in a shell."""
 
-Typer's own options import the code of every shell with every command; these import it when they are used.
-"""
-
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import typer
-
 from edgepack.choices import Choice
-
-#: Variable in which a shell asks for completions.
-VARIABLE = "_EDGEPACK_COMPLETE"
-
-
-def prepare() -> None:
-    """Let Typer answer a shell that asks for completions; nothing without one."""
-    if VARIABLE in os.environ:
-        from typer.completion import get_completion_inspect_parameters
-
-        # It registers the shells; the parameters that it returns are not needed.
-        get_completion_inspect_parameters()
-
-
-def install(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
-    """Install the completion of the shell that runs this command."""
-    from typer.completion import install_callback
-
-    _answer(install_callback, context, parameter, value)
-
-
-def show(context: typer.Context, parameter: typer.CallbackParam, value: bool) -> None:
-    """Print the completion of the shell that runs this command."""
-    from typer.completion import show_callback
-
-    _answer(show_callback, context, parameter, value)
-
-
-def _answer(
-    callback: Callable[..., object], context: typer.Context, parameter: typer.CallbackParam, value: bool
-) -> None:
-    if not value:
-        return
-    try:
-        callback(context, parameter, value)
-    except SystemExit as end:
-        raise typer.Exit(end.code if isinstance(end.code, int) else 0) from None
 
 
 def target_ids(incomplete: str) -> list[str]:

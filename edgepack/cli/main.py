@@ -11,8 +11,8 @@ from importlib import import_module
 import typer
 
 from edgepack import distribution, interrupts
-from edgepack.cli import completion, output
 from edgepack.cli import help as panels
+from edgepack.cli import output
 from edgepack.errors import EdgepackError, UsageError
 from edgepack.private_folder import PrivateFolder
 
@@ -53,20 +53,6 @@ def _root(
     version: bool = typer.Option(
         False, "--version", callback=_version, is_eager=True, help="Print the version and those of the runtimes."
     ),
-    install_completion: bool = typer.Option(
-        False,
-        "--install-completion",
-        callback=completion.install,
-        is_eager=True,
-        help="Install completion for the shell that runs this command.",
-    ),
-    show_completion: bool = typer.Option(
-        False,
-        "--show-completion",
-        callback=completion.show,
-        is_eager=True,
-        help="Print the completion of this shell, to copy or adapt it.",
-    ),
 ) -> None:
     """Turn a trained TensorFlow model into a bundle that runs on edge hardware."""
     panels.require_command(context)
@@ -79,7 +65,6 @@ def command_line() -> typer.Typer:
         cls=panels.Group,
         callback=_root,
         invoke_without_command=True,
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings=panels.SETTINGS,
@@ -119,7 +104,6 @@ def run(arguments: list[str]) -> int:
     warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         distribution.require_one_version()
-        completion.prepare()
         result = typer.main.get_command(command_line()).main(arguments, prog_name="edgepack", standalone_mode=False)
     except EdgepackError as error:
         return _fail(error, as_json, command)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from edgepack.bounded import call_within
 from edgepack.delivery.reference import Reference
+from edgepack.distribution import requirement
 from edgepack.errors import DeliveryError, ToolMissingError
 from edgepack.redaction import describe, redact
 
@@ -59,7 +60,7 @@ class Registry:
         except ImportError as error:
             raise ToolMissingError(
                 f"registries need the package oras, which cannot be imported: {error}",
-                hint="pip install 'edgepack[oci]'",
+                hint=f"pip install '{requirement('oci')}'",
             ) from error
         # What `oras` logs may contain URLs with tokens, and repeats what is reported here.
         logging.getLogger("oras.logger").setLevel(logging.CRITICAL + 1)
