@@ -43,6 +43,7 @@ def html(comparison: Comparison) -> str:
         ],
         simulations=[_simulation(e.scheme, simulation) for e in built for simulation in e.simulation],
         equal=equal_schemes(comparison),
+        measured=any(e.quality is not None for e in built),
         sections=class_sections(comparison),
         pictures=picture_files(comparison),
         pixels=comparison.pixels,
