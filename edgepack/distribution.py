@@ -55,6 +55,23 @@ def require_one_version(folder: Path = _FOLDER) -> None:
         )
 
 
+def require_module(module: str, package: str, purpose: str) -> None:
+    """Refuse work for which the light distribution lacks a module.
+
+    Args:
+        module: The module.
+        package: What pip installs.
+        purpose: What needs it, for the message.
+
+    Raises:
+        ToolMissingError: It is not installed.
+    """
+    if find_spec(module) is None:
+        raise ToolMissingError(
+            f"{purpose} needs the package {package}, which is not installed", hint=f"pip install {package}"
+        )
+
+
 def require_packages(command: str) -> None:
     """Refuse a command whose packages are not installed.
 

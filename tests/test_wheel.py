@@ -181,6 +181,11 @@ def test_the_light_commands_work(light: Path, tmp_path: Path) -> None:
     assert verified.returncode == 0, verified.stdout + verified.stderr
     assert json.loads(verified.stdout)["ok"] is True
     assert run(light, tmp_path, "verify", tmp_path).returncode == 7
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"")
+    pictures = run(light, tmp_path, "verify", bundle, "--eval", "photos")
+    assert pictures.returncode == 5
+    assert "pip install pillow" in pictures.stderr
     shutil.copy(FLOAT, tmp_path / "net.tflite")
     for words in (["inspect", file], ["targets", "list"], ["targets", "show", "edgetpu"], ["doctor"], ["init"]):
         completed = run(light, tmp_path, *words)
@@ -229,15 +234,13 @@ def test_two_versions_in_one_environment_are_refused(light: Path, tmp_path: Path
 
 def test_bash_completes(light: Path, tmp_path: Path) -> None:
     """What --show-completion prints makes bash complete commands, options, targets, values and models of a project."""
-    project = '[[model]]\npath = "keyword.tflite"\n[[model]]\npath = "x.tflite"\nname = "person"\n'
+    project = '[[model]]\npath = "keyword.tflite"\n'
     (tmp_path / "edgepack.toml").write_text(project)
     lines = {
         "edgepack ch": "check",
         "edgepack check --requ": "--require-full",
         "edgepack check -t edge": "edgetpu",
-        "edgepack build --compile re": "require",
         "edgepack check k": "keyword",
-        "edgepack check per": "person",
     }
     script = """eval "$(edgepack --show-completion)"
 while read -r line; do

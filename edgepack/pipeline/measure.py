@@ -99,9 +99,15 @@ def task_of(context: BuildContext) -> tuple[TaskSpec, tuple[str, ...]] | None:
     return choice.spec, choice.labels
 
 
-def measure_quality(session: Session, reference: bytes, tflite: bytes, samples: SampleSet) -> Quality:
+def measure_quality(
+    session: Session,
+    reference: bytes,
+    tflite: bytes,
+    samples: SampleSet,
+    task: tuple[TaskSpec, tuple[str, ...]] | None = None,
+) -> Quality:
     """Return what a file lost against a reference on the samples; see `evaluate_file`."""
-    return evaluate_file(session, reference, tflite, samples).quality
+    return evaluate_file(session, reference, tflite, samples, task=task).quality
 
 
 def evaluate_file(

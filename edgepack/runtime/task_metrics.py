@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.choices import Task
+from edgepack.distribution import require_module
 from edgepack.errors import SamplesError
 from edgepack.runtime.confidence import Z
 from edgepack.samples.source import SampleSet
@@ -185,6 +186,7 @@ def _average_precision(truth: Truth, reference: Sequence[Array], results: Sequen
 
 def _coco_truth(truth: Truth) -> Any:
     """Return pycocotools' form of the objects; images have the ids 1, 2, ..."""
+    require_module("pycocotools", "pycocotools", "measuring a detector")
     from pycocotools.coco import COCO
 
     whole = COCO()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.choices import Resize
+from edgepack.distribution import require_module
 from edgepack.errors import SamplesError
 from edgepack.samples.source import InputSpec, Preprocess, SampleSet, SampleSource, image_bytes
 from edgepack.samples.storage import StoredArray, read_stored
@@ -191,6 +192,7 @@ def _from_images(
         classes: Names of the model's classes in their order.
         truth: What is true of each image.
     """
+    require_module("PIL", "pillow", "a folder of images")
     if (
         len(inputs) != 1
         or len(inputs[0].shape) != 4
