@@ -79,7 +79,7 @@ def run(clean: Path, cwd: Path, *arguments: str | Path) -> subprocess.CompletedP
         text=True,
         cwd=cwd,
         check=False,
-        env={**environment, "EDGEPACK_CACHE_DIR": str(cwd / "cache"), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment, "EDGEPACK_CACHE_DIR": str(cwd / "cache")},
     )
 
 
@@ -252,6 +252,6 @@ done"""
     completed = subprocess.run(
         ["bash", "--norc", "-c", script],
         input="\n".join(lines) + "\n", capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={**environment, "PATH": f"{light}{os.pathsep}{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment, "PATH": f"{light}{os.pathsep}{os.environ['PATH']}"},
     )  # fmt: skip
     assert completed.stdout.splitlines() == list(lines.values()), completed.stderr
