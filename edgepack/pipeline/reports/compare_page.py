@@ -35,6 +35,7 @@ def html(comparison: Comparison) -> str:
         source=f"{source['format']}, {readable_size(source['bytes'])}, sha256 {source['sha256'][:12]}",
         targets=[printable(target, _NAME) for target in comparison.targets],
         rows=[_row(entry, comparison.targets) for entry in comparison.results],
+        metric=_metric(built),
         plots=[(name, plot(built, width)) for name, width in (("wide", WIDE), ("narrow", NARROW))],
         latencies=[
             {"scheme": e.scheme, "target": target, "text": latency["text"]}
@@ -54,19 +55,26 @@ def html(comparison: Comparison) -> str:
     )
 
 
+def _metric(built: Sequence[ComparedScheme]) -> str:
+    """Return the metric of accuracy: `top-1`, or that of the model's task."""
+    known = (entry.quality.accuracy for entry in built if entry.quality is not None)
+    return next((accuracy.metric for accuracy in known if accuracy is not None), "top-1")
+
+
 def _figure(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _row(entry: ComparedScheme, targets: Sequence[str]) -> dict[str, Any]:
     quality, latency = entry.quality, entry.latency
+    accuracy = None if quality is None else quality.accuracy
     return {
         "scheme": entry.scheme,
         "reason": printable(entry.reason, _SENTENCE),
         "size": readable_size(entry.bytes),
         "gzip": readable_size(entry.gzip_bytes),
-        "top1": _figure(None if quality is None else quality.top1),
-        "top1_float": _figure(None if quality is None else quality.top1_float),
+        "accuracy": _figure(None if accuracy is None else accuracy.value),
+        "accuracy_float": _figure(None if accuracy is None else accuracy.value_float),
         "snr": _snr(quality),
         "logits": _figure(None if quality is None else quality.logits_snr_db, 1),
         "latency": _figure(None if latency is None else latency.median_ms, 3),
@@ -139,10 +147,11 @@ def plot(built: Sequence[ComparedScheme], width: int = WIDE) -> dict[str, Any] |
     def size_of(entry: ComparedScheme) -> int:
         return entry.gzip_bytes if compressed else entry.bytes
 
-    by_top1 = all(quality.top1 is not None for _, quality in measured)
+    accuracies = [quality.accuracy.value for _, quality in measured if quality.accuracy is not None]
+    by_accuracy = len(accuracies) == len(measured)
     best = max((q.snr_db for _, q in measured if q.snr_db is not None), default=60.0)
     # A file without error has no finite SNR; it is drawn at the top.
-    heights = [float(q.top1 or 0) if by_top1 else (q.snr_db if q.snr_db is not None else best) for _, q in measured]
+    heights = accuracies if by_accuracy else [best if q.snr_db is None else q.snr_db for _, q in measured]
     low, high = _span(min(heights), max(heights), 1.0)
     _, widest = _span(0, max(size_of(entry) for entry, _ in measured), 1.0)
     places = [
@@ -162,6 +171,8 @@ def plot(built: Sequence[ComparedScheme], width: int = WIDE) -> dict[str, Any] |
         place = {"x": x, "y": y, "label_x": left, "label_y": baseline}
         points.append({key: round(value, 1) for key, value in place.items()} | {"name": name, "title": title})
     digits = 1 if high - low >= 4 else 2
+    metric = _metric(built)
+    what = "top-1 accuracy" if metric == "top-1" else metric
     # A phone has no room for five sizes side by side.
     steps = 4 if width >= WIDE else 2
     return {
@@ -169,7 +180,7 @@ def plot(built: Sequence[ComparedScheme], width: int = WIDE) -> dict[str, Any] |
         "right": right,
         "middle": (_LEFT + right) // 2,
         "size": "compressed file size" if compressed else "file size",
-        "what": "top-1 accuracy" if by_top1 else "SNR in dB",
+        "what": what if by_accuracy else "SNR in dB",
         "points": points,
         "x_ticks": [
             {"at": round(_LEFT + i / steps * (right - _LEFT), 1), "text": readable_size(widest * i / steps)}

@@ -16,6 +16,7 @@ from edgepack.pipeline.reports.compare_page import html
 from edgepack.pipeline.simulation.figures import Distance, SimulatedRun, Simulation
 from edgepack.runtime.answers import Answers
 from edgepack.runtime.metrics import Quality
+from edgepack.runtime.task_metrics import TaskQuality
 from edgepack.samples import SampleSet
 from edgepack.samples.pictures import draw_samples
 
@@ -134,6 +135,19 @@ def test_figures_are_the_report_s() -> None:
     assert text.count("<image ") == len(found.worst) == len(compared.pictures)
     assert "✗ wrong" in text
     assert "98.00" in text and "beside the CPU: 2.0 % of the values differ, by at most 1 step" in text
+
+
+def test_a_task_has_its_metric() -> None:
+    """A detector's page has mAP in place of top-1, in the table and in the picture."""
+    compared = comparison(10)
+    task = TaskQuality(metric="mAP@50", value=41.25, value_float=43.5)
+    results = tuple(
+        replace(entry, quality=None if entry.quality is None else replace(entry.quality, task=task))
+        for entry in compared.results
+    )
+    text = html(replace(compared, results=results))
+    assert "<h2>Size and mAP@50</h2>" in text
+    assert '<td data-name="mAP@50">41.25</td><td data-name="mAP@50 of the float model">43.50</td>' in text
 
 
 def test_many_classes_show_the_worst() -> None:
