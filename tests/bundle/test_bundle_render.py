@@ -316,6 +316,10 @@ def test_a_target_without_accelerator_can_be_moved() -> None:
         render(tiny_spec("android-gpu", language="swift"))
 
 
+#: Files that only a loader with image inputs has.
+FRAME_FILES = {"Frame.kt", "FrameMapping.kt", "FrameConverter.kt", "PlaneResizer.kt"}
+
+
 @pytest.mark.parametrize(
     ("changes", "takes"),
     [
@@ -335,13 +339,15 @@ def test_a_target_without_accelerator_can_be_moved() -> None:
     ],
 )
 def test_inputs_that_take_pictures(changes: dict[str, object], takes: bool) -> None:
-    """A Bitmap is accepted only where shape, type and preprocessing define its conversion."""
+    """A Bitmap and a Frame are accepted only where shape, type and preprocessing define its conversion."""
     spec = with_picture(tiny_spec("android-gpu"))
     spec = replace(spec, inputs=(replace(spec.inputs[0], **changes), spec.inputs[1]), golden=Golden("x", "y", ()))
     files = render(spec)
     [loader] = [data.decode() for path, data in files.items() if path.endswith("TinyModel20.kt")]
     assert ("myImage: Bitmap" in loader) == takes
-    assert any(path.endswith("ImageSpec.kt") for path in files) == takes
+    assert ("myImage: Frame" in loader) == takes
+    frames = {path.rpartition("/")[2] for path in files if path.endswith(".kt")} & FRAME_FILES
+    assert frames == (FRAME_FILES if takes else set())
 
 
 def gradle_of(spec: BundleSpec) -> str:

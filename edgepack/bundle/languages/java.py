@@ -45,6 +45,8 @@ def java_call(start: str, parameters: Iterable[str], end: str) -> str:
 class JavaTensor(JvmTensor):
     """A tensor as the Java templates see it."""
 
+    new = "new "
+
     @property
     def type(self) -> str:
         """Java array type of the loader's parameter or getter.
@@ -53,11 +55,6 @@ class JavaTensor(JvmTensor):
             BundleError: The Android runtime's Java classes have no such type.
         """
         return f"{self.array.removesuffix('Array').lower()}[]"
-
-    @property
-    def constructor(self) -> str:
-        """Expression that describes the tensor to the loader."""
-        return f"new {super().constructor}"
 
     def declare(self, type_name: str) -> str:
         """Return a parameter of a type that has the tensor's name."""

@@ -20,15 +20,16 @@ _KEYWORDS = names.word_set("""
     true try typealias typeof val var void volatile when while yield
 """)
 # Names that the generated code itself uses where a model's names are in scope.
-_USED = names.word_set("runner outputs inputs listOf arrayOf mapOf topK labels output k")
+_USED = names.word_set("runner converters outputs inputs listOf arrayOf mapOf topK labels output k")
 # Kotlin, Android and loader names that a class named after a model must not shadow in the generated files.
 _CLASS_NAMES = names.word_set("""
     Activity Array ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Bundle Byte ByteArray
-    ByteBuffer ByteOrder Collection Comparable CompatibilityList Context Delegate Double Error Exception Executors File
-    Float FloatArray GoldenDifference GpuDelegate HashMap IllegalArgumentException IllegalStateException ImageSpec
-    Instrumentation Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long LongArray Map Math
-    MessageDigest ModelRunner ModelStatus Nothing Object Pair QnnDelegate Result Runnable SelfTest Sequence Set Short
-    ShortArray String System Tail TensorSpec Thread Throwable Unit
+    ByteBuffer ByteOrder Collection Comparable CompatibilityList Consumer Context Delegate Double Error Exception
+    ExecutorService Executors File Fit Fitting Float FloatArray FloatBuffer Frame FrameConverter FrameMapping FramePoint
+    FrameStream Function GoldenDifference GpuDelegate HashMap IllegalArgumentException IllegalStateException Image
+    ImageFormat ImageSpec Instrumentation Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long
+    LongArray Map Math MessageDigest ModelRunner ModelStatus Nothing Object Pair PixelFormat QnnDelegate Result Runnable
+    SelfTest Sequence Set Short ShortArray ShortBuffer String System Tail TensorSpec Thread Throwable Unit
 """)
 
 #: Kotlin array type of a tensor whose values stand for themselves.
@@ -41,6 +42,8 @@ _ARRAYS = {
     "INT64": "LongArray",
     "BOOL": "BooleanArray",
 }
+#: JVM type of the values that a converter of frames keeps for an input -> TFLite types of such inputs.
+_ARRAY_TYPES = {"Float": {"FLOAT32"}, "Short": {"INT16"}, "Byte": {"INT8", "UINT8"}}
 _QUANTIZED = frozenset({"INT8", "UINT8", "INT16"})
 
 
@@ -66,6 +69,9 @@ class JvmTensor(TensorView):
     """
 
     field: str
+
+    #: What the language writes before a constructor.
+    new: ClassVar[str] = ""
 
     @property
     def type(self) -> str:
@@ -120,7 +126,7 @@ class JvmTensor(TensorView):
         facts = [self.string(self.name), f"TensorSpec.Type.{self.dtype}", str(self.elements)]
         if self.quantized:
             facts += [names.float32_literal(self.scale), str(self.zero_point)]
-        return f"TensorSpec({', '.join(facts)})"
+        return f"{self.new}TensorSpec({', '.join(facts)})"
 
     def declare(self, type_name: str) -> str:
         """Return a parameter of a type that has the tensor's name."""
@@ -139,10 +145,12 @@ class Parameter:
     Attributes:
         tensor: The input.
         image: How an image becomes the input's values; None for an input that takes values.
+        number: Position among the image inputs.
     """
 
     tensor: JvmTensor
     image: ImageView | None
+    number: int
 
     @property
     def name(self) -> str:
@@ -152,19 +160,22 @@ class Parameter:
     @property
     def text(self) -> str:
         """Description for a comment."""
-        if self.image is None:
-            return f"{self.tensor.elements} values"
-        return f"An image; it is resized to {self.image.width} x {self.image.height}"
+        return "An image" if self.image else f"{self.tensor.elements} values"
 
     @property
     def declaration(self) -> str:
-        """Type and name."""
-        return self.tensor.declare(self.tensor.type if self.image is None else "Bitmap")
+        """Type and name, where images are frames."""
+        return self.tensor.declare("Frame" if self.image else self.tensor.type)
 
     @property
-    def argument(self) -> str:
-        """Argument for the `run` that takes values."""
-        return self.name if self.image is None else f"IMAGE_{self.image.index}.values({self.name})"
+    def bitmap_declaration(self) -> str:
+        """Type and name, where images are bitmaps."""
+        return self.tensor.declare("Bitmap" if self.image else self.tensor.type)
+
+    @property
+    def bitmap_argument(self) -> str:
+        """Argument for the `run` that takes frames, from a bitmap."""
+        return f"{self.tensor.new}Frame().set({self.name})" if self.image else self.name
 
 
 def jvm_segment(name: str) -> str:
@@ -231,7 +242,13 @@ class JvmLanguage(LoaderLanguage):
             # Labels rank real numbers.
             f"{self.id}_labelled": [t for t in results if t.ranked and (t.quantized or t.dtype == "FLOAT32")],
             f"{self.id}_postprocessed": [tensor for tensor in results if tensor.tail],
-            f"{self.id}_image_parameters": [Parameter(tensor, images.get(tensor.index)) for tensor in arguments],
+            "image_types": [
+                kind for kind, known in _ARRAY_TYPES.items() if known & {spec.inputs[i].dtype for i in images}
+            ],
+            f"{self.id}_image_parameters": [
+                Parameter(tensor, images.get(tensor.index), sum(index < tensor.index for index in images))
+                for tensor in arguments
+            ],
         }
 
     def _tensors(self, views: Sequence[TensorView], fallback: str) -> list[JvmTensor]:

@@ -25,12 +25,10 @@ public final class TinyModel20 implements AutoCloseable {
           new TensorSpec("scores", TensorSpec.Type.UINT8, 3, 0.00390625f, 0),
           new TensorSpec("2nd-output", TensorSpec.Type.FLOAT32, 2),
           new TensorSpec("scores", TensorSpec.Type.INT64, 1));
-  private static final ImageSpec IMAGE_0 =
-      new ImageSpec(
-          2, 2, new float[] {127.5f, 127.5f, 127.5f}, new float[] {127.5f, 127.5f, 127.5f});
 
   private final AssetManager assets;
   private final ModelRunner runner;
+  private final List<FrameConverter> converters = new ArrayList<>();
   private final List<String> scoresLabels;
 
   /** Loads the model, with four threads for the CPU kernels. */
@@ -47,6 +45,14 @@ public final class TinyModel20 implements AutoCloseable {
   public TinyModel20(Context context, int threads) {
     assets = context.getAssets();
     scoresLabels = Assets.lines(assets, "tiny_model_2_0/labels_0.txt");
+    converters.add(
+        new FrameConverter(
+            INPUTS.get(0),
+            2,
+            2,
+            new float[] {127.5f, 127.5f, 127.5f},
+            new float[] {127.5f, 127.5f, 127.5f},
+            Fit.STRETCH));
     List<ModelRunner.Attempt> attempts = new ArrayList<>();
     ByteBuffer model = Assets.load(assets, "tiny_model_2_0/tiny.tflite");
     runner = new ModelRunner(model, INPUTS, OUTPUTS, attempts, threads);
@@ -69,22 +75,33 @@ public final class TinyModel20 implements AutoCloseable {
           INPUTS.get(0).write(myImage, inputs.get(0));
           INPUTS.get(1).write(classValue, inputs.get(1));
         },
-        outputs ->
-            new Result(
-                OUTPUTS.get(0).readFloatArray(outputs.get(0)),
-                OUTPUTS.get(1).readFloatArray(outputs.get(1)),
-                OUTPUTS.get(2).readLongArray(outputs.get(2)),
-                labels()));
+        this::result);
   }
 
   /**
-   * Runs the model on images of any size, which are resized to the input's size.
+   * Runs the model on images of any size, which are resized to the input's size; a frame is read
+   * before the method returns.
    *
-   * @param myImage An image; it is resized to 2 x 2.
+   * @param myImage An image.
    * @param classValue 4 values.
    */
+  public Result run(Frame myImage, float[] classValue) {
+    return runner.run(
+        inputs -> {
+          converters.get(0).write(myImage, inputs.get(0));
+          INPUTS.get(1).write(classValue, inputs.get(1));
+        },
+        this::result);
+  }
+
+  /** The same for bitmaps. */
   public Result run(Bitmap myImage, float[] classValue) {
-    return run(IMAGE_0.values(myImage), classValue);
+    return run(new Frame().set(myImage), classValue);
+  }
+
+  /** Returns what leads from places in the input back to the pixels of a frame. */
+  public FrameMapping mapping(Frame frame) {
+    return converters.get(0).mapping(frame);
   }
 
   /** Resets the state of a stateful model, so that the next run is like the first. */
@@ -144,6 +161,14 @@ public final class TinyModel20 implements AutoCloseable {
       differences.add(new GoldenDifference(number, tensor.name, largest, allowed));
     }
     return differences;
+  }
+
+  private Result result(List<ByteBuffer> outputs) {
+    return new Result(
+        OUTPUTS.get(0).readFloatArray(outputs.get(0)),
+        OUTPUTS.get(1).readFloatArray(outputs.get(1)),
+        OUTPUTS.get(2).readLongArray(outputs.get(2)),
+        labels());
   }
 
   private void putGolden(int number, List<ByteBuffer> buffers) {

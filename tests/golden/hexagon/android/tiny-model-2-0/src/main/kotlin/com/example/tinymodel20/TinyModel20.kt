@@ -59,14 +59,7 @@ class TinyModel20(
                 INPUTS[0].write(myImage, inputs[0])
                 INPUTS[1].write(classValue, inputs[1])
             },
-            { outputs ->
-                Result(
-                    OUTPUTS[0].readFloatArray(outputs[0]),
-                    OUTPUTS[1].readFloatArray(outputs[1]),
-                    OUTPUTS[2].readLongArray(outputs[2]),
-                    mapOf("scores" to scoresLabels),
-                )
-            },
+            { outputs -> result(outputs) },
         )
 
     /** Resets the state of a stateful model, so that the next run is like the first. */
@@ -108,6 +101,14 @@ class TinyModel20(
     }
 
     override fun close() = runner.close()
+
+    private fun result(outputs: List<ByteBuffer>) =
+        Result(
+            OUTPUTS[0].readFloatArray(outputs[0]),
+            OUTPUTS[1].readFloatArray(outputs[1]),
+            OUTPUTS[2].readLongArray(outputs[2]),
+            mapOf("scores" to scoresLabels),
+        )
 
     private fun putGolden(
         case: Int,
