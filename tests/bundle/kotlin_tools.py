@@ -29,6 +29,8 @@ _ANDROID = [
     f"org.tensorflow:tensorflow-lite-gpu-api:{VERSIONS['tensorflow_lite_gpu_api']}:aar",
     "org.robolectric:android-all:14-robolectric-10818077:jar",
 ]
+#: For the suspend functions and flows, which a loader has in a folder of its own; on Android the same classes.
+_COROUTINES = ["org.jetbrains.kotlinx:kotlinx-coroutines-core-jvm:1.10.2:jar"]
 _QNN = [f"com.qualcomm.qti:qnn-litert-delegate:{VERSIONS['qnn']}:aar"]
 
 
@@ -190,6 +192,14 @@ def fetch(coordinates: list[str], transitive: bool = False) -> Path | None:
             _unpack_classes(aar)
         (folder / "complete").touch()
     return folder
+
+
+def coroutines() -> tuple[Path, ...]:
+    """Return the jar of Kotlin's coroutines; skips the test where Maven cannot download it."""
+    folder = fetch(_COROUTINES)
+    if folder is None:
+        pytest.skip("suspend functions need kotlinx-coroutines, which Maven could not download")
+    return tuple(sorted(folder.glob("*.jar")))
 
 
 def _classes(aar: Path) -> Path:

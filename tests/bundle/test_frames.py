@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_specs import tiny_spec, write_tree
-from frame_reference import Case, Input, memory_of, planes_of, reference
-from kotlin_tools import STANDINS, Kotlin
+from frame_reference import Case, Input, memory_of, planes_of, reference, resized
+from kotlin_tools import STANDINS, Kotlin, coroutines
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, Golden, TensorSpec
+from edgepack.tasks.decode.mapping import frame_mapping
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +42,19 @@ def loader(
     language, folder = request.param, tmp_path_factory.mktemp("frames")
     rendered = render(frame_spec(language))
     tree = write_tree({path: data for path, data in rendered.items() if path.endswith(LANGUAGES[language])}, folder)
-    classes, program = folder / "classes", folder / "program"
-    compiler = kotlin.compile if language == "kotlin" else kotlin.compile_java
+    classes, programs = folder / "classes", folder / "programs"
+    libraries = coroutines()
+    with_coroutines = replace(kotlin, classpath=(*kotlin.classpath, *libraries))
+    compiler = with_coroutines.compile if language == "kotlin" else kotlin.compile_java
     done = compiler(sorted(tree.rglob(f"*{LANGUAGES[language]}")), classes)
     assert done.returncode == 0, done.stderr
-    against = replace(kotlin, classpath=(standins, classes, kotlin.stdlib))
-    done = against.compile_java([STANDINS / "frames" / "FrameCases.java"], program, strict=False)
+    against = replace(kotlin, classpath=(standins, classes, kotlin.stdlib, *libraries))
+    done = against.compile_java([STANDINS / "frames" / "FrameCases.java"], programs, strict=False)
     assert done.returncode == 0, done.stderr
-    return os.pathsep.join(map(str, (standins, classes, program, kotlin.stdlib)))
+    stream = STANDINS / "frames" / f"StreamCases{LANGUAGES[language]}"
+    done = against.compile([stream], programs) if language == "kotlin" else against.compile_java([stream], programs)
+    assert done.returncode == 0, done.stderr
+    return os.pathsep.join(map(str, (standins, classes, programs, kotlin.stdlib, *libraries)))
 
 
 def convert(path: str, cases: Sequence[Case], folder: Path, *words: str) -> str:
@@ -58,7 +64,12 @@ def convert(path: str, cases: Sequence[Case], folder: Path, *words: str) -> str:
         for plane, data in enumerate(memory_of(case, planes_of(case, number))):
             (folder / f"{number}.{plane}").write_bytes(data)
     (folder / "cases.txt").write_text("".join(f"{number} {case.words()}\n" for number, case in enumerate(cases)))
-    command = ["java", "-cp", path, f"{PACKAGE}.FrameCases", str(folder), *words]
+    return java(path, "FrameCases", str(folder), *words)
+
+
+def java(path: str, program: str, *words: str) -> str:
+    """Run one of the programs of `standins/frames` and return what it prints."""
+    command = ["java", "-cp", path, f"{PACKAGE}.{program}", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -144,3 +155,67 @@ def test_frames_become_what_numpy_and_pillow_make_of_them(loader: str, tmp_path:
     cases = GROUPS[group]()
     convert(loader, cases, tmp_path)
     assert wrong(cases, tmp_path) == []
+
+
+def test_places_of_the_input_are_found_in_the_frame(loader: str, tmp_path: Path) -> None:
+    """The mapping is that of the Python loader: corners and a point within, for every geometry."""
+    cases = geometries()
+    convert(loader, cases, tmp_path)
+    for number, case in enumerate(cases):
+        left, top, right, bottom = case.box
+        size = case.input.width, case.input.height
+        crop = (left, top, right - left, bottom - top)
+        mapping = frame_mapping(crop, size, case.input.fit, rotation=case.rotation, mirror=case.mirror)
+        expected = [mapping.to_original(x, y) for x, y in ((0, 0), (1, 0), (0.25, 0.75), (1, 1))]
+        assert np.loadtxt(tmp_path / f"{number}.map") == pytest.approx(np.array(expected), abs=1e-4), case
+
+
+def test_turning_before_resizing_differs_by_one_at_most() -> None:
+    """A frame that is turned first, as Python's loader does it, becomes the same pixels but for the rounding."""
+    for rotation, mirror in product((90, 180, 270), (False, True)):
+        case = Case("rgba", 61, 47, rotation=rotation, mirror=mirror)
+        [pixels] = planes_of(case)
+        turned = np.rot90(pixels, -rotation // 90)
+        turned = np.ascontiguousarray(turned[:, ::-1] if mirror else turned)
+        upright = replace(case, width=turned.shape[1], height=turned.shape[0], rotation=0, mirror=False)
+        first, last = (resized(one, [values]).astype(int) for one, values in ((case, pixels), (upright, turned)))
+        first = np.rot90(first, -rotation // 90)
+        first = first[:, ::-1] if mirror else first
+        assert np.abs(first - last).max() <= 1
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_nothing_is_allocated_after_the_first_frames(loader: str, tmp_path: Path, fit: str) -> None:
+    """The JVM counts no byte for 200 further conversions of a frame, whatever its format and the input's type."""
+    cases = [
+        Case(kind, 160, 120, uv_pixel=2 if kind == "yuv" else 1, rotation=90, input=Input(fit=fit, dtype=name))
+        for name, kind in (("UINT8", "yuv"), ("INT8", "nv21"), ("INT16", "rgba"), ("FLOAT32", "ARGB_8888"))
+    ]
+    printed = convert(loader, cases, tmp_path, "200")
+    assert [line.split()[0] for line in printed.splitlines()] == ["0"] * len(cases)
+
+
+def test_wrong_frames_are_refused(loader: str) -> None:
+    """A buffer that is too small, strides, a crop, an angle or a format that cannot be are errors that say why."""
+    assert java(loader, "FrameCases").splitlines() == [
+        "expected at least 16 bytes of pixels, got 10",
+        "expected at least 24 bytes of pixels, got 23",
+        "expected strides for 2 values in a row, got a row stride of 6 and a pixel stride of 4",
+        "expected a picture with pixels, got 0 x 2",
+        "crop: expected a rectangle within 2 x 2, got (1, 0, 3, 2)",
+        "degrees: expected a multiple of 90, got 45",
+        "image: expected the format YUV_420_888 or RGBA_8888, got 256",
+    ]
+
+
+def test_frames_are_dropped_while_the_model_is_busy(loader: str) -> None:
+    """A stream works on one frame at a time, releases every one, and passes on results and the error of a run."""
+    assert java(loader, "StreamCases").splitlines() == [
+        "first true",
+        "dropped false, released 1",
+        "result 4, released 2",
+        "second true",
+        "result 6, released 3",
+        "error no model",
+        "closed false, released 5",
+    ]

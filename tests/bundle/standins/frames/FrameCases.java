@@ -14,12 +14,13 @@ import java.util.Arrays;
 /**
  * Converts frames with a generated loader, the Kotlin or the Java one.
  *
- * <p>Argument: a folder. Each line of its `cases.txt` is a number and a frame: format, width, height, row strides of Y or
- * RGBA and of U and V, pixel stride of U and V, crop, rotation, mirrored, then the input: width, height, channels, type,
- * scale, zero point and fit. The pixels are in `N.0`, `N.1` and `N.2`. Writes the input to `N.out`, and to `N.map` where
- * four points of the input are in the frame. All cases that have the same input run through one converter, which has to notice
- * what changes from frame to frame. `measure N FRAMES` prints the bytes
- * that all frames together allocate, and the median of the CPU's milliseconds for one.
+ * <p>Argument: a folder. Each line of its `cases.txt` is a number and a frame: format, width, height, row strides of Y
+ * or RGBA and of U and V, pixel stride of U and V, crop, rotation, mirrored, then the input: width, height, channels,
+ * type, scale, zero point and fit. The pixels are in `N.0`, `N.1` and `N.2`. Writes the input to `N.out`, and to `N.map`
+ * where four points of the input are in the frame. All cases with the same input run through one converter, which has to
+ * notice what changes from frame to frame. With a number of frames after the folder, it converts each case as often
+ * again and prints the bytes that this allocated and the median of the CPU's milliseconds. Without arguments it prints
+ * what frames refuse.
  */
 public final class FrameCases {
   private static final float[] MEAN = {123.7f, 116.3f, 103.5f};
@@ -45,13 +46,40 @@ public final class FrameCases {
   }
 
   public static void main(String[] arguments) throws IOException {
+    if (arguments.length == 0) {
+      refuse();
+      return;
+    }
     Path folder = Path.of(arguments[0]);
     FrameCases last = null;
     for (String line : Files.readAllLines(folder.resolve("cases.txt"))) {
       last = new FrameCases(folder, line.split(" "), last);
       last.convert();
-      if (arguments.length > 1 && last.words[0].equals(arguments[1])) {
-        last.measure(Integer.parseInt(arguments[2]));
+      if (arguments.length > 1) {
+        last.measure(Integer.parseInt(arguments[1]));
+      }
+    }
+  }
+
+  /** Prints what a frame says of arguments that are wrong. */
+  private static void refuse() {
+    ByteBuffer small = ByteBuffer.allocateDirect(10);
+    Frame frame = new Frame().setRgba(ByteBuffer.allocateDirect(16), 2, 2, 8);
+    Runnable[] mistakes = {
+      () -> frame.setYuv420(small, small, small, 8, 2, 8, 4, 1),
+      () -> frame.setNv21(new byte[23], 4, 4),
+      () -> frame.setRgba(small, 2, 2, 6),
+      () -> frame.setRgba(small, 0, 2, 8),
+      () -> frame.setRgba(ByteBuffer.allocateDirect(16), 2, 2, 8).crop(1, 0, 3, 2),
+      () -> frame.rotate(45),
+      () -> frame.set(new Image(256, 2, 2, null)),
+    };
+    for (Runnable mistake : mistakes) {
+      try {
+        mistake.run();
+        System.out.println("accepted");
+      } catch (IllegalArgumentException error) {
+        System.out.println(error.getMessage());
       }
     }
   }
@@ -147,18 +175,22 @@ public final class FrameCases {
     long self = Thread.currentThread().getId();
     long[] nanoseconds = new long[frames];
     long bytes = 0;
-    // The first half warms up.
-    for (int i = 0; i < 2 * frames; i++) {
-      if (i == frames) {
-        bytes = threads.getThreadAllocatedBytes(self);
-      }
+    // The first rounds warm up the converter and what counts.
+    for (int round = 0; round < 3; round++) {
+      long before = threads.getThreadAllocatedBytes(self);
+      repeat(nanoseconds, threads);
+      bytes = threads.getThreadAllocatedBytes(self) - before;
+    }
+    Arrays.sort(nanoseconds);
+    System.out.println(bytes + " " + nanoseconds[frames / 2] / 1e6);
+  }
+
+  private void repeat(long[] nanoseconds, com.sun.management.ThreadMXBean threads) {
+    for (int i = 0; i < nanoseconds.length; i++) {
       long start = threads.getCurrentThreadCpuTime();
       buffer.rewind();
       converter.write(frame, buffer);
-      nanoseconds[i % frames] = threads.getCurrentThreadCpuTime() - start;
+      nanoseconds[i] = threads.getCurrentThreadCpuTime() - start;
     }
-    bytes = threads.getThreadAllocatedBytes(self) - bytes;
-    Arrays.sort(nanoseconds);
-    System.out.println(bytes + " " + nanoseconds[frames / 2] / 1e6);
   }
 }
