@@ -38,8 +38,12 @@ def frame_spec(language: str) -> BundleSpec:
 def loader(
     kotlin: Kotlin, standins: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> str:
-    """Class path with a compiled loader and the program that converts frames with it."""
-    language, folder = request.param, tmp_path_factory.mktemp("frames")
+    """Class path with a compiled loader and the programs of `standins/frames`."""
+    return compile_loader(kotlin, standins, request.param, tmp_path_factory.mktemp("frames"))
+
+
+def compile_loader(kotlin: Kotlin, standins: Path, language: str, folder: Path) -> str:
+    """Compile a loader and the programs that use its frames, and return their class path."""
     rendered = render(frame_spec(language))
     tree = write_tree({path: data for path, data in rendered.items() if path.endswith(LANGUAGES[language])}, folder)
     classes, programs = folder / "classes", folder / "programs"

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 from edgepack.bundle import names
 from edgepack.bundle.images import ImageView, image_views
 from edgepack.bundle.languages.base import LoaderLanguage
+from edgepack.bundle.languages.jvm_tasks import TASK_CLASSES, jvm_task
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.tasks import task_view
 from edgepack.bundle.views import StepView, TensorView, facts_of
 from edgepack.choices import Platform
 from edgepack.errors import BundleError
@@ -219,7 +221,7 @@ class JvmLanguage(LoaderLanguage):
     """
 
     platforms = (Platform.ANDROID,)
-    class_names = _CLASS_NAMES
+    class_names = _CLASS_NAMES | TASK_CLASSES
     keywords = _KEYWORDS
     tensor: ClassVar[type[JvmTensor]]
 
@@ -242,6 +244,7 @@ class JvmLanguage(LoaderLanguage):
             # Labels rank real numbers.
             f"{self.id}_labelled": [t for t in results if t.ranked and (t.quantized or t.dtype == "FLOAT32")],
             f"{self.id}_postprocessed": [tensor for tensor in results if tensor.tail],
+            f"{self.id}_task": jvm_task(task_view(spec), results),
             "image_types": [
                 kind for kind, known in _ARRAY_TYPES.items() if known & {spec.inputs[i].dtype for i in images}
             ],

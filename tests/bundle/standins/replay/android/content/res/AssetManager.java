@@ -12,20 +12,20 @@ import java.util.zip.ZipFile;
  * entry can be opened as a region of the archive, a compressed one cannot.
  */
 public final class AssetManager {
-  private static final String ARCHIVE = System.getProperty("replay.archive");
+  private final String file = System.getProperty("replay.archive");
 
   public AssetFileDescriptor openFd(String path) throws IOException {
-    try (ZipFile archive = new ZipFile(ARCHIVE)) {
+    try (ZipFile archive = new ZipFile(file)) {
       ZipEntry entry = entry(archive, path);
       if (entry.getMethod() != ZipEntry.STORED) {
         throw new FileNotFoundException("This file can not be opened as a file descriptor; it is probably compressed");
       }
-      return new AssetFileDescriptor(ARCHIVE, AssetFileDescriptor.offset(ARCHIVE, entry.getName()), entry.getSize());
+      return new AssetFileDescriptor(file, AssetFileDescriptor.offset(file, entry.getName()), entry.getSize());
     }
   }
 
   public InputStream open(String path) throws IOException {
-    try (ZipFile archive = new ZipFile(ARCHIVE);
+    try (ZipFile archive = new ZipFile(file);
         InputStream stream = archive.getInputStream(entry(archive, path))) {
       return new ByteArrayInputStream(stream.readAllBytes());
     }
