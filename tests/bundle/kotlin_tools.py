@@ -100,8 +100,9 @@ class Kotlin:
         return next(self.compiler.glob("kotlin-stdlib-[0-9]*.jar"))
 
     def compile(self, sources: Sequence[Path], output: Path) -> subprocess.CompletedProcess[str]:
-        """Compile with all warnings, as errors."""
-        path = os.pathsep.join(map(str, (*self.classpath, self.stdlib)))
+        """Compile with all warnings, as errors; coroutines are there for the sources in their folder only."""
+        libraries = coroutines() if any("coroutines" in source.parts for source in sources) else ()
+        path = os.pathsep.join(map(str, (*self.classpath, *libraries, self.stdlib)))
         flags = ["-Werror", "-Wextra", "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-cp", path, "-d", str(output)]
         return self.compilers.compile("kotlin", *flags, *map(str, sources))
 

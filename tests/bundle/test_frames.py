@@ -48,8 +48,7 @@ def compile_loader(kotlin: Kotlin, standins: Path, language: str, folder: Path) 
     tree = write_tree({path: data for path, data in rendered.items() if path.endswith(LANGUAGES[language])}, folder)
     classes, programs = folder / "classes", folder / "programs"
     libraries = coroutines()
-    with_coroutines = replace(kotlin, classpath=(*kotlin.classpath, *libraries))
-    compiler = with_coroutines.compile if language == "kotlin" else kotlin.compile_java
+    compiler = kotlin.compile if language == "kotlin" else kotlin.compile_java
     done = compiler(sorted(tree.rglob(f"*{LANGUAGES[language]}")), classes)
     assert done.returncode == 0, done.stderr
     against = replace(kotlin, classpath=(standins, classes, kotlin.stdlib, *libraries))

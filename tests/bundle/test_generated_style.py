@@ -13,6 +13,7 @@ import pytest
 from bundle_specs import tiny_spec, write_tree
 from kotlin_tools import fetch
 from test_bundle_render import in_segments, with_picture
+from test_task_loaders import VARIANTS, specs
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
@@ -155,7 +156,8 @@ def by_variant(check: Formatter, folder: Path, files: dict[str, list[Path]]) -> 
 def ktlint_says(ktlint: Formatter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What ktlint says of the loader, the self-test and the Gradle scripts of each variant."""
     folder = tmp_path_factory.mktemp("ktlint")
-    files = {name: files_of(spec, folder / name, ".kt", ".kts") for name, spec in ANDROID.items()}
+    variants = ANDROID | specs("kotlin")
+    files = {name: files_of(spec, folder / name, ".kt", ".kts") for name, spec in variants.items()}
     assert all(len(of_variant) >= 7 for of_variant in files.values())
     return by_variant(ktlint, folder, files)
 
@@ -164,18 +166,19 @@ def ktlint_says(ktlint: Formatter, tmp_path_factory: pytest.TempPathFactory) -> 
 def java_format_says(java_format: Formatter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What google-java-format says of each variant's Java."""
     folder = tmp_path_factory.mktemp("java-format")
-    files = {name: files_of(replace(spec, language="java"), folder / name, ".java") for name, spec in ANDROID.items()}
+    variants = ANDROID | specs("java")
+    files = {name: files_of(replace(spec, language="java"), folder / name, ".java") for name, spec in variants.items()}
     assert all(len(of_variant) >= 8 for of_variant in files.values())
     return by_variant(java_format, folder, files)
 
 
-@pytest.mark.parametrize("name", ANDROID)
+@pytest.mark.parametrize("name", (*ANDROID, *VARIANTS, "audio"))
 def test_kotlin(name: str, ktlint_says: dict[str, str]) -> None:
     """Ktlint finds nothing in the loader, the self-test and the Gradle scripts."""
     assert ktlint_says[name] == ""
 
 
-@pytest.mark.parametrize("name", ANDROID)
+@pytest.mark.parametrize("name", (*ANDROID, *VARIANTS, "audio"))
 def test_java(name: str, java_format_says: dict[str, str]) -> None:
     """google-java-format would change nothing."""
     assert java_format_says[name] == ""

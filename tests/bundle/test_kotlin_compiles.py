@@ -32,6 +32,11 @@ def variants() -> Iterator[BundleSpec]:
     pictures = tiny_spec("android-gpu", single_precision=True)
     known = {"mean": 127.5, "std": [58.4, 57.1, 57.4]}
     yield replace(pictures, inputs=(replace(pictures.inputs[0], preprocessing=known), pictures.inputs[1]))
+    several = (
+        TensorSpec(dtype, dtype, (1, 4, 4, 1), dtype, 0.1, 0, preprocessing=known | {"std": 1.0})
+        for dtype in ("INT16", "INT8")
+    )
+    yield replace(pictures, inputs=(*several, pictures.inputs[0]), golden=Golden("x", "y", ()))
     plain = tuple(TensorSpec(dtype, dtype, (1, 2), dtype) for dtype in DTYPES)
     quantized = tuple(TensorSpec(dtype, dtype, (1, 2), dtype, 3.1e-5, 3) for dtype in ("INT8", "UINT8", "INT16"))
     yield tiny_spec("hexagon", inputs=plain + quantized, outputs=quantized + plain, golden=Golden("x", "y", ()))
@@ -133,19 +138,29 @@ def test_every_variant_compiles(classes: Path, java_classes: Path) -> None:
         assert "Evil" not in names
 
 
-def test_both_languages_have_the_same_api(classes: Path, java_classes: Path) -> None:
-    """The public methods of loader, result and status are the same: an app can change the language, not its code."""
-    names = ("TinyModel20", "TinyModel20$Result", "ModelStatus", "GoldenDifference", "Benchmark", "Label")
+@pytest.mark.parametrize(
+    ("variant", "names"),
+    [
+        (4, ("TinyModel20", "TinyModel20$Result", "ModelStatus", "GoldenDifference", "Benchmark", "Label")),
+        (5, ("TinyModel20", "Frame", "FrameMapping", "FramePoint")),
+    ],
+)
+def test_both_languages_have_the_same_api(
+    classes: Path, java_classes: Path, variant: int, names: tuple[str, ...]
+) -> None:
+    """The public methods of loader, result and frame are the same: an app can change the language, not its code."""
     listed: list[dict[str, list[str]]] = []
     for folder in (classes, java_classes):
-        command = ["javap", "-public", "-cp", str(folder), *(f"com.variant4.tinymodel20.{name}" for name in names)]
+        command = ["javap", "-public", "-cp", str(folder)]
+        command += [f"com.variant{variant}.tinymodel20.{name}" for name in names]
         text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
         _, *listings = text.split("Compiled from ")
         listed.append({})
         for name, listing in zip(names, listings, strict=True):
             signatures = [line.strip().replace("final ", "") for line in listing.splitlines() if "(" in line]
-            # Hidden from apps: what Kotlin adds for default values, and its internal constructors.
-            hidden = ("$default", "kotlin.jvm", *([] if name == "TinyModel20" else [f".{name}("]))
+            # Hidden from apps: what Kotlin adds for default values, and its internal constructors and properties.
+            shown = name in ("TinyModel20", "Frame", "FrameMapping")
+            hidden = ("$default", "kotlin.jvm", "$main(", *([] if shown else [f".{name}("]))
             listed[-1][name] = sorted(line for line in signatures if not any(text in line for text in hidden))
     assert listed[0] == listed[1]
 
