@@ -36,7 +36,7 @@ final class FrameConverter {
   }
 
   FrameMapping mapping(Frame frame) {
-    return new FrameMapping(frame, fittingOf(frame));
+    return new Fitting(frame, width, height, fit).mapping();
   }
 
   void write(Frame frame, ByteBuffer buffer) {
@@ -45,10 +45,6 @@ final class FrameConverter {
     }
     plan.fill(frame);
     values.copyTo(buffer);
-  }
-
-  private Fitting fittingOf(Frame frame) {
-    return new Fitting(frame.getUprightWidth(), frame.getUprightHeight(), width, height, fit);
   }
 
   /** How frames of one layout become the input's values; columns and rows are those in memory. */
@@ -83,7 +79,7 @@ final class FrameConverter {
       mirrored = frame.mirrored;
       pixelStride = frame.planes[1].getPixelStride();
       turned = frame.isTurned();
-      fitting = fittingOf(frame);
+      fitting = new Fitting(frame, width, height, fit);
       columns = turned ? fitting.innerHeight : fitting.innerWidth;
       rows = turned ? fitting.innerWidth : fitting.innerHeight;
       origin = place(0, 0);

@@ -1,7 +1,7 @@
 package com.example.tinymodel20;
 
 /**
- * Leads from a place in an input of the model back to the pixels of the frame that the input was
+ * Leads from a place in an input of the model back to the pixels of the picture that the input was
  * made of.
  */
 public final class FrameMapping {
@@ -13,46 +13,61 @@ public final class FrameMapping {
   private final boolean mirrored;
   private final double scaleX;
   private final double scaleY;
-  private final double startX;
-  private final double startY;
+  private final double offsetX;
+  private final double offsetY;
 
-  FrameMapping(Frame frame, Fitting fitting) {
-    left = frame.left;
-    top = frame.top;
-    rotation = frame.rotation;
-    mirrored = frame.mirrored;
-    width = frame.getUprightWidth();
-    height = frame.getUprightHeight();
-    scaleX = fitting.sourceWidth / fitting.innerWidth * fitting.width;
-    scaleY = fitting.sourceHeight / fitting.innerHeight * fitting.height;
-    startX = fitting.sourceLeft - fitting.sourceWidth / fitting.innerWidth * fitting.innerLeft;
-    startY = fitting.sourceTop - fitting.sourceHeight / fitting.innerHeight * fitting.innerTop;
+  /** Leads to the pixels of a whole picture that was stretched to the size of the input. */
+  public FrameMapping(int width, int height) {
+    this(0, 0, width, height, 0, false, 1, 1, 0, 0);
+  }
+
+  FrameMapping(
+      int left,
+      int top,
+      int width,
+      int height,
+      int rotation,
+      boolean mirrored,
+      double scaleX,
+      double scaleY,
+      double offsetX,
+      double offsetY) {
+    this.left = left;
+    this.top = top;
+    this.width = width;
+    this.height = height;
+    this.rotation = rotation;
+    this.mirrored = mirrored;
+    this.scaleX = scaleX;
+    this.scaleY = scaleY;
+    this.offsetX = offsetX;
+    this.offsetY = offsetY;
   }
 
   /**
-   * Returns a place in pixels of the frame: the inverse of resizing, mirroring, rotating and
-   * cropping.
+   * Returns a place in pixels of the picture: resizing, mirroring, rotating and cropping are
+   * undone.
    *
    * @param x Fraction of the input's width, 0 to 1 from left to right.
    * @param y Fraction of the input's height, 0 to 1 from top to bottom.
    */
   public FramePoint toOriginal(float x, float y) {
-    double across = startX + x * scaleX;
-    double right = mirrored ? width - across : across;
-    double down = startY + y * scaleY;
+    double across = x * scaleX + offsetX;
+    double right = mirrored ? 1 - across : across;
+    double down = y * scaleY + offsetY;
     switch (rotation) {
       case 0:
         return point(right, down);
       case 90:
-        return point(down, width - right);
+        return point(down, 1 - right);
       case 180:
-        return point(width - right, height - down);
+        return point(1 - right, 1 - down);
       default:
-        return point(height - down, right);
+        return point(1 - down, right);
     }
   }
 
   private FramePoint point(double x, double y) {
-    return new FramePoint((float) (left + x), (float) (top + y));
+    return new FramePoint((float) (left + x * width), (float) (top + y * height));
   }
 }

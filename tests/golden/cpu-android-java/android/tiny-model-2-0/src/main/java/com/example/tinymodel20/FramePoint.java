@@ -1,6 +1,6 @@
 package com.example.tinymodel20;
 
-/** A point in pixels of a {@link Frame}; (0, 0) is the upper left corner of its first pixel. */
+/** A point in pixels of a picture; (0, 0) is the upper left corner of its first pixel. */
 public final class FramePoint {
   private final float x;
   private final float y;
