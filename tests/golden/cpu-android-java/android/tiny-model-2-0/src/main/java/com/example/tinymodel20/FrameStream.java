@@ -2,6 +2,7 @@ package com.example.tinymodel20;
 
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Consumer;
 import java.util.function.Function;
@@ -44,12 +45,16 @@ public final class FrameStream<T> implements AutoCloseable {
    * @param fill Describes the frame to the one that it gets.
    */
   public boolean offer(Runnable release, Consumer<Frame> fill) {
-    if (executor.isShutdown() || !busy.compareAndSet(false, true)) {
-      release.run();
-      return false;
+    if (busy.compareAndSet(false, true)) {
+      try {
+        executor.execute(() -> work(release, fill));
+        return true;
+      } catch (RejectedExecutionException closed) {
+        busy.set(false);
+      }
     }
-    executor.execute(() -> work(release, fill));
-    return true;
+    release.run();
+    return false;
   }
 
   /** Takes no more frames; a run that has begun finishes. */
