@@ -112,6 +112,15 @@ VECTORS_TIMEOUT = option(
     panels.RUN, "--timeout", "SECONDS", "Time limit of the golden vectors of each bundle.", default=300.0, min=1.0
 )
 SUMMARY = option(panels.RUN, "--summary", "FILE", "Also write a summary in Markdown, as code hosts show it with a run.")
+JOBS = option(
+    panels.RUN,
+    "--jobs",
+    "N",
+    "Cells of a project that are worked on side by side.",
+    default=0,
+    show_default="what the machine holds",
+    min=0,
+)
 JSON, INPUT_SHAPE, ALLOW_CODE, SIGNATURE, TIMEOUT, MEMORY_LIMIT, PREPROCESS, RESIZE, NO_CACHE, CACHE_URL = (
     flag_of(BY_NAME[name])
     for name in (
@@ -181,6 +190,16 @@ def require_path(path: Path) -> Path:
     if not path.exists():
         raise UsageError(f"'{path}' does not exist")
     return path
+
+
+def refuse_jobs(jobs: int) -> None:
+    """Refuse `--jobs` for one model or bundle.
+
+    Raises:
+        UsageError: It was given.
+    """
+    if jobs:
+        raise UsageError("--jobs is for projects", hint="`edgepack init` writes one")
 
 
 def require_folder_of(option: str, path: Path | None) -> None:

@@ -29,7 +29,7 @@ def build(
     given: Given,
     words: list[str] | None = arguments.SUBJECTS,
     project: Path | None = arguments.PROJECT,
-    jobs: int = matrix.JOBS,
+    jobs: int = arguments.JOBS,
     scheduler: str = matrix.SCHEDULER,
     fail_fast: bool = matrix.FAIL_FAST,
     summary: Path | None = arguments.SUMMARY,
@@ -41,8 +41,8 @@ def build(
     arguments.require_folder_of("--summary", summary)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
-        if summary is not None:
-            raise UsageError("--summary is for one model", hint="a project's results are in the table and in --json")
+        if summary is not None and given.get("dry-run"):
+            raise UsageError("--summary is for what was built", hint="leave out --dry-run; its plan is on stdout")
         return matrix.build_cells(
             replace(subject.project, cells=subject.cells),
             dry_run=bool(given.get("dry-run")),
@@ -50,6 +50,7 @@ def build(
             scheduler=scheduler,
             fail_fast=fail_fast,
             as_json=given.json,
+            summary=summary,
         )
     if jobs or scheduler or fail_fast:
         raise UsageError("--jobs, --scheduler and --fail-fast are for projects", hint="`edgepack init` writes one")

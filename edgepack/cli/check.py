@@ -10,8 +10,9 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.cli.cell_runs import run_shown
 from edgepack.cli.flags import Given, table_flags
-from edgepack.cli.subjects import Selection, cell_error, find_subject, shown_path, worst
+from edgepack.cli.subjects import Selection, find_subject, shown_path, worst
 from edgepack.files import write_atomically
 from edgepack.findings import OpFinding, Placement, Report
 
@@ -46,6 +47,7 @@ def check(
     ),
     summary: Path | None = arguments.SUMMARY,
     project: Path | None = arguments.PROJECT,
+    jobs: int = arguments.JOBS,
 ) -> int:
     """Report per-op accelerator support, with reasons and fixes."""
     from edgepack.pipeline.check import check as run
@@ -54,7 +56,8 @@ def check(
     arguments.require_folder_of("--summary", summary)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
-        return _check_cells(subject, given, ask_compiler, every, sarif, summary)
+        return _check_cells(subject, given, ask_compiler, every, sarif, summary, jobs)
+    arguments.refuse_jobs(jobs)
     options = given.options()
     result = run(
         arguments.require_path(subject),
@@ -83,27 +86,19 @@ def _check_cells(
     every: bool,
     sarif: Path | None,
     summary: Path | None,
+    jobs: int,
 ) -> int:
     """Check cells of a project, and return the exit code of the worst."""
-    from edgepack.pipeline.check import CheckedTarget, CheckResult
-    from edgepack.pipeline.check import check as run_check
-    from edgepack.project.run import run_cells
-
-    def work(cell: "Cell") -> CheckResult:
-        show, options = arguments.progress(given.json), cell.options
-        return run_check(
-            arguments.require_path(cell.path),
-            [cell.target],
-            options.model,
-            options.target,
-            scheme=options.scheme,
-            ask_compiler=ask_compiler,
-            progress=lambda line: show(f"{cell.id}: {line}"),
-        )
+    from edgepack.pipeline.check import CheckedTarget
+    from edgepack.project.cell_work import check_cell
+    from edgepack.project.graph import Kind
 
     entries: list[tuple[Cell, CheckedTarget]] = []
-    for run in run_cells(selection.cells, work):
-        results = (CheckedTarget(run.cell.target, error=cell_error(run)),) if run.result is None else run.result.results
+    runs = run_shown(
+        selection, Kind.CHECK, check_cell, lambda cell: {"ask_compiler": ask_compiler}, jobs, as_json=given.json
+    )
+    for run in runs:
+        results = (CheckedTarget(run.cell.target, error=run.error),) if run.result is None else run.result.results
         entries.extend((run.cell, entry) for entry in results)
     error = worst([entry.error for _, entry in entries])
     checked: dict[str, list[CheckedTarget]] = {}

@@ -8,8 +8,9 @@ import typer
 
 from edgepack.cli import arguments, output, simulations
 from edgepack.cli import help as panels
+from edgepack.cli.cell_runs import run_shown
 from edgepack.cli.flags import Given, table_flags
-from edgepack.cli.subjects import Selection, cell_error, find_subject, worst
+from edgepack.cli.subjects import Selection, find_subject, worst
 from edgepack.distribution import require_packages
 from edgepack.files import write_atomically
 from edgepack.text import readable_size
@@ -36,13 +37,22 @@ def compare(
         "Also write a self-contained HTML page; of several models, a folder with one page each.",
     ),
     project: Path | None = arguments.PROJECT,
+    jobs: int = arguments.option(
+        panels.RUN,
+        "--jobs",
+        "N",
+        "Models of a project that are compared side by side; more than one makes the times of each less exact.",
+        default=1,
+        min=1,
+    ),
 ) -> int:
     """Compare every scheme by size, accuracy, latency and placement."""
     require_packages("compare")
     arguments.require_folder_of("--html", html)
     subject = find_subject(words or [], project, given)
     if isinstance(subject, Selection):
-        return _compare_models(subject, given, html)
+        return _compare_models(subject, given, html, jobs)
+    arguments.refuse_jobs(jobs - 1)
     result = _run(arguments.require_path(subject), given.targets or ["all"], given.options(), given)
     if html is not None:
         _write_page(html, result)
@@ -53,10 +63,9 @@ def compare(
     return 0
 
 
-def _run(path: Path, targets: list[str], options: "BuildOptions", given: Given, prefix: str = "") -> "Comparison":
+def _run(path: Path, targets: list[str], options: "BuildOptions", given: Given) -> "Comparison":
     from edgepack.pipeline.compare import compare as run
 
-    show = arguments.progress(given.json)
     return run(
         path,
         targets,
@@ -72,30 +81,30 @@ def _run(path: Path, targets: list[str], options: "BuildOptions", given: Given, 
         socs=options.target.socs,
         simulate=options.simulate,
         simulate_seconds=options.simulate_seconds,
-        progress=lambda line: show(f"{prefix}{line}"),
+        progress=arguments.progress(given.json),
     )
 
 
-def _compare_models(selection: Selection, given: Given, html: Path | None) -> int:
+def _compare_models(selection: Selection, given: Given, html: Path | None, jobs: int) -> int:
     """Compare each model of a selection, with the options of its first cell; return the exit code of the worst."""
-    from edgepack.project.run import run_cells
+    from edgepack.project.cell_work import compare_cell, with_chips
+    from edgepack.project.graph import Kind
 
     models = selection.models
     several = len(models) > 1
     if html is not None and several:
         html.mkdir(exist_ok=True)
 
-    def work(cell: "Cell") -> "Comparison":
-        targets = dict.fromkeys(other.target for other in models[cell.model])
-        chips = dict.fromkeys(chip for other in models[cell.model] for chip in other.options.target.socs)
-        options = replace(cell.options, target=replace(cell.options.target, socs=tuple(chips)))
-        return _run(arguments.require_path(cell.path), list(targets), options, given, f"{cell.model}: ")
+    def targets(cell: "Cell") -> dict[str, list[str]]:
+        return {"targets": list(dict.fromkeys(other.target for other in models[cell.model]))}
 
+    first = replace(selection, cells=tuple(map(with_chips, models.values())))
+    runs = run_shown(first, Kind.COMPARE, compare_cell, targets, jobs, as_json=given.json)
     documents: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
     errors = []
-    for position, run in enumerate(run_cells((cells[0] for cells in models.values()), work)):
-        name, result, error = run.cell.model, run.result, cell_error(run)
+    for position, run in enumerate(runs):
+        name, result, error = run.cell.model, run.result, run.error
         errors.append(error)
         if result is not None and html is not None:
             _write_page(html / f"{name}.html" if several else html, result)
@@ -106,7 +115,7 @@ def _compare_models(selection: Selection, given: Given, html: Path | None) -> in
             continue
         output.out(f"{chr(10) if position else ''}{name}:")
         if result is not None:
-            _print(result)
+            _print(result, jobs)
         if error is not None:
             output.error(error)
     problem = worst(errors)
@@ -121,7 +130,7 @@ def _write_page(file: Path, result: "Comparison") -> None:
     write_atomically(file, html(result))
 
 
-def _print(result: "Comparison") -> None:
+def _print(result: "Comparison", jobs: int = 1) -> None:
     built = [entry for entry in result.results if not entry.reason]
     metric = next((one.quality.accuracy.metric for one in built if one.quality and one.quality.accuracy), "top-1")
     header = ("scheme", "file", "gzip", metric, "SNR", "logits", "ms here")
@@ -143,7 +152,10 @@ def _print(result: "Comparison") -> None:
         threads = f"{timed[0].threads} thread{'s' * (timed[0].threads != 1)}"
         runs = min(latency.runs for latency in timed)
         output.out(
-            output.wrap(f"ms here: median of at least {runs} runs on this machine, {threads}; not on the device")
+            output.wrap(
+                f"ms here: median of at least {runs} runs on this machine, {threads}; not on the device"
+                + ("; other models were compared meanwhile" if jobs > 1 else "")
+            )
         )
     for entry in built:
         for simulation in entry.simulation:

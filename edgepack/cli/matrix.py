@@ -1,12 +1,14 @@
 """`edgepack build` of a project: its plan as a table, its run, and the table of its results."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
 from edgepack.cli.matrix_progress import duration, shown
 from edgepack.cli.subjects import shown_path
+from edgepack.files import write_atomically
 from edgepack.text import readable_size
 
 if TYPE_CHECKING:
@@ -16,15 +18,6 @@ if TYPE_CHECKING:
     from edgepack.project.outcomes import CellResult, MatrixResult
 
 #: Options of `build` for a project.
-JOBS = arguments.option(
-    panels.RUN,
-    "--jobs",
-    "N",
-    "Cells of a project that are built side by side.",
-    default=0,
-    show_default="what the machine holds",
-    min=0,
-)
 SCHEDULER = arguments.option(
     panels.RUN,
     "--scheduler",
@@ -40,11 +33,20 @@ FAIL_FAST = arguments.flag(
 _STATES = {"current": "up to date", "cached": "write", "build": "build"}
 
 
-def build_cells(project: "Project", *, dry_run: bool, jobs: int, scheduler: str, fail_fast: bool, as_json: bool) -> int:
+def build_cells(
+    project: "Project",
+    *,
+    dry_run: bool,
+    jobs: int,
+    scheduler: str,
+    fail_fast: bool,
+    as_json: bool,
+    summary: Path | None = None,
+) -> int:
     """Build the cells of a project, or show its plan; return the exit code: see `show_plan` and `build_project`."""
     if dry_run:
         return show_plan(project, as_json=as_json)
-    return build_project(project, jobs=jobs, scheduler=scheduler, fail_fast=fail_fast, as_json=as_json)
+    return build_project(project, jobs=jobs, scheduler=scheduler, fail_fast=fail_fast, as_json=as_json, summary=summary)
 
 
 def show_plan(project: "Project", *, as_json: bool) -> int:
@@ -101,7 +103,13 @@ def _fitted(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def build_project(
-    project: "Project", *, jobs: int = 0, scheduler: str = "", fail_fast: bool = False, as_json: bool = False
+    project: "Project",
+    *,
+    jobs: int = 0,
+    scheduler: str = "",
+    fail_fast: bool = False,
+    as_json: bool = False,
+    summary: Path | None = None,
 ) -> int:
     """Build every cell of a project that is not up to date, and print the results; return the worst exit code.
 
@@ -111,6 +119,7 @@ def build_project(
         scheduler: Address of a Dask scheduler, `local` for a cluster of this machine, empty for processes.
         fail_fast: Stop at the first failure.
         as_json: Print the results as a document on stdout, and events as lines of JSON on stderr.
+        summary: File to write a summary in Markdown to, None for none.
     """
     from edgepack.project.catalog import write_catalog
     from edgepack.project.matrix import build_matrix
@@ -123,6 +132,12 @@ def build_project(
         if executor is not None:
             executor.close()
     page = write_catalog(project, result)
+    if summary is not None:
+        from edgepack.pipeline.reports.summary import project_summary
+
+        write_atomically(
+            summary, project_summary(project.name, [(entry.to_json(), entry.error) for entry in result.results])
+        )
     if as_json:
         documents = [entry.to_json() for entry in result.results]
         more = {"project": project.name, "executed": result.executed, "catalog": str(page.with_suffix(".json"))}

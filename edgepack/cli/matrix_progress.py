@@ -44,12 +44,15 @@ def _lines() -> Callable[["Event"], None]:
         progress.handle(event)
         if event.kind == "planned":
             counts = event.data["cells"]
-            output.err(f"{counts['build']} to build, {counts['cached']} from the cache, {counts['current']} up to date")
+            if "build" in counts:
+                output.err(
+                    f"{counts['build']} to build, {counts['cached']} from the cache, {counts['current']} up to date"
+                )
         elif event.kind == "cell" and event.data["state"] != "current":
             text = f": {event.text}" if event.text else ""
             output.err(f"[{progress.done}/{progress.cells}] {event.cell} {event.data['state']}{text}")
         elif event.kind in {"retried", "notice"}:
-            output.err(f"{event.node or 'run'}: {event.text}")
+            output.err(_note(event))
 
     return show
 
@@ -71,9 +74,13 @@ def _live() -> Iterator[Callable[["Event"], None]]:
             if event.kind == "cell" and event.data["state"] == "failed":
                 console.print(f"{event.cell} failed: {event.text}", markup=False, highlight=False)
             elif event.kind in {"retried", "notice"}:
-                console.print(f"{event.node or 'run'}: {event.text}", markup=False, highlight=False)
+                console.print(_note(event), markup=False, highlight=False)
 
         yield show
+
+
+def _note(event: "Event") -> str:
+    return f"{event.node}: {event.text}" if event.node else output.wrap(f"note: {event.text}")
 
 
 def table(progress: "Progress") -> "RenderableType":

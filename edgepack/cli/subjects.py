@@ -4,20 +4,13 @@ A word with the suffix of a model, or that starts like a path, is a path, and no
 a name of the project where that has it, else a path.
 """
 
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from edgepack.cli import output
 from edgepack.cli.flags import Given
 from edgepack.errors import EdgepackError, ProjectError, UsageError
 from edgepack.project.cells import Cell, Project
-from edgepack.text import first_line
-
-if TYPE_CHECKING:
-    from edgepack.project.run import CellRun
 
 #: Flags that mean one model, with what a project has instead.
 _ONE_MODEL = {
@@ -157,17 +150,6 @@ def _models() -> Paths:
 def looks_like_path(word: str) -> bool:
     """Return whether a word starts or ends like a path, as no name does: `./a`, `../a`, `/a`, `~/a`, `a/`."""
     return word.startswith((".", "/", "~", "\\")) or word.endswith("/") or word[1:3] in {":\\", ":/"}
-
-
-def cell_error(run: "CellRun[Any]") -> EdgepackError | None:
-    """Return why a cell failed; an exception that is a bug is printed with its traceback."""
-    if run.error is None or isinstance(run.error, EdgepackError):
-        return run.error
-    output.err("".join(traceback.format_exception(run.error)).rstrip())
-    return EdgepackError(
-        f"a bug in edgepack: {type(run.error).__name__}: {first_line(run.error)}",
-        hint="please report it with the traceback on stderr",
-    )
 
 
 def worst(errors: Sequence[EdgepackError | None]) -> EdgepackError | None:

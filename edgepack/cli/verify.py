@@ -9,8 +9,9 @@ import typer
 
 from edgepack.cli import arguments, output
 from edgepack.cli import help as panels
+from edgepack.cli.cell_runs import run_shown
 from edgepack.cli.flags import Given
-from edgepack.cli.subjects import Paths, Selection, cell_error, find_subject, looks_like_path, shown_path, worst
+from edgepack.cli.subjects import Paths, Selection, find_subject, looks_like_path, shown_path, worst
 from edgepack.errors import EdgepackError, UsageError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def verify(
         min=1.0,
     ),
     project: Path | None = arguments.PROJECT,
+    jobs: int = arguments.JOBS,
     memory_limit: str | None = arguments.MEMORY_LIMIT,
     json_: bool = arguments.JSON,
 ) -> int:
@@ -81,48 +83,53 @@ def verify(
     from edgepack.limits import parse_memory
     from edgepack.pipeline.device import verify_on_device
     from edgepack.pipeline.verify import verify as run
-    from edgepack.project.run import run_cells
+    from edgepack.project.cell_work import verify_cell
+    from edgepack.project.graph import Kind
 
     if not device and (serial or apk is not None):
         raise UsageError("--serial and --apk need --device", hint="add --device")
     if apk is not None:
         arguments.require_path(apk)
     subject = find_subject(words or [], project, Given({}), Paths("BUNDLE", looks_like_path, _is_bundle, cell_bundle))
-    cells = subject.cells if isinstance(subject, Selection) else ()
-    if len(cells) > 1 and (serial or apk is not None):
+    if isinstance(subject, Selection) and len(subject.cells) > 1 and (serial or apk is not None):
         raise UsageError("--serial and --apk are for one bundle", hint="name one cell: MODEL/TARGET")
     signer = Verifier(key, identity, issuer) if key is not None or identity or issuer else None
-    checks: list[_Check] = []
-    with Worker(memory=parse_memory(memory_limit) if memory_limit else None) as worker:
+    memory = parse_memory(memory_limit) if memory_limit else None
 
-        def check(bundle: Path) -> _Check:
+    def conclude(bundle: Path, result: "VerifyResult") -> _Check:
+        def on_device() -> "DeviceResult":
+            return verify_on_device(
+                bundle,
+                result,
+                serial=serial,
+                apk=apk,
+                runs=runs,
+                timeout=timeout,
+                progress=output.progress,
+                notice=output.warn,
+            )
+
+        return _conclude(bundle, result, on_device if device else None)
+
+    checks: list[_Check] = []
+    if isinstance(subject, Path):
+        arguments.refuse_jobs(jobs)
+        with Worker(memory=memory) as worker:
             result = run(
-                arguments.require_path(bundle),
+                arguments.require_path(subject),
                 signer=signer,
                 evaluation=evaluation,
                 worker=worker,
                 timeout=timeout,
                 progress=arguments.progress(json_),
             )
-
-            def on_device() -> "DeviceResult":
-                return verify_on_device(
-                    bundle,
-                    result,
-                    serial=serial,
-                    apk=apk,
-                    runs=runs,
-                    timeout=timeout,
-                    progress=output.progress,
-                    notice=output.warn,
-                )
-
-            return _conclude(bundle, result, on_device if device else None)
-
-        if isinstance(subject, Path):
-            checks.append(check(subject))
-        for done in run_cells(cells, lambda cell: check(cell_bundle(cell))):
-            checks.append(replace(done.result or _Check(error=cell_error(done)), cell=done.cell.id))
+        checks.append(conclude(subject, result))
+    else:
+        options = {"signer": signer, "evaluation": evaluation, "timeout": timeout, "memory": memory}
+        for done in run_shown(subject, Kind.VERIFY, verify_cell, lambda cell: options, jobs, as_json=json_):
+            found = done.result
+            check = _Check(error=done.error) if found is None else conclude(cell_bundle(done.cell), found)
+            checks.append(replace(check, cell=done.cell.id))
     error = worst([entry.error for entry in checks])
     if json_:
         more = {"project": subject.project.name} if isinstance(subject, Selection) else {}
@@ -177,10 +184,9 @@ def _conclude(bundle: Path, result: "VerifyResult", on_device: "Callable[[], Dev
 
 def cell_bundle(cell: "Cell") -> Path:
     """Return the folder of a cell's bundle."""
-    from edgepack.pipeline.option_validation import bundle_path
-    from edgepack.profiles.registry import get_target
+    from edgepack.project.cell_work import bundle_of
 
-    return shown_path(bundle_path(cell.path, get_target(cell.target), cell.options))
+    return shown_path(bundle_of(cell))
 
 
 def _is_bundle(path: Path) -> bool:

@@ -34,7 +34,7 @@ from edgepack.project.executors import (
     lost_too_often,
 )
 from edgepack.project.graph import Node
-from edgepack.project.node import Outcome, Task
+from edgepack.project.node import Outcome, Work
 from edgepack.project.parts import Machine, compiler_of, machine_for
 
 #: `distributed.Client` and `distributed.Future`: half of their methods have no types.
@@ -118,7 +118,7 @@ class DaskExecutor:
                 self._forget()
                 time.sleep(_POLL)
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Message]:
+    def run(self, tasks: Sequence[Work]) -> Iterator[Message]:
         """Run every node; closing the iterator cancels what has not started."""
         run = _ClusterRun(tasks, self._connect, self._forget)
         try:
@@ -196,7 +196,7 @@ def _lost_errors() -> tuple[type[BaseException], ...]:
 class _ClusterRun:
     """One graph on a cluster."""
 
-    def __init__(self, tasks: Sequence[Task], connect: Callable[[], Client], forget: Callable[[], None]) -> None:
+    def __init__(self, tasks: Sequence[Work], connect: Callable[[], Client], forget: Callable[[], None]) -> None:
         self._tasks = {task.node.id: task for task in tasks}
         self._connect = connect
         self._forget = forget
@@ -268,7 +268,7 @@ class _ClusterRun:
             if task.node.id not in self._outcomes:
                 self._submit_one(client, task, declared)
 
-    def _submit_one(self, client: Client, task: Task, declared: frozenset[str]) -> None:
+    def _submit_one(self, client: Client, task: Work, declared: frozenset[str]) -> None:
         node = task.node
         needs = {name: self._outcomes.get(name) or self._futures.get(name) for name in node.needs}
         after = [self._futures[name] for name in node.after if name in self._futures and name not in self._outcomes]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from edgepack.errors import EdgepackError
 from edgepack.project.executors import failed_needs
-from edgepack.project.node import Outcome, Task
+from edgepack.project.node import Outcome, Work
 from edgepack.project.processes import LostError, NodeProcess
 
 #: Topic of the events that workers send to the client.
@@ -14,7 +14,7 @@ TOPIC = "edgepack"
 _local = threading.local()
 
 
-def run_on_worker(task: Task, run: str, needs: Mapping[str, Outcome | None], after: Sequence[Outcome]) -> Outcome:
+def run_on_worker(task: Work, run: str, needs: Mapping[str, Outcome | None], after: Sequence[Outcome]) -> Outcome:
     """Run a node in a process of this worker.
 
     Args:
@@ -29,7 +29,11 @@ def run_on_worker(task: Task, run: str, needs: Mapping[str, Outcome | None], aft
     _tell(run, task.node.id, "started", "")
     process = _process()
     try:
-        return process.run(task, lambda line: _tell(run, task.node.id, "step", line))
+        return process.run(
+            task,
+            lambda line: _tell(run, task.node.id, "step", line),
+            lambda line: _tell(run, "", "notice", line),
+        )
     except LostError as error:
         return Outcome(task.node.id, lines=(f"its process ended ({error})",), retry=True)
     except RuntimeError as error:

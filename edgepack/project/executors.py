@@ -11,7 +11,7 @@ from edgepack.errors import EdgepackError, TransformError
 from edgepack.limits import machine_memory
 from edgepack.project.cells import Project
 from edgepack.project.graph import Frontier, Node
-from edgepack.project.node import Outcome, Task
+from edgepack.project.node import Outcome, Work
 from edgepack.project.parts import Machine, machine_for
 from edgepack.project.processes import LostError, NodeProcess
 
@@ -52,7 +52,7 @@ class Executor(Protocol):
         """Return what the machines contribute to the bundles of a project."""
         ...
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Message]:
+    def run(self, tasks: Sequence[Work]) -> Iterator[Message]:
         """Run every node and report what happens; closing the iterator stops all work."""
         ...
 
@@ -101,7 +101,7 @@ class LocalExecutor:
         self._jobs = jobs
         self._env = dict(env or {})
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Message]:
+    def run(self, tasks: Sequence[Work]) -> Iterator[Message]:
         """Run every node; closing the iterator ends the processes."""
         run = _LocalRun(tasks, self._jobs or default_jobs([task.node for task in tasks]), self._env)
         try:
@@ -120,7 +120,7 @@ class _LocalRun:
     thread that reads this queue.
     """
 
-    def __init__(self, tasks: Sequence[Task], jobs: int, env: Mapping[str, str]) -> None:
+    def __init__(self, tasks: Sequence[Work], jobs: int, env: Mapping[str, str]) -> None:
         self._tasks = {task.node.id: task for task in tasks}
         self._frontier = Frontier([task.node for task in tasks])
         self._left = len(tasks)
@@ -202,11 +202,11 @@ class _Slot:
     def __init__(self, env: Mapping[str, str], messages: "queue.Queue[tuple[_Slot, Message]]") -> None:
         self._process = NodeProcess(env)
         self._messages = messages
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._started = False
 
-    def start(self, task: Task) -> None:
+    def start(self, task: Work) -> None:
         if not self._started:
             self._started = True
             self._thread.start()
@@ -223,8 +223,11 @@ class _Slot:
             def report(line: str, node: str = node) -> None:
                 self._messages.put((self, Message(node, "step", line)))
 
+            def notice(line: str) -> None:
+                self._messages.put((self, Message("", "notice", line)))
+
             try:
-                outcome = self._process.run(task, report)
+                outcome = self._process.run(task, report, notice)
             except LostError as error:
                 self._messages.put((self, Message(node, "lost", str(error))))
                 continue

@@ -17,6 +17,12 @@ class Kind(StrEnum):
     SEARCH = "search"
     #: Builds the bundle of one cell.
     BUILD = "build"
+    #: Reports where the ops of one cell run.
+    CHECK = "check"
+    #: Compares the schemes of one model.
+    COMPARE = "compare"
+    #: Verifies the bundle of one cell.
+    VERIFY = "verify"
 
 
 class State(StrEnum):

@@ -150,6 +150,7 @@ class _Run:
         self._logs = CellLogs(project.out)
         self._results: dict[str, CellResult] = {}
         self._executed = 0
+        self._noticed: set[str] = set()
 
     def run(self) -> MatrixResult:
         start = time.monotonic()
@@ -233,7 +234,10 @@ class _Run:
 
     def _handle(self, message: Message, node: Node | None) -> None:
         if node is None:
-            self._emit(Happening.NOTICE, text=message.text)
+            # Each process finds out for itself that the shared cache cannot be used.
+            if message.text not in self._noticed:
+                self._noticed.add(message.text)
+                self._emit(Happening.NOTICE, text=message.text)
             return
         cells = self._cells[node.id]
         for cell in cells:

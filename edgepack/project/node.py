@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from edgepack.cache import open_cache
 from edgepack.cache_claims import Claim
@@ -36,6 +36,19 @@ JOURNAL = "EDGEPACK_NODE_JOURNAL"
 Report = Callable[[str], None]
 
 
+class Work(Protocol):
+    """What a process can run and an executor can schedule; it travels pickled."""
+
+    @property
+    def node(self) -> Node:
+        """Where it is in the graph."""
+        ...
+
+    def run(self, report: Report, inputs_folder: Path | None = None) -> "Outcome":
+        """Do it; see `run_node`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
     """A node, with all that a process needs to run it.
@@ -52,6 +65,10 @@ class Task:
     machine: Machine
     remote: bool = False
 
+    def run(self, report: Report, inputs_folder: Path | None = None) -> "Outcome":
+        """Run the node; see `run_node`."""
+        return run_node(self, report, inputs_folder=inputs_folder)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -66,6 +83,7 @@ class Outcome:
         stages: Seconds of each stage of a build.
         document: Of a failed build, what was known of its result.
         retry: The failure concerns the process, not the work: another process may succeed.
+        value: What work returned that leaves nothing in the cache.
     """
 
     node: str
@@ -76,6 +94,7 @@ class Outcome:
     stages: Mapping[str, float] = field(default_factory=dict)
     document: Mapping[str, Any] = field(default_factory=dict)
     retry: bool = False
+    value: Any = None
 
 
 def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -> Outcome:

@@ -79,6 +79,16 @@ def make_plan(project: Project, facts: Facts) -> Plan:
     return Plan(planned, _nodes([entry for entry in planned if entry.state == State.BUILD], facts))
 
 
+def memory_of(size: int, *, tensorflow: bool) -> int:
+    """Return an estimate of the bytes that a node holds.
+
+    Args:
+        size: Bytes of its model.
+        tensorflow: Whether it loads TensorFlow.
+    """
+    return (TENSORFLOW_MEMORY if tensorflow else BASE_MEMORY) + MODEL_COPIES * size
+
+
 def _require_distinct(project: Project) -> None:
     ids: set[str] = set()
     folders: dict[Path, str] = {}
@@ -128,12 +138,12 @@ def _nodes(cells: list[PlannedCell], facts: Facts) -> tuple[Node, ...]:
     for entry, conversion, search in zip(cells, conversions, searches, strict=True):
         cell, size = entry.cell, facts.sizes.get(entry.cell.path, 0)
         heavy = cell.options.effort != Effort.LOW or bool(cell.options.train)
-        memory = (TENSORFLOW_MEMORY if heavy else BASE_MEMORY) + MODEL_COPIES * size
+        memory = memory_of(size, tensorflow=heavy)
         needs: tuple[str, ...] = ()
         if conversion and conversion not in facts.entries:
             if conversion not in converting:
                 converting[conversion] = name = _free_name(nodes, f"{Kind.CONVERT}:{cell.model}")
-                held = TENSORFLOW_MEMORY + MODEL_COPIES * size
+                held = memory_of(size, tensorflow=True)
                 nodes[name] = Node(name, Kind.CONVERT, conversion, cell, memory=held, tensorflow=True)
             needs = (converting[conversion],)
         after: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from edgepack.errors import EdgepackError
 from edgepack.import_path import as_variable
 from edgepack.messages import HEADER, receive, send
 from edgepack.private_folder import PrivateFolder
-from edgepack.project.node import Outcome, Task, run_node
+from edgepack.project.node import Outcome, Work
 
 #: Seconds that a process has to remove its files before it is killed.
 _GRACE = 3.0
@@ -56,12 +57,13 @@ class NodeProcess:
         """The process's id, 0 before it was started."""
         return 0 if self._process is None else self._process.pid
 
-    def run(self, task: Task, report: Callable[[str], None]) -> Outcome:
+    def run(self, task: Work, report: Callable[[str], None], notice: Callable[[str], None] | None = None) -> Outcome:
         """Run a node and wait for its end.
 
         Args:
             task: The node.
             report: Called with each line about its progress.
+            notice: Called with each warning that concerns more than this node, such as one about the shared cache.
 
         Raises:
             LostError: The process was killed or ended itself.
@@ -77,6 +79,9 @@ class NodeProcess:
                 kind, value = pickle.loads(payload)
                 if kind == "line":
                     report(value)
+                elif kind == "warning":
+                    if notice is not None:
+                        notice(value)
                 elif kind == "bug":
                     raise RuntimeError(value)
                 else:
@@ -87,6 +92,10 @@ class NodeProcess:
         finally:
             if process.poll() is not None:
                 self._process = None
+                for stream in (process.stdin, process.stdout):
+                    # What was not sent cannot be sent any more.
+                    with contextlib.suppress(OSError):
+                        stream.close()
 
     def close(self, *, at_once: bool = False) -> None:
         """End the process and what it started.
@@ -161,7 +170,7 @@ def serve() -> None:
     os.dup2(2, 1)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
-    tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
     threading.Thread(target=_read_tasks, args=(requests, tasks), daemon=True).start()
     code = 0
     folder: PrivateFolder | None = None
@@ -180,9 +189,15 @@ def serve() -> None:
             os._exit(code)
 
 
-def _serve_task(task: Task, inputs_folder: Path, replies: BinaryIO) -> None:
+def _serve_task(task: Work, inputs_folder: Path, replies: BinaryIO) -> None:
+    def warn(message: Warning | str, *_: object) -> None:
+        send(replies, ("warning", str(message)))
+
+    warnings.showwarning = warn  # type: ignore[assignment]
+    # Every node may say what an earlier one said: its client counts.
+    warnings.simplefilter("always", UserWarning)
     try:
-        outcome = run_node(task, lambda line: send(replies, ("line", line)), inputs_folder=inputs_folder)
+        outcome = task.run(lambda line: send(replies, ("line", line)), inputs_folder)
     except (EdgepackError, OSError) as error:
         problem = error if isinstance(error, EdgepackError) else EdgepackError(f"the node failed: {error}")
         outcome = Outcome(task.node.id, problem)
@@ -194,7 +209,7 @@ def _serve_task(task: Task, inputs_folder: Path, replies: BinaryIO) -> None:
     send(replies, ("outcome", outcome))
 
 
-def _read_tasks(requests: BinaryIO, tasks: "queue.SimpleQueue[Task | None]") -> None:
+def _read_tasks(requests: BinaryIO, tasks: "queue.SimpleQueue[Work | None]") -> None:
     """Pass tasks on; at the end of the input, which is the end of the parent, end this process in any case."""
     while (payload := receive(requests)) is not None:
         tasks.put(pickle.loads(payload))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgepack.project.events import Event, Happening
 
 #: Seconds that a node is expected to take as long as none of its kind has ended.
-_GUESS = {"convert": 20.0, "search": 20.0, "build": 10.0}
+_GUESS = {"convert": 20.0, "search": 20.0, "build": 10.0, "check": 3.0, "compare": 30.0, "verify": 2.0}
 
 
 @dataclass(frozen=True)

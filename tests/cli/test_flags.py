@@ -30,7 +30,7 @@ NO_KEYS = {
     "all": "check: how much is printed",
     "sarif": "check: a file to write in one run",
     "summary": "build and check: a file to write in one run",
-    "jobs": "build: the machine that one run is on",
+    "jobs": "the machine that one run is on",
     "scheduler": "build: the machines that one run is on",
     "fail-fast": "build: when one run ends",
     "html": "compare: a file to write in one run",

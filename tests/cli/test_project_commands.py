@@ -136,8 +136,11 @@ def test_build_verify_and_compare_a_project(project: Path, capsys: pytest.Captur
     """Bundles are in `out`, a second build finds them, verify finds them by the names of their cells."""
     samples = ["--samples", str(EXAMPLES / "samples.npz")]
     for state in ("built", "current"):
-        code, document = outcome(capsys, "build", *samples)
+        code, document = outcome(capsys, "build", *samples, "--summary", "summary.md")
         assert (code, cells(document)) == (2, ["digits/cpu", "digits/edgetpu", "missing/cpu"])
+        table = Path("summary.md").read_text()
+        assert "| digits/edgetpu | " + state in table
+        assert "**missing/cpu**: " in table and "(exit code 2)" in table
         assert [entry["bundle"] is not None for entry in document["results"]] == [True, True, False]
         assert [entry["state"] for entry in document["results"]] == [state, state, "failed"]
     bundles = {path.parent.name for path in (project / "out").glob("*/manifest.json")}

@@ -1,6 +1,7 @@
 """A summary of a check or a build as a Markdown table, which code hosts show with a run or a pull request."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from edgepack.errors import EdgepackError
 from edgepack.findings import OpFinding, Placement, Report
@@ -72,10 +73,47 @@ def build_summary(model: str, results: Sequence[TargetResult]) -> str:
     return "\n".join(text) + "\n"
 
 
+def project_summary(name: str, results: Sequence[tuple[Mapping[str, Any], EdgepackError | None]]) -> str:
+    """Return the Markdown of a project's build: a row for each cell, then errors and the warnings of what was built.
+
+    Args:
+        name: Name of the project.
+        results: Each entry of `results` of `build --json`, and why that cell failed.
+    """
+    rows = []
+    for result, _ in results:
+        model, quality, summary = (result.get(key) or {} for key in ("model", "quality", "summary"))
+        top1, snr = quality.get("top1"), quality.get("snr_db")
+        rows.append(
+            (
+                result["cell"],
+                result["state"],
+                result.get("scheme") or "-",
+                f"{model['bytes']:,}" if model else "-",
+                "-" if top1 is None else f"{top1:.2f}",
+                "-" if snr is None else f"{snr:.1f}",
+                *_counts(summary or None),
+            )
+        )
+    header = ("cell", "state", "scheme", "bytes", "top-1 %", "SNR dB", *_COUNTS)
+    text = [f"### {code(name)}", "", *_table(header, rows)]
+    for result, error in results:
+        text.extend(_error(result["cell"], error))
+    warnings = [
+        (result["cell"], warning)
+        for result, _ in results
+        if result["state"] == "built"
+        for warning in result.get("warnings", ())
+    ]
+    if warnings:
+        text.extend(["", *(f"- **{escape(cell)}**: {escape(warning)}" for cell, warning in warnings)])
+    return "\n".join(text) + "\n"
+
+
 _COUNTS = ("accelerator", "host", "unsupported")
 
 
-def _counts(summary: dict[str, int] | None) -> tuple[str, ...]:
+def _counts(summary: Mapping[str, int] | None) -> tuple[str, ...]:
     return tuple("-" if summary is None else str(summary[name]) for name in _COUNTS)
 
 
