@@ -11,6 +11,10 @@ _COUNTERS = re.compile(r"(?:_\d+)+(?=_|$)")
 _GRADIENT, _NAME = "_gradient_op_type", "_user_specified_name"
 
 
+#: Counters in the name of a loop's argument that the loop does not use: `while_cond_83___redundant_placeholder0`.
+_UNUSED = re.compile(r"(?:_\d+)+(?=___redundant_placeholder)")
+
+
 def write_canonical(folder: Path) -> None:
     """Rewrite a SavedModel in place: number its functions in the order in which the graph calls them.
 
@@ -32,6 +36,8 @@ def write_canonical(folder: Path) -> None:
 def _renumber(graph: Any) -> None:
     library = graph.graph_def.library
     functions = {function.signature.name: function for function in library.function}
+    for function in library.function:
+        _rename_arguments(function)
     order: dict[str, str] = {}
     pending = [name for node in graph.graph_def.node for name in _called(node)]
     objects = graph.object_graph_def
@@ -53,6 +59,31 @@ def _renumber(graph: Any) -> None:
     copies = [type(function).FromString(function.SerializeToString()) for function in ordered]
     del library.function[:]
     library.function.extend(copies)
+
+
+def _rename_arguments(function: Any) -> None:
+    """Name the arguments that a loop does not use without the counter of its function; each name stays unique."""
+    own = [argument.name for argument in function.signature.input_arg]
+    taken = {*own, *(node.name for node in function.node_def)}
+    names: dict[str, str] = {}
+    for name in own:
+        plain = _UNUSED.sub("", name)
+        if plain != name and plain not in taken:
+            names[name] = plain
+            taken.add(plain)
+    for argument in function.signature.input_arg:
+        argument.name = names.get(argument.name, argument.name)
+    for node in function.node_def:
+        node.input[:] = [_renamed(name, names) for name in node.input]
+    for key in function.ret:
+        function.ret[key] = _renamed(function.ret[key], names)
+
+
+def _renamed(tensor: str, names: Mapping[str, str]) -> str:
+    """Return the reference to a tensor, `argument`, `node:output:0` or `^node`, by the new names."""
+    control, name = ("^", tensor[1:]) if tensor.startswith("^") else ("", tensor)
+    node, colon, output = name.partition(":")
+    return f"{control}{names.get(node, node)}{colon}{output}"
 
 
 def _by_counters(name: str) -> tuple[str, list[int]]:

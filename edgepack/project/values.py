@@ -38,8 +38,25 @@ _SIZE_PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmg])(i?))?b?", re.IGNORECASE)
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
+def can_be_unset(option: Option) -> bool:
+    """Return whether an empty text takes back what [defaults] set: of a limit or a choice that has no default."""
+    kinds = (Kind.NUMBER, Kind.SIZE, Kind.MEMORY, Kind.CHOICE)
+    return option.kind in kinds and bool(option.attribute) and default_of(option) is None
+
+
 def schema_of(option: Option) -> Schema:
     """Return the JSON Schema of an option's value in the file."""
+    schema = _schema_of(option)
+    if not can_be_unset(option):
+        return schema
+    if "enum" in schema:
+        return {"enum": [*schema["enum"], ""]}
+    own = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    pattern = f"({schema['pattern']})|" if "pattern" in schema else ""
+    return {**schema, "type": list(dict.fromkeys([*own, "string"])), "pattern": f"{pattern}^$(?!\\n)"}
+
+
+def _schema_of(option: Option) -> Schema:
     least = option.minimum
     match option.kind:
         case Kind.FLAG:
@@ -65,6 +82,10 @@ def schema_of(option: Option) -> Schema:
 
 def expected(option: Option) -> str:
     """Return what the value of an option must be, in words."""
+    return _expected(option) + (', or "" for none' if can_be_unset(option) else "")
+
+
+def _expected(option: Option) -> str:
     least = f" from {option.minimum or 0:g}"
     match option.kind:
         case Kind.FLAG:
@@ -130,6 +151,8 @@ def stored_value(option: Option, value: Any, root: Path) -> Any:
     Raises:
         UsageError: The value has the right form, and cannot be used.
     """
+    if value == "" and can_be_unset(option):
+        return None
     match option.kind:
         case Kind.INTEGER:
             # 0 is the newest runtime version.

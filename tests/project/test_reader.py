@@ -126,7 +126,7 @@ FAULTS = {
     "\n[[model]]\ntargets = ['cpu']": "2: [[model]] number 1: 'path' is missing: expected a path",
     MODEL + "\n\neffort = 'hgh'": "6: [[model]] 'a.tflite': effort: expected \"low\", \"medium\" or \"high\", got",
     MODEL + "strict = 1": "4: [[model]] 'a.tflite': strict: expected true or false, got 1",
-    MODEL + "max-drop = -1": "4: [[model]] 'a.tflite': max-drop: expected a number from 0, got -1",
+    MODEL + "max-drop = -1": "4: [[model]] 'a.tflite': max-drop: expected a number from 0, or \"\" for none, got -1",
     MODEL + "max-drop = nan": "expected a number, got nan",
     MODEL + "epochs = 1979-05-27": "4: [[model]] 'a.tflite': epochs: expected an integer from 0, got datetime.date(",
     MODEL + "max-size = '0KB'": "4: [[model]] 'a.tflite': max-size: expected a size such as \"500KB\"",
@@ -205,3 +205,19 @@ def test_a_name_comes_from_the_file(path: str, name: str) -> None:
     """A model without a name has that of its file, in the characters of a name."""
     found = default_name(Path("/root") / path)
     assert found == (name if name != "x/.." else "root")
+
+
+def test_a_model_can_be_without_a_limit_of_the_defaults(tmp_path: Path) -> None:
+    """An empty text takes a limit or a choice back; it is no value of an option that always has one."""
+    limits = 'max-drop = 1.0\nmax-size = "1MB"\nmemory-limit = "1GB"\nranges = "mse"\n'
+    file = tmp_path / "edgepack.toml"
+    file.write_text(
+        f'[defaults]\ntargets = ["cpu"]\n{limits}[[model]]\npath = "a.tflite"\nmax-drop = ""\nmax-size = ""\n'
+        'memory-limit = ""\nranges = ""\n[[model]]\npath = "b.tflite"\n'
+    )
+    free, limited = (cell.options for cell in read_project(file).cells)
+    assert (free.max_drop, free.max_size, free.model.memory_limit, free.method) == (None, None, None, None)
+    assert (limited.max_drop, limited.max_size) == (1.0, 1_000_000)
+    file.write_text('[[model]]\npath = "a.tflite"\ntargets = ["cpu"]\nepochs = ""\n')
+    with pytest.raises(ProjectError, match="epochs: expected an integer"):
+        read_project(file)
