@@ -1,7 +1,7 @@
 """SavedModels whose bytes depend on their content only: without TensorFlow's counters and without an identifier."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,6 @@ from typing import Any
 _COUNTERS = re.compile(r"(?:_\d+)+(?=_|$)")
 #: Attributes with counters, which only training and messages look at: of calls, and of captured variables.
 _GRADIENT, _NAME = "_gradient_op_type", "_user_specified_name"
-
-
-#: Counters in the name of a loop's argument that the loop does not use: `while_cond_83___redundant_placeholder0`.
-_UNUSED = re.compile(r"(?:_\d+)+(?=___redundant_placeholder)")
 
 
 def write_canonical(folder: Path) -> None:
@@ -36,8 +32,11 @@ def write_canonical(folder: Path) -> None:
 def _renumber(graph: Any) -> None:
     library = graph.graph_def.library
     functions = {function.signature.name: function for function in library.function}
+    keywords = {name for node in graph.object_graph_def.nodes for name in node.bare_concrete_function.argument_keywords}
+    called = {node.op for function in library.function for node in function.node_def}
+    called |= {node.op for node in graph.graph_def.node}
     for function in library.function:
-        _rename_arguments(function)
+        _rename_arguments(function, keywords, outputs=function.signature.name not in called)
     order: dict[str, str] = {}
     pending = [name for node in graph.graph_def.node for name in _called(node)]
     objects = graph.object_graph_def
@@ -61,22 +60,44 @@ def _renumber(graph: Any) -> None:
     library.function.extend(copies)
 
 
-def _rename_arguments(function: Any) -> None:
-    """Name the arguments that a loop does not use without the counter of its function; each name stays unique."""
-    own = [argument.name for argument in function.signature.input_arg]
-    taken = {*own, *(node.name for node in function.node_def)}
-    names: dict[str, str] = {}
-    for name in own:
-        plain = _UNUSED.sub("", name)
-        if plain != name and plain not in taken:
-            names[name] = plain
-            taken.add(plain)
+def _rename_arguments(function: Any, keywords: Set[str], *, outputs: bool) -> None:
+    """Name what a function takes and returns without counters of other functions: `while_cond_83___placeholder0`.
+
+    Args:
+        function: The function, whose arguments are passed by their positions.
+        keywords: Names that callers of the model use.
+        outputs: Rename what it returns too: no node reads this by name.
+    """
+    taken = {*keywords, *(node.name for node in function.node_def)}
+    names = _without_counters([argument.name for argument in function.signature.input_arg], keywords, taken)
     for argument in function.signature.input_arg:
-        argument.name = names.get(argument.name, argument.name)
+        argument.name = names[argument.name]
     for node in function.node_def:
         node.input[:] = [_renamed(name, names) for name in node.input]
-    for key in function.ret:
+    for key in list(function.ret):
         function.ret[key] = _renamed(function.ret[key], names)
+    if not outputs:
+        return
+    names = _without_counters([argument.name for argument in function.signature.output_arg], keywords, set(keywords))
+    for argument in function.signature.output_arg:
+        argument.name = names[argument.name]
+    returned = {names[key]: function.ret[key] for key in list(function.ret)}
+    function.ret.clear()
+    function.ret.update(returned)
+
+
+def _without_counters(names: Sequence[str], keywords: Set[str], taken: set[str]) -> dict[str, str]:
+    """Return a new name for each, unique and not taken, by the place where it stands."""
+    renamed: dict[str, str] = {}
+    for name in names:
+        plain = _COUNTERS.sub("", name) or "argument"
+        number, free = 0, plain
+        while free in taken:
+            number += 1
+            free = f"{plain}_{number}"
+        renamed[name] = name if name in keywords else free
+        taken.add(renamed[name])
+    return renamed
 
 
 def _renamed(tensor: str, names: Mapping[str, str]) -> str:
