@@ -14,7 +14,8 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,6 +43,8 @@ DEFAULT_TIMEOUT = 30.0
 _BLOCK = 16 << 20
 #: Bytes that wait for their upload; who stores more waits, so that a slow store does not fill the memory.
 _MAX_WAITING = 512 << 20
+#: Keys that are asked for one by one, so many at a time; of more, the store lists all that it has.
+_FEW, _AT_ONCE = 200, 8
 #: Keys that are shared: others, such as those of tests or plugins, stay local.
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,60}-[0-9a-f]{40}")
 
@@ -160,6 +163,27 @@ class RemoteCache:
         self.hits += 1
         self._know(key)
         return files
+
+    def present(self, keys: Collection[str]) -> set[str]:
+        """Return those of some keys that have an object, as far as its name tells; none when the store fails."""
+        wanted = {key for key in keys if _KEY.fullmatch(key)}
+        if not wanted or not self._readable:
+            return set()
+        try:
+            if len(wanted) > _FEW:
+                return wanted & self._call(lambda store: store.sizes(), 1 + len(wanted) // _FEW).keys()
+            with ThreadPoolExecutor(_AT_ONCE) as threads:
+                found = list(threads.map(self._exists, wanted))
+        except Exception as error:
+            self._fail("read", error)
+            return set()
+        return {key for key, there in zip(wanted, found, strict=True) if there}
+
+    def _exists(self, key: str) -> bool:
+        try:
+            return bool(self._call(lambda store: store.read(key, 0, 1)))
+        except FileNotFoundError:
+            return False
 
     def _know(self, key: str) -> None:
         if self.known is not None:

@@ -72,10 +72,17 @@ def plan_matrix(project: Project, *, machine: Machine | None = None) -> Prepared
     Raises:
         UsageError: Two cells would be written to the same folder.
     """
-    return _prepare(project, Store(open_cache(url=cache_url(project))), Records(project.out), machine)
+    store = Store(open_cache(url=cache_url(project)))
+    return _prepare(project, store, Records(project.out), machine, ask_shared=True)
 
 
-def _prepare(project: Project, store: Store, records: Records, machine: Machine | None) -> Prepared:
+def _prepare(
+    project: Project, store: Store, records: Records, machine: Machine | None, *, ask_shared: bool = False
+) -> Prepared:
+    """Return the plan of a project, with `ask_shared` by what the shared cache lists.
+
+    A build does not ask: names prove nothing, and it finds out when it reads the entries.
+    """
     facts, snapshots, errors = gather(project, store, records, machine)
     notes: dict[str, tuple[str, ...]] = {}
     for cell in project.cells:
@@ -88,6 +95,12 @@ def _prepare(project: Project, store: Store, records: Records, machine: Machine 
         except EdgepackError as error:
             errors[cell.id] = error
     plan = make_plan(project, facts)
+    if ask_shared and store.cache.remote is not None:
+        keys = {planned.key for planned in plan.cells if planned.state == State.BUILD}
+        shared = store.cache.remote.present(keys | {node.key for node in plan.nodes})
+        facts = replace(facts, shared=shared)
+        plan = make_plan(project, facts)
+        store.cache.remote.emit()
     # A cell that cannot be built has no node, and nothing is done for it alone.
     sound = replace(project, cells=tuple(cell for cell in project.cells if cell.id not in errors))
     nodes = make_plan(sound, facts).nodes if errors else plan.nodes

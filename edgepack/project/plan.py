@@ -48,6 +48,7 @@ class Facts:
         profiles: Digest of the variant and the schemes that a cell's target and chip select, by the cell's id.
         machine: Where the cells are built.
         entries: Keys of the cache.
+        shared: Keys of the shared cache that are not there, as far as it was asked.
         records: The last builds, by the cell's id.
         marks: Identity of the bundle in the output folder by the cell's id, missing where there is none.
         salt: Distinguishes this run from others, for cells whose result no key covers.
@@ -59,9 +60,14 @@ class Facts:
     profiles: Mapping[str, str]
     machine: Machine
     entries: Container[str] = ()
+    shared: Container[str] = ()
     records: Mapping[str, Record] = field(default_factory=dict)
     marks: Mapping[str, str] = field(default_factory=dict)
     salt: str = ""
+
+    def has(self, key: str) -> bool:
+        """Return whether an entry is in the cache or in the shared one."""
+        return key in self.entries or key in self.shared
 
 
 def make_plan(project: Project, facts: Facts) -> Plan:
@@ -111,6 +117,8 @@ def _plan_cell(cell: Cell, facts: Facts) -> PlannedCell:
     key = key_of("bundle", {"parts": parts, "salt": facts.salt if volatile else ""})
     record = facts.records.get(cell.id)
     changed = changes(record, parts)
+    if not volatile and key not in facts.entries and key in facts.shared:
+        return PlannedCell(cell, key, State.CACHED, f"{changed or 'not built here'}; in the shared cache", parts)
     if volatile or key not in facts.entries:
         return PlannedCell(cell, key, State.BUILD, changed or volatile or _lost(record), parts)
     mark = facts.marks.get(cell.id, "")
@@ -140,7 +148,7 @@ def _nodes(cells: list[PlannedCell], facts: Facts) -> tuple[Node, ...]:
         heavy = cell.options.effort != Effort.LOW or bool(cell.options.train)
         memory = memory_of(size, tensorflow=heavy)
         needs: tuple[str, ...] = ()
-        if conversion and conversion not in facts.entries:
+        if conversion and not facts.has(conversion):
             if conversion not in converting:
                 converting[conversion] = name = _free_name(nodes, f"{Kind.CONVERT}:{cell.model}")
                 held = memory_of(size, tensorflow=True)
@@ -150,7 +158,7 @@ def _nodes(cells: list[PlannedCell], facts: Facts) -> tuple[Node, ...]:
         group = _group(entry, conversion) if search else ""
         if search and sharing[search] > 1:
             name = f"{Kind.SEARCH}:{search.rpartition('-')[2][:12]}"
-            if name not in nodes and search not in facts.entries:
+            if name not in nodes and not facts.has(search):
                 ahead = (leaders[group],) if group in leaders else ()
                 nodes[name] = Node(name, Kind.SEARCH, search, cell, needs, ahead, memory, heavy)
                 leaders.setdefault(group, name)

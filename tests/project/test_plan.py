@@ -194,3 +194,13 @@ def test_the_document_of_a_dry_run() -> None:
         "node": "build:a/hexagon@SM8550",
     }
     assert {node["kind"] for node in document["nodes"]} == {"convert", "search", "build"}
+
+
+def test_a_dry_run_knows_the_shared_cache() -> None:
+    """A bundle that another machine has built is fetched, not built, and its conversion is not planned either."""
+    described = project(cell("a", "cpu"))
+    alone = make_plan(described, facts(described))
+    assert alone.cells[0].state == State.BUILD
+    there = make_plan(described, replace(facts(described), shared={alone.cells[0].key}))
+    assert (there.cells[0].state, there.nodes) == (State.CACHED, ())
+    assert there.cells[0].reason == "never built; in the shared cache"
