@@ -151,7 +151,8 @@ class RemoteCache:
             self.report_damage(key, str(error))
             return None
         except OSError as error:
-            if error.errno is not None and not isinstance(error, PermissionError | ConnectionError | TimeoutError):
+            failures = PermissionError | ConnectionError | TimeoutError | NotADirectoryError
+            if error.errno is not None and not isinstance(error, failures):
                 # A link or a pipe in the place of an entry, in a shared folder.
                 self.report_damage(key, f"cannot be read ({error.strerror or error})")
             else:

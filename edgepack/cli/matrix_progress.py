@@ -72,9 +72,9 @@ def _live() -> Iterator[Callable[["Event"], None]]:
         def show(event: "Event") -> None:
             progress.handle(event)
             if event.kind == "cell" and event.data["state"] == "failed":
-                console.print(f"{event.cell} failed: {event.text}", markup=False, highlight=False)
+                console.print(output.safe(f"{event.cell} failed: {event.text}"), markup=False, highlight=False)
             elif event.kind in {"retried", "notice"}:
-                console.print(_note(event), markup=False, highlight=False)
+                console.print(output.safe(_note(event)), markup=False, highlight=False)
 
         yield show
 
@@ -89,14 +89,15 @@ def table(progress: "Progress") -> "RenderableType":
     from rich.table import Table
     from rich.text import Text
 
-    rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False, expand=False)
+    # The last column takes what the others leave, and is cut.
+    rows = Table(box=None, padding=(0, 2, 0, 0), show_header=False, expand=True)
     rows.add_column(no_wrap=True, overflow="ellipsis", max_width=32)
     rows.add_column(justify="right", no_wrap=True)
-    rows.add_column(no_wrap=True, overflow="ellipsis")
+    rows.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     running = list(progress.running.values())
     now = progress.start + progress.elapsed
     for entry in running[:_ROWS]:
-        rows.add_row(Text(entry.node), Text(duration(now - entry.since)), Text(entry.step))
+        rows.add_row(Text(entry.node), Text(duration(now - entry.since)), Text(output.safe(entry.step)))
     more = f", {len(running) - _ROWS} more running" if len(running) > _ROWS else ""
     failed = f", {progress.failed} failed" if progress.failed else ""
     line = f"{progress.done}/{progress.cells} cells{failed}{more}, {duration(progress.elapsed)}"

@@ -1,6 +1,7 @@
 """Text for people and JSON for programs: results on stdout, messages on stderr."""
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -13,18 +14,26 @@ from edgepack.errors import EdgepackError
 from edgepack.pipeline.reports import document as documents
 from edgepack.text import readable_size
 
+#: What moves a terminal's cursor, or does worse; `ESC [ 1 m` only colors.
+_CONTROL = re.compile(r"\x1b(?!\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f]")
+
 #: See there.
 json_text = documents.json_text
 
 
 def out(text: str = "") -> None:
     """Print a result on stdout."""
-    typer.echo(text)
+    typer.echo(safe(text))
 
 
 def err(text: str) -> None:
     """Print a message on stderr."""
-    typer.echo(text, err=True)
+    typer.echo(safe(text), err=True)
+
+
+def safe(text: str) -> str:
+    """Return text without control characters, except line ends, tabs and colors: names in it may be a stranger's."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 def width() -> int:

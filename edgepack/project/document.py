@@ -54,7 +54,7 @@ MODEL_FIELDS = (
     Key(
         "name",
         NAME,
-        "a name of letters, digits, '_', '.', '+' and '-' that starts with a letter, a digit or '_'",
+        "a name of at most 100 letters, digits, '_', '.', '+' and '-' that starts with a letter, a digit or '_'",
         "Name of the model in the project and of its bundles; the file's name by default.",
     ),
     _TARGETS,

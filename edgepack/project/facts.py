@@ -16,7 +16,7 @@ from edgepack.pipeline.step_cache import StepCache, to_json_bytes
 from edgepack.profiles.registry import get_target
 from edgepack.profiles.variants import choose_variant
 from edgepack.project.cells import Cell, Project
-from edgepack.project.parts import Machine, machine_for, take_snapshots
+from edgepack.project.parts import Machine, inputs_of, machine_for, take_snapshots
 from edgepack.project.plan import Facts
 from edgepack.project.records import Records, mark_of
 from edgepack.project.store import Store
@@ -47,8 +47,9 @@ def gather(
     for cell in project.cells:
         try:
             profiles[cell.id] = _profile_digest(cell)
-            if cell.path in unreadable:
-                raise unreadable[cell.path]
+            for entry in inputs_of(cell):
+                if entry.path in unreadable:
+                    raise unreadable[entry.path]
             if key := _conversion(cell, snapshots[cell.path], steps):
                 conversions[cell.id] = key
         except EdgepackError as error:

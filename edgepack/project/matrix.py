@@ -248,8 +248,8 @@ class _Run:
     def _handle(self, message: Message, node: Node | None) -> None:
         if node is None:
             # Each process finds out for itself that the shared cache cannot be used.
-            if message.text not in self._noticed:
-                self._noticed.add(message.text)
+            if (what := message.text.partition(": ")[0]) not in self._noticed:
+                self._noticed.add(what)
                 self._emit(Happening.NOTICE, text=message.text)
             return
         cells = self._cells[node.id]

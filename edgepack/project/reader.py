@@ -206,7 +206,7 @@ def default_name(path: Path) -> str:
     """Return the name of a model file or folder without its suffix, in the characters that a name may have."""
     text = Path(os.path.normpath(path)).name.rsplit(".", 1)[0]
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode("ascii")
-    kept = re.sub(r"[^A-Za-z0-9_.+-]+", "-", plain).strip("-.+")
+    kept = re.sub(r"[^A-Za-z0-9_.+-]+", "-", plain).strip("-.+")[:100]
     return kept if fits(kept, NAME) else file_stem(text)
 
 

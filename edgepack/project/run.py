@@ -93,8 +93,8 @@ def run_cells(
             cell = cells.get(message.node)
             if cell is None:
                 # Each process finds out for itself that the shared cache cannot be used.
-                if message.text not in noticed:
-                    noticed.add(message.text)
+                if (what := message.text.partition(": ")[0]) not in noticed:
+                    noticed.add(what)
                     on_event(Event(Happening.NOTICE, text=message.text))
                 continue
             if message.outcome is not None:

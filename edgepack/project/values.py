@@ -20,8 +20,8 @@ from edgepack.project.option_table import BY_NAME
 
 Schema = Mapping[str, Any]
 
-#: Name of a model: it is part of cell ids, and of names of files.
-NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$(?!\n)"}
+#: Name of a model: it is part of cell ids, and of names of files, which have at most 255 bytes.
+NAME: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}$(?!\n)"}
 #: A target, or a target and a chip.
 TARGET: Schema = {"type": "string", "pattern": r"^[a-z0-9][a-z0-9_-]*(@[A-Za-z0-9][A-Za-z0-9_-]*)?$(?!\n)"}
 TARGETS: Schema = {"type": "array", "items": TARGET, "minItems": 1, "uniqueItems": True}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from builders import classifier
 
+from edgepack.cli import output
 from edgepack.cli.matrix import build_cells
 from edgepack.cli.matrix_progress import duration
 from edgepack.pipeline.options import BuildOptions
@@ -82,3 +83,11 @@ def test_time_left() -> None:
     progress.handle(Event(Happening.CELL, cell="a", data={"state": "built"}))
     assert (progress.done, progress.rate, progress.left) == (1, 6.0, 10.0)
     assert [duration(seconds) for seconds in (7.2, 185, 7385)] == ["7 s", "3:05", "2:03:05"]
+
+
+def test_names_of_strangers_cannot_steer_a_terminal() -> None:
+    """Control characters are replaced; colors and line ends stay."""
+    assert (
+        output.safe("a\x1b]0;title\x07b\x1b[2Jc\x1b[31md\x9b\n\t")
+        == "a\ufffd]0;title\ufffdb\ufffd[2Jc\x1b[31md\ufffd\n\t"
+    )

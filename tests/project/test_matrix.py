@@ -150,3 +150,13 @@ def processes_with(variable: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+@pytest.mark.parametrize("samples", ["/dev/zero", "/"])
+def test_samples_that_cannot_be_read_fail_their_cells(described: Project, samples: str) -> None:
+    """A device, or a folder of everything, is refused before it is read; other cells are built."""
+    strange = replace(described.cells[0], model="strange", options=replace(described.cells[0].options, samples=samples))
+    result = build_matrix(replace(described, cells=(strange, described.cells[3])))
+    assert [entry.state for entry in result.results] == ["failed", "built"]
+    assert result.results[0].error is not None
+    assert "samples: '" in result.results[0].error.message

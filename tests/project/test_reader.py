@@ -133,7 +133,7 @@ FAULTS = {
     MODEL + "memory-limit = '1MB'": "4: [[model]] 'a.tflite': memory-limit: expected at least 64 MiB, got '1MB'",
     MODEL + "input-shape = {a = [0]}": "4: [[model]] 'a.tflite': input-shape: expected a table of shapes",
     MODEL + "labels = \"a\\u0000b\"": "4: [[model]] 'a.tflite': labels: expected a path, got 'a\\x00b'",
-    MODEL + "name = '../evil'": "4: [[model]] '../evil': name: expected a name of letters, digits,",
+    MODEL + "name = '../evil'": "4: [[model]] '../evil': name: expected a name of at most 100 letters, digits,",
     MODEL + "[model.target.cpu]\ntimeout = 3.0": "5: [model.target.cpu]: unknown key 'timeout': it applies to the",
     MODEL + "[model.target.edgetpu]": "4: [[model]] 'a.tflite': target.edgetpu: the model's targets are cpu",
     MODEL + "[model.target.edgtpu]": "4: [[model]] 'a.tflite': unknown target 'edgtpu', did you mean 'edgetpu'?",
