@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgepack.api.compare import compare
     from edgepack.api.delivery import Delivery, pull, push
     from edgepack.api.inspect import inspect
-    from edgepack.api.project import load_project
+    from edgepack.api.project import BuiltCell, ProjectResult, build_project, load_project
     from edgepack.api.results import Comparison, Inspection, TrainResult, VerifyResult
     from edgepack.api.target_results import BuildResult, BuiltTarget, CheckedTarget, CheckResult
     from edgepack.api.train import train
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BuildOptions",
     "BuildResult",
+    "BuiltCell",
     "BuiltTarget",
     "CheckResult",
     "CheckedTarget",
@@ -35,12 +36,14 @@ __all__ = [
     "Inspection",
     "ModelLike",
     "ModelOptions",
+    "ProjectResult",
     "SamplesLike",
     "TargetOptions",
     "TrainResult",
     "VerifyResult",
     "__version__",
     "build",
+    "build_project",
     "check",
     "compare",
     "inspect",
@@ -54,6 +57,7 @@ __all__ = [
 _MODULES = {
     "BuildOptions": "edgepack.pipeline.options",
     "BuildResult": "edgepack.api.target_results",
+    "BuiltCell": "edgepack.api.project",
     "BuiltTarget": "edgepack.api.target_results",
     "CheckResult": "edgepack.api.target_results",
     "CheckedTarget": "edgepack.api.target_results",
@@ -63,11 +67,13 @@ _MODULES = {
     "Inspection": "edgepack.api.results",
     "ModelLike": "edgepack.api.types",
     "ModelOptions": "edgepack.pipeline.options",
+    "ProjectResult": "edgepack.api.project",
     "SamplesLike": "edgepack.api.types",
     "TargetOptions": "edgepack.pipeline.options",
     "TrainResult": "edgepack.api.results",
     "VerifyResult": "edgepack.api.results",
     "build": "edgepack.api.build",
+    "build_project": "edgepack.api.project",
     "check": "edgepack.api.check",
     "compare": "edgepack.api.compare",
     "inspect": "edgepack.api.inspect",

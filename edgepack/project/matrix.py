@@ -16,7 +16,7 @@ from typing import Any
 
 from edgepack.cache import Cache, open_cache
 from edgepack.digests import Snapshot
-from edgepack.errors import EdgepackError, UsageError
+from edgepack.errors import BundleError, EdgepackError, UsageError
 from edgepack.pipeline.build import write_signed
 from edgepack.pipeline.option_validation import bundle_folder, validate_build
 from edgepack.profiles.registry import get_target
@@ -31,7 +31,7 @@ from edgepack.project.outcomes import CellResult, MatrixResult
 from edgepack.project.parts import Machine, inputs_of, volatile_reason
 from edgepack.project.plan import make_plan
 from edgepack.project.records import Record, Records, mark_of
-from edgepack.project.store import Store
+from edgepack.project.store import Store, StoredBundle
 
 OnEvent = Callable[[Event], None]
 
@@ -171,7 +171,7 @@ class _Run:
         machine = self._executor.machine(self._project) if self._executor.remote else None
         self._prepared = _prepare(self._project, self._store, self._records, machine)
         plan = self._prepared.plan
-        self._cells = {node.id: _cells_of(node, plan) for node in plan.nodes}
+        self._cells = _cells_of_nodes(plan)
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._announce(plan)
         for planned in plan.cells:
@@ -284,8 +284,10 @@ class _Run:
         seconds = outcome.seconds if outcome is not None else record.seconds if record is not None else 0.0
         try:
             bundle = self._store.get_bundle(planned.key)
+            if bundle is None and outcome is not None and isinstance(outcome.value, StoredBundle):
+                bundle = outcome.value
             if bundle is None:
-                raise EdgepackError(
+                raise BundleError(
                     f"the bundle of {cell.id} is not in the cache any more",
                     hint="run the command again; on a cluster, workers and client need the same cache",
                 )
@@ -356,9 +358,13 @@ def _rounded(start: float) -> float:
     return round(time.monotonic() - start, 3)
 
 
-def _cells_of(node: Node, plan: Plan) -> list[str]:
-    """Return the ids of the cells that a node works for."""
-    if node.kind == Kind.BUILD:
-        return [node.cell.id]
-    waiting = [other.cell.id for other in plan.nodes if node.id in (*other.needs, *other.after)]
-    return list(dict.fromkeys(waiting)) or [node.cell.id]
+def _cells_of_nodes(plan: Plan) -> dict[str, list[str]]:
+    """Return the ids of the cells that each node works for, by the node's id."""
+    waiting: dict[str, dict[str, None]] = {node.id: {} for node in plan.nodes}
+    for node in plan.nodes:
+        for name in (*node.needs, *node.after):
+            waiting.get(name, {})[node.cell.id] = None
+    return {
+        node.id: [node.cell.id] if node.kind == Kind.BUILD else list(waiting[node.id]) or [node.cell.id]
+        for node in plan.nodes
+    }

@@ -83,7 +83,7 @@ class Outcome:
         stages: Seconds of each stage of a build.
         document: Of a failed build, what was known of its result.
         retry: The failure concerns the process, not the work: another process may succeed.
-        value: What work returned that leaves nothing in the cache.
+        value: What work returned that leaves nothing in the cache; the bundle where the cache cannot be written.
     """
 
     node: str
@@ -110,6 +110,7 @@ def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -
     """
     start = time.monotonic()
     lines: list[str] = []
+    value: StoredBundle | None = None
 
     def note(line: str) -> None:
         lines.append(line)
@@ -134,11 +135,14 @@ def run_node(task: Task, report: Report, *, inputs_folder: Path | None = None) -
                         store.put_done(node.key)
                     # The result is stored before anyone learns that the node has ended.
                     store.cache.finish()
+                    if isinstance(outcome, _Built) and not task.remote and not store.has(node.key):
+                        # A disk that is full, or a folder that cannot be written.
+                        value = outcome.bundle
             seconds = time.monotonic() - start
             _write_journal(node, seconds)
     except EdgepackError as error:
         outcome, seconds = _Work(error=error), time.monotonic() - start
-    return Outcome(node.id, outcome.error, True, seconds, tuple(lines), outcome.stages, outcome.document)
+    return Outcome(node.id, outcome.error, True, seconds, tuple(lines), outcome.stages, outcome.document, value=value)
 
 
 @dataclass(frozen=True)

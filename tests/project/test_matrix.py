@@ -160,3 +160,12 @@ def test_samples_that_cannot_be_read_fail_their_cells(described: Project, sample
     assert [entry.state for entry in result.results] == ["failed", "built"]
     assert result.results[0].error is not None
     assert "samples: '" in result.results[0].error.message
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(described: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle then comes from the process that built it."""
+    monkeypatch.setenv("EDGEPACK_CACHE_DIR", "/proc/none")
+    result = build_matrix(replace(described, cells=(described.cells[3],)))
+    assert result.error is None
+    assert [entry.state for entry in result.results] == ["built"]
+    assert (described.out / "two-cpu" / "manifest.json").is_file()
