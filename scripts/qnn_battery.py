@@ -391,6 +391,12 @@ def _logic() -> Iterator[Case]:
             yield Case(op, "dyn", dtype, (T(SHAPE, "BOOL"), T(SHAPE), T(SHAPE)), (T(SHAPE),))
             yield Case(op, "const", dtype, (T(SHAPE, "BOOL"), T(SHAPE), T(SHAPE, values=1)), (T(SHAPE),))
         yield Case(op, "broadcast", "FLOAT32", (T(SHAPE, "BOOL"), T(SHAPE), T((), values=1)), (T(SHAPE),))
+    for name, then, other in (
+        ("wide_then", (1, 8, 8, 1), SHAPE),
+        ("wide_else", SHAPE, (8,)),
+        ("wide_both", (8,), (8,)),
+    ):
+        yield Case("SELECT_V2", name, "INT16", (T(SHAPE, "BOOL"), T(then), T(other)), (T(SHAPE),))
 
 
 def _types() -> Iterator[Case]:

@@ -11,7 +11,8 @@ from edgepack.compat.rules_types import joined_dtypes
 #: Cases that vary what a constraint of its own is about; the others say which data types an op takes.
 _RANKS = {"rank5": 5, "rank6": 6, "rank6_float": 6, "to6": 6, "from6": 6, "to5": 5}
 _SPECIAL = {
-    "fused2", "fused3", "dynamic_begin", "scalar_index", "batch_dims", "scalar", "scalars", "x", "r", "xr", *_RANKS,
+    "fused2", "fused3", "dynamic_begin", "scalar_index", "batch_dims", "scalar", "scalars", "x", "r", "xr",
+    "wide_then", "wide_else", "wide_both", *_RANKS,
 }  # fmt: skip
 
 #: Data types that ranks were varied with, and the highest rank that any op takes.
@@ -225,4 +226,14 @@ fix = "compute it as a plain sum: reverse before and behind it, and subtract the
 max-rank = 4
 signatures = ["FLOAT32,INT32 -> FLOAT32"]
 any-of = [{ options = { exclusive = [true] } }, { options = { reverse = [true] } }]
+
+[[file.failing]]
+ops = ["SELECT_V2"]
+source = "qnn-broadcasts"
+reason = "v68 validates a broadcast value in int16 and then cannot create the op"
+fix = "give the values in the shape of the output, or compile for v73 and later only"
+range = { arch = [68, 69] }
+max-rank = 5
+signatures = ["BOOL,INT16 -> INT16"]
+any-of = [{ range = { broadcast_then = [1, 1] } }, { range = { broadcast_else = [1, 1] } }]
 """

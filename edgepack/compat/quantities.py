@@ -278,6 +278,17 @@ def _channel_slice_stride(context: Context, op: Op) -> Measured:
     return float(values.ravel()[-1]) if values.size == data.rank > 0 and not dropped else 1.0
 
 
+def _broadcast(position: int) -> Callable[[Context, Op], Measured]:
+    def read(context: Context, op: Op) -> Measured:
+        value, out = _input_at(context, op, position), _out(context, op)
+        if op.name not in {"SELECT", "SELECT_V2"} or value is None or out is None:
+            return None
+        computed = not context.is_constant(value)
+        return float(computed and 1 < math.prod(value.shape) < math.prod(out.shape))
+
+    return read
+
+
 def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
     def read(context: Context, op: Op) -> Measured:
         present = [t for t in context.graph.op_inputs(op) if t is not None]
@@ -315,6 +326,8 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "beta": _option("beta"),
     "bias_bits": _bias_bits,
     "block_size": _option("block_size"),
+    "broadcast_else": _broadcast(2),
+    "broadcast_then": _broadcast(1),
     "cell_clip": _option("cell_clip", default=0.0),
     "constant_inputs": _count_inputs(True),
     "depth_multiplier": _option("depth_multiplier", default=1.0),

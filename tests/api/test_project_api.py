@@ -36,7 +36,7 @@ def test_a_project_is_built(tmp_path: Path) -> None:
     assert bundle is not None
     assert edgepack.verify(bundle, progress=False).ok
     assert "one/cpu: built" in told
-    assert "missing/cpu: model: '" in result._repr_html_()
+    assert "missing/cpu: model: &#39;" in result._repr_html_()
     assert result.to_json()["results"][0]["cell"] == "one/cpu"
     assert result.catalog.name == "index.html"
 

@@ -104,3 +104,15 @@ def test_the_legacy_delegate_takes_one_scale_for_dense_weights(hexagon: TargetPr
     codes = [reason.code for reason in first_finding(network, hexagon, "SM8150").reasons]
     assert codes == ["per-channel-weights"]
     assert first_finding(network, hexagon, "SM8550").placement == "accelerator"
+
+
+@pytest.mark.parametrize(("shapes", "fails"), [(((8, 1), None), True), ((None, (4,)), True), ((None, None), False)])
+def test_v68_cannot_create_a_broadcast_select_in_int16(
+    hexagon: TargetProfile, shapes: tuple[tuple[int, ...] | None, ...], fails: bool
+) -> None:
+    """The compiler writes no file: the check says so, and what to do; v73 takes the op."""
+    values = [tensor(shape or (1, 8, 8, 4), "INT16") for shape in shapes]
+    network = one_op("SELECT_V2", [tensor(dtype="BOOL"), *values], [tensor(dtype="INT16")])
+    codes = [reason.code for reason in first_finding(network, hexagon, "SM8350").reasons]
+    assert ("compile-fails" in codes) == fails
+    assert first_finding(network, hexagon, "SM8550").reasons == ()
