@@ -17,7 +17,6 @@ from edgepack.text import readable_size
 
 if TYPE_CHECKING:
     from edgepack.pipeline.compare import ComparedScheme, Comparison
-    from edgepack.pipeline.options import BuildOptions
     from edgepack.project.cells import Cell
 
 
@@ -53,7 +52,10 @@ def compare(
     if isinstance(subject, Selection):
         return _compare_models(subject, given, html, jobs)
     arguments.refuse_jobs(jobs - 1)
-    result = _run(arguments.require_path(subject), given.targets or ["all"], given.options(), given)
+    from edgepack.project.cell_work import compare_model
+
+    path, show = arguments.require_path(subject), arguments.progress(given.json)
+    result = compare_model(path, given.targets or ["all"], given.options(), show)
     if html is not None:
         _write_page(html, result)
     if given.json:
@@ -61,28 +63,6 @@ def compare(
     else:
         _print(result)
     return 0
-
-
-def _run(path: Path, targets: list[str], options: "BuildOptions", given: Given) -> "Comparison":
-    from edgepack.pipeline.compare import compare as run
-
-    return run(
-        path,
-        targets,
-        options.model,
-        samples=options.samples,
-        evaluation=options.eval,
-        train=options.train,
-        epochs=options.epochs,
-        labels=options.labels,
-        preprocess=options.preprocess,
-        resize=options.resize,
-        task=options.task,
-        socs=options.target.socs,
-        simulate=options.simulate,
-        simulate_seconds=options.simulate_seconds,
-        progress=arguments.progress(given.json),
-    )
 
 
 def _compare_models(selection: Selection, given: Given, html: Path | None, jobs: int) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgepack.child import Worker
 from edgepack.errors import UsageError
 from edgepack.pipeline.option_validation import bundle_path
+from edgepack.pipeline.options import BuildOptions
 from edgepack.profiles.registry import get_target
 from edgepack.project.cells import Cell
 from edgepack.project.node import Report
@@ -59,19 +60,30 @@ def compare_cell(cell: Cell, report: Report, *, targets: Sequence[str]) -> "Comp
     Raises:
         EdgepackError: The model or its samples cannot be read.
     """
+    _require(cell.path)
+    return compare_model(cell.path, targets, cell.options, report)
+
+
+def compare_model(path: Path, targets: Sequence[str], options: BuildOptions, report: Report) -> "Comparison":
+    """Compare the schemes of a model with the options of a build.
+
+    Raises:
+        EdgepackError: The model or its samples cannot be read.
+    """
     from edgepack.pipeline.compare import compare
 
-    _require(cell.path)
-    options = cell.options
     return compare(
-        cell.path,
+        path,
         targets,
         options.model,
         samples=options.samples,
         evaluation=options.eval,
         train=options.train,
         epochs=options.epochs,
+        labels=options.labels,
         preprocess=options.preprocess,
+        resize=options.resize,
+        task=options.task,
         socs=options.target.socs,
         simulate=options.simulate,
         simulate_seconds=options.simulate_seconds,
