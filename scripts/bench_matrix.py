@@ -1,6 +1,6 @@
 """A project on this machine and on a local Dask cluster: time, work done twice, memory, and the plan of a large one.
 
-    scripts/bench matrix [--models N] [--json FILE] [--only local-1,local-2,dask-2,plan,scheduler]
+    scripts/bench matrix [--models N] [--keras N] [--json FILE] [--only local-1,local-2,dask-2,plan,scheduler]
 
 Small networks (two convolutions and a dense layer; weights are random) are built for four targets, with 50 random
 samples. Each way starts with an empty cache. CPU seconds count the run and all its processes; on a busy machine they
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from edgepack.project.cells import Cell, Project  # noqa: E402
 from edgepack.project.parts import Machine  # noqa: E402
 from edgepack.project.plan import Facts, make_plan  # noqa: E402
 
+DIGITS = REPOSITORY / "examples" / "digits"
 TARGETS = ("cpu", "edgetpu", "hexagon", "android-gpu")
 
 _RUN = """
@@ -71,7 +73,7 @@ def network(seed: int) -> bytes:
     return net.build([x], [e], (["image"], ["classes"]))
 
 
-def make_project(work: Path, models: int) -> Project:
+def make_project(work: Path, models: int, keras: int) -> Project:
     np.savez(work / "samples.npz", x=np.random.default_rng(0).random((50, 16, 16, 3), np.float32))
     cells = []
     for number in range(models):
@@ -79,6 +81,14 @@ def make_project(work: Path, models: int) -> Project:
         path.write_bytes(network(number))
         options = BuildOptions(out=work / "out", samples=str(work / "samples.npz"))
         cells += [Cell(f"net-{number}", path, target, "", options) for target in TARGETS]
+    for number in range(keras):
+        # The comment of the archive makes it another file, which is converted on its own.
+        path = work / f"keras-{number}.keras"
+        path.write_bytes((DIGITS / "digits.keras").read_bytes())
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = str(number).encode()
+        options = BuildOptions(out=work / "out", samples=str(DIGITS / "samples.npz"))
+        cells += [Cell(path.stem, path, target, "", options) for target in TARGETS]
     return Project(work / "edgepack.toml", "zoo", work / "out", "", tuple(cells))
 
 
@@ -222,6 +232,7 @@ def bench_scheduler(work: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=int, default=8)
+    parser.add_argument("--keras", type=int, default=0, help="models beside them that TensorFlow converts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", default="plan,scheduler,local-1,local-2,dask-2")
     options = parser.parse_args()
@@ -230,7 +241,7 @@ def main() -> None:
         work = Path(name)
         import pickle
 
-        (work / "project.pickle").write_bytes(pickle.dumps(make_project(work, options.models)))
+        (work / "project.pickle").write_bytes(pickle.dumps(make_project(work, options.models, options.keras)))
         for part in options.only.split(","):
             way, _, jobs = part.partition("-")
             if way == "plan":
