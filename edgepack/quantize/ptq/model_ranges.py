@@ -6,6 +6,7 @@ from dataclasses import replace
 from edgepack.choices import Effort
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.quantize.ptq.scoring import Keep
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import ROOM
 from edgepack.quantize.ranges import choose_ranges
@@ -33,6 +34,7 @@ class _Margin(Step):
     id = "margin"
     effort = Effort.LOW
     source = "wider ranges for scores and averages: clipping the top score costs more than a coarser scale"
+    keep = Keep.NO_LOSS
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []

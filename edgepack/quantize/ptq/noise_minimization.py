@@ -85,7 +85,7 @@ class _Balance(Step):
         kinds = [exact] if limited else ["channel scales"]
         if limited and subject.work <= CHEAP_WORK:
             kinds.append("channel scales")
-        bounds: Change = {"bounds": "ranges by noise", "margin": None}
+        bounds: Change = {"bounds": "ranges by noise"}
         changes: list[Change] = [{self.id: kind, "equalize": None} for kind in kinds]
         return [*changes, *({**change, **bounds} for change in changes)]
 
@@ -104,7 +104,7 @@ class _Bounds(Step):
     source = "range per tensor by its estimated noise at the outputs, cf. Li et al. 2021"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        return [{self.id: "ranges by noise", "margin": None}]
+        return [{self.id: "ranges by noise"}]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         ranges = _search(fit.reference, view, subject).solve(fit.reference, 0).ranges

@@ -98,7 +98,7 @@ class _Reconstruction:
             if (state := checkpoint.get(name)) is not None:
                 learner.restore(state)
             elif block.layers and block.outputs:
-                share = (number + costs[done] / max(costs[-1], 1.0)) / self.subject.passes
+                share = min(1.0, (number + costs[done] / max(costs[-1], 1.0)) / self.subject.passes)
                 self.subject.progress(step, int(PARTS * share), PARTS)
                 checkpoint.put(name, learner.train())
             rounded.update(learner.rounded_outputs())

@@ -14,6 +14,7 @@ from dataclasses import replace
 from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.quantize.ptq.scoring import Keep
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import WITHOUT_ROUNDING, fixed_range, same_scale_groups
@@ -26,7 +27,7 @@ class _ResidualScales(Step):
     id = "sums"
     effort = Effort.LOW
     source = "one scale for operands and result of a residual sum, where the squares of the scales say that it pays"
-    fitted = False
+    keep = Keep.ANY_GAIN
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
         return [{self.id: "one scale"}] if any(op.name in _SUMS for op in subject.graph.ops) else []

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -11,6 +12,17 @@ from edgepack.quantize.ptq.activations import Sample, logits
 from edgepack.quantize.ptq.layers import Doubles, Floats
 from edgepack.quantize.ptq.tuning import FEWEST_WITH_OUTLIERS, LEAST_ERROR, LEAST_GAIN, OUTLIERS, SIGNIFICANCE
 from edgepack.runtime import signal as metrics
+
+
+class Keep(StrEnum):
+    """What held-out samples must show of a step so that it is kept."""
+
+    #: A gain that is more than chance.
+    GAIN = "gain"
+    #: Any gain: what the step does is computed without samples, so nothing can have been fitted to chance.
+    ANY_GAIN = "any gain"
+    #: No loss: the step insures against samples that are too rare for the held-out ones to contain them.
+    NO_LOSS = "no loss"
 
 
 @dataclass(frozen=True)
@@ -39,16 +51,15 @@ class Score:
         """
         return float(self._gains(other).mean()) if self.errors.size else 0.0
 
-    def beats(self, other: "Score", *, fitted: bool = True) -> bool:
-        """Return whether the errors are lower than another file's by more than chance explains.
+    def beats(self, other: "Score", keep: Keep = Keep.GAIN) -> bool:
+        """Return whether this file is to be taken instead of another one.
 
         Samples are compared in pairs. The sum of the errors must be lower as well, but for those of the few samples
         with the largest ones.
 
         Args:
             other: Errors of the other file.
-            fitted: False where this one differs by what was computed without samples, and theory promises a gain: any
-                is enough, because nothing can have been fitted to chance.
+            keep: What is asked for. Without loss means that the sum of all errors rises by less than `LEAST_GAIN`.
         """
         if not self.errors.size or not np.isfinite(self.errors).all():
             return False
@@ -56,7 +67,9 @@ class Score:
             return True
         gains = self._gains(other)
         error = float(gains.std(ddof=1)) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0
-        needed = max(SIGNIFICANCE * error, LEAST_GAIN) if fitted else 0.0
+        if keep is Keep.NO_LOSS:
+            return bool((self.errors != other.errors).any()) and self._total_gain_db(other) > -LEAST_GAIN
+        needed = max(SIGNIFICANCE * error, LEAST_GAIN) if keep is Keep.GAIN else 0.0
         return float(gains.mean()) > needed and self._is_lower_without_outliers(other)
 
     def _gains(self, other: "Score") -> Doubles:
@@ -69,9 +82,17 @@ class Score:
         )
         return np.asarray((10.0 * np.log10(theirs / mine)).mean(axis=1))
 
-    def _is_lower_without_outliers(self, other: "Score") -> bool:
+    def _total_gain_db(self, other: "Score") -> float:
+        """Return how much lower the sum of all errors is, dB, each output's share counted alike."""
+        return -10.0 * math.log10(max(1e-30, self._shares(other).sum()) / max(1e-30, other._shares(other).sum()))
+
+    def _shares(self, other: "Score") -> Doubles:
+        """Return the errors of each sample as shares of another file's sums, the mean over the outputs, (samples,)."""
         total = np.maximum(other.errors.sum(axis=0), 1e-300)
-        mine, theirs = (self.errors / total).mean(axis=1), (other.errors / total).mean(axis=1)
+        return np.asarray((self.errors / total).mean(axis=1))
+
+    def _is_lower_without_outliers(self, other: "Score") -> bool:
+        mine, theirs = self._shares(other), other._shares(other)
         count = len(mine)
         dropped = max(1, int(OUTLIERS * count)) if count >= FEWEST_WITH_OUTLIERS else 0
         kept = np.argsort(np.maximum(mine, theirs), kind="stable")[: count - dropped]

@@ -21,6 +21,7 @@ from edgepack.quantize.calibrate import Calibration, calibrate
 from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import Layer, find_layers
+from edgepack.quantize.ptq.scoring import Keep
 from edgepack.quantize.ranges import Range
 
 T = TypeVar("T")
@@ -201,14 +202,14 @@ class Step(ABC):
         effort: The lowest effort that runs it.
         source: The publication, or what it does where there is none.
         purpose: What it does, where other steps do the same in another way: combinations hold one of them.
-        fitted: False for a step that no sample decides about: any gain is enough to keep it.
+        keep: What held-out samples must show so that it is kept.
     """
 
     id: str
     effort: Effort
     source: str
     purpose: str = ""
-    fitted: bool = True
+    keep: Keep = Keep.GAIN
 
     @abstractmethod
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:

@@ -1,7 +1,7 @@
 """Find the int8 form of a model: try one step after another, and keep those whose gain is more than chance."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -27,15 +27,17 @@ from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.residual_scales import SUMS
 from edgepack.quantize.ptq.saturation import SATURATION
-from edgepack.quantize.ptq.scoring import Judge, Score
+from edgepack.quantize.ptq.scoring import Judge, Keep, Score
 from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
+    CHEAP_WORK,
     FEWEST_FITS,
     FEWEST_FOLDS,
     FIT_BYTES,
     FOLD_WORK,
     GOOD_SNR,
     JUDGED_SHARE,
+    LEAST_GAIN,
     MOST_FOLDS,
     NOTABLE_GAIN,
 )
@@ -172,7 +174,7 @@ class _Search:
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
-        self._views = list(_views(subject))
+        self._views, self._more_views = _views(subject)
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
@@ -206,16 +208,16 @@ class _Search:
         every = [changes for changes in alternatives.values() if changes]
         tried = [dict(item for change in chosen for item in change.items()) for chosen in product(*every)]
         before = self.kept
-        self._try(_TOGETHER, [{"margin": None, **change} for change in tried], "all steps in one trial")
+        self._try(_TOGETHER, tried, "all steps in one trial")
         for step in steps:
             if step.id in self.kept and step.id not in before:
                 self._try(step.id, [{step.id: None}], step.source)
 
     def run(self, step: Step) -> None:
         """Try the configurations of a step and keep the best one if its gain is more than chance."""
-        self._try(step.id, step.configurations(self._subject, self.kept), step.source, fitted=step.fitted)
+        self._try(step.id, step.configurations(self._subject, self.kept), step.source, step.keep)
 
-    def _try(self, name: str, changes: Sequence[Change], source: str, *, fitted: bool = True) -> None:
+    def _try(self, name: str, changes: Sequence[Change], source: str, keep: Keep = Keep.GAIN) -> None:
         """Try changes of the settings kept so far, and keep the best one if its gain is more than chance."""
         tried = [{**self.kept, **change} for change in changes]
         trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
@@ -237,7 +239,11 @@ class _Search:
                 self.trials.append(Trial(name, False, self.score.snr_db, 0.0, "; ".join(failures), source))
             return
         score, settings = best
-        kept, gain = score.beats(self.score, fitted=fitted), score.gain_db(self.score)
+        kept, gain = score.beats(self.score, keep), score.gain_db(self.score)
+        if not kept and self._more_views and gain >= LEAST_GAIN:
+            # Chance may have hidden the gain on the few samples that judge a larger network.
+            views = [*self._views, *self._more_views]
+            kept = self._measure(settings, views).beats(self._measure(self.kept, views), keep)
         detail = "; ".join([self._describe(settings), *failures])
         self.trials.append(Trial(name, kept, score.snr_db, gain, detail, source))
         if kept:
@@ -280,9 +286,9 @@ class _Search:
             f"differ between samples by {steps:.2g} of its int8 steps",
         )
 
-    def _measure(self, settings: Mapping[str, Setting]) -> Score:
+    def _measure(self, settings: Mapping[str, Setting], views: Sequence[View] = ()) -> Score:
         """Return the errors of some settings, each sample judged by a fit that it was not part of."""
-        together = np.concatenate([self._errors(settings, view) for view in self._views])
+        together = np.concatenate([self._errors(settings, view) for view in views or self._views])
         return Score(np.where(np.isfinite(together), together, math.inf), self._judge.signal)
 
     def _errors(self, settings: Mapping[str, Setting], view: View) -> Doubles:
@@ -313,21 +319,28 @@ class _Search:
         return fit
 
 
-def _views(subject: Subject) -> Iterator[View]:
-    """Yield the samples that settings are fitted to, each with those that they are judged on.
+def _views(subject: Subject) -> tuple[list[View], list[View]]:
+    """Return the samples that settings are fitted to, each view with those that they are judged on, and more such.
 
-    Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is.
+    Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is, and
+    the other two thirds where that decides nothing and the network is not too large.
     """
     everything = range(len(subject.samples))
     if len(everything) < FEWEST_FOLDS:
         # One sample cannot be left out: the fit is judged on what it was made from.
-        yield subject.view(everything, everything)
-        return
+        return [subject.view(everything, everything)], []
     cheap = subject.work <= FOLD_WORK
     folds = min(len(everything), MOST_FOLDS if cheap else JUDGED_SHARE)
-    for number, fold in enumerate(range(folds) if cheap else (1,)):
+
+    def view(fold: int, number: int) -> View:
         fitted = [i for i in everything if i % folds != fold]
-        yield subject.view(fitted, [i for i in everything if i % folds == fold], number=number)
+        return subject.view(fitted, [i for i in everything if i % folds == fold], number=number)
+
+    if cheap:
+        return [view(fold, fold) for fold in range(folds)], []
+    # Number 1 is that of the result.
+    others = [view(fold, 2 + fold) for fold in range(folds) if fold != 1] if subject.work <= CHEAP_WORK else []
+    return [view(1, 0)], others
 
 
 def _without_none(settings: Mapping[str, Setting | None]) -> dict[str, Setting]:

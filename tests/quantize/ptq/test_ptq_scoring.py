@@ -6,7 +6,7 @@ import pytest
 from ptq_models import RULE, chain, minmax
 
 from edgepack.quantize.ptq.activations import logits, snr_db
-from edgepack.quantize.ptq.scoring import Judge, Score
+from edgepack.quantize.ptq.scoring import Judge, Keep, Score
 from edgepack.quantize.quantizer import quantize
 
 
@@ -36,8 +36,20 @@ def test_what_was_not_fitted_needs_no_margin_over_chance():
     """A gain of 2 % counts where no sample decided about it; a loss does not."""
     errors = np.random.default_rng(2).uniform(0.5, 1.5, 50)
     before, after = _score(errors), _score(errors * 0.98)
-    assert after.beats(before, fitted=False) and not after.beats(before)
-    assert not before.beats(after, fitted=False) and not before.beats(before, fitted=False)
+    assert after.beats(before, Keep.ANY_GAIN) and not after.beats(before)
+    assert not before.beats(after, Keep.ANY_GAIN) and not before.beats(before, Keep.ANY_GAIN)
+
+
+def test_what_insures_against_rare_samples_is_kept_without_a_loss():
+    """2 % more error, or more on all but the one sample that it saves, are no loss; 10 % more, or no change, are none."""
+    errors = np.random.default_rng(2).uniform(0.5, 1.5, 50)
+    before = _score(errors)
+    assert _score(errors * 1.02).beats(before, Keep.NO_LOSS) and not _score(errors * 1.02).beats(before)
+    assert not _score(errors * 1.10).beats(before, Keep.NO_LOSS) and not before.beats(before, Keep.NO_LOSS)
+    rare = errors.copy()
+    rare[7] = 30.0
+    saved = errors * 1.2
+    assert _score(saved).beats(_score(rare), Keep.NO_LOSS) and not _score(saved).beats(_score(rare))
 
 
 def test_one_sample_unlike_all_others_does_not_decide():

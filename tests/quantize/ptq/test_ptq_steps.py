@@ -15,6 +15,7 @@ from edgepack.quantize.ptq.bias_correction import correct_biases
 from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants, unshare_biases, weighted_ops
 from edgepack.quantize.ptq.model_ranges import MARGIN
+from edgepack.quantize.ptq.scoring import Keep
 from edgepack.quantize.ptq.sensitivity import sensitivities
 from edgepack.quantize.ptq.step import Step
 from edgepack.quantize.ptq.steps import EFFORTS, STEPS, Improved, improve
@@ -345,6 +346,56 @@ def test_scores_and_averages_get_room():
     widened = {key for key, bounds in result.ranges.items() if bounds != plain[key]}
     assert widened == {"dense"}
     assert result.ranges["dense"] == pytest.approx(tuple(1.15 * bound for bound in plain["dense"]))
+
+
+def test_insurance_is_kept_where_samples_show_no_loss(monkeypatch):
+    """A step for samples rarer than a hundred is kept with a loss of nothing much; one that loses more is not."""
+
+    class Insurance(Scripted):
+        keep = Keep.NO_LOSS
+
+    tflite = chain("RELU", 2.0)
+    _scripted(
+        monkeypatch,
+        Scripted("gain", lambda fit: _scaled(fit, 0.125)),
+        Insurance("cheap", lambda fit: _with(fit, ranges={**fit.ranges, "dense": _wide(fit.ranges["dense"], 1.02)})),
+        Insurance("costly", lambda fit: _with(fit, ranges={**fit.ranges, "dense": _wide(fit.ranges["dense"], 8.0)})),
+    )
+    trials = {trial.id: trial for trial in improve(tflite, RULE, builders.samples(tflite, 20), "low").steps}
+    assert {name: trial.kept for name, trial in trials.items()} == {"gain": True, "cheap": True, "costly": False}
+    assert trials["cheap"].gain_db < 0 and MARGIN.keep is Keep.NO_LOSS
+
+
+def _wide(bounds, factor: float):
+    return bounds[0] * factor, bounds[1] * factor
+
+
+def test_a_gain_that_few_samples_leave_open_is_judged_on_all(monkeypatch):
+    """In a larger network one third of the samples judges; what it cannot tell from chance, all of them decide."""
+    tflite = chain("RELU", 2.0)
+    samples = builders.samples(tflite, 30)
+    judged: list[int] = []
+
+    class Uneven(Scripted):
+        """A gain, but a loss on the first view, which judges every third sample."""
+
+        def apply(self, fit, setting, view, subject):
+            judged.append(len(view.held_out))
+            return _scaled(fit, 0.25)
+
+    monkeypatch.setattr(steps, "FOLD_WORK", 0.0)
+    _scripted(monkeypatch, Uneven("uneven", None))
+    beats = steps.Score.beats
+    few = len(samples) // 3
+    monkeypatch.setattr(
+        steps.Score, "beats", lambda self, other, keep: len(self.errors) > few and beats(self, other, keep)
+    )
+    (trial,) = improve(tflite, RULE, samples, "low").steps
+    assert trial.kept and judged[:3] == [few] * 3
+    # A network that is too large for that stays with one third.
+    monkeypatch.setattr(steps, "CHEAP_WORK", 0.0)
+    (trial,) = improve(tflite, RULE, samples, "low").steps
+    assert not trial.kept
 
 
 def test_a_range_method_that_fails_is_a_skipped_trial(monkeypatch):
