@@ -43,8 +43,10 @@ SIGNIFICANCE = 1.0
 #: Smallest gain that is kept, dB: on a U-Net two that added up to 0.15 dB lost 0.9 dB on unseen samples.
 LEAST_GAIN = 0.2
 
-#: Share of the samples whose errors may rise, and the number of samples from which one may.
-OUTLIERS, FEWEST_WITH_OUTLIERS = 0.03, 10
+#: Power of the squared errors whose mean over the samples is compared: 1 is their sum, 0 the mean of their logarithms.
+#: Of 172 pairs of settings on eight small nets, 0, 0.25, 0.5, 0.75 and 1 keep gains that add up to 29, 29, 28, 27 and
+#: 24 dB on unseen samples, and losses of 9, 4, 2, 1 and 1 dB.
+POWER = 0.5
 
 #: Error below which a file counts as exact, as a share of the signal: -90 dB.
 LEAST_ERROR = 1e-9

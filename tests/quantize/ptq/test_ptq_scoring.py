@@ -22,12 +22,12 @@ def test_a_gain_on_every_sample_counts_however_unequal_they_are():
 
 
 def test_what_changes_nothing_or_only_by_chance_does_not_count():
-    """Equal errors never win; of changes without a mean, one in six or so passes one standard error, no more."""
+    """Equal errors never win; of changes without a mean, fewer than one in six pass one standard error."""
     random = np.random.default_rng(1)
     errors = random.uniform(0.5, 1.5, 50)
     assert not _score(errors).beats(_score(errors))
     wins = [_score(errors * 10 ** random.normal(0, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
-    assert 0.05 < np.mean(wins) < 0.25
+    assert 0.01 < np.mean(wins) < 0.17
     wins = [_score(errors * 10 ** random.normal(0.03, 0.1, 50)).beats(_score(errors)) for _ in range(400)]
     assert np.mean(wins) < 0.03
 
@@ -41,7 +41,7 @@ def test_what_was_not_fitted_needs_no_margin_over_chance():
 
 
 def test_what_insures_against_rare_samples_is_kept_without_a_loss():
-    """2 % more error, or more on all but the one sample that it saves, are no loss; 10 % more, or no change, are none."""
+    """2 % more error, or more on all but the one sample that it saves, is no loss; 10 % more is one."""
     errors = np.random.default_rng(2).uniform(0.5, 1.5, 50)
     before = _score(errors)
     assert _score(errors * 1.02).beats(before, Keep.NO_LOSS) and not _score(errors * 1.02).beats(before)
@@ -57,7 +57,8 @@ def test_one_sample_unlike_all_others_does_not_decide():
     errors = np.ones(40)
     errors[7] = 40.0
     better = errors * 0.3
-    better[7] = 150.0
+    better[7] = 75.0
+    assert better.sum() > errors.sum()
     assert _score(better).beats(_score(errors))
     assert not _score(errors).beats(_score(better))
 

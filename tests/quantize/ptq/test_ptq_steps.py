@@ -363,7 +363,7 @@ def test_insurance_is_kept_where_samples_show_no_loss(monkeypatch):
     )
     trials = {trial.id: trial for trial in improve(tflite, RULE, builders.samples(tflite, 20), "low").steps}
     assert {name: trial.kept for name, trial in trials.items()} == {"gain": True, "cheap": True, "costly": False}
-    assert trials["cheap"].gain_db < 0 and MARGIN.keep is Keep.NO_LOSS
+    assert trials["cheap"].gain_db < 0.2 and MARGIN.keep is Keep.NO_LOSS
 
 
 def _wide(bounds, factor: float):
