@@ -20,6 +20,7 @@ from edgepack.quantize.ptq.tuning import (
     MOMENT_BYTES,
     MOST_POSITIONS,
     POSITIONS_PER_INPUT,
+    PRODUCT_BYTES,
     PRODUCT_POSITIONS,
     WIDEST_BLOCK,
 )
@@ -112,7 +113,7 @@ class _Sums:
         """Add positions, (groups, positions, inputs)."""
         self._pending.append(patches)
         self._pending_count += patches.shape[1]
-        if self._pending_count >= PRODUCT_POSITIONS:
+        if self._pending_count >= PRODUCT_POSITIONS or self._pending_count * patches[:, 0].nbytes >= PRODUCT_BYTES:
             self._multiply()
 
     def _multiply(self) -> None:

@@ -74,6 +74,28 @@ def test_memory_decides_how_often_the_model_runs_not_the_result(monkeypatch):
             np.testing.assert_array_equal(left, right)
 
 
+def test_what_waits_to_be_multiplied_is_limited(monkeypatch):
+    """Each layer keeps at most one sample's positions beyond the limit, and the moments are the same."""
+    tflite, samples = chain(), builders.samples(chain(), 8)
+    layers = find_layers(read_model(tflite).main)
+    whole = [moments for _, moments in measure_moments(tflite, layers, samples)]
+    limit, waiting = 2000, []
+    add = module._Sums.add
+
+    def watched(self, patches):
+        add(self, patches)
+        waiting.append((sum(part.nbytes for part in self._pending), patches.nbytes))
+
+    monkeypatch.setattr(module, "PRODUCT_BYTES", limit)
+    monkeypatch.setattr(module._Sums, "add", watched)
+    limited = [moments for _, moments in measure_moments(tflite, layers, samples)]
+    assert max(pending for pending, _ in waiting) < limit < max(size for _, size in waiting)
+    for one, other in zip(whole, limited, strict=True):
+        assert one.count == other.count
+        np.testing.assert_allclose(one.mean, other.mean, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(one.square[0], other.square[0], rtol=1e-5, atol=1e-7)
+
+
 def test_few_positions_are_drawn_at_random_and_always_the_same():
     """A limit on the positions gives that many of the layer's positions, and the same ones again."""
     tflite = chain()
