@@ -31,6 +31,8 @@ _SYMMETRIC_MAX = 127
 def convert_left_ops(tflite: bytes, ranges: Mapping[str, Range], keep: Collection[str] = ()) -> bytes:
     """Return the file with every op of `FINISHED_INT8` in int8 that has float activations.
 
+    Results that nothing reads, such as a part of a SPLIT, become int8 like the op's other results.
+
     Args:
         tflite: A file of ai-edge-quantizer with int8 activations; tensors have the names of the float model.
         ranges: (minimum, maximum) of the float model's activations by name.
@@ -42,6 +44,8 @@ def convert_left_ops(tflite: bytes, ranges: Mapping[str, Range], keep: Collectio
         if editor.name(op) in FINISHED_INT8 and editor.text(op.outputs[0]) not in keep and editor.can_convert(op):
             editor.convert(op)
             changed = True
+        else:
+            changed |= editor.type_unread(op)
     return pack(editor.finish()) if changed else tflite
 
 
@@ -121,6 +125,19 @@ class _Editor:
                 # Whoever still reads the float values, and `finish` removes the conversion when nobody does.
                 self._after(op, self.op("DEQUANTIZE", twin, index))
         op.outputs = np.array(twins, np.int32)
+
+    def type_unread(self, op: Any) -> bool:
+        """Give results that nothing reads the type and scale of an int8 result beside them; return whether any is."""
+        tensors = [self.graph.tensors[int(i)] for i in op.outputs]
+        integer = next((tensor for tensor in tensors if tensor.type == self._types.INT8), None)
+        unread = [int(i) for i in op.outputs if self.is_float(int(i)) and i not in self.graph.outputs]
+        unread = [index for index in unread if not self._readers(index)]
+        if integer is None or not unread:
+            return False
+        for index in unread:
+            tensor = self.graph.tensors[index]
+            tensor.type, tensor.quantization = integer.type, integer.quantization
+        return True
 
     def twin(self, index: int) -> int:
         """Return the integer tensor with the values of a float activation."""

@@ -97,6 +97,22 @@ def test_values_that_are_only_passed_on_keep_their_scale(name):
     assert len({(float(q.scale[0]), int(q.zero_point[0])) for q in shared}) <= 1
 
 
+def test_a_result_that_nothing_reads_is_int8_too():
+    """One part of a SPLIT that nothing reads, as in the first step of an unrolled GRU, leaves nothing in float."""
+    net = builders.Net(5)
+    x = net.tensor("x", (1, 4, 4, 4))
+    source = net.conv(x, "conv", (1, 4, 4, 4), 4, "NONE")
+    parts = [net.tensor(f"part{i}", (1, 4, 4, 2)) for i in range(2)]
+    net.op("SPLIT", [net.constant("axis", 3, "INT32"), source], parts, numSplits=2)
+    end = net.tensor("end", (1, 4, 4, 2))
+    net.op("RELU", [parts[0]], [end])
+    tflite = net.build([x], [end], (["x"], ["end"]))
+    quantized = _quantized(tflite)
+    assert not list(float_ops(read_model(quantized).main))
+    sample = builders.samples(tflite, 1, seed=9)[0]
+    assert builders.snr(builders.run(tflite, sample), builders.run(quantized, sample)) > 20
+
+
 @pytest.mark.parametrize("io", ["INT8", "UINT8", "FLOAT32"])
 def test_softmax_before_tile_is_requantized(io):
     """A fixed output scale is kept where a wider group follows: the values are rescaled, not reinterpreted."""
