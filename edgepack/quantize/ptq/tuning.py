@@ -49,6 +49,10 @@ LEAST_GAIN = 0.2
 #: 24 dB on unseen samples, and losses of 9, 4, 2, 1 and 1 dB.
 POWER = 0.5
 
+#: Share of the samples that does not count for the standard error of a gain, and the number of samples from which one
+#: does not.
+OUTLIERS, FEWEST_WITH_OUTLIERS = 0.03, 10
+
 #: Error below which a file counts as exact, as a share of the signal: -90 dB.
 LEAST_ERROR = 1e-9
 

@@ -57,7 +57,7 @@ def test_one_sample_unlike_all_others_does_not_decide():
     errors = np.ones(40)
     errors[7] = 40.0
     better = errors * 0.3
-    better[7] = 75.0
+    better[7] = 150.0
     assert better.sum() > errors.sum()
     assert _score(better).beats(_score(errors))
     assert not _score(errors).beats(_score(better))
