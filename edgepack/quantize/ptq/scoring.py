@@ -89,7 +89,7 @@ class Score:
 
     def _powers(self, power: float) -> Doubles:
         """Return the errors to a power, as shares of the signal, (samples, outputs)."""
-        signal = np.maximum(self.signal, 1e-300)
+        signal = np.maximum(self.signal, 1e-30)
         # Errors that are no numbers count as 1e12 times the signal.
         shares = np.where(np.isfinite(self.errors), self.errors / signal, 1e12)
         return np.asarray((shares + LEAST_ERROR / max(1, len(shares))) ** power)

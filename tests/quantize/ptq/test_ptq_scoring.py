@@ -80,6 +80,17 @@ def test_outputs_count_alike():
     assert not _score(errors * [0.95, 1.3]).beats(_score(errors))
 
 
+def test_an_output_that_is_always_zero_does_not_decide():
+    """Whether it has an error or none, a gain on the other output counts."""
+    errors = np.random.default_rng(2).uniform(0.9, 1.1, (40, 2))
+    for dead in (0.0, 1e-9):
+        errors[:, 1] = dead
+        before = Score(errors, np.array([1e3, 0.0]))
+        after = Score(errors * [0.7, 1.0], np.array([1e3, 0.0]))
+        assert after.beats(before) and not before.beats(after)
+        assert after.gain_db(before) == pytest.approx(5 * np.log10(1 / 0.7))
+
+
 @pytest.mark.parametrize("broken", [np.inf, np.nan])
 def test_a_file_whose_errors_are_no_numbers_never_wins(broken):
     """One sample without a finite result is enough to lose."""
