@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from edgepack.graph import read_model
 from edgepack.graph.edit import unique_names
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
+from edgepack.quantize.ptq.step import QuantizeFile
 from edgepack.quantize.ptq.steps import improve
 from edgepack.quantize.quantizer import QuantizationRefused, adopt, quantize, with_ranges
 from edgepack.quantize.ranges import Range, choose_ranges
@@ -37,32 +39,54 @@ def read_samples(path: Path) -> list[dict[str, np.ndarray]]:
     return [{name: values[i : i + 1] for name, values in arrays.items()} for i in range(count)]
 
 
-def to_int8(
-    tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range], samples: Sequence[Mapping[str, np.ndarray]]
-) -> tuple[bytes, str]:
-    """Return the int8 file, and why TFLiteConverter's quantizer wrote it; empty where it did not.
+def converter_file(
+    tflite: bytes,
+    rule: SchemeRule,
+    ranges: Mapping[str, Range],
+    *,
+    samples: Sequence[Mapping[str, np.ndarray]],
+    worker: Worker,
+) -> bytes:
+    """Return the int8 file of TFLiteConverter's quantizer.
 
     Args:
-        tflite: The float model that the steps have changed.
+        tflite: The float model.
         rule: Scheme and granularity.
         ranges: Ranges of its activations.
         samples: Calibration samples, on which that quantizer measures the states of LSTM ops.
+        worker: The process that it runs in.
     """
+    arrays = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
+    shapes = {name: (1, *values.shape[1:]) for name, values in arrays.items()}
+    call = MLIR_QUANTIZE.call(
+        with_ranges(tflite, ranges),
+        io=rule.io,
+        fully_connected=rule.fully_connected,
+        weights=rule.weights,
+        samples=SampleSet("cal.npz", "", arrays, shapes, {name: values.dtype for name, values in arrays.items()}),
+    )
+    return adopt(worker.run(call, timeout=600), tflite, rule, "TFLiteConverter", ranges).tflite
+
+
+def run(
+    tflite: bytes, rule: SchemeRule, samples: Sequence[Mapping[str, np.ndarray]], effort: str, without: Sequence[str]
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the int8 file and the report of the steps; `refused` is why TFLiteConverter's quantizer wrote the file."""
+
+    def with_files(quantize_file: QuantizeFile | None) -> tuple[bytes, dict[str, Any]]:
+        make = quantize_file or (lambda model, rule, ranges: quantize(model, rule, ranges).tflite)
+        if effort == "minmax":
+            ranges = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
+            return make(tflite, rule, ranges), {"steps": []}
+        improved = improve(tflite, rule, samples, effort, off=without, quantize_file=quantize_file)
+        return make(improved.tflite, rule, improved.ranges), improved.to_json()
+
     try:
-        return quantize(tflite, rule, ranges).tflite, ""
+        return with_files(None)
     except QuantizationRefused as refused:
-        arrays = {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
-        shapes = {name: (1, *values.shape[1:]) for name, values in arrays.items()}
-        call = MLIR_QUANTIZE.call(
-            with_ranges(tflite, ranges),
-            io=rule.io,
-            fully_connected=rule.fully_connected,
-            weights=rule.weights,
-            samples=SampleSet("cal.npz", "", arrays, shapes, {name: values.dtype for name, values in arrays.items()}),
-        )
         with Worker() as worker:
-            converted = worker.run(call, timeout=600)
-        return adopt(converted, tflite, rule, "TFLiteConverter", ranges).tflite, refused.message
+            made, report = with_files(partial(converter_file, samples=samples, worker=worker))
+        return made, {**report, "refused": refused.message}
 
 
 def main() -> None:
@@ -77,15 +101,7 @@ def main() -> None:
     rule = SchemeRule("int8", "INT8", arguments.weights, weights=arguments.weights)
     tflite = unique_names((arguments.folder / "float.tflite").read_bytes())
     samples = read_samples(arguments.folder / "cal.npz")
-    report: dict[str, Any] = {"steps": []}
-    if arguments.effort == "minmax":
-        ranges = choose_ranges(calibrate(tflite, samples), read_model(tflite), "minmax")
-    else:
-        improved = improve(tflite, rule, samples, arguments.effort, off=arguments.without)
-        tflite, ranges, report = improved.tflite, improved.ranges, improved.to_json()
-    quantized, refused = to_int8(tflite, rule, ranges, samples)
-    if refused:
-        report["refused"] = refused
+    quantized, report = run(tflite, rule, samples, arguments.effort, arguments.without)
     arguments.out.with_suffix(".tflite").write_bytes(quantized)
     arguments.out.with_suffix(".json").write_text(json.dumps(report))
 
