@@ -136,6 +136,13 @@ class Task(StrEnum):
     AUDIO = "audio"
 
 
+class AndroidRuntime(StrEnum):
+    """LiteRT that an Android loader is written for: the Interpreter of 1.x, or CompiledModel of 2.x."""
+
+    LITERT1 = "litert1"
+    LITERT2 = "litert2"
+
+
 class Delegate(StrEnum):
     """TFLite delegate that the loader uses."""
 

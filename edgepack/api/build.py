@@ -76,6 +76,8 @@ def build(
     language: str = "kotlin",
     package: str = "",
     delivery: str = "module",
+    runtime: str | None = None,
+    sample_app: bool = False,
     dry_run: bool = False,
     timeout: float = TARGET_SECONDS,
     memory_limit: Size = "",
@@ -137,6 +139,8 @@ def build(
         language: Language of the Android loader.
         package: Package of the Android code.
         delivery: How an Android bundle reaches the app.
+        runtime: LiteRT of the Android loader, `litert1` or `litert2`; None for the one that the target needs.
+        sample_app: Add an Android app that shows the model's results on the camera image.
         dry_run: Run every stage but write no bundle.
         timeout: Time limit in seconds of the conversion, and then of each target.
         memory_limit: Memory that each child process may hold: bytes, or a text such as `8GB`.
@@ -203,6 +207,8 @@ def build(
                 language=language,  # type: ignore[arg-type]
                 platform=platform,  # type: ignore[arg-type]
                 delivery=delivery,  # type: ignore[arg-type]
+                runtime=runtime,  # type: ignore[arg-type]
+                sample_app=sample_app,
                 dry_run=dry_run,
                 force=force,
                 sign=sign,

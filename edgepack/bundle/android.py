@@ -1,4 +1,4 @@
-"""The Android project around a loader: libraries, delivery and device groups, whatever the loader's language."""
+"""The Android project around a loader: delivery, device groups, sample app, whatever the loader's language."""
 
 import re
 from collections.abc import Iterable
@@ -6,148 +6,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle import names
+from edgepack.bundle.android_runtime import (
+    QUALCOMM,
+    dependencies,
+    higher_version,
+    runtime_library,
+    runtime_of,
+    runtime_reason,
+    versions,
+)
 from edgepack.bundle.spec import BundleSpec
-from edgepack.choices import Delivery, Platform
+from edgepack.choices import AndroidRuntime, Delivery, Platform
 from edgepack.errors import BundleError
 
-#: Versions that the generated projects require; a key of [bundle.options] with the same name takes precedence.
-#: Source of litert: LiteRT issues 8 and 43 (1.4.0 is the first 1.x whose native libraries are 16 KB aligned).
-VERSIONS = {
-    # Device targeting of AI packs requires 8.10; 8.5.1 is the first that aligns the app's native libraries to 16 KB.
-    "agp": "8.10.1",
-    "kotlin": "2.1.21",
-    "compile_sdk": "35",
-    "min_sdk": "24",
-    "litert": "1.4.0",
-    "tensorflow_lite": "2.16.1",
-    # The GPU delegate's options class is in an artifact of its own, last published as 2.14.0.
-    "tensorflow_lite_gpu_api": "2.14.0",
-    "qnn": "2.42.0",
-    # The loader of files compiled ahead of time; from 2.3.0 on the GPU is an artifact of its own.
-    "litert_compiled_model": "2.3.0",
-}
-
-#: Types that the buffers of LiteRT's CompiledModel can be filled with from Kotlin (TensorType.ElementType of 2.x).
-COMPILED_MODEL_TYPES = frozenset({"FLOAT32", "INT8", "INT32", "BOOL"})
-
-#: Libraries that provide `org.tensorflow.lite.Interpreter`; `[bundle.options] runtime` chooses one.
-RUNTIMES = ("litert", "tensorflow-lite")
 #: Names under which Qualcomm's chips report their manufacturer.
-_MANUFACTURERS = ("Qualcomm", "QTI")
+_MANUFACTURERS = (QUALCOMM, "QTI")
 
 
-@dataclass(frozen=True)
-class Dependency:
-    """A library of the generated module.
-
-    Attributes:
-        coordinates: `group:artifact:version`.
-        why: Why the module needs it, one sentence.
-    """
-
-    coordinates: str
-    why: str
-
-
-def versions(spec: BundleSpec) -> dict[str, str]:
-    """Return `VERSIONS` with the overrides of the profile's [bundle.options]."""
-    return VERSIONS | {key: str(value) for key, value in spec.rule.options.items() if key in VERSIONS}
-
-
-def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
-    """Return the libraries of the module.
-
-    Raises:
-        BundleError: `[bundle.options] runtime` is none of `RUNTIMES`.
-    """
-    runtime = spec.rule.options.get("runtime", RUNTIMES[0])
-    if runtime not in RUNTIMES:
-        raise BundleError(
-            f"target '{spec.profile.id}': [bundle.options] runtime: expected {' or '.join(RUNTIMES)}, got '{runtime}'",
-            hint="correct the profile",
-        )
-    version, delegate = versions(spec), spec.rule.delegate
-    if runs_compiled(spec):
-        group, number = "com.google.ai.edge.litert", version["litert_compiled_model"]
-        return (
-            Dependency(f"{group}:litert:{number}", "The runtime, whose CompiledModel runs files compiled for a chip."),
-            Dependency(f"{group}:litert-gpu:{number}", "The GPU, for other chips."),
-        )
-    gpu = delegate in {"gpu", "qnn"}
-    libraries = []
-    if runtime == "litert":
-        group = "com.google.ai.edge.litert"
-        libraries.append(
-            Dependency(f"{group}:litert:{version['litert']}", "The runtime; it also loads on devices with 16 KB pages.")
-        )
-        if gpu:
-            libraries += [
-                Dependency(f"{group}:litert-gpu:{version['litert']}", "The GPU delegate."),
-                Dependency(f"{group}:litert-gpu-api:{version['litert']}", "The GPU delegate's options."),
-            ]
-    else:
-        group, number = "org.tensorflow", version["tensorflow_lite"]
-        libraries.append(
-            Dependency(
-                f"{group}:tensorflow-lite:{number}",
-                "The runtime; its native libraries are 4 KB aligned: devices with 16 KB pages cannot load them.",
-            )
-        )
-        if gpu:
-            api = version["tensorflow_lite_gpu_api"]
-            libraries += [
-                Dependency(f"{group}:tensorflow-lite-gpu:{number}", "The GPU delegate."),
-                Dependency(
-                    f"{group}:tensorflow-lite-gpu-api:{api}",
-                    "The GPU delegate's options, without which it fails at run time.",
-                ),
-            ]
-    if delegate == "qnn":
-        libraries += [
-            Dependency(f"com.qualcomm.qti:qnn-runtime:{version['qnn']}", "Qualcomm's libraries for HTP and DSP."),
-            Dependency(f"com.qualcomm.qti:qnn-litert-delegate:{version['qnn']}", "The delegate that calls them."),
-        ]
-    return tuple(libraries)
-
-
-@dataclass(frozen=True)
-class CompiledFor:
-    """A file that was compiled ahead of time for a chip.
-
-    Attributes:
-        soc: Model of the chip, as Android's `Build.SOC_MODEL` reports it.
-        filename: The file.
-    """
-
-    soc: str
-    filename: str
-
-
-def compiled_for(spec: BundleSpec) -> tuple[CompiledFor, ...]:
-    """Return the files compiled for a chip of Qualcomm's, sorted by chip."""
-    marked = [(model.filename.rpartition(f"_{_MANUFACTURERS[0]}_"), model) for model in spec.of_role("compiled")]
-    return tuple(
-        sorted((CompiledFor(end.removesuffix(".tflite"), model.filename) for (_, mark, end), model in marked if mark),
-               key=lambda entry: entry.soc)
-    )  # fmt: skip
-
-
-def runs_compiled(spec: BundleSpec) -> bool:
-    """Return whether the loader runs the files compiled ahead of time, with LiteRT's CompiledModel."""
-    return not compiled_model_problem(spec) and bool(compiled_for(spec))
-
-
-def compiled_model_problem(spec: BundleSpec) -> str:
-    """Return why the bundle's loader cannot run files compiled ahead of time, empty when it can."""
-    if spec.rule.delegate != "qnn":
-        return "the target's loader runs no such files"
-    if spec.language != "kotlin":
-        return f"only the Kotlin loader does, and this bundle's is in {spec.language} (--language kotlin)"
-    if others := sorted({tensor.dtype for tensor in (*spec.inputs, *spec.outputs)} - COMPILED_MODEL_TYPES):
-        return f"LiteRT's CompiledModel has no buffers of the type {', '.join(others)}"
-    if not spec.signature_order:
-        return "the model's signature lists its inputs or outputs in another order than the model"
-    return ""
+#: The loader's class that runs a model, by runtime.
+ENGINES = {AndroidRuntime.LITERT1: "InterpreterEngine", AndroidRuntime.LITERT2: "CompiledEngine"}
 
 
 @dataclass(frozen=True)
@@ -250,4 +127,10 @@ def android_context(spec: BundleSpec) -> dict[str, Any]:
         "pack_module": f"{module}-pack",
         "pack_name": f"{names.snake(spec.name)}_pack",
         "device_groups": device_groups(spec),
+        "runtime": runtime_of(spec),
+        "runtime_reason": runtime_reason(spec),
+        "runtime_library": runtime_library(spec),
+        "higher_version": higher_version(spec),
+        "engine": ENGINES[runtime_of(spec)],
+        "sample_app": spec.sample_app,
     }

@@ -10,10 +10,9 @@ from edgepack.bundle import names
 from edgepack.bundle.android import (
     android_context,
     android_placeholders,
-    compiled_for,
     language_folder,
-    runs_compiled,
 )
+from edgepack.bundle.android_runtime import compiled_for, runs_compiled, runtime_of
 from edgepack.bundle.golden import simulated_folder, tolerances
 from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
@@ -24,7 +23,7 @@ from edgepack.bundle.languages.registry import BUILTIN, all_languages, languages
 from edgepack.bundle.spec import BundleSpec
 from edgepack.bundle.tasks import decoder_source, task_view
 from edgepack.bundle.views import TensorView, facts_of, tensor_views
-from edgepack.choices import Platform
+from edgepack.choices import AndroidRuntime, Platform
 from edgepack.errors import BundleError
 
 #: Compiler's major version -> runtime version that its files require; the first entry serves older compilers too.
@@ -166,8 +165,9 @@ def make_context(spec: BundleSpec, languages: Iterable[LoaderLanguage] = ()) -> 
         "single_precision": spec.single_precision,
         # A run leaves a state to the next one, which `reset()` of the loaders ends.
         "stateful": bool(spec.state),
-        # The runtime resets variable tensors in place; for resource variables a loader opens the model again.
-        "reopens": spec.state == "resource-variables",
+        # The interpreter resets variable tensors in place; otherwise a loader opens the model again.
+        "reopens": spec.state == "resource-variables"
+        or (bool(spec.state) and runtime_of(spec) == AndroidRuntime.LITERT2),
         "cases": len(spec.golden.cases),
         "golden": spec.golden,
         "tolerances": tolerances(spec.golden),

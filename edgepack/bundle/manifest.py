@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from edgepack.bundle.android_runtime import higher_version, runtime_library, runtime_of, runtime_reason
 from edgepack.bundle.spec import BundleSpec, TensorSpec
+from edgepack.choices import Platform
 from edgepack.digests import sha256
 from edgepack.runtime.postprocessing import PostprocessStep
 
@@ -83,6 +85,16 @@ def output_spec(position: int, entry: Mapping[str, Any]) -> TensorSpec:
     )
 
 
+def _android_entry(spec: BundleSpec) -> dict[str, Any]:
+    """Return which LiteRT the Android loader is written for, and what an app gets that resolves to a higher version."""
+    return {
+        "runtime": runtime_of(spec),
+        "reason": runtime_reason(spec),
+        "artifact": runtime_library(spec).coordinates,
+        "higher_version": higher_version(spec),
+    }
+
+
 def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Return the manifest of a bundle.
 
@@ -133,6 +145,7 @@ def make_manifest(spec: BundleSpec, files: Mapping[str, bytes]) -> dict[str, Any
         **({"ladder": list(spec.ladder)} if spec.ladder else {}),
         "placement": spec.placement,
         **({"latency": spec.latency} if spec.latency else {}),
+        **({"android": _android_entry(spec)} if spec.rule.template == Platform.ANDROID else {}),
         "calibration": None
         if spec.calibration is None
         else {

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from edgepack.bundle.android import group_folders, left_out, runs_compiled
+from edgepack.bundle.android import group_folders, left_out
+from edgepack.bundle.android_runtime import runs_compiled
 from edgepack.bundle.archive import fold
 from edgepack.bundle.context import filters, language_context, make_context, placeholders
 from edgepack.bundle.golden import golden_files

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgepack.bundle.android import dependencies
+from edgepack.bundle.android_runtime import dependencies
 from edgepack.bundle.spec import BundleSpec
 from edgepack.choices import Delegate, Platform
 from edgepack.digests import sha256

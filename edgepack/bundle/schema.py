@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle.manifest import SIGNATURE_FILE
-from edgepack.choices import Task, Verdict
+from edgepack.choices import AndroidRuntime, Task, Verdict
 
 #: How a bundle can be signed: with a private key, or with an identity of Sigstore.
 SIGNERS = ("key", "sigstore")
@@ -133,6 +133,12 @@ _TRIAL = {
 _PLACEMENT = {
     key: Field("integer", absent=True, minimum=0)
     for key in ("total", "accelerator", "host", "unsupported", "partitions")
+}
+_ANDROID = {
+    "runtime": Field("text", choices=tuple(AndroidRuntime)),
+    "reason": TEXT,
+    "artifact": TEXT,
+    "higher_version": TEXT,
 }
 _LATENCY = {
     "by": TEXT,
@@ -266,6 +272,7 @@ MANIFEST = Field(
         "ladder": Field("list", absent=True, items=Field("object", fields=_TRIAL)),
         "placement": Field("object", optional=True, fields=_PLACEMENT),
         "latency": Field("object", absent=True, fields=_LATENCY),
+        "android": Field("object", absent=True, fields=_ANDROID),
         "calibration": Field("object", optional=True, fields={"samples": COUNT, "random": FLAG, "method": TEXT}),
         "golden": Field("object", fields={"index": PATH, "cases": INTEGER}),
         "warnings": Field("list", items=TEXT),

@@ -257,6 +257,8 @@ class BundleSpec:
         platform: `android` or `linux` instead of the profile's own; only for a target without accelerator.
         language: Language of the Android loader: `kotlin`, `java` or one that a package provides.
         delivery: `module`, `ai-pack` or `aar`: how an Android bundle reaches the app.
+        runtime: `litert1` or `litert2` where the build requested one, empty for what the bundle needs.
+        sample_app: True when the Android project has an app that shows the model on the camera.
         socs: Chips (`SM8550`) for which an AI pack has a folder.
         signature_order: True when the model's first signature lists inputs and outputs in the model's order, or when it
             has none: LiteRT's CompiledModel numbers them by signature.
@@ -293,6 +295,8 @@ class BundleSpec:
     platform: str = ""
     language: str = "kotlin"
     delivery: str = "module"
+    runtime: str = ""
+    sample_app: bool = False
     socs: tuple[str, ...] = ()
     signature_order: bool = True
     classes: bytes | None = None

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgepack._version import __version__
 from edgepack.bundle.aar import with_classes
-from edgepack.bundle.android import compiled_model_problem
+from edgepack.bundle.android_runtime import compiled_model_problem, runs_compiled, runtime_warning
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import (
     BundleSpec,
@@ -26,7 +26,7 @@ from edgepack.pipeline.compile import CompiledModel
 from edgepack.pipeline.context import BuildContext
 from edgepack.pipeline.golden import golden_of
 from edgepack.pipeline.half_precision import asks_for_single_precision, find_half_precision
-from edgepack.pipeline.option_validation import delivery_of, platform_of
+from edgepack.pipeline.option_validation import delivery_of, platform_of, runtime_option, sample_app_option
 from edgepack.pipeline.rendering import rendered
 from edgepack.pipeline.search.acceptance import Choice
 from edgepack.pipeline.search.loss import to_json as judged_figures
@@ -124,6 +124,8 @@ def assemble(
         language=options.language,
         platform=platform_of(profile, options),
         delivery=delivery,
+        runtime=runtime_option(profile, options),
+        sample_app=sample_app_option(profile, options),
         signature_order=_has_signature_order(model),
         socs=options.target.socs if profile.socs else (),
         checked=CheckedFor(options.target.variant, options.target.soc, options.target.runtime_version),
@@ -135,7 +137,9 @@ def assemble(
     )
     if by_chip:
         notices.append(_chip_notice(spec, compiled.files))
-        spec = replace(spec, warnings=tuple(notices))
+    if warning := runtime_warning(spec):
+        notices.append(warning)
+    spec = replace(spec, warnings=tuple(notices))
     return AssembledBundle(rendered(context.session, with_classes(spec)), f"model/{main.filename}", tuple(notices))
 
 
@@ -154,8 +158,7 @@ def _simulated(simulation: Simulation) -> SimulatedGolden:
 def _chip_notice(spec: BundleSpec, compiled: Sequence[ModelFile]) -> str:
     """Return the warning about what files compiled for a chip need, or that the loader does not run them."""
     names, main = ", ".join(file.filename for file in compiled), spec.host.filename
-    problem = compiled_model_problem(spec)
-    if not problem:
+    if runs_compiled(spec):
         return (
             f"the loader runs {names} on phones with that chip and {main} on others; the app has to contain LiteRT's "
             "NPU runtime for Qualcomm (README.md), without which the loader uses the GPU or the CPU and says so"
@@ -165,7 +168,8 @@ def _chip_notice(spec: BundleSpec, compiled: Sequence[ModelFile]) -> str:
         largest = max(len(file.data) for file in compiled)
         cost = f"; a device with such a chip downloads its file too, {largest} bytes (--compile never leaves it out)"
     return (
-        f"the loader runs {main}, which Qualcomm's delegate prepares on the phone, and not {names}: {problem}. An app "
+        f"the loader runs {main}, which Qualcomm's delegate prepares on the phone, and not {names}: "
+        f"{compiled_model_problem(spec)}. An app "
         f"of your own on LiteRT's CompiledModel runs them{cost}"
     )
 

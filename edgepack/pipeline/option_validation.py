@@ -12,7 +12,7 @@ from edgepack.bundle.languages.jvm import jvm_segment
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.signature import require_signer
 from edgepack.bundle.write import require_replaceable
-from edgepack.choices import CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
+from edgepack.choices import AndroidRuntime, CompilePolicy, Delegate, Delivery, Platform, SchemeChoice
 from edgepack.compilers import get_compiler
 from edgepack.compilers.simulator import simulating_compiler
 from edgepack.errors import ModelFileError, SamplesError, ToolMissingError, UsageError
@@ -50,6 +50,7 @@ def validate_build(profiles: Sequence[TargetProfile], options: BuildOptions, mod
     _require_package(options.package)
     for profile in profiles:
         choose_variant(profile, variant=options.target.variant, soc=options.target.soc)
+    _require_runtime(profiles, options)
     notes = _target_notes(profiles, options)
     if options.simulate:
         notes += validate_simulation(profiles, options)
@@ -101,6 +102,16 @@ def platform_of(profile: TargetProfile, options: BuildOptions) -> str:
 def delivery_of(profile: TargetProfile, options: BuildOptions) -> str:
     """Return --delivery for a target with an Android bundle, `module` for any other."""
     return options.delivery if _is_android(profile, options) else Delivery.MODULE
+
+
+def runtime_option(profile: TargetProfile, options: BuildOptions) -> str:
+    """Return --runtime for a target with an Android bundle, empty for any other and where it was not given."""
+    return options.runtime or "" if _is_android(profile, options) else ""
+
+
+def sample_app_option(profile: TargetProfile, options: BuildOptions) -> bool:
+    """Return --sample-app for a target with an Android bundle, False for any other."""
+    return options.sample_app and _is_android(profile, options)
 
 
 def supports_segments(profile: TargetProfile) -> bool:
@@ -193,6 +204,21 @@ def _require_package(package: str) -> None:
         )
 
 
+def _require_runtime(profiles: Sequence[TargetProfile], options: BuildOptions) -> None:
+    """Refuse LiteRT 1 for files that would be compiled ahead of time, which only LiteRT 2 runs."""
+    if options.runtime != AndroidRuntime.LITERT1 or not options.target.socs or options.compile == CompilePolicy.NEVER:
+        return
+    for profile in profiles:
+        if profile.bundle.delegate != Delegate.QNN or profile.compiler is None:
+            continue
+        if options.compile == CompilePolicy.REQUIRE or get_compiler(profile.compiler.id).find().found:
+            raise UsageError(
+                f"--runtime litert1 cannot run files compiled ahead of time, which --soc {options.target.soc} asks for: "
+                "LiteRT 2's CompiledModel runs them",
+                hint="omit --runtime, or add --compile never to leave the files out",
+            )
+
+
 def _is_android(profile: TargetProfile, options: BuildOptions) -> bool:
     return (platform_of(profile, options) or profile.bundle.template) != Platform.LINUX
 
@@ -208,6 +234,9 @@ def _target_notes(profiles: Sequence[TargetProfile], options: BuildOptions) -> l
     if options.delivery != Delivery.MODULE:
         option = f"--delivery {options.delivery}"
         notes += _effect(option, "Android bundles", profiles, lambda profile: _is_android(profile, options))
+    for option, given in ((f"--runtime {options.runtime}", options.runtime), ("--sample-app", options.sample_app)):
+        if given:
+            notes += _effect(option, "Android bundles", profiles, lambda profile: _is_android(profile, options))
     if options.platform:
         option = f"--platform {options.platform}"
         notes += _effect(

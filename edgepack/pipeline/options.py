@@ -162,6 +162,8 @@ class BuildOptions:
         package: Package name of the Android code; empty for one derived from the name.
         language: Language of the Android loader.
         delivery: How an Android bundle reaches the app.
+        runtime: LiteRT that the Android loader is written for, None for the one that the target needs.
+        sample_app: Add an app to the Android project that shows the model on the camera.
         platform: Operating system of the bundle in place of the target's own, None to keep it; only for targets
             without an accelerator.
         dry_run: Run every stage but write no bundle.
@@ -206,6 +208,8 @@ class BuildOptions:
     language: Language = Language.KOTLIN
     platform: Platform | None = None
     delivery: Delivery = Delivery.MODULE
+    runtime: AndroidRuntime | None = None
+    sample_app: bool = False
     dry_run: bool = False
     force: bool = False
     sign: bool = False
@@ -222,6 +226,7 @@ class BuildOptions:
             "language": parse_choice("--language", Language, self.language),
             "platform": parse_optional("--platform", Platform, self.platform),
             "delivery": parse_choice("--delivery", Delivery, self.delivery),
+            "runtime": parse_optional("--runtime", AndroidRuntime, self.runtime),
         }.items():
             object.__setattr__(self, name, value)
 

@@ -3,6 +3,7 @@
 from functools import partial
 
 from edgepack.choices import (
+    AndroidRuntime,
     CompilePolicy,
     Delivery,
     Effort,
@@ -316,6 +317,18 @@ OPTIONS = (
         show_default="com.example",
     ),
     _bundle("delivery", Kind.CHOICE, "How an Android bundle reaches the app.", "delivery", "FORM", choices=Delivery),
+    _bundle(
+        "runtime",
+        Kind.CHOICE,
+        "LiteRT of the Android loader: CompiledModel of 2.x, or the Interpreter of 1.x.",
+        "runtime",
+        "LITERT",
+        choices=AndroidRuntime,
+        show_default="litert2 for compiled files and ML Drift, else litert1",
+    ),
+    _bundle(
+        "sample-app", Kind.FLAG, "Add an Android app that shows the model's results on the camera image.", "sample_app"
+    ),
     _run(
         "dry-run",
         Kind.FLAG,

@@ -31,7 +31,18 @@ from edgepack.project.records import Record
 BASE_MEMORY, TENSORFLOW_MEMORY, MODEL_COPIES = 400 << 20, 900 << 20, 8
 
 #: Options that change the bundle but not its quantized file.
-_BUNDLE_OPTIONS = ("name", "package", "language", "delivery", "platform", "compile", "segments", "signed")
+_BUNDLE_OPTIONS = (
+    "name",
+    "package",
+    "language",
+    "delivery",
+    "runtime",
+    "sample_app",
+    "platform",
+    "compile",
+    "segments",
+    "signed",
+)
 #: Parts that the search for the quantized file does not depend on.
 _BUNDLE_PARTS = ("compiler", "co-compile", "target", "options")
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from edgepack.bundle.android import VERSIONS
+from edgepack.bundle.android_runtime import VERSIONS
 
 STANDINS = Path(__file__).resolve().parent / "standins"
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
@@ -31,6 +31,7 @@ _ANDROID = [
 ]
 #: For the suspend functions and flows, which a loader has in a folder of its own; on Android the same classes.
 _COROUTINES = ["org.jetbrains.kotlinx:kotlinx-coroutines-core-jvm:1.10.2:jar"]
+_JUNIT = [f"junit:junit:{VERSIONS['junit']}:jar", "org.hamcrest:hamcrest-core:1.3:jar"]
 _QNN = [f"com.qualcomm.qti:qnn-litert-delegate:{VERSIONS['qnn']}:aar"]
 
 
@@ -132,17 +133,24 @@ def find_kotlin(scratch: Path) -> Iterator[Kotlin]:
         pytest.skip(f"compiling Kotlin needs {', '.join(missing)}: install a JDK (17 or newer) and Maven")
     compiler = fetch(_COMPILER, transitive=True)
     android = fetch(_ANDROID)
-    if compiler is None or android is None:
+    junit = fetch(_JUNIT)
+    if compiler is None or android is None or junit is None:
         pytest.skip("compiling Kotlin needs its compiler and the Android artifacts, which Maven could not download")
-    jars = [*sorted(android.glob("*.jar")), *(_classes(aar) for aar in sorted(android.glob("*.aar")))]
+    jars = [
+        *sorted(android.glob("*.jar")),
+        *sorted(junit.glob("*.jar")),
+        *(_classes(aar) for aar in sorted(android.glob("*.aar"))),
+    ]
     qnn = fetch(_QNN)
     with Compilers(compiler) as compilers:
-        # LiteRT 2.x is on Google's Maven repository only.
-        litert = scratch / "litert-stand-in"
-        sources = sorted((STANDINS / "compiled_model").rglob("*.java"))
-        done = Kotlin(compiler, tuple(jars), "", compilers).compile_java(sources, litert, strict=False)
+        # LiteRT 2.x and AndroidX are on Google's Maven repository only.
+        google = scratch / "google-stand-ins"
+        sources = sorted(
+            path for kind in ("compiled_model", "androidx_test") for path in (STANDINS / kind).rglob("*.java")
+        )
+        done = Kotlin(compiler, tuple(jars), "", compilers).compile_java(sources, google, strict=False)
         assert done.returncode == 0, done.stderr
-        jars.append(litert)
+        jars.append(google)
         if qnn is not None:
             classpath = (*jars, *(_classes(aar) for aar in sorted(qnn.glob("*.aar"))))
             yield Kotlin(compiler, classpath, "real", compilers)

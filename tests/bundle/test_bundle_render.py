@@ -357,12 +357,14 @@ def gradle_of(spec: BundleSpec) -> str:
 
 def test_the_runtime_library_is_chosen_by_the_profile() -> None:
     """LiteRT, whose libraries have 16 KB pages, unless [bundle.options] overrides it; versions can be overridden."""
-    assert '"com.google.ai.edge.litert:litert:1.4.0"' in gradle_of(tiny_spec("hexagon"))
+    text = gradle_of(tiny_spec("hexagon"))
+    assert '"com.google.ai.edge.litert:litert:$litertVersion"' in text and 'setting("litert", "1.4.2")' in text
     assert "org.tensorflow" not in gradle_of(tiny_spec("hexagon"))
     options = {"runtime": "tensorflow-lite", "tensorflow_lite": "2.17.0"}
     older = profile_of("android-gpu", bundle=BundleRule("android", "gpu", options))
     text = gradle_of(tiny_spec("android-gpu", profile=older))
-    assert '"org.tensorflow:tensorflow-lite:2.17.0"' in text and "litert" not in text
+    assert '"org.tensorflow:tensorflow-lite:$tensorflowLiteVersion"' in text and "litert" not in text
+    assert 'setting("tensorflowLite", "2.17.0")' in text
     wrong = profile_of("android-gpu", bundle=BundleRule("android", "gpu", {"runtime": "tflite"}))
     with pytest.raises(BundleError, match="expected litert or tensorflow-lite, got 'tflite'"):
         render(tiny_spec("android-gpu", profile=wrong))

@@ -25,13 +25,16 @@ _KEYWORDS = names.word_set("""
 _USED = names.word_set("runner converters outputs inputs listOf arrayOf mapOf topK labels output k")
 # Kotlin, Android and loader names that a class named after a model must not shadow in the generated files.
 _CLASS_NAMES = names.word_set("""
-    Activity Array ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Bundle Byte ByteArray
-    ByteBuffer ByteOrder Collection Comparable CompatibilityList Consumer Context Delegate Double Error Exception
-    ExecutorService Executors File Fit Fitting Float FloatArray FloatBuffer Frame FrameConverter FrameMapping FramePoint
-    FrameStream Function GoldenDifference GpuDelegate HashMap IllegalArgumentException IllegalStateException Image
-    ImageFormat ImageSpec Instrumentation Int IntArray Integer Interpreter Iterable JvmOverloads Label List Long
-    LongArray Map Math MessageDigest ModelRunner ModelStatus Nothing Object Pair PixelFormat QnnDelegate Result Runnable
-    SelfTest Sequence Set Short ShortArray ShortBuffer String System Tail TensorSpec Thread Throwable Unit
+    Accelerator Activity Array ArrayList Arrays AssetManager Assets Attempt Benchmark Bitmap Boolean Buffer Build
+    BuiltinNpuAcceleratorProvider Bundle Byte ByteArray ByteBuffer ByteOrder Callable Collection Comparable
+    CompatibilityList CompiledEngine CompiledModel Consumer Context Delegate Double Engine Environment Error
+    Exception ExecutorService Executors File Fit Fitting Float FloatArray FloatBuffer Frame FrameConverter
+    FrameMapping FramePoint FrameStream Function GoldenDifference GpuDelegate HashMap IllegalArgumentException
+    IllegalStateException Image ImageFormat ImageSpec Instrumentation Int IntArray Integer Interpreter
+    InterpreterEngine Iterable JvmOverloads Label LinkageError List Long LongArray Map Math MessageDigest
+    ModelRunner ModelStatus Nothing NpuCompatibilityChecker Object Override Pair PixelFormat QnnDelegate Result
+    Runnable SelfTest Sequence Set Short ShortArray ShortBuffer String Supplier System Tail TensorBuffer TensorSpec
+    Thread Throwable Unit Values
 """)
 
 #: Kotlin array type of a tensor whose values stand for themselves.

@@ -1,5 +1,6 @@
-// Versions for building this folder on its own; inside an app, the app's versions apply.
+// Plugins for building this folder on its own; inside an app, the app's plugins apply.
 plugins {
-    id("com.android.library") version "8.10.1" apply false
-    id("org.jetbrains.kotlin.android") version "2.1.21" apply false
+    alias(libs.plugins.android.library) apply false
+    // Applied under version 8 of the Android Gradle Plugin only.
+    alias(libs.plugins.kotlin.android) apply false
 }

@@ -1,4 +1,4 @@
-// Versions for building this folder on its own; inside an app, the app's versions apply.
+// Plugins for building this folder on its own; inside an app, the app's plugins apply.
 plugins {
-    id("com.android.library") version "8.10.1" apply false
+    alias(libs.plugins.android.library) apply false
 }

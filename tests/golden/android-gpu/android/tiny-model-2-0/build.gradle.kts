@@ -1,18 +1,31 @@
 import org.jetbrains.kotlin.gradle.dsl.JvmTarget
+import org.jetbrains.kotlin.gradle.tasks.KotlinJvmCompile
 
 plugins {
     id("com.android.library")
-    id("org.jetbrains.kotlin.android")
 }
+
+// From version 9 on, the Android Gradle Plugin compiles Kotlin itself; before, the app's Kotlin plugin does.
+if (extensions.findByName("kotlin") == null) {
+    apply(plugin = "org.jetbrains.kotlin.android")
+}
+
+// A value of the app's gradle.properties or of -P, such as edgepack.minSdk=26, or the module's own.
+fun setting(
+    name: String,
+    default: String,
+): String = findProperty("edgepack.$name")?.toString() ?: default
+
+val litertVersion = setting("litert", "1.4.2")
 
 android {
     namespace = "com.example.tinymodel20"
-    compileSdk = 35
+    compileSdk = setting("compileSdk", "36").toInt()
 
     defaultConfig {
-        minSdk = 24
+        minSdk = setting("minSdk", "24").toInt()
         consumerProguardFiles("consumer-rules.pro")
-        // Replays the golden vectors on a device; requires no test library.
+        // Runs the JUnit tests, and replays the golden vectors for `edgepack verify --device`.
         testApplicationId = "com.example.tinymodel20.test"
         testInstrumentationRunner = "com.example.tinymodel20.SelfTest"
     }
@@ -28,18 +41,19 @@ android {
     }
 }
 
-kotlin {
-    compilerOptions {
-        // No toolchain: the module builds with the JDK of the app.
-        jvmTarget = JvmTarget.JVM_17
-    }
+tasks.withType<KotlinJvmCompile>().configureEach {
+    // No toolchain: the module builds with the JDK of the app.
+    compilerOptions.jvmTarget.set(JvmTarget.JVM_17)
 }
 
 dependencies {
     // The runtime; it also loads on devices with 16 KB pages.
-    implementation("com.google.ai.edge.litert:litert:1.4.0")
+    implementation("com.google.ai.edge.litert:litert:$litertVersion")
     // The GPU delegate.
-    implementation("com.google.ai.edge.litert:litert-gpu:1.4.0")
+    implementation("com.google.ai.edge.litert:litert-gpu:$litertVersion")
     // The GPU delegate's options.
-    implementation("com.google.ai.edge.litert:litert-gpu-api:1.4.0")
+    implementation("com.google.ai.edge.litert:litert-gpu-api:$litertVersion")
+
+    androidTestImplementation("junit:junit:4.13.2")
+    androidTestImplementation("androidx.test:runner:1.7.0")
 }

@@ -10,6 +10,11 @@ public final class BuiltinNpuAcceleratorProvider implements NpuAcceleratorProvid
     this.checker = checker;
   }
 
+  /** LiteRT's own list of chips. */
+  public BuiltinNpuAcceleratorProvider(Context context) {
+    this(context, () -> Boolean.getBoolean("replay.listed"));
+  }
+
   @Override
   public boolean isDeviceSupported() {
     return checker.isDeviceSupported();

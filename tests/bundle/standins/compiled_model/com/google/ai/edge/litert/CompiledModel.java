@@ -52,15 +52,15 @@ public final class CompiledModel implements AutoCloseable {
     return new CompiledModel();
   }
 
-  public List<TensorBuffer> createInputBuffers() {
+  public List<TensorBuffer> createInputBuffers() throws LiteRtException {
     return buffers();
   }
 
-  public List<TensorBuffer> createOutputBuffers() {
+  public List<TensorBuffer> createOutputBuffers() throws LiteRtException {
     return buffers();
   }
 
-  public void run(List<TensorBuffer> inputs, List<TensorBuffer> outputs) {
+  public void run(List<TensorBuffer> inputs, List<TensorBuffer> outputs) throws LiteRtException {
     for (int i = 0; i < outputs.size(); i++) {
       outputs.get(i).values = inputs.get(i).values;
     }

@@ -1,5 +1,8 @@
 package com.google.ai.edge.litert;
 
+import java.util.EnumSet;
+import java.util.Set;
+
 /** Stand-in, see CompiledModel. Counts what is open, so that a test sees a leak. */
 public final class Environment implements AutoCloseable {
   public static int open;
@@ -10,12 +13,16 @@ public final class Environment implements AutoCloseable {
     open++;
   }
 
-  public static Environment create() {
+  public static Environment create() throws LiteRtException {
     return new Environment(false);
   }
 
-  public static Environment create(NpuAcceleratorProvider provider) {
-    return new Environment(provider.isDeviceSupported() && provider.isLibraryReady());
+  public static Environment create(NpuAcceleratorProvider provider) throws LiteRtException {
+    return new Environment(Boolean.getBoolean("replay.npu"));
+  }
+
+  public Set<Accelerator> getAvailableAccelerators() throws LiteRtException {
+    return npu ? EnumSet.of(Accelerator.CPU, Accelerator.GPU, Accelerator.NPU) : EnumSet.of(Accelerator.CPU, Accelerator.GPU);
   }
 
   @Override

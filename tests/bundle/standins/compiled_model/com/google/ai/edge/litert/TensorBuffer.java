@@ -9,35 +9,35 @@ public final class TensorBuffer implements AutoCloseable {
     open++;
   }
 
-  public void writeInt(int[] data) {
+  public void writeInt(int[] data) throws LiteRtException {
     values = data.clone();
   }
 
-  public void writeFloat(float[] data) {
+  public void writeFloat(float[] data) throws LiteRtException {
     values = data.clone();
   }
 
-  public void writeInt8(byte[] data) {
+  public void writeInt8(byte[] data) throws LiteRtException {
     values = data.clone();
   }
 
-  public void writeBoolean(boolean[] data) {
+  public void writeBoolean(boolean[] data) throws LiteRtException {
     values = data.clone();
   }
 
-  public int[] readInt() {
+  public int[] readInt() throws LiteRtException {
     return (int[]) values;
   }
 
-  public float[] readFloat() {
+  public float[] readFloat() throws LiteRtException {
     return (float[]) values;
   }
 
-  public byte[] readInt8() {
+  public byte[] readInt8() throws LiteRtException {
     return (byte[]) values;
   }
 
-  public boolean[] readBoolean() {
+  public boolean[] readBoolean() throws LiteRtException {
     return (boolean[]) values;
   }
 

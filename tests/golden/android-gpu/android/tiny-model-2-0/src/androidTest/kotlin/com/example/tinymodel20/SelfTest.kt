@@ -1,29 +1,31 @@
 package com.example.tinymodel20
 
 import android.app.Activity
-import android.app.Instrumentation
 import android.os.Bundle
+import androidx.test.runner.AndroidJUnitRunner
 import org.json.JSONArray
 import org.json.JSONObject
 import java.security.MessageDigest
 
 /**
- * Replays the golden vectors on a device and times runs, without an app and without a test library:
+ * Runs the module's JUnit tests. With the argument `runs`, replays the golden vectors on the device and times runs instead:
  * `adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest`.
  *
  * The result is one line of JSON under the key `edgepack`, or an error message under `error`; `edgepack verify --device` reads it.
  */
-class SelfTest : Instrumentation() {
-    private var runs = 50
+class SelfTest : AndroidJUnitRunner() {
+    private var runs = 0
 
     override fun onCreate(arguments: Bundle?) {
-        super.onCreate(arguments)
         runs = arguments?.getString("runs")?.toInt() ?: runs
-        start()
+        super.onCreate(arguments)
     }
 
     override fun onStart() {
-        super.onStart()
+        if (runs == 0) {
+            super.onStart()
+            return
+        }
         val results = Bundle()
         try {
             results.putString("edgepack", report().toString())

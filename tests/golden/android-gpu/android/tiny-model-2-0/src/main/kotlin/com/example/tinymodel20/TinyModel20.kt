@@ -1,9 +1,6 @@
 package com.example.tinymodel20
 
 import android.content.Context
-import org.tensorflow.lite.Delegate
-import org.tensorflow.lite.gpu.CompatibilityList
-import org.tensorflow.lite.gpu.GpuDelegate
 import java.nio.ByteBuffer
 
 /**
@@ -19,16 +16,7 @@ class TinyModel20(
     threads: Int,
 ) : AutoCloseable {
     private val assets = context.assets
-    private val runner =
-        ModelRunner(
-            loadAsset(assets, "tiny_model_2_0/tiny.tflite"),
-            INPUTS,
-            OUTPUTS,
-            listOf(
-                Attempt("GPU") { openGpu() },
-            ),
-            threads,
-        )
+    private val runner = ModelRunner(InterpreterEngine.attempts(context, threads, INPUTS, OUTPUTS))
     private val scoresLabels: List<String> by lazy { readLabels("tiny_model_2_0/labels_0.txt") }
 
     /** How the model runs, and why each better choice failed. */
@@ -161,12 +149,6 @@ class TinyModel20(
                 TensorSpec("2nd-output", TensorSpec.Type.FLOAT32, 2),
                 TensorSpec("scores", TensorSpec.Type.INT64, 1),
             )
-
-        private fun openGpu(): Delegate =
-            CompatibilityList().use { devices ->
-                check(devices.isDelegateSupportedOnThisDevice) { "the GPU delegate does not support this device" }
-                GpuDelegate(devices.bestOptionsForThisDevice)
-            }
     }
 }
 

@@ -1,8 +1,8 @@
 package com.example.tinymodel20;
 
 import android.app.Activity;
-import android.app.Instrumentation;
 import android.os.Bundle;
+import androidx.test.runner.AndroidJUnitRunner;
 import java.io.IOException;
 import java.io.InputStream;
 import java.security.GeneralSecurityException;
@@ -12,7 +12,8 @@ import org.json.JSONException;
 import org.json.JSONObject;
 
 /**
- * Replays the golden vectors on a device and times runs, without an app and without a test library.
+ * Runs the module's JUnit tests. With the argument {@code runs}, replays the golden vectors on the
+ * device and times runs instead.
  *
  * <pre>
  * adb shell am instrument -w -r -e runs 50 com.example.tinymodel20.test/com.example.tinymodel20.SelfTest
@@ -21,22 +22,24 @@ import org.json.JSONObject;
  * <p>The result is one line of JSON under the key {@code edgepack}, or an error message under
  * {@code error}; {@code edgepack verify --device} reads it.
  */
-public final class SelfTest extends Instrumentation {
-  private int runs = 50;
+public final class SelfTest extends AndroidJUnitRunner {
+  private int runs;
 
   @Override
   public void onCreate(Bundle arguments) {
-    super.onCreate(arguments);
     String requested = arguments == null ? null : arguments.getString("runs");
     if (requested != null) {
       runs = Integer.parseInt(requested);
     }
-    start();
+    super.onCreate(arguments);
   }
 
   @Override
   public void onStart() {
-    super.onStart();
+    if (runs == 0) {
+      super.onStart();
+      return;
+    }
     Bundle results = new Bundle();
     try {
       results.putString("edgepack", report().toString());

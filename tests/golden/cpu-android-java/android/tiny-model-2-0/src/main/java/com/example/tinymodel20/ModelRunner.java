@@ -2,27 +2,22 @@ package com.example.tinymodel20;
 
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.function.Consumer;
 import java.util.function.Function;
-import java.util.function.Supplier;
-import org.tensorflow.lite.Delegate;
-import org.tensorflow.lite.Interpreter;
 
-/** One loaded model. Tries the attempts in order and falls back to the CPU. */
+/** One loaded model, open with the first attempt that succeeds. */
 final class ModelRunner implements AutoCloseable {
   /** One way to run the model; opening throws when the device does not support it. */
   static final class Attempt {
     final String accelerator;
-    final Supplier<Delegate> opener;
+    final Callable<Engine> opener;
 
-    Attempt(String accelerator, Supplier<Delegate> opener) {
+    Attempt(String accelerator, Callable<Engine> opener) {
       this.accelerator = accelerator;
       this.opener = opener;
     }
@@ -30,11 +25,7 @@ final class ModelRunner implements AutoCloseable {
 
   private static final int WARM_UPS = 3;
 
-  private final ByteBuffer model;
   private final List<Attempt> attempts;
-  private final int threads;
-  private final List<ByteBuffer> inputs = new ArrayList<>();
-  private final List<ByteBuffer> outputs = new ArrayList<>();
   // A GPU delegate must be created, run and closed on one thread; other accelerators allow any
   // thread.
   private final ExecutorService executor =
@@ -45,24 +36,10 @@ final class ModelRunner implements AutoCloseable {
             return thread;
           });
   private final ModelStatus status;
-  private Delegate delegate;
-  private Interpreter interpreter;
+  private Engine engine;
 
-  ModelRunner(
-      ByteBuffer model,
-      List<TensorSpec> inputs,
-      List<TensorSpec> outputs,
-      List<Attempt> attempts,
-      int threads) {
-    this.model = model;
+  ModelRunner(List<Attempt> attempts) {
     this.attempts = attempts;
-    this.threads = threads;
-    for (TensorSpec input : inputs) {
-      this.inputs.add(Assets.directBuffer(input.getBytes()));
-    }
-    for (TensorSpec output : outputs) {
-      this.outputs.add(Assets.directBuffer(output.getBytes()));
-    }
     boolean opened = false;
     try {
       this.status = onThread(this::open);
@@ -82,12 +59,12 @@ final class ModelRunner implements AutoCloseable {
   <T> T run(Consumer<List<ByteBuffer>> write, Function<List<ByteBuffer>, T> read) {
     return onThread(
         () -> {
-          Interpreter live = live();
-          inputs.forEach(Assets::rewind);
-          write.accept(inputs);
-          invoke(live);
-          outputs.forEach(Assets::rewind);
-          return read.apply(outputs);
+          Engine live = live();
+          fill(live, write);
+          live.invoke();
+          live.outputs().forEach(Assets::rewind);
+          live.readOutputs();
+          return read.apply(live.outputs());
         });
   }
 
@@ -95,16 +72,15 @@ final class ModelRunner implements AutoCloseable {
   long[] time(int runs, Consumer<List<ByteBuffer>> write) {
     return onThread(
         () -> {
-          Interpreter live = live();
-          inputs.forEach(Assets::rewind);
-          write.accept(inputs);
+          Engine live = live();
+          fill(live, write);
           for (int i = 0; i < WARM_UPS; i++) {
-            invoke(live);
+            live.invoke();
           }
           long[] nanoseconds = new long[runs];
           for (int i = 0; i < runs; i++) {
             long start = System.nanoTime();
-            invoke(live);
+            live.invoke();
             nanoseconds[i] = System.nanoTime() - start;
           }
           return nanoseconds;
@@ -115,7 +91,7 @@ final class ModelRunner implements AutoCloseable {
   void reset() {
     onThread(
         () -> {
-          live().resetVariableTensors();
+          live().reset();
           return true;
         });
   }
@@ -127,13 +103,9 @@ final class ModelRunner implements AutoCloseable {
     }
     onThread(
         () -> {
-          if (interpreter != null) {
-            interpreter.close();
-            interpreter = null;
-          }
-          if (delegate != null) {
-            delegate.close();
-            delegate = null;
+          if (engine != null) {
+            engine.close();
+            engine = null;
           }
           return true;
         });
@@ -143,19 +115,11 @@ final class ModelRunner implements AutoCloseable {
   private ModelStatus open() {
     List<String> reasons = new ArrayList<>();
     for (Attempt attempt : attempts) {
-      Delegate candidate = null;
       try {
-        candidate = attempt.opener.get();
-        interpreter =
-            new Interpreter(
-                model, new Interpreter.Options().setNumThreads(threads).addDelegate(candidate));
-        delegate = candidate;
+        engine = attempt.opener.call();
         return new ModelStatus(attempt.accelerator, reasons);
-      } catch (RuntimeException | LinkageError error) {
-        // A linkage error means that this device lacks a native library.
-        if (candidate != null) {
-          candidate.close();
-        }
+      } catch (Exception | LinkageError error) {
+        // A linkage error means that this device or this app lacks a native library or a class.
         String message = error.getMessage();
         reasons.add(
             attempt.accelerator
@@ -163,25 +127,22 @@ final class ModelRunner implements AutoCloseable {
                 + (message == null ? error.getClass().getSimpleName() : message));
       }
     }
-    interpreter = new Interpreter(model, new Interpreter.Options().setNumThreads(threads));
-    return new ModelStatus("CPU", reasons);
+    throw new IllegalStateException(
+        "the model does not run on this device: " + String.join("; ", reasons));
   }
 
-  private void invoke(Interpreter live) {
-    inputs.forEach(Assets::rewind);
-    outputs.forEach(Assets::rewind);
-    Map<Integer, Object> results = new HashMap<>();
-    for (int i = 0; i < outputs.size(); i++) {
-      results.put(i, outputs.get(i));
-    }
-    live.runForMultipleInputsOutputs(inputs.toArray(), results);
+  private static void fill(Engine live, Consumer<List<ByteBuffer>> write) throws Exception {
+    live.inputs().forEach(Assets::rewind);
+    write.accept(live.inputs());
+    live.inputs().forEach(Assets::rewind);
+    live.writeInputs();
   }
 
-  private Interpreter live() {
-    if (interpreter == null) {
+  private Engine live() {
+    if (engine == null) {
       throw new IllegalStateException("the model is closed");
     }
-    return interpreter;
+    return engine;
   }
 
   private <T> T onThread(Callable<T> block) {

@@ -53,9 +53,7 @@ public final class TinyModel20 implements AutoCloseable {
             new float[] {127.5f, 127.5f, 127.5f},
             new float[] {127.5f, 127.5f, 127.5f},
             Fit.STRETCH));
-    List<ModelRunner.Attempt> attempts = new ArrayList<>();
-    ByteBuffer model = Assets.load(assets, "tiny_model_2_0/tiny.tflite");
-    runner = new ModelRunner(model, INPUTS, OUTPUTS, attempts, threads);
+    runner = new ModelRunner(InterpreterEngine.attempts(context, threads, INPUTS, OUTPUTS));
   }
 
   /** Returns how the model runs, and why each better choice failed. */
@@ -113,14 +111,12 @@ public final class TinyModel20 implements AutoCloseable {
    * Replays the golden vectors of the model and returns the differences from the expected results.
    */
   public List<GoldenDifference> selfTest() {
-    boolean cpu = getStatus().getAccelerator().equals("CPU");
     List<GoldenDifference> differences = new ArrayList<>();
     for (int i = 0; i < 1; i++) {
       int number = i;
       runner.reset();
       differences.addAll(
-          runner.run(
-              buffers -> putGolden(number, buffers), buffers -> compare(number, buffers, cpu)));
+          runner.run(buffers -> putGolden(number, buffers), buffers -> compare(number, buffers)));
     }
     return differences;
   }
@@ -146,7 +142,8 @@ public final class TinyModel20 implements AutoCloseable {
     runner.close();
   }
 
-  private List<GoldenDifference> compare(int number, List<ByteBuffer> buffers, boolean cpu) {
+  private List<GoldenDifference> compare(int number, List<ByteBuffer> buffers) {
+    boolean cpu = getStatus().getAccelerator().equals("CPU");
     List<GoldenDifference> differences = new ArrayList<>();
     for (int i = 0; i < buffers.size(); i++) {
       TensorSpec tensor = OUTPUTS.get(i);

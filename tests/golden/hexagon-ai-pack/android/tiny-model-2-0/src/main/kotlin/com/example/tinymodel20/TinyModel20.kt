@@ -1,10 +1,6 @@
 package com.example.tinymodel20
 
 import android.content.Context
-import com.qualcomm.qti.QnnDelegate
-import org.tensorflow.lite.Delegate
-import org.tensorflow.lite.gpu.CompatibilityList
-import org.tensorflow.lite.gpu.GpuDelegate
 import java.nio.ByteBuffer
 
 /**
@@ -20,22 +16,7 @@ class TinyModel20(
     threads: Int,
 ) : AutoCloseable {
     private val assets = context.assets
-    private val runner =
-        ModelRunner(
-            loadAsset(assets, "tiny_model_2_0/tiny.tflite"),
-            INPUTS,
-            OUTPUTS,
-            listOf(
-                Attempt("HTP") {
-                    openQnn(context, QnnDelegate.Capability.HTP_RUNTIME_QUANTIZED, QnnDelegate.Options.BackendType.HTP_BACKEND)
-                },
-                Attempt("DSP") {
-                    openQnn(context, QnnDelegate.Capability.DSP_RUNTIME, QnnDelegate.Options.BackendType.DSP_BACKEND)
-                },
-                Attempt("GPU") { openGpu() },
-            ),
-            threads,
-        )
+    private val runner = ModelRunner(InterpreterEngine.attempts(context, threads, INPUTS, OUTPUTS))
     private val scoresLabels: List<String> by lazy { readLabels("tiny_model_2_0/labels_0.txt") }
 
     /** How the model runs, and why each better choice failed. */
@@ -168,27 +149,6 @@ class TinyModel20(
                 TensorSpec("2nd-output", TensorSpec.Type.FLOAT32, 2),
                 TensorSpec("scores", TensorSpec.Type.INT64, 1),
             )
-
-        private fun openGpu(): Delegate =
-            CompatibilityList().use { devices ->
-                check(devices.isDelegateSupportedOnThisDevice) { "the GPU delegate does not support this device" }
-                GpuDelegate(devices.bestOptionsForThisDevice)
-            }
-
-        private fun openQnn(
-            context: Context,
-            capability: QnnDelegate.Capability,
-            backend: QnnDelegate.Options.BackendType,
-        ): Delegate {
-            check(QnnDelegate.checkCapability(capability)) { "this device does not support $capability" }
-            val options = QnnDelegate.Options()
-            options.setBackendType(backend)
-            options.setSkelLibraryDir(context.applicationInfo.nativeLibraryDir)
-            // Later loads reuse what the first one prepared.
-            options.setCacheDir(context.codeCacheDir.absolutePath)
-            options.setModelToken("ec6fae10da2d95670e4ed846d3cc856b")
-            return QnnDelegate(options)
-        }
     }
 }
 

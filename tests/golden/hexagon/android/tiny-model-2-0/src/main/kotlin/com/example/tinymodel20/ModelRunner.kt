@@ -1,48 +1,43 @@
 package com.example.tinymodel20
 
-import android.content.res.AssetManager
-import org.tensorflow.lite.Delegate
-import org.tensorflow.lite.Interpreter
-import java.io.FileInputStream
-import java.io.FileNotFoundException
 import java.nio.ByteBuffer
-import java.nio.ByteOrder
-import java.nio.channels.FileChannel
 import java.util.concurrent.Callable
 import java.util.concurrent.ExecutionException
 import java.util.concurrent.Executors
 
-/**
- * How the model runs.
- *
- * @property accelerator `HTP`, `DSP`, `GPU` or `CPU`.
- * @property reasons Why each better choice failed, in order; empty when the first choice is used.
- */
-class ModelStatus internal constructor(
-    val accelerator: String,
-    val reasons: List<String>,
-)
+/** A model that is open on one accelerator. */
+internal interface Engine : AutoCloseable {
+    /** Raw values of the inputs, in the model's order. */
+    val inputs: List<ByteBuffer>
+
+    /** Raw values of the outputs, in the model's order. */
+    val outputs: List<ByteBuffer>
+
+    /** Gives [inputs] to the runtime. */
+    fun writeInputs()
+
+    fun invoke()
+
+    /** Fills [outputs] with the results. */
+    fun readOutputs()
+
+    /** Resets the state of a stateful model. */
+    fun reset()
+}
 
 /** One way to run the model; [open] throws when the device does not support it. */
 internal class Attempt(
     val accelerator: String,
-    val open: () -> Delegate,
+    val open: () -> Engine,
 )
 
-/** One loaded model. Tries the attempts in order and falls back to the CPU. */
+/** One loaded model, open with the first attempt that succeeds. */
 internal class ModelRunner(
-    private val model: ByteBuffer,
-    private val inputs: List<TensorSpec>,
-    private val outputs: List<TensorSpec>,
     private val attempts: List<Attempt>,
-    private val threads: Int,
 ) : AutoCloseable {
     // A GPU delegate must be created, run and closed on one thread; other accelerators allow any thread.
     private val executor = Executors.newSingleThreadExecutor { task -> Thread(task, "model-runner").apply { isDaemon = true } }
-    private val inputBuffers = inputs.map { directBuffer(it.bytes) }
-    private val outputBuffers = outputs.map { directBuffer(it.bytes) }
-    private var delegate: Delegate? = null
-    private var interpreter: Interpreter? = null
+    private var engine: Engine? = null
     val status: ModelStatus
 
     init {
@@ -62,11 +57,11 @@ internal class ModelRunner(
     ): T =
         onThread {
             val live = live()
-            inputBuffers.forEach { rewind(it) }
-            write(inputBuffers)
-            invoke(live)
-            outputBuffers.forEach { rewind(it) }
-            read(outputBuffers)
+            fill(live, write)
+            live.invoke()
+            live.outputs.forEach { rewind(it) }
+            live.readOutputs()
+            read(live.outputs)
         }
 
     /** Fills the inputs once and returns the duration of each of [runs] runs in nanoseconds. */
@@ -76,26 +71,23 @@ internal class ModelRunner(
     ): List<Long> =
         onThread {
             val live = live()
-            inputBuffers.forEach { rewind(it) }
-            write(inputBuffers)
-            repeat(WARM_UPS) { invoke(live) }
+            fill(live, write)
+            repeat(WARM_UPS) { live.invoke() }
             List(runs) {
                 val start = System.nanoTime()
-                invoke(live)
+                live.invoke()
                 System.nanoTime() - start
             }
         }
 
     /** Resets the state of a stateful model. */
-    fun reset() = onThread { live().resetVariableTensors() }
+    fun reset() = onThread { live().reset() }
 
     override fun close() {
         if (executor.isShutdown) return
         onThread {
-            interpreter?.close()
-            interpreter = null
-            delegate?.close()
-            delegate = null
+            engine?.close()
+            engine = null
         }
         executor.shutdown()
     }
@@ -103,36 +95,32 @@ internal class ModelRunner(
     private fun open(): ModelStatus {
         val reasons = mutableListOf<String>()
         for (attempt in attempts) {
-            var candidate: Delegate? = null
             val failure: Throwable =
                 try {
-                    candidate = attempt.open()
-                    interpreter = Interpreter(model, Interpreter.Options().setNumThreads(threads).addDelegate(candidate))
-                    delegate = candidate
+                    engine = attempt.open()
                     return ModelStatus(attempt.accelerator, reasons)
-                } catch (error: RuntimeException) {
+                } catch (error: Exception) {
                     error
                 } catch (error: LinkageError) {
-                    // This device lacks a native library.
+                    // This device or this app lacks a native library or a class.
                     error
                 }
-            candidate?.close()
             reasons += attempt.accelerator + ": " + (failure.message ?: failure.javaClass.simpleName)
         }
-        interpreter = Interpreter(model, Interpreter.Options().setNumThreads(threads))
-        return ModelStatus("CPU", reasons)
+        error("the model does not run on this device: " + reasons.joinToString("; "))
     }
 
-    private fun invoke(live: Interpreter) {
-        inputBuffers.forEach { rewind(it) }
-        outputBuffers.forEach { rewind(it) }
-        live.runForMultipleInputsOutputs(
-            inputBuffers.toTypedArray<Any>(),
-            outputBuffers.withIndex().associate<IndexedValue<ByteBuffer>, Int, Any> { it.index to it.value },
-        )
+    private fun fill(
+        live: Engine,
+        write: (List<ByteBuffer>) -> Unit,
+    ) {
+        live.inputs.forEach { rewind(it) }
+        write(live.inputs)
+        live.inputs.forEach { rewind(it) }
+        live.writeInputs()
     }
 
-    private fun live(): Interpreter = checkNotNull(interpreter) { "the model is closed" }
+    private fun live(): Engine = checkNotNull(engine) { "the model is closed" }
 
     private fun <T> onThread(block: () -> T): T {
         check(!executor.isShutdown) { "the model is closed" }
@@ -147,30 +135,3 @@ internal class ModelRunner(
         const val WARM_UPS = 3
     }
 }
-
-/** Maps an asset into memory; an asset that the app's build compressed is copied. */
-internal fun loadAsset(
-    assets: AssetManager,
-    path: String,
-): ByteBuffer =
-    try {
-        assets.openFd(path).use { file ->
-            FileInputStream(file.fileDescriptor).channel.map(FileChannel.MapMode.READ_ONLY, file.startOffset, file.declaredLength)
-        }
-    } catch (_: FileNotFoundException) {
-        readAsset(assets, path)
-    }
-
-/** Reads an asset into a direct buffer. */
-internal fun readAsset(
-    assets: AssetManager,
-    path: String,
-): ByteBuffer {
-    val bytes = assets.open(path).use { it.readBytes() }
-    val buffer = directBuffer(bytes.size)
-    buffer.put(bytes)
-    rewind(buffer)
-    return buffer
-}
-
-private fun directBuffer(size: Int): ByteBuffer = ByteBuffer.allocateDirect(size).order(ByteOrder.nativeOrder())

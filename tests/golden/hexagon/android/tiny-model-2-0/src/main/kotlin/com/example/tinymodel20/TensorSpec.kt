@@ -1,6 +1,5 @@
 package com.example.tinymodel20
 
-import java.nio.Buffer
 import java.nio.ByteBuffer
 import kotlin.math.abs
 import kotlin.math.round
@@ -155,9 +154,4 @@ internal class TensorSpec(
     private fun checkSize(size: Int) {
         require(size == elements) { "$name: expected $elements values, got $size" }
     }
-}
-
-/** Rewinds a buffer. The parameter's type selects a method that exists in every Android version. */
-internal fun rewind(buffer: Buffer) {
-    buffer.rewind()
 }
