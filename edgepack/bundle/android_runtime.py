@@ -165,7 +165,7 @@ def dependencies(spec: BundleSpec) -> tuple[Dependency, ...]:
     """Return the libraries of the module, the runtime first.
 
     Raises:
-        BundleError: `[bundle.options] runtime` is none of `INTERPRETERS`, or the requested runtime cannot run the bundle.
+        BundleError: The profile's `runtime` is none of `INTERPRETERS`, or the requested one cannot run the bundle.
     """
     known, delegate = versions(spec), spec.rule.delegate
     gpu = delegate in {Delegate.GPU, Delegate.QNN}
@@ -208,7 +208,8 @@ def _interpreter(spec: BundleSpec) -> str:
     chosen = str(spec.rule.options.get("runtime", INTERPRETERS[0]))
     if chosen not in INTERPRETERS:
         raise BundleError(
-            f"target '{spec.profile.id}': [bundle.options] runtime: expected {' or '.join(INTERPRETERS)}, got '{chosen}'",
+            f"target '{spec.profile.id}': [bundle.options] runtime: "
+            f"expected {' or '.join(INTERPRETERS)}, got '{chosen}'",
             hint="correct the profile",
         )
     return chosen

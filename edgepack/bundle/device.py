@@ -1,6 +1,6 @@
 """Verify an Android bundle on a device: its test replays the golden vectors, and the manifest records the figures.
 
-The test is the generated module's `SelfTest`, an instrumentation that otherwise runs JUnit tests. Only Gradle can build an
+The test is the generated module's `SelfTest`, which otherwise runs JUnit tests. Only Gradle can build an
 installable package of it, so the package is either installed already or passed as a file; the rest is done here.
 """
 

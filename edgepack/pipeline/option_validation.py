@@ -213,8 +213,7 @@ def _require_runtime(profiles: Sequence[TargetProfile], options: BuildOptions) -
             continue
         if options.compile == CompilePolicy.REQUIRE or get_compiler(profile.compiler.id).find().found:
             raise UsageError(
-                f"--runtime litert1 cannot run files compiled ahead of time, which --soc {options.target.soc} asks for: "
-                "LiteRT 2's CompiledModel runs them",
+                f"--runtime litert1 cannot run files compiled ahead of time, which --soc {options.target.soc} asks for",
                 hint="omit --runtime, or add --compile never to leave the files out",
             )
 

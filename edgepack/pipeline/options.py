@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.bundle.signers import Signer
 from edgepack.choices import (
+    AndroidRuntime,
     CompilePolicy,
     Delivery,
     Effort,

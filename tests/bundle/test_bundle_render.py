@@ -166,6 +166,8 @@ def test_hostile_names_stay_text(target: str, evil: str) -> None:
         if path.endswith(".py"):
             names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
             assert "EVIL" not in names
+        elif path.endswith("libs.versions.toml"):
+            assert set(tomllib.loads(text)) == {"versions", "plugins"} and "EVIL" not in text
         elif path.endswith(".toml"):
             document = tomllib.loads(text)
             assert set(document) == {"build-system", "project", "tool"} and "EVIL" not in document["project"]

@@ -1,4 +1,4 @@
-"""LiteRT 2: the loaders run a model with CompiledModel, here a stand-in, and files compiled ahead of time for a chip."""
+"""LiteRT 2: the loaders run a model with CompiledModel, here a stand-in, and files compiled for a chip."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_the_loader_names_the_file_of_each_chip() -> None:
     files = render(spec)
     assets = {path.rpartition("/")[2] for path in files if "/assets/" in path and path.endswith(".tflite")}
     assert assets == {model.filename for model in FILES}
-    [source] = [files[p].decode() for p in files if p.endswith("TinyModel20.kt")]
+    [source] = [files[p].decode() for p in files if p.endswith("CompiledEngine.kt")]
     for entry in compiled_for(spec):
         assert f'"{entry.soc}" to "tiny_model_2_0/{entry.filename}"' in source
     names = [dependency.coordinates for dependency in dependencies(spec)]
@@ -97,7 +97,7 @@ def test_in_an_ai_pack_the_path_is_that_of_the_chips_folder() -> None:
     packed = {path.partition("/assets/")[2] for path in files if "-pack/" in path and path.endswith(".tflite")}
     assert "tiny_model_2_0#group_Qualcomm_SM8550/tiny_Qualcomm_SM8550.tflite" in packed
     assert "tiny_model_2_0#group_other/tiny.tflite" in packed
-    [source] = [files[p].decode() for p in files if p.endswith("TinyModel20.kt")]
+    [source] = [files[p].decode() for p in files if p.endswith("CompiledEngine.kt")]
     assert '"tiny_model_2_0/tiny_Qualcomm_SM8550.tflite"' in source
 
 
