@@ -3,9 +3,9 @@ plugins {
 }
 
 aiPack {
-    packName = "tiny_model_2_0_pack"
+    packName.set("tiny_model_2_0_pack")
     dynamicDelivery {
         // Part of the installation, so that the loader finds the model in the app's assets.
-        deliveryType = "install-time"
+        deliveryType.set("install-time")
     }
 }
