@@ -15,6 +15,7 @@ from edgepack.bundle.android_runtime import (
     runtime_reason,
     versions,
 )
+from edgepack.bundle.images import image_views
 from edgepack.bundle.spec import BundleSpec
 from edgepack.choices import AndroidRuntime, Delivery, Platform
 from edgepack.errors import BundleError
@@ -23,6 +24,8 @@ from edgepack.errors import BundleError
 _MANUFACTURERS = (QUALCOMM, "QTI")
 
 
+#: Languages of loaders that the sample app can use.
+_SAMPLE_LANGUAGES = ("kotlin", "java")
 #: The loader's class that runs a model, by runtime.
 ENGINES = {AndroidRuntime.LITERT1: "InterpreterEngine", AndroidRuntime.LITERT2: "CompiledEngine"}
 
@@ -86,12 +89,25 @@ def left_out(spec: BundleSpec, other_languages: Iterable[str]) -> frozenset[str]
     excluded = {language_folder(language) for language in other_languages}
     # A test of the module alone would lack the model, which the AI pack carries.
     excluded.add("androidTest" if spec.delivery == Delivery.AI_PACK else "__ai_pack__")
+    if not spec.sample_app:
+        excluded.add("__sample__")
     if spec.delivery != Delivery.AAR:
         excluded.add("__aar__")
     elif spec.classes is not None:
         # The archive is complete: there is nothing to build.
-        excluded |= {"__module__", "build.gradle.kts.j2", "settings.gradle.kts.j2", "gradle.properties.j2"}
+        excluded |= {"__module__", "build.gradle.kts.j2", "settings.gradle.kts.j2", "gradle.properties.j2", "gradle"}
     return frozenset(excluded)
+
+
+def sample_app_problem(spec: BundleSpec) -> str:
+    """Return why a bundle cannot have a sample app, empty when it can."""
+    if spec.delivery == Delivery.AAR:
+        return "an .aar has no project that it could be in"
+    if len(spec.inputs) != 1 or len(image_views(spec)) != 1:
+        return "it shows the model on the camera image, and the model's only input is no image with known normalization"
+    if spec.language not in _SAMPLE_LANGUAGES:
+        return f"it needs the loader in {' or '.join(_SAMPLE_LANGUAGES)}"
+    return ""
 
 
 def language_folder(language_id: str) -> str:
@@ -107,7 +123,7 @@ def gradle_module(name: str) -> str:
 def android_placeholders(spec: BundleSpec) -> dict[str, str]:
     """Return the words in template paths that stand for names of the Gradle project."""
     module = gradle_module(spec.name)
-    return {"__module__": module, "__ai_pack__": f"{module}-pack", "__aar__": f"{module}.aar"}
+    return {"__module__": module, "__ai_pack__": f"{module}-pack", "__aar__": f"{module}.aar", "__sample__": "sample"}
 
 
 def android_context(spec: BundleSpec) -> dict[str, Any]:

@@ -25,6 +25,10 @@ VERSIONS = {
     "litert_compiled_model": "2.3.0",
     "junit": "4.13.2",
     "androidx_test_runner": "1.7.0",
+    # Libraries of the sample app.
+    "androidx_activity": "1.13.0",
+    "androidx_camera": "1.5.0",
+    "androidx_compose_bom": "2026.02.01",
 }
 
 #: Types that the buffers of LiteRT's CompiledModel can be filled with from Kotlin (TensorType.ElementType of 2.x).

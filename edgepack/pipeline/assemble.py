@@ -6,6 +6,7 @@ from typing import Any
 
 from edgepack._version import __version__
 from edgepack.bundle.aar import with_classes
+from edgepack.bundle.android import sample_app_problem
 from edgepack.bundle.android_runtime import compiled_model_problem, runs_compiled, runtime_warning
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import (
@@ -139,6 +140,9 @@ def assemble(
         notices.append(_chip_notice(spec, compiled.files))
     if warning := runtime_warning(spec):
         notices.append(warning)
+    if spec.sample_app and (problem := sample_app_problem(spec)):
+        notices.append(f"built without the sample app: {problem}")
+        spec = replace(spec, sample_app=False)
     spec = replace(spec, warnings=tuple(notices))
     return AssembledBundle(rendered(context.session, with_classes(spec)), f"model/{main.filename}", tuple(notices))
 

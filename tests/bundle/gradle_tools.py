@@ -1,8 +1,8 @@
 """Gradle's own project model, in which generated build scripts are evaluated.
 
-Gradle's distribution is on no repository that the tests reach, but its API with all classes is, as are Kotlin's compiler
-with the two plugins that Gradle compiles scripts with. Stand-ins (standins/gradle) take the place of the Android Gradle
-Plugin and of the Kotlin DSL's functions. A script becomes the body of a function of `Project`, unchanged.
+Gradle's distribution is on no repository that the tests reach, but its API with all classes is, as is Kotlin's compiler
+with the two plugins that Gradle uses for scripts. Stand-ins (standins/gradle) take the place of the Android Gradle Plugin
+and of the Kotlin DSL's functions. A script becomes the body of a function of `Project`, unchanged.
 """
 
 import os
@@ -28,6 +28,8 @@ _KOTLIN = [
         "kotlin-assignment-compiler-plugin-embeddable",
     )
 ]
+#: The annotation of Gradle that each plugin of the compiler looks for.
+_ANNOTATIONS = {"samWithReceiver": "HasImplicitReceiver", "assignment": "SupportsKotlinAssignmentOverloading"}
 #: What a plugin of the `plugins` block makes known to the script.
 _ACCESSORS = {
     "com.android.library": ("android", "com.android.build.api.dsl.LibraryExtension"),
@@ -66,9 +68,9 @@ class Gradle:
     def evaluate(self, cases: Mapping[str, Case]) -> dict[str, dict[str, str]]:
         """Evaluate cases in one JVM and return what each configured, by its name."""
         arguments = [
-            ",".join([name, f"scripts.{case.script}.Script", str(case.agp), *(f"{k}={v}" for k, v in case.properties.items())])
+            ",".join([name, f"scripts.{case.script}.Script", str(case.agp), *map("=".join, case.properties.items())])
             for name, case in cases.items()
-        ]  # fmt: skip
+        ]
         options = ["-XX:TieredStopAtLevel=1", "--add-opens=java.base/java.lang=ALL-UNNAMED", f"-Dfolder={self.folder}"]
         done = subprocess.run(
             ["java", *options, "-cp", self.classpath, "EvaluateKt", *arguments],
@@ -104,11 +106,11 @@ def compile_scripts(kotlin: Kotlin, scripts: Mapping[str, tuple[str, str]], fold
     jars = [kotlin.stdlib, *(jar for jar in jars if not jar.name.startswith("kotlin-stdlib"))]
     classpath = os.pathsep.join(map(str, jars))
     classes = folder / "classes"
-    flags = ["-Werror", "-Wextra", "-no-stdlib", "-no-reflect", "-jvm-target", "17", "-cp", classpath, "-d", str(classes)]
-    for jar in sorted(plugins.glob("kotlin-*-compiler-plugin-embeddable-*.jar")):
-        flags.append(f"-Xplugin={jar}")
-    flags += ["-P", "plugin:org.jetbrains.kotlin.samWithReceiver:annotation=org.gradle.api.HasImplicitReceiver"]
-    flags += ["-P", "plugin:org.jetbrains.kotlin.assignment:annotation=org.gradle.api.SupportsKotlinAssignmentOverloading"]
+    flags = ["-Werror", "-Wextra", "-no-stdlib", "-no-reflect", "-jvm-target", "17"]
+    flags += ["-cp", classpath, "-d", str(classes)]
+    flags += [f"-Xplugin={jar}" for jar in sorted(plugins.glob("kotlin-*-compiler-plugin-embeddable-*.jar"))]
+    for plugin, annotation in _ANNOTATIONS.items():
+        flags += ["-P", f"plugin:org.jetbrains.kotlin.{plugin}:annotation=org.gradle.api.{annotation}"]
     done = kotlin.compilers.compile("kotlin", *flags, *map(str, sources))
     assert done.returncode == 0, done.stderr
     java = [str(path) for path in sources if path.suffix == ".java"]

@@ -80,7 +80,8 @@ BOTH = {
     "scheme": ("int8", '"int8"'), "effort": ("high", '"high"'), "ranges": ("mse", '"mse"'),
     "repair": ("none", '"none"'),
     "compile": ("never", '"never"'), "platform": ("linux", '"linux"'), "language": ("java", '"java"'),
-    "delivery": ("aar", '"aar"'), "max-drop": (0.5, "0.5"), "timeout": (7.0, "7"), "compile-timeout": (9.0, "9.0"),
+    "runtime": ("litert2", '"litert2"'), "delivery": ("aar", '"aar"'),
+    "max-drop": (0.5, "0.5"), "timeout": (7.0, "7"), "compile-timeout": (9.0, "9.0"),
     "calibration-samples": (5, "5"), "epochs": (3, "3"), "runtime-version": (2, "2"), "segments": (2, "2"),
     "simulate-seconds": (5.0, "5"),
     "samples": ("data:make", '"data:make"'), "eval": ("data/x.npz", '"data/x.npz"'), "train": ("photos", '"photos"'),
@@ -90,7 +91,7 @@ BOTH = {
     "labels": (Path("l.txt"), '"l.txt"'), "metadata": (Path("m.toml"), '"m.toml"'), "sign-key": (Path("k"), '"k"'),
     **dict.fromkeys(
         ["allow-code", "random-calibration", "per-tensor", "strict", "require-full", "cut-tail", "sign", "no-cache",
-         "force", "simulate"],
+         "force", "simulate", "sample-app"],
         (True, "true"),
     ),
 }  # fmt: skip

@@ -60,7 +60,7 @@ def test_options_of_build_are_in_panels(capsys: pytest.CaptureFixture[str]) -> N
     found = panels(page(capsys, "build"))
     assert list(found) == ["Arguments", "Model", "Data", "Accuracy", "Target", "Bundle", "Run"]
     options = [option for title, rows in found.items() if title != "Arguments" for option in rows]
-    assert len(options) == len(set(options)) == 56
+    assert len(options) == len(set(options)) == 58
     assert "--samples SRC" in found["Data"]
     assert "--max-drop POINTS" in found["Accuracy"]
     assert "--max-size SIZE" in found["Accuracy"]
@@ -86,6 +86,7 @@ def test_options_of_build_are_in_panels(capsys: pytest.CaptureFixture[str]) -> N
         ("--platform", ["android", "linux"]),
         ("--language", ["kotlin", "java"]),
         ("--delivery", ["module", "ai-pack", "aar"]),
+        ("--runtime", ["litert1", "litert2"]),
     ],
 )
 def test_values_are_listed(capsys: pytest.CaptureFixture[str], option: str, values: list[str]) -> None:

@@ -41,7 +41,6 @@ class KotlinPlugin : Plugin<Project> {
 
 class ComposePlugin : Plugin<Project> {
     override fun apply(target: Project) {
-        check(target.extensions.findByName("kotlin") != null) { "the Compose plugin needs Kotlin" }
         target.extensions.add("composeCompiler", Any())
     }
 }

@@ -1,28 +1,46 @@
 package standins;
 
 import groovy.lang.Closure;
+import java.lang.reflect.Method;
+import java.lang.reflect.Proxy;
 import java.util.Set;
 import javax.inject.Inject;
 import kotlin.Unit;
 import kotlin.jvm.functions.Function1;
 import org.gradle.api.Action;
+import org.gradle.api.DefaultTask;
+import org.gradle.api.file.FileCollection;
 import org.gradle.api.file.FileTreeElement;
 import org.gradle.api.model.ObjectFactory;
+import org.gradle.api.provider.Property;
 import org.gradle.api.provider.Provider;
 import org.gradle.api.specs.Spec;
-import org.gradle.api.tasks.SourceTask;
+import org.gradle.api.tasks.util.PatternFilterable;
+import org.jetbrains.kotlin.gradle.dsl.JvmTarget;
 import org.jetbrains.kotlin.gradle.dsl.KotlinJvmCompilerOptions;
 import org.jetbrains.kotlin.gradle.dsl.KotlinJvmOptions;
 import org.jetbrains.kotlin.gradle.tasks.KotlinJavaToolchain;
 import org.jetbrains.kotlin.gradle.tasks.KotlinJvmCompile;
 
 /** A task of the Kotlin plugin's real type, of which only the compiler options are used. */
-public abstract class CompileKotlin extends SourceTask implements KotlinJvmCompile {
+public abstract class CompileKotlin extends DefaultTask implements KotlinJvmCompile {
   private final KotlinJvmCompilerOptions options;
 
   @Inject
   public CompileKotlin(ObjectFactory objects) {
-    options = objects.newInstance(KotlinJvmCompilerOptions.class);
+    Property<JvmTarget> target = objects.property(JvmTarget.class);
+    Class<?>[] type = {KotlinJvmCompilerOptions.class};
+    ClassLoader loader = CompileKotlin.class.getClassLoader();
+    options =
+        (KotlinJvmCompilerOptions)
+            Proxy.newProxyInstance(loader, type, (proxy, method, arguments) -> target(method, target));
+  }
+
+  private static Object target(Method method, Property<JvmTarget> target) {
+    if (!method.getName().equals("getJvmTarget")) {
+      throw new UnsupportedOperationException(method.getName());
+    }
+    return target;
   }
 
   @Override
@@ -62,8 +80,8 @@ public abstract class CompileKotlin extends SourceTask implements KotlinJvmCompi
   }
 
   @Override
-  public org.gradle.api.file.FileCollection getSources() {
-    return getSource();
+  public FileCollection getSources() {
+    throw new UnsupportedOperationException();
   }
 
   @Override
@@ -71,4 +89,64 @@ public abstract class CompileKotlin extends SourceTask implements KotlinJvmCompi
 
   @Override
   public void setSource(Object... sources) {}
+
+  @Override
+  public Set<String> getIncludes() {
+    return Set.of();
+  }
+
+  @Override
+  public Set<String> getExcludes() {
+    return Set.of();
+  }
+
+  @Override
+  public PatternFilterable setIncludes(Iterable<String> patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable setExcludes(Iterable<String> patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable include(String... patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable include(Iterable<String> patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable include(Spec<FileTreeElement> spec) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable include(Closure spec) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable exclude(String... patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable exclude(Iterable<String> patterns) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable exclude(Spec<FileTreeElement> spec) {
+    return this;
+  }
+
+  @Override
+  public PatternFilterable exclude(Closure spec) {
+    return this;
+  }
 }

@@ -21,7 +21,7 @@ fun main(cases: Array<String>) {
         try {
             Class.forName("${script}Kt").getMethod("evaluate", Project::class.java).invoke(null, project)
         } catch (error: InvocationTargetException) {
-            println("$name error ${error.cause}")
+            println("$name error " + generateSequence(error.cause) { it.cause }.joinToString(": ") { it.message ?: it.toString() })
             continue
         }
         println("$name plugins " + project.plugins.map { it.javaClass.simpleName }.filter { it in KNOWN }.sorted())

@@ -4,8 +4,10 @@
  */
 package org.gradle.kotlin.dsl
 
+import org.gradle.api.Action
 import org.gradle.api.Project
 import org.gradle.api.Task
+import org.gradle.api.plugins.ObjectConfigurationAction
 import org.gradle.api.plugins.PluginAware
 import org.gradle.api.tasks.TaskCollection
 
@@ -13,35 +15,44 @@ fun PluginAware.apply(
     from: Any? = null,
     plugin: String? = null,
     to: Any? = null,
-) = apply { options ->
-    if (from != null) options.from(from)
-    if (plugin != null) options.plugin(plugin)
-    if (to != null) options.to(to)
+) {
+    apply(
+        Action<ObjectConfigurationAction> {
+            if (from != null) this.from(from)
+            if (plugin != null) this.plugin(plugin)
+            if (to != null) this.to(to)
+        },
+    )
 }
 
 inline fun <reified S : Task> TaskCollection<in S>.withType(): TaskCollection<S> = withType(S::class.java)
 
-/** One line of a `plugins` block. */
+/** One line of a `plugins` block; `apply false` only makes the plugin known. */
 class PluginRequest(
-    private val project: Project,
-    private val id: String,
+    val id: String,
 ) {
+    var applied = true
+        private set
+
     infix fun apply(now: Boolean) {
-        if (now) project.pluginManager.apply(id)
+        applied = now
     }
 }
 
-/** A `plugins` block, which applies each plugin where it stands. */
-class Plugins(
-    private val project: Project,
-) {
-    fun id(id: String) = PluginRequest(project, id).apply(true)
+/** A `plugins` block; [alias] takes an entry of the version catalog. */
+class Plugins {
+    val requests = mutableListOf<PluginRequest>()
 
-    /** A plugin of the version catalog; `apply false` only makes it known. */
-    fun alias(id: String) = PluginRequest(project, id)
+    fun id(id: String) = PluginRequest(id).also { requests += it }
+
+    fun alias(id: String) = id(id)
 }
 
-fun Project.plugins(block: Plugins.() -> Unit) = Plugins(this).block()
+fun Project.plugins(block: Plugins.() -> Unit) {
+    val plugins = Plugins()
+    plugins.block()
+    plugins.requests.filter { it.applied }.forEach { pluginManager.apply(it.id) }
+}
 
 class Dependencies(
     private val project: Project,
