@@ -123,7 +123,7 @@ def runtime_of(spec: BundleSpec) -> AndroidRuntime:
 def runtime_reason(spec: BundleSpec) -> str:
     """Return why the loader is written for this runtime, as a clause."""
     if spec.runtime:
-        return "requested with --runtime"
+        return "the build requested it with --runtime"
     if runtime_of(spec) == AndroidRuntime.LITERT2:
         return "it runs files compiled ahead of time" if runs_compiled(spec) else "the check is for its GPU, ML Drift"
     if compiled_for(spec):

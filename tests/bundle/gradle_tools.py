@@ -1,8 +1,8 @@
 """Gradle's own project model, in which generated build scripts are evaluated.
 
 Gradle's distribution is on no repository that the tests reach, but its API with all classes is, as is Kotlin's compiler
-with the two plugins that Gradle uses for scripts. Stand-ins (standins/gradle) take the place of the Android Gradle Plugin
-and of the Kotlin DSL's functions. A script becomes the body of a function of `Project`, unchanged.
+with the two plugins that Gradle uses for scripts. Stand-ins (standins/gradle) take the place of the Android plugin and
+of the Kotlin DSL's functions. A script becomes the body of a function, unchanged.
 """
 
 import os

@@ -119,8 +119,10 @@ def drive(
     )
 
 
-def instrument(kotlin: Kotlin, standins: Path, classes: Path, package: str, folder: Path, runs: int) -> str:
-    """Start a generated self-test and return what `am instrument -r` would print; JSON is Android's own."""
+def instrument(
+    kotlin: Kotlin, standins: Path, classes: Path, package: str, folder: Path, key: str = "runs", value: str = "4"
+) -> str:
+    """Start a generated self-test and return what `am instrument -r -e KEY VALUE` prints; JSON is Android's own."""
     android = next(jar for jar in kotlin.classpath if "android-all" in jar.name)
     json = folder / "org.json.jar"
     with zipfile.ZipFile(android) as whole, zipfile.ZipFile(json, "w") as part:
@@ -130,7 +132,7 @@ def instrument(kotlin: Kotlin, standins: Path, classes: Path, package: str, fold
     jars = [jar for jar in kotlin.classpath if jar != android]
     path = os.pathsep.join(map(str, [standins, classes, kotlin.stdlib, json, *jars]))
     flags = [f"-Dreplay.folder={folder}", f"-Dreplay.archive={folder / 'app.zip'}", "-XX:TieredStopAtLevel=1"]
-    command = ["java", *flags, "-cp", path, "Instrument", f"{package}.SelfTest", str(runs)]
+    command = ["java", *flags, "-cp", path, "Instrument", f"{package}.SelfTest", key, value]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -385,7 +385,7 @@ def test_the_generated_test_is_what_verify_reads(
     replay.mkdir()
     jvm_tools.write_recording(replay, jvm_tools.Recording([], [], [], []), made, 0)
     jvm_tools.write_archive(render(made), replay / "app.zip")
-    printed = jvm_tools.instrument(kotlin, standins, classes, "com.example.digits", replay, runs=4)
+    printed = jvm_tools.instrument(kotlin, standins, classes, "com.example.digits", replay)
     (adb / "answer").write_text(printed)
     code, document = command(capsys, bundle)
     assert code == 0, (document, printed)
@@ -394,8 +394,11 @@ def test_the_generated_test_is_what_verify_reads(
     assert [entry["largest"] for entry in device["differences"]] == [0.0, 0.0]
     assert 0 < device["median_ms"] <= device["p90_ms"]
     assert verify(bundle).ok
+    # Without `runs` it runs the JUnit tests.
+    test = ("class", "com.example.digits.GoldenVectorsTest")
+    assert "ran=1 tests, []" in jvm_tools.instrument(kotlin, standins, classes, "com.example.digits", replay, *test)
     # A model that is not there is an error in words, not a crash.
     jvm_tools.write_archive({}, replay / "app.zip")
-    (adb / "answer").write_text(jvm_tools.instrument(kotlin, standins, classes, "com.example.digits", replay, runs=4))
+    (adb / "answer").write_text(jvm_tools.instrument(kotlin, standins, classes, "com.example.digits", replay))
     code, document = command(capsys, bundle)
     assert code == 7 and "FileNotFoundException: digits/model.tflite" in document["error"]["message"]

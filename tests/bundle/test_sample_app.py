@@ -12,6 +12,8 @@ from edgepack.bundle.android import sample_app_problem
 from edgepack.bundle.android_runtime import VERSIONS
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec, Golden, TensorSpec
+from edgepack.choices import Task
+from edgepack.tasks import TaskSpec
 
 #: Compose for desktops, which has the packages and functions of Android's but for the Android views.
 _COMPOSE = ["org.jetbrains.compose.material3:material3-desktop:1.8.2:jar", "com.google.guava:listenablefuture:1.0:jar"]
@@ -27,11 +29,21 @@ def sample_spec(**changes: object) -> BundleSpec:
     return replace(spec, **changes)
 
 
+def task_spec(kind: Task, layout: str, shape: tuple[int, ...], **changes: object) -> BundleSpec:
+    """The same for a model with a task, whose only output has this shape."""
+    output = TensorSpec("result", "result", shape, "FLOAT32")
+    return sample_spec(outputs=(output,), task=TaskSpec(kind, layout), **changes)
+
+
 def variants() -> dict[str, BundleSpec]:
     """Return a spec for each kind of module that the app can use."""
     return {
         "labels": sample_spec(),
         "java": sample_spec(language="java"),
+        "detection": task_spec(Task.DETECTION, "joined", (1, 10, 7)),
+        "keypoints": task_spec(Task.KEYPOINTS, "points", (1, 17, 3)),
+        "segmentation": task_spec(Task.SEGMENTATION, "scores", (1, 4, 4, 3)),
+        "classification": task_spec(Task.CLASSIFICATION, "scores", (1, 3), language="java"),
         "plain": sample_spec(outputs=(replace(SCORES, labels=()),), runtime="litert2"),
     }
 
