@@ -69,7 +69,9 @@ def test_wrong_values_are_wrong_use(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["--delivery", "ai-pack"], ["--platform", "android"], ["--segments", "2"]])
+@pytest.mark.parametrize(
+    "words", [["--delivery", "ai-pack"], ["--platform", "android"], ["--segments", "2"], ["--runtime", "litert1"]]
+)
 def test_targets_without_a_use_build_without(
     shared_models: Path, tmp_path: Path, compiler: None, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
@@ -78,7 +80,7 @@ def test_targets_without_a_use_build_without(
     code, document = build(capsys, shared_models / SPLIT, tmp_path, *chosen, *words)
     assert code == 0, document
     [note] = [note for note in document["notes"] if words[0] in note]
-    alone = {"--delivery": "cpu, edgetpu", "--platform": "edgetpu", "--segments": "cpu, hexagon"}[words[0]]
+    alone = {"--platform": "edgetpu", "--segments": "cpu, hexagon"}.get(words[0], "cpu, edgetpu")
     assert note.endswith(f"{alone} built without it")
     for target in ("cpu", "edgetpu", "hexagon"):
         assert verify(tmp_path / f"net-{target}").ok
@@ -219,6 +221,12 @@ def unreadable_model(tmp_path: Path) -> Path:
         (["--package", "com..app"], 2, "--package: expected a package name such as com.example.app"),
         (["--package", "com.new"], 2, "--package: expected a package name such as com.example.app"),
         (["--package", "my-app"], 2, "--package: expected a package name such as com.example.app"),
+        (["--runtime", "litert3"], 2, "--runtime: expected litert1 or litert2, got 'litert3'"),
+        (
+            ["--runtime", "litert1", "--soc", "SM8550", "--compile", "require"],
+            2,
+            "--runtime litert1 cannot run files compiled ahead of time, which --soc SM8550 asks for",
+        ),
     ],
 )
 def test_options_are_refused_before_the_conversion(
