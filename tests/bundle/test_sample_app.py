@@ -38,7 +38,6 @@ def task_spec(kind: Task, layout: str, shape: tuple[int, ...], **changes: object
 def variants() -> dict[str, BundleSpec]:
     """Return a spec for each kind of module that the app can use."""
     return {
-        "labels": sample_spec(),
         "java": sample_spec(language="java"),
         "detection": task_spec(Task.DETECTION, "joined", (1, 10, 7)),
         "keypoints": task_spec(Task.KEYPOINTS, "points", (1, 17, 3)),
