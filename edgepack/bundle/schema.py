@@ -130,16 +130,10 @@ _TRIAL = {
     "snr_db": _DECIBEL,
     "why": Field("text", absent=True),
 }
-_PLACEMENT = {
-    key: Field("integer", absent=True, minimum=0)
-    for key in ("total", "accelerator", "host", "unsupported", "partitions")
-}
-_ANDROID = {
-    "runtime": Field("text", choices=tuple(AndroidRuntime)),
-    "reason": TEXT,
-    "artifact": TEXT,
-    "higher_version": TEXT,
-}
+_PLACES = ("total", "accelerator", "host", "unsupported", "partitions")
+_PLACEMENT = dict.fromkeys(_PLACES, Field("integer", absent=True, minimum=0))
+_RUNTIME = Field("text", choices=tuple(AndroidRuntime))
+_ANDROID = {"runtime": _RUNTIME, **dict.fromkeys(("reason", "artifact", "higher_version"), TEXT)}
 _LATENCY = {
     "by": TEXT,
     "kind": Field("text", choices=("estimate", "lower-bound")),
