@@ -13,10 +13,13 @@ import pytest
 from bundle_specs import tiny_spec, write_tree
 from kotlin_tools import fetch
 from test_bundle_render import in_segments, with_picture
+from test_compiled_model_loader import plain_spec, simulated_spec
+from test_sample_app import task_spec
 from test_task_loaders import VARIANTS, specs
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
+from edgepack.choices import Task
 from edgepack.runtime.postprocessing import PostprocessStep
 
 pytestmark = pytest.mark.slow
@@ -47,6 +50,9 @@ ANDROID = {
     "cpu": tiny_spec("cpu", platform="android"),
     "tail": with_tail(tiny_spec("hexagon")),
     "state": tiny_spec("android-gpu", state="resource-variables"),
+    "compiled": simulated_spec(),
+    "litert2": plain_spec("hexagon"),
+    "sample": task_spec(Task.DETECTION, "joined", (1, 10, 7)),
 }
 LINUX = {
     "cpu": tiny_spec("cpu"),
@@ -156,6 +162,9 @@ def by_variant(check: Formatter, folder: Path, files: dict[str, list[Path]]) -> 
 def ktlint_says(ktlint: Formatter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What ktlint says of the loader, the self-test and the Gradle scripts of each variant."""
     folder = tmp_path_factory.mktemp("ktlint")
+    # Compose names its functions like classes.
+    rule = "[*.kt]\nktlint_function_naming_ignore_when_annotated_with = Composable\n"
+    (folder / ".editorconfig").write_text(rule, encoding="utf-8")
     variants = ANDROID | specs("kotlin")
     files = {name: files_of(spec, folder / name, ".kt", ".kts") for name, spec in variants.items()}
     assert all(len(of_variant) >= 7 for of_variant in files.values())
