@@ -103,11 +103,20 @@ def checked(done: subprocess.CompletedProcess[str]) -> None:
 
 def run(program: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a compiled program; leaks inside the runtime libraries are theirs."""
+    done = run_bytes(program, *arguments, **variables)
+    texts = (text.decode("utf-8", "replace") for text in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, *texts)
+
+
+def run_bytes(
+    program: Path, *arguments: object, given: bytes = b"", **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a compiled program that reads and writes bytes."""
     ignored = program.with_suffix(".leaks")
     ignored.write_text("leak:libjnitensorflowlite\nleak:libLiteRt\n")
     environment = {**os.environ, "LSAN_OPTIONS": f"suppressions={ignored}:print_suppressions=0", **variables}
     return subprocess.run(
-        [str(program), *map(str, arguments)], capture_output=True, text=True, timeout=120, env=environment
+        [str(program), *map(str, arguments)], input=given, capture_output=True, timeout=120, env=environment
     )
 
 

@@ -20,6 +20,7 @@ from edgepack.bundle.schema import GOLDEN_INDEX, MANIFEST, faults, is_inside
 from edgepack.bundle.spec import BundleSpec, CalibrationSpec, CompileSpec, Golden, ModelFile, TensorSpec
 from edgepack.errors import BundleError
 from edgepack.profiles.model import BundleRule
+from edgepack.tasks.spec import parse
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 EVIL = [
@@ -49,6 +50,36 @@ def with_picture(spec: BundleSpec) -> BundleSpec:
     return replace(spec, inputs=(replace(spec.inputs[0], preprocessing=known), *spec.inputs[1:]))
 
 
+def on_frames(spec: BundleSpec) -> BundleSpec:
+    """Return the spec with one input, which takes frames."""
+    known = with_picture(spec)
+    case = replace(spec.golden.cases[0], inputs=spec.golden.cases[0].inputs[:1])
+    return replace(known, inputs=known.inputs[:1], golden=replace(spec.golden, cases=(case,)))
+
+
+def with_task(text: str, *shapes: tuple[int, ...], labels: tuple[str, ...] = ("cat", "dog", 'a "b" $c')) -> BundleSpec:
+    """Return a spec on frames with float outputs of these shapes, which mean what a task says."""
+    outputs = tuple(TensorSpec(f"out {n}", f"out:{n}", shape, "FLOAT32") for n, shape in enumerate(shapes))
+    spec = on_frames(tiny_spec("cpu", task=parse(text), task_labels=labels))
+    return replace(spec, outputs=outputs, golden=replace(spec.golden, cases=()))
+
+
+#: A bundle for each form of results.
+TASKS = {
+    "classification": with_task("classification,activation=softmax", (1, 3)),
+    "joined": with_task("detection,activation=sigmoid,objectness=yes,units=pixel", (1, 60, 10)),
+    "separate": with_task("detection,layout=separate,activation=softmax,background=yes", (1, 60, 4), (1, 60, 5)),
+    "postprocess": with_task("detection,layout=postprocess", (1, 60, 4), (1, 60), (1, 60), (1,), labels=()),
+    "segmentation": with_task("segmentation", (1, 6, 8, 4)),
+    "binary": with_task("segmentation,activation=sigmoid", (1, 6, 8, 1), labels=()),
+    "classes": with_task("segmentation,layout=classes", (1, 6, 8)),
+    "keypoints": with_task("keypoints,points=xy,units=pixel", (1, 3, 3)),
+    "heatmaps": with_task("keypoints,layout=heatmaps", (1, 6, 8, 5), labels=()),
+    "embedding": with_task("embedding", (1, 9), labels=()),
+    "audio": with_task("audio,activation=sigmoid", (1, 3)),
+}
+
+
 def in_segments(spec: BundleSpec) -> BundleSpec:
     """Return the spec with two segments and a co-compiled file instead of the compiled file."""
     names = {"segment": ("tiny_segment_0_of_2", "tiny_segment_1_of_2"), "co-compiled": ("other",)}
@@ -59,6 +90,8 @@ def in_segments(spec: BundleSpec) -> BundleSpec:
 #: Bundles with reviewed texts besides those of the targets.
 VARIANTS = {
     "cpu-android-java": with_picture(tiny_spec("cpu", platform="android", language="java")),
+    "cpu-detection": TASKS["joined"],
+    "cpu-frames": on_frames(tiny_spec("cpu")),
     "edgetpu-segments": in_segments(with_picture(tiny_spec("edgetpu"))),
     "hexagon-ai-pack": tiny_spec("hexagon", delivery="ai-pack", socs=("SM8550", "SM8650")),
 }

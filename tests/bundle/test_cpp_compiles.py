@@ -283,7 +283,7 @@ int main(void) {
 """
 NAMES = [
     "my model-v2.0", "class", "time", "features", "timer", "linux", "3d net", "モデル", "errno", "exp", "std", "test",
-    "int", "all", "Größe & Länge", "a" * 200, '"; EVIL *//*', "model", "edgepack", "signal",
+    "int", "all", "Größe & Länge", "a" * 200, '"; EVIL *//*', "model", "edgepack", "signal", "task", "engine", "pixels",
 ]  # fmt: skip
 TENSORS = [
     ("int", "namespace", "std"),

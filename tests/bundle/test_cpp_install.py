@@ -10,6 +10,7 @@ import cpp_tools
 import pytest
 from bundle_specs import write_tree
 from cpp_tools import loader_of, run, runtime_library, tflite_library
+from test_bundle_render import TASKS
 
 from edgepack.bundle.render import render
 from edgepack.bundle.spec import BundleSpec
@@ -98,6 +99,33 @@ def test_installation_can_be_moved_and_found(
             assert (done.returncode, done.stdout) == (0, "TensorFlow Lite 2.18.0\n"), done.stderr
 
 
+FRAMES = """#include "NAME/NAME.hpp"
+int main() {
+  const unsigned char pixels[12] = {0};
+  edgepack::NAME::Model model;
+  return model.detect(edgepack::Frame(EDGEPACK_RGB, 2, 2, edgepack::Plane(pixels, 12))).empty() ? 0 : 1;
+}
+"""
+
+
+@needs_cmake
+def test_installation_has_the_headers_of_frames_and_results(tmp_path: Path) -> None:
+    """A program that uses frames and detections compiles and links with what is installed; nothing else is there."""
+    loader = bundle_of(TASKS["joined"], tmp_path / "bundle")
+    name, build_dir, prefix = loader.name, tmp_path / "build", tmp_path / "prefix"
+    succeed("cmake", "-S", loader.folder, "-B", build_dir, *STRICT_BUILD)
+    succeed("cmake", "--build", build_dir)
+    succeed("cmake", "--install", build_dir, "--prefix", prefix)
+    shutil.rmtree(tmp_path / "bundle")
+    include = next((prefix / "include").iterdir())
+    shared = {path.name for path in (include / "edgepack").iterdir()}
+    assert shared == {"model.h", "model.hpp", "frame.h", "frame.hpp", "detection.h", "detection.hpp"}
+    (tmp_path / "main.cpp").write_text(FRAMES.replace("NAME", name))
+    libraries = [f"-L{prefix / 'lib'}", f"-l{name}", "-ldl", "-lm"]
+    succeed("c++", "-std=c++17", f"-I{include}", tmp_path / "main.cpp", "-o", tmp_path / "program", *libraries)
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in (build_dir / "CMakeCache.txt").read_text()
+
+
 @needs_cmake
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb: install dpkg")
 def test_debian_packages_of_two_models_install_together(make_spec: Callable[..., BundleSpec], tmp_path: Path) -> None:
@@ -111,7 +139,7 @@ def test_debian_packages_of_two_models_install_together(make_spec: Callable[...,
         succeed("cmake", "-S", loader.folder, "-B", build_dir, "-DBUILD_SHARED_LIBS=ON", runtime)
         succeed("cmake", "--build", build_dir, "--parallel", 2)
         succeed("cpack", "-B", tmp_path / "packages", cwd=build_dir)
-        package = next((tmp_path / "packages").glob(f"edgepack-{loader.name.replace('_', '-')}_1.0.0_*.deb"))
+        package = next((tmp_path / "packages").glob(f"edgepack-{loader.name.replace('_', '-')}_1.1.0_*.deb"))
         succeed("dpkg-deb", "--extract", package, tmp_path / "root")
         listed = succeed("dpkg-deb", "--contents", package).splitlines()
         contents.append({line.split()[5] for line in listed if not line.startswith("d")})
@@ -142,5 +170,5 @@ def test_cross_compiled_library_runs_on_aarch64(make_spec: Callable[..., BundleS
     printed = succeed("ctest", "--test-dir", tmp_path / "build", "--verbose")
     assert "model.tflite on cpu, TensorFlow Lite 2.18.0" in printed
     succeed("cpack", "-B", tmp_path / "packages", cwd=tmp_path / "build")
-    package = f"edgepack-{loader.name.replace('_', '-')}_1.0.0_arm64.deb"
+    package = f"edgepack-{loader.name.replace('_', '-')}_1.1.0_arm64.deb"
     assert [path.name for path in (tmp_path / "packages").glob("*.deb")] == [package]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from bundle_specs import tiny_spec, write_tree
 from kotlin_tools import fetch
-from test_bundle_render import in_segments, with_picture
+from test_bundle_render import TASKS, in_segments, on_frames, with_picture
 from test_compiled_model_loader import plain_spec, simulated_spec
 from test_sample_app import task_spec
 from test_task_loaders import VARIANTS, specs
@@ -58,9 +58,11 @@ LINUX = {
     "cpu": tiny_spec("cpu"),
     "edgetpu": tiny_spec("edgetpu"),
     "not-compiled": tiny_spec("edgetpu", models=tiny_spec("cpu").models, runs="tiny.tflite"),
+    "frames": on_frames(tiny_spec("cpu")),
     "segments": in_segments(with_picture(tiny_spec("edgetpu"))),
     "tail": with_tail(tiny_spec("cpu")),
     "state": tiny_spec("cpu", state="resource-variables"),
+    **TASKS,
 }
 
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgepack.bundle import names
+from edgepack.bundle.images import image_views
 from edgepack.bundle.languages.base import LoaderLanguage
+from edgepack.bundle.languages.c_tasks import c_task
 from edgepack.bundle.languages.python import python_package
 from edgepack.bundle.spec import BundleSpec
+from edgepack.bundle.tasks import task_view
 from edgepack.bundle.views import StepView, TensorView, label_lines
 from edgepack.choices import Platform
 
@@ -24,16 +27,17 @@ _KEYWORDS = names.word_set("""
 """)
 # Names that the generated code itself uses where a model's names are in scope.
 _USED = names.word_set("best check edgepack error inputs k model options outputs result std")
-# Prefixes of system functions such as timer_create, names that CMake reserves, and folders of headers.
+# Prefixes of system functions such as timer_create and of generated ones, names that CMake reserves, and folders of
+# headers.
 _MODELS_TAKEN = names.word_set("""
-    all clean cnd depend edgepack edgetpu edit_cache epoll help install main mq mtx package pthread rebuild_cache sem
-    src std sys test tests thrd timer tss
+    all clean cnd converter depend edgepack edgetpu edit_cache engine epoll help install main mq mtx package pixels
+    pthread rebuild_cache runtime sem src std sys task test tests thrd timer tss
 """)
 _COLUMNS = 120
 
 #: Version of the generated C and C++ API, which find_package and pkg-config compare: the major part changes when
 #: programs must change.
-API_VERSION = "1.0.0"
+API_VERSION = "1.1.0"
 
 #: TFLite type -> (C type, values of that type per element, number of the TFLite type in the runtimes' C APIs). Half
 #: precision and booleans have no type that is the same in C and C++; complex numbers are pairs.
@@ -66,6 +70,7 @@ class CTensor:
         type: C type of the typed API's values.
         count: Number of values of that type.
         code: Number of the raw type in the runtimes' C APIs.
+        public_code: The same of the typed API's values.
         scale: C literal of the float32 scale.
         labels: One text per value; empty when there are none or they do not rank real numbers.
         tail: Postprocessing steps of the loader: initializers of `engine_step`.
@@ -77,9 +82,29 @@ class CTensor:
     type: str
     count: int
     code: int
+    public_code: int
     scale: str
     labels: tuple[str, ...]
     tail: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CImage:
+    """The image input as the C templates see it.
+
+    Attributes:
+        width: In pixels.
+        height: In pixels.
+        mean: C literals, one per channel: red, green, blue, or grey alone.
+        std: The same.
+        fit: C constant: how frames get the input's size.
+    """
+
+    width: int
+    height: int
+    mean: tuple[str, ...]
+    std: tuple[str, ...]
+    fit: str
 
 
 def c_name(name: str) -> str:
@@ -155,15 +180,41 @@ class C(LoaderLanguage):
     ) -> Mapping[str, Any]:
         """Return the library's names, and the tensors with identifiers, C types and literals."""
         name = c_name(spec.name)
+        fields = _tensors(spec, inputs, "input")
+        results = _tensors(spec, outputs, "output")
+        image = _image(spec) if len(inputs) == 1 else None
+        view = task_view(spec)
+        task = None if view is None else c_task(view, name.upper(), inputs, outputs)
+        stream = task is not None and task.kind == "audio" and [tensor.type for tensor in fields] == ["float"]
         return {
             "c_name": name,
             "c_macro": name.upper(),
             "api_version": API_VERSION,
             # Debian's package names: letters in lower case, digits, hyphens.
             "debian_name": f"edgepack-{name.lower().replace('_', '-')}",
-            "c_inputs": _tensors(spec, inputs, "input"),
-            "c_outputs": _tensors(spec, outputs, "output"),
+            "c_inputs": fields,
+            "cpp_parameters": [f"View<{tensor.type}> {tensor.field}" for tensor in fields],
+            "c_outputs": results,
+            "c_task": task,
+            "c_stream": stream,
+            # The model keeps the results of the last run for its task.
+            "c_kept": task is not None and (image is not None or stream),
+            "c_task_kind": "" if task is None else task.kind,
+            "c_task_outputs": [] if task is None else [results[position] for position in task.spec.outputs],
+            "c_image": image,
+            # Results that are places in a frame need a mapping, whoever converted the frame.
+            "c_mapping": image is not None or (task is not None and task.mapped),
         }
+
+
+def _image(spec: BundleSpec) -> CImage | None:
+    """Return the one input of a model that runs on frames."""
+    view = next(iter(image_views(spec)), None)
+    if view is None:
+        return None
+    mean, std = (tuple(names.float32_literal(value) for value in values) for values in (view.mean, view.std))
+    fit = f"EDGEPACK_{view.fit.upper().replace('-', '_')}"
+    return CImage(view.width, view.height, mean, std, fit)
 
 
 def _tensors(spec: BundleSpec, views: Sequence[TensorView], kind: str) -> list[CTensor]:
@@ -171,9 +222,9 @@ def _tensors(spec: BundleSpec, views: Sequence[TensorView], kind: str) -> list[C
     tensors = []
     for view, field in zip(views, fields, strict=True):
         plain, per_element, code = _TYPES[view.dtype]
-        real = "float" if view.quantized else plain
+        real, public_code = ("float", _TYPES["FLOAT32"][2]) if view.quantized else (plain, code)
         if view.tail:
-            real, per_element, _ = _TYPES[view.public.dtype]
+            real, per_element, public_code = _TYPES[view.public.dtype]
         ranked = kind == "output" and view.ranked and real == "float" and per_element == 1
         labels = spec.outputs[view.index].labels if ranked else ()
         tensors.append(
@@ -184,6 +235,7 @@ def _tensors(spec: BundleSpec, views: Sequence[TensorView], kind: str) -> list[C
                 type=real,
                 count=view.public.elements * per_element,
                 code=code,
+                public_code=public_code,
                 scale=names.float32_literal(view.scale),
                 tail=tuple(_step(step) for step in view.tail),
                 labels=tuple(label_lines(labels)),

@@ -285,23 +285,17 @@ edgepack_code engine_run_raw(engine *self, const void *const *inputs, void *cons
   return code != EDGEPACK_OK ? code : self->kind->run(self->session, inputs, outputs, error);
 }
 
-edgepack_code engine_run_real(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error) {
+edgepack_code engine_run_prepared(engine *self, const void *const *inputs, void *const *outputs,
+                                  edgepack_error *error) {
   edgepack_code code = check_run(self, inputs, outputs, error);
-  const engine_model *model = self != NULL ? self->model : NULL;
-  for (size_t i = 0; code == EDGEPACK_OK && i < model->input_count; ++i) {
-    self->run_inputs[i] = inputs[i];
-    if (self->raw_inputs[i] != NULL) {
-      code = engine_quantize(&model->inputs[i], inputs[i], self->raw_inputs[i], error);
-      self->run_inputs[i] = self->raw_inputs[i];
-    }
-  }
   if (code != EDGEPACK_OK) {
     return code;
   }
+  const engine_model *model = self->model;
   for (size_t i = 0; i < model->output_count; ++i) {
     self->run_outputs[i] = outputs[i] != NULL && self->raw_outputs[i] != NULL ? self->raw_outputs[i] : outputs[i];
   }
-  code = self->kind->run(self->session, self->run_inputs, self->run_outputs, error);
+  code = self->kind->run(self->session, inputs, self->run_outputs, error);
   for (size_t i = 0; code == EDGEPACK_OK && i < model->output_count; ++i) {
     if (outputs[i] != NULL && self->real_outputs[i] != NULL) {
       engine_finish(&model->outputs[i], self->raw_outputs[i], self->real_outputs[i], outputs[i]);
@@ -310,4 +304,16 @@ edgepack_code engine_run_real(engine *self, const void *const *inputs, void *con
     }
   }
   return code;
+}
+
+edgepack_code engine_run_real(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error) {
+  edgepack_code code = check_run(self, inputs, outputs, error);
+  for (size_t i = 0; code == EDGEPACK_OK && i < self->model->input_count; ++i) {
+    self->run_inputs[i] = inputs[i];
+    if (self->raw_inputs[i] != NULL) {
+      code = engine_quantize(&self->model->inputs[i], inputs[i], self->raw_inputs[i], error);
+      self->run_inputs[i] = self->raw_inputs[i];
+    }
+  }
+  return code != EDGEPACK_OK ? code : engine_run_prepared(self, self->run_inputs, outputs, error);
 }

@@ -15,6 +15,8 @@
 #define engine_open ENGINE_JOIN(EDGEPACK_PREFIX, engine_open)
 #define engine_rank ENGINE_JOIN(EDGEPACK_PREFIX, engine_rank)
 #define engine_reset ENGINE_JOIN(EDGEPACK_PREFIX, engine_reset)
+#define engine_round ENGINE_JOIN(EDGEPACK_PREFIX, engine_round)
+#define engine_run_prepared ENGINE_JOIN(EDGEPACK_PREFIX, engine_run_prepared)
 #define engine_run_raw ENGINE_JOIN(EDGEPACK_PREFIX, engine_run_raw)
 #define engine_run_real ENGINE_JOIN(EDGEPACK_PREFIX, engine_run_real)
 #define engine_self_test ENGINE_JOIN(EDGEPACK_PREFIX, engine_self_test)
@@ -26,6 +28,7 @@
 #define engine_finish ENGINE_JOIN(EDGEPACK_PREFIX, engine_finish)
 #define engine_finished_size ENGINE_JOIN(EDGEPACK_PREFIX, engine_finished_size)
 #define engine_same ENGINE_JOIN(EDGEPACK_PREFIX, engine_same)
+#define engine_value ENGINE_JOIN(EDGEPACK_PREFIX, engine_value)
 #define engine_compare ENGINE_JOIN(EDGEPACK_PREFIX, engine_compare)
 #define runtime_litert ENGINE_JOIN(EDGEPACK_PREFIX, runtime_litert)
 #define runtime_load ENGINE_JOIN(EDGEPACK_PREFIX, runtime_load)
@@ -124,10 +127,16 @@ const edgepack_status *engine_status(const engine *self);
 edgepack_code engine_reset(engine *self, edgepack_error *error);
 edgepack_code engine_run_raw(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error);
 edgepack_code engine_run_real(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error);
+/* Runs the model on raw values, and returns real ones. */
+edgepack_code engine_run_prepared(engine *self, const void *const *inputs, void *const *outputs, edgepack_error *error);
 edgepack_code engine_self_test(engine *self, edgepack_difference *differences, edgepack_error *error);
 
+/* Rounds halves to even in any rounding mode. */
+double engine_round(double value);
 size_t engine_type_size(engine_type type);
 const char *engine_type_name(engine_type type);
+/* Value `i` of a tensor as a double; complex numbers are pairs. 64-bit integers may lose their last bits. */
+double engine_value(engine_type type, const void *data, size_t i);
 edgepack_code engine_quantize(const engine_tensor *tensor, const float *real, void *raw, edgepack_error *error);
 void engine_dequantize(const engine_tensor *tensor, const void *raw, float *real);
 /* Dequantizes and postprocesses an output with postprocessing steps. `real` has room for its elements. */

@@ -69,8 +69,7 @@ const char *engine_type_name(engine_type type) {
 
 /* -- quantization ------------------------------------------------------------------------------------------------ */
 
-/* Rounds halves to even in any rounding mode. */
-static double round_even(double value) {
+double engine_round(double value) {
   const double below = floor(value);
   const double part = value - below;
   if (part != 0.5) {
@@ -96,7 +95,7 @@ edgepack_code engine_quantize(const engine_tensor *tensor, const float *real, vo
     if (isnan(scaled)) {
       return engine_fail(error, EDGEPACK_BAD_ARGUMENT, "'%s': expected numbers, value %zu is NaN", tensor->field, i);
     }
-    const double rounded = round_even((double)scaled) + (double)tensor->zero_point;
+    const double rounded = engine_round((double)scaled) + (double)tensor->zero_point;
     switch (tensor->type) {
       case ENGINE_INT8:
         STORE(int8_t, INT8_MIN, INT8_MAX);
@@ -121,8 +120,7 @@ edgepack_code engine_quantize(const engine_tensor *tensor, const float *real, vo
   return EDGEPACK_OK;
 }
 
-/* Value `i` of a tensor as a double; complex numbers are pairs. 64-bit integers may lose their last bits. */
-static double value_at(engine_type type, const void *data, size_t i) {
+double engine_value(engine_type type, const void *data, size_t i) {
   switch (type) {
     case ENGINE_INT8:
       return ((const int8_t *)data)[i];
@@ -163,7 +161,7 @@ static double value_at(engine_type type, const void *data, size_t i) {
 
 void engine_dequantize(const engine_tensor *tensor, const void *raw, float *real) {
   for (size_t i = 0; i < tensor->elements; ++i) {
-    real[i] = (float)((value_at(tensor->type, raw, i) - (double)tensor->zero_point) * (double)tensor->scale);
+    real[i] = (float)((engine_value(tensor->type, raw, i) - (double)tensor->zero_point) * (double)tensor->scale);
   }
 }
 
@@ -179,8 +177,8 @@ void engine_compare(const engine_tensor *tensor, const void *expected, const voi
   double largest = 0.0;
   double magnitude = 0.0;
   for (size_t i = 0; i < count; ++i) {
-    const double reference = value_at(type, expected, i);
-    const double got = value_at(type, actual, i);
+    const double reference = engine_value(type, expected, i);
+    const double got = engine_value(type, actual, i);
     if (isfinite(reference) && fabs(reference) > magnitude) {
       magnitude = fabs(reference);
     }

@@ -49,13 +49,13 @@ static const char *const kLabels0[] = {
 };
 
 /* The API's handle is the engine itself. */
-static engine *open_handle(tiny_model_2_0_model *model) { return (engine *)(void *)model; }
+static engine *engine_of(tiny_model_2_0_model *model) { return (engine *)(void *)model; }
 
 tiny_model_2_0_model *tiny_model_2_0_create(const edgepack_options *options, edgepack_error *error) {
   return (tiny_model_2_0_model *)(void *)engine_open(&kModel, options, error);
 }
 
-void tiny_model_2_0_destroy(tiny_model_2_0_model *model) { engine_close(open_handle(model)); }
+void tiny_model_2_0_destroy(tiny_model_2_0_model *model) { engine_close(engine_of(model)); }
 
 const edgepack_status *tiny_model_2_0_status(const tiny_model_2_0_model *model) {
   return engine_status((const engine *)(const void *)model);
@@ -75,21 +75,21 @@ edgepack_code tiny_model_2_0_run(tiny_model_2_0_model *model, const tiny_model_2
       outputs->output_2nd_output,
       outputs->scores2,
   };
-  return engine_run_real(open_handle(model), input_values, output_values, error);
+  return engine_run_real(engine_of(model), input_values, output_values, error);
 }
 
 edgepack_code tiny_model_2_0_run_raw(tiny_model_2_0_model *model, const void *const *inputs, void *const *outputs,
                                      edgepack_error *error) {
-  return engine_run_raw(open_handle(model), inputs, outputs, error);
+  return engine_run_raw(engine_of(model), inputs, outputs, error);
 }
 
 edgepack_code tiny_model_2_0_reset(tiny_model_2_0_model *model, edgepack_error *error) {
-  return engine_reset(open_handle(model), error);
+  return engine_reset(engine_of(model), error);
 }
 
 edgepack_code tiny_model_2_0_self_test(tiny_model_2_0_model *model, edgepack_difference *differences,
                                        edgepack_error *error) {
-  return engine_self_test(open_handle(model), differences, error);
+  return engine_self_test(engine_of(model), differences, error);
 }
 
 size_t tiny_model_2_0_top_k_scores(const float *scores, size_t k, edgepack_label *best) {

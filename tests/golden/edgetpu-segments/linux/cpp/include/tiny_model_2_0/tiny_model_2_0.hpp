@@ -54,16 +54,18 @@ class Model {
   // Runs the model on real values.
   Result run(View<float> my_image, View<float> class_) {
     Result result;
+    run_into(result, my_image, class_);
+    return result;
+  }
+
+  // The same, into a result that is kept from run to run: nothing is allocated.
+  void run_into(Result &result, View<float> my_image, View<float> class_) {
     tiny_model_2_0_inputs inputs = tiny_model_2_0_inputs();
     inputs.my_image = my_image.checked(TINY_MODEL_2_0_INPUT_MY_IMAGE_SIZE, "my_image");
     inputs.class_ = class_.checked(TINY_MODEL_2_0_INPUT_CLASS_SIZE, "class_");
-    tiny_model_2_0_outputs outputs = tiny_model_2_0_outputs();
-    outputs.scores = result.scores.data();
-    outputs.output_2nd_output = result.output_2nd_output.data();
-    outputs.scores2 = result.scores2.data();
+    const tiny_model_2_0_outputs outputs = outputs_of(result);
     edgepack_error error = edgepack_error();
     check(tiny_model_2_0_run(handle_.get(), &inputs, &outputs, &error), error);
-    return result;
   }
 
   // Replays the golden vectors of the model.
@@ -87,6 +89,18 @@ class Model {
   struct Destroy {
     void operator()(tiny_model_2_0_model *model) const noexcept { tiny_model_2_0_destroy(model); }
   };
+
+  // Buffers for all outputs.
+  static tiny_model_2_0_outputs outputs_of(Result &result) {
+    tiny_model_2_0_outputs outputs = tiny_model_2_0_outputs();
+    result.scores.resize(TINY_MODEL_2_0_OUTPUT_SCORES_SIZE);
+    outputs.scores = result.scores.data();
+    result.output_2nd_output.resize(TINY_MODEL_2_0_OUTPUT_OUTPUT_2ND_OUTPUT_SIZE);
+    outputs.output_2nd_output = result.output_2nd_output.data();
+    result.scores2.resize(TINY_MODEL_2_0_OUTPUT_SCORES2_SIZE);
+    outputs.scores2 = result.scores2.data();
+    return outputs;
+  }
 
   static void check(edgepack_code code, const edgepack_error &error) {
     if (code != EDGEPACK_OK) {
