@@ -37,6 +37,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
     from edgepack.bundle.languages.kotlin import KOTLINC
     from edgepack.cache import default_cache_dir
     from edgepack.compilers import all_compilers
+    from edgepack.compilers.edgetpu_runtime import find_runtime_library
     from edgepack.compilers.simulator import simulator_tool
     from edgepack.convert.importers import registry as importers
     from edgepack.profiles.registry import known_ids, warnings
@@ -45,7 +46,7 @@ def doctor(json_: bool = arguments.JSON) -> int:
 
     programs = [compiler.find() for compiler in all_compilers().values()]
     programs += [simulator_tool(compiler) for compiler in all_compilers().values() if compiler.supports_simulation]
-    programs += [find(tool) for tool in (JAVAC, KOTLINC, ADB)]
+    programs += [find_runtime_library(), *(find(tool) for tool in (JAVAC, KOTLINC, ADB))]
     tools = [{"kind": "tool", **asdict(info)} for info in programs]
     problems = [*warnings(), *importers.warnings()]
     protections = _protections()
