@@ -53,7 +53,8 @@ def test_other_weights_are_another_model(outcome: Any) -> None:
 
 def test_a_dataset_is_read_as_far_as_needed(outcome: Any) -> None:
     """An endless tf.data.Dataset calibrates a model, as an array of its first samples does."""
-    assert outcome["dataset"]["ok"] and outcome["dataset"]["read"] <= 40
+    # 30 are asked for, in batches of 5, and tf.data reads ahead in threads of its own.
+    assert outcome["dataset"]["ok"] and outcome["dataset"]["read"] <= 60
     assert "never end" in outcome["dataset"]["endless eval"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builders import Net
 from PIL import Image
 
 from edgepack.bundle.verify import verify
@@ -15,7 +16,6 @@ from edgepack.errors import EdgepackError, UsageError
 from edgepack.pipeline.build import build
 from edgepack.pipeline.options import BuildOptions
 from edgepack.pipeline.verify import verify as verify_quality
-from tests.builders import Net
 
 GENERATOR = np.random.default_rng(4)
 

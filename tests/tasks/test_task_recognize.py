@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+from builders import Net
 
 from edgepack.choices import Task
 from edgepack.graph import read_model
 from edgepack.tasks import TaskSpec
 from edgepack.tasks.recognize import recognize
-from tests.builders import Net
 
 Shape = tuple[int, ...]
 IMAGE: Shape = (1, 64, 96, 3)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from edgepack.bundle import names
 from edgepack.bundle.languages.base import LoaderCompiler
-from edgepack.bundle.languages.jvm import JvmLanguage, JvmTensor
+from edgepack.bundle.languages.jvm import JvmLanguage
+from edgepack.bundle.languages.jvm_tensor import JvmTensor
 from edgepack.tools import Tool
 
 JAVAC = Tool(

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from edgepack.bundle import names
+from edgepack.bundle.languages.jvm_tensor import JvmTensor
 from edgepack.bundle.tasks import TaskView
 from edgepack.choices import Task
 from edgepack.tasks import classes_of
-
-if TYPE_CHECKING:
-    from edgepack.bundle.languages.jvm import JvmTensor
 
 #: Classes of the tasks, which no model's class may be named like.
 TASK_CLASSES = names.word_set("""
@@ -81,7 +78,7 @@ class JvmTask:
     kotlin_type: str
     java_type: str
     text: str
-    outputs: tuple["JvmTensor", ...]
+    outputs: tuple[JvmTensor, ...]
     parameters: tuple[TaskParameter, ...]
     mapped: bool
     frames: bool
@@ -93,7 +90,7 @@ class JvmTask:
         return self.outputs[0].public.shape
 
 
-def jvm_task(task: TaskView | None, outputs: Sequence["JvmTensor"]) -> JvmTask | None:
+def jvm_task(task: TaskView | None, outputs: Sequence[JvmTensor]) -> JvmTask | None:
     """Return the view of a bundle's task, None without one that the loaders can decode.
 
     Args:

@@ -86,14 +86,14 @@ def test_rung_after_rung_until_one_holds(tmp_path: Path, dim: str) -> None:
 
 @pytest.fixture(scope="module")
 def blurred(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """Two digits over each other, to calibrate on and to measure on: hard to tell apart, so that rounding shows."""
+    """Three digits over each other, to calibrate on and to measure on: hard to tell apart, so that rounding shows."""
     folder = tmp_path_factory.mktemp("blurred")
     random = np.random.default_rng(0)
     with np.load(EXAMPLES / "eval.npz") as data:
         x = data["x"]
     for name, count in (("samples", 60), ("eval", 600)):
-        pairs = random.integers(0, len(x), (2, count))
-        np.savez(folder / f"{name}.npz", x=(0.5 * (x[pairs[0]] + x[pairs[1]])).astype(np.float32))
+        chosen = random.integers(0, len(x), (3, count))
+        np.savez(folder / f"{name}.npz", x=x[chosen].mean(axis=0).astype(np.float32))
     return str(folder / "samples.npz"), str(folder / "eval.npz")
 
 

@@ -10,7 +10,9 @@ static void softmax(const engine_step *step, float *values) {
     double highest = -HUGE_VAL;
     double sum = 0.0;
     for (size_t i = 0; i < step->size; ++i) {
-      highest = fmax(highest, (double)values[i] * (double)step->beta);
+      /* Not `fmax`, on which GCC 12 for aarch64 fails at -O3. */
+      const double scaled = (double)values[i] * (double)step->beta;
+      highest = scaled > highest ? scaled : highest;
     }
     for (size_t i = 0; i < step->size; ++i) {
       sum += exp((double)values[i] * (double)step->beta - highest);
