@@ -17,6 +17,7 @@ from edgepack.repair import (
     TOLERANCE,
     Repaired,
     Rewrite,
+    constant_shapes,
     dense_constants,
     distinct_names,
     fold_arithmetic,
@@ -103,12 +104,16 @@ def rewrite_unproven(
     dense, densified = (tflite, ()) if mode == "none" else dense_constants(tflite)
     if densified and len(score(read_model(dense))) < len(score(read_model(tflite))):
         tflite, rewrites = dense, (*rewrites, *densified)
+    moved = 0
+    if mode != "none" and "constant-shape" not in skip:
+        tflite, moved, computed = _with_constant_shapes(tflite, score)
+        rewrites = (*rewrites, *computed)
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
     if mode != "none" and "distinct-names" not in skip and compares_names(profile, target_options):
         again = partial(repair, score=score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
         repaired = _with_distinct_names(tflite, repaired, score, again)
     rewrites = (*rewrites, *repaired.rewrites)
-    result = RewrittenModel(repaired.tflite, rewrites, repaired.postprocessing, repaired.moved_ops)
+    result = RewrittenModel(repaired.tflite, rewrites, repaired.postprocessing, moved + repaired.moved_ops)
     if not has_accelerator(profile) or not get_scheme(rule.scheme).is_integer:
         return result
     # What the accelerator does not take in any form may still become integers on the host.
@@ -126,6 +131,20 @@ def compares_names(profile: TargetProfile, target_options: TargetOptions) -> boo
 
     file = choose_variant(profile, variant=target_options.variant, soc=target_options.soc).ops.file
     return file is not None and file.distinct_names
+
+
+def _with_constant_shapes(
+    tflite: bytes, score: Callable[[Model], frozenset[int]]
+) -> tuple[bytes, int, tuple[Rewrite, ...]]:
+    """Return the file with parameters as constants, the ops that this moves onto the accelerator, and the rewrites.
+
+    The same file, 0 and none where it moves no op.
+    """
+    constant, rewrites = constant_shapes(tflite)
+    moved = len(score(read_model(tflite))) - len(score(read_model(constant))) if rewrites else 0
+    if moved <= 0:
+        return tflite, 0, ()
+    return constant, moved, (*rewrites[:-1], replace(rewrites[-1], moved_ops=moved))
 
 
 def _with_distinct_names(

@@ -1,6 +1,7 @@
 """Rewrite ops that a target does not support as ops that it supports, and verify that both compute the same."""
 
 from edgepack.repair.affine import FOLDED, fold_arithmetic
+from edgepack.repair.constant_shapes import constant_shapes
 from edgepack.repair.dense import dense_constants
 from edgepack.repair.equivalence import TOLERANCE, prove
 from edgepack.repair.graph_edits import CODES
@@ -21,6 +22,7 @@ __all__ = [
     "Rewrite",
     "balance_ranges",
     "before_class_choice",
+    "constant_shapes",
     "cuttable",
     "dense_constants",
     "distinct_names",

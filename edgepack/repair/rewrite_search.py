@@ -154,7 +154,7 @@ def repair(
     rewriters: tuple[Rewriter, ...] = ()
     if model.is_float and mode != Repair.NONE:
         rewriters = EXACT if mode == Repair.EXACT else (*EXACT, *APPROXIMATE)
-    rewritten_file = set_batch(tflite) if rewriters and _has_dynamic_batch(model.main) else tflite
+    rewritten_file = set_batch(tflite) if rewriters and has_dynamic_batch(model.main) else tflite
     current = read_model(rewritten_file) if rewritten_file is not tflite else model
     for _ in range(_ROUNDS if rewriters else 0):
         refused = refuses is not None and refuses(current)
@@ -171,7 +171,7 @@ def repair(
         if not chosen.edits:
             break
         if not rewrites and rewritten_file is not tflite:
-            rewrites.append(_batch_rewrite(model))
+            rewrites.append(batch_rewrite(model))
         rewrites.extend(_describe(current.main, edit, gain) for edit, gain in chosen.edits)
         moved_ops += chosen.gain
         rewritten_file = rewritten(rewritten_file, current, [edit for edit, _ in chosen.edits])
@@ -305,11 +305,13 @@ def _describe(graph: Graph, edit: Edit, gain: int) -> Rewrite:
     return Rewrite(edit.code, op.label, op.index, graph.output_name(op), edit.message, edit.exact, gain)
 
 
-def _has_dynamic_batch(graph: Graph) -> bool:
+def has_dynamic_batch(graph: Graph) -> bool:
+    """Return whether the first dimension of a tensor is only known at run time."""
     return any(tensor.shape_signature[:1] == (-1,) for tensor in graph.tensors)
 
 
-def _batch_rewrite(model: Model) -> Rewrite:
+def batch_rewrite(model: Model) -> Rewrite:
+    """Return the entry for an open batch size that was fixed to 1."""
     names = ", ".join(model.input_names())
     return Rewrite("batch-1", "", -1, names, "the open batch size fixed to 1, which the other rewrites need", True, 0)
 

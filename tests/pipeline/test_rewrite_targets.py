@@ -18,7 +18,7 @@ from edgepack.profiles.registry import get_target
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "repair"))
 
-from repair_nets import grouped, padv2, repeated, unary
+from repair_nets import computed_slice, grouped, padv2, repeated, unary
 from repair_nets import net as make_net
 
 INT8 = SchemeRule("int8", io="INT8", fully_connected="per-tensor")
@@ -43,6 +43,7 @@ def session() -> Iterator[Session]:
         (lambda: repeated((2, 2)), "nearest-upsampling"),
         (lambda: unary("LEAKY_RELU", alpha=0.1), "leaky-relu"),
         (lambda: padv2(-1.0), "padv2-shifted"),
+        (computed_slice, "constant-shape"),
     ],
 )
 def test_moves_every_op_onto_the_edge_tpu(file: object, code: str, edgetpu: TargetProfile, session: Session) -> None:
@@ -95,6 +96,19 @@ def test_the_loss_of_an_approximation_is_measured(edgetpu: TargetProfile, sessio
     assert [rewrite.code for rewrite in proven.rewrites] == ["gelu"]
     assert 1e-4 < proven.difference < 0.021
     assert f"{proven.difference:.2g}" in proven.notes[0]
+
+
+def test_constants_of_a_shape_count_the_ops_that_move(edgetpu: TargetProfile, session: Session) -> None:
+    """SHAPE, SUB and SLICE would be off the accelerator; without repairs the file is as it was."""
+    before = computed_slice()
+    proven = rewrite_proven(session, before, edgetpu, INT8, WISH)
+    left = off_accelerator(edgetpu, INT8, WISH)(read_model(before))
+    assert [rewrite.moved_ops for rewrite in proven.rewrites] == [len(left)]
+    assert proven.moved_ops == len(left)
+    assert proven.difference == 0
+    assert rewrite_unproven(before, edgetpu, INT8, WISH, mode="none").tflite == before
+    skipped = rewrite_unproven(before, edgetpu, INT8, WISH, skip=frozenset({"constant-shape"}))
+    assert skipped.tflite == before
 
 
 def test_the_cpu_gets_the_file_as_it_is() -> None:

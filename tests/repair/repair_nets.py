@@ -174,6 +174,22 @@ def shrinking_slice() -> bytes:
     return net(write)
 
 
+def computed_slice() -> bytes:
+    """Return the last pixels of each row, x[:, 3:, 4:], with a begin that is computed from the shape of x."""
+
+    def write(builder: Net, x: int) -> list[int]:
+        h, y = builder.tensor("h", SHAPE), builder.tensor("y", (1, 3, 2, 8))
+        shape, begin = (builder.tensor(name, (4,), dtype="INT32") for name in ("shape", "begin"))
+        size = builder.constant("size", [1, 3, 2, 8], "INT32")
+        builder.op("RELU", [x], [h])
+        builder.op("SHAPE", [h], [shape], outType=2)
+        builder.op("SUB", [shape, size], [begin])
+        builder.op("SLICE", [h, begin, size], [y])
+        return [y]
+
+    return net(write)
+
+
 def mean(*, keep: bool) -> bytes:
     """Return MEAN over height and width."""
 
