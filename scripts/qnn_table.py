@@ -230,9 +230,8 @@ any-of = [{ options = { exclusive = [true] } }, { options = { reverse = [true] }
 [[file.failing]]
 ops = ["SELECT_V2"]
 source = "qnn-broadcasts"
-reason = "v68 validates a broadcast value in int16 and then cannot create the op"
-fix = "give the values in the shape of the output, or compile for v73 and later only"
-range = { arch = [68, 69] }
+reason = "a broadcast value in int16 that is an input is validated, and then the op cannot be created"
+fix = "build with edgepack, which broadcasts it before, or give the values in the shape of the output"
 max-rank = 5
 signatures = ["BOOL,INT16 -> INT16"]
 any-of = [{ range = { broadcast_then = [1, 1] } }, { range = { broadcast_else = [1, 1] } }]

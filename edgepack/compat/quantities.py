@@ -283,8 +283,8 @@ def _broadcast(position: int) -> Callable[[Context, Op], Measured]:
         value, out = _input_at(context, op, position), _out(context, op)
         if op.name not in {"SELECT", "SELECT_V2"} or value is None or out is None:
             return None
-        computed = not context.is_constant(value)
-        return float(computed and 1 < math.prod(value.shape) < math.prod(out.shape))
+        given = value.index in context.graph.inputs
+        return float(given and 1 < math.prod(value.shape) < math.prod(out.shape))
 
     return read
 

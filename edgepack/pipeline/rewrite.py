@@ -20,6 +20,7 @@ from edgepack.repair import (
     constant_shapes,
     dense_constants,
     distinct_names,
+    explicit_broadcasts,
     fold_arithmetic,
     fuse,
     repair,
@@ -101,13 +102,11 @@ def rewrite_unproven(
     else:
         score = off_accelerator(profile, rule, target_options)
     refuses = refuses_whole(profile, rule, target_options)
-    dense, densified = (tflite, ()) if mode == "none" else dense_constants(tflite)
-    if densified and len(score(read_model(dense))) < len(score(read_model(tflite))):
-        tflite, rewrites = dense, (*rewrites, *densified)
     moved = 0
-    if mode != "none" and "constant-shape" not in skip:
-        tflite, moved, computed = _with_constant_shapes(tflite, score)
-        rewrites = (*rewrites, *computed)
+    for code, rewrite in _OF_FILES.items() if mode != "none" else ():
+        if code not in skip:
+            tflite, gain, done = _where_it_helps(rewrite, tflite, score)
+            rewrites, moved = (*rewrites, *done), moved + gain
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
     if mode != "none" and "distinct-names" not in skip and compares_names(profile, target_options):
         again = partial(repair, score=score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
@@ -133,18 +132,28 @@ def compares_names(profile: TargetProfile, target_options: TargetOptions) -> boo
     return file is not None and file.distinct_names
 
 
-def _with_constant_shapes(
-    tflite: bytes, score: Callable[[Model], frozenset[int]]
+#: Rewrites of any file, also of a quantized one, by the code of their last entry.
+_OF_FILES: Mapping[str, Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]]] = {
+    "dense-constant": dense_constants,
+    "constant-shape": constant_shapes,
+    "explicit-broadcast": explicit_broadcasts,
+}
+
+
+def _where_it_helps(
+    rewrite: Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]],
+    tflite: bytes,
+    score: Callable[[Model], frozenset[int]],
 ) -> tuple[bytes, int, tuple[Rewrite, ...]]:
-    """Return the file with parameters as constants, the ops that this moves onto the accelerator, and the rewrites.
+    """Return the rewritten file, the ops that this moves onto the accelerator, and the rewrites.
 
     The same file, 0 and none where it moves no op.
     """
-    constant, rewrites = constant_shapes(tflite)
-    moved = len(score(read_model(tflite))) - len(score(read_model(constant))) if rewrites else 0
+    rewritten, rewrites = rewrite(tflite)
+    moved = len(score(read_model(tflite))) - len(score(read_model(rewritten))) if rewrites else 0
     if moved <= 0:
         return tflite, 0, ()
-    return constant, moved, (*rewrites[:-1], replace(rewrites[-1], moved_ops=moved))
+    return rewritten, moved, (*rewrites[:-1], replace(rewrites[-1], moved_ops=moved))
 
 
 def _with_distinct_names(

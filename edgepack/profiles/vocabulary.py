@@ -50,10 +50,10 @@ QUANTITIES: Mapping[str, str] = {
     "beta": "beta of SOFTMAX",
     "bias_bits": "bits needed by the largest bias value, sign included; 0 without bias",
     "block_size": "block size of SPACE_TO_DEPTH or DEPTH_TO_SPACE",
-    "broadcast_else": "1 when the third input of SELECT_V2 is computed and has fewer elements than the output, and "
-    "more than one; else 0",
-    "broadcast_then": "1 when the second input of SELECT_V2 is computed and has fewer elements than the output, and "
-    "more than one; else 0",
+    "broadcast_else": "1 when the third input of SELECT_V2 is an input of the model with fewer elements than the "
+    "output, and more than one; else 0",
+    "broadcast_then": "1 when the second input of SELECT_V2 is an input of the model with fewer elements than the "
+    "output, and more than one; else 0",
     "cell_clip": "cell clip of an LSTM",
     "constant_inputs": "number of constant inputs",
     "depth_multiplier": "depth multiplier of DEPTHWISE_CONV_2D",

@@ -1,6 +1,7 @@
 """Rewrite ops that a target does not support as ops that it supports, and verify that both compute the same."""
 
 from edgepack.repair.affine import FOLDED, fold_arithmetic
+from edgepack.repair.broadcast import explicit_broadcasts
 from edgepack.repair.constant_shapes import constant_shapes
 from edgepack.repair.dense import dense_constants
 from edgepack.repair.equivalence import TOLERANCE, prove
@@ -26,6 +27,7 @@ __all__ = [
     "cuttable",
     "dense_constants",
     "distinct_names",
+    "explicit_broadcasts",
     "fold_arithmetic",
     "fuse",
     "has_shared_ranges",

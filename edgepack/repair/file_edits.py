@@ -80,6 +80,16 @@ class FileEditor:
         self._before.setdefault(op, []).append(self.new_op("MUL", [source, constant], [scaled]))
         self._set_input(op, position, scaled)
 
+    def broadcast_input(self, op: int, position: int, shape: Sequence[int]) -> None:
+        """Put a BROADCAST_TO of this shape in front of one input of an op; type and scales are those of the input."""
+        source = self._file.tensors[self.input_of(op, position)]
+        name = (source.name or b"").decode()
+        wide = self.tensor(name, shape)
+        self._file.tensors[wide].type, self._file.tensors[wide].quantization = source.type, source.quantization
+        inputs = [self.input_of(op, position), self.constant(name, np.array(shape, np.int32))]
+        self._before.setdefault(op, []).append(self.new_op("BROADCAST_TO", inputs, [wide]))
+        self._set_input(op, position, wide)
+
     def replace_op(self, op: int, ops: Sequence[Operator]) -> None:
         """Put other ops in the place of one; none removes it."""
         self.touched.add(op)
