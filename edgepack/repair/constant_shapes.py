@@ -81,7 +81,7 @@ def _is_parameter(graph: Graph, index: int, known: Mapping[int, Integers]) -> bo
         positions = {position for position, source in enumerate(op.inputs) if source == index}
         if not positions.issubset(_PARAMETERS.get(op.name, ())):
             return False
-        if any(graph.tensors[output].is_dynamic for output in op.outputs):
+        if not op.outputs or any(graph.tensors[output].is_dynamic for output in op.outputs):
             return False
     return True
 

@@ -133,6 +133,15 @@ def test_a_division_by_zero_is_left_to_the_runtime() -> None:
     assert constant_shapes(before) == (before, ())
 
 
+def test_a_broken_slice_without_a_result_is_left_alone() -> None:
+    """A file may claim anything: no traceback."""
+    file = unpack(sliced(BEGINS["sub"], also=lambda net, h, start: h))
+    file.subgraphs[0].operators[-1].outputs = np.zeros(0, np.int32)
+    file.subgraphs[0].outputs = file.subgraphs[0].outputs[1:]
+    before = pack(file)
+    assert constant_shapes(before) == (before, ())
+
+
 @needs_compiler
 @pytest.mark.parametrize("soc", ["SM8350", "SM8550", "SM8850"])
 def test_qualcomms_compiler_takes_the_slice_then(soc: str) -> None:
