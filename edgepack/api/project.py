@@ -101,14 +101,15 @@ class ProjectResult(Result):
 
     def _repr_html_(self) -> str:
         from edgepack.api.html import render
+        from edgepack.runtime.metrics import measured_accuracy
 
         rows = []
         for result in self.results:
             model, quality = (result.entry.get(key) or {} for key in ("model", "quality"))
-            top1 = quality.get("top1")
+            accuracy = measured_accuracy(quality)
             size = readable_size(model["bytes"]) if model else "–"
             scheme = str(result.entry.get("scheme") or "–")
-            rows.append((result.cell, result.state, scheme, size, "–" if top1 is None else f"{top1:.2f}"))
+            rows.append((result.cell, result.state, scheme, size, "–" if accuracy is None else accuracy.text))
         failures = [f"{entry.cell}: {entry.error.message}" for entry in self.results if entry.error is not None]
         return render("edgepack build", ("cell", "bundle", "scheme", "size", "top-1"), rows, notes=failures)
 

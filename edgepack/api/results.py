@@ -269,6 +269,5 @@ def accuracy(quality: "Quality | None") -> str:
         return ""
     known = quality.accuracy
     if known is not None:
-        before = "" if known.value_float is None else f"{known.value_float:.2f} -> "
-        return f"{known.metric} {before}{known.value:.2f}"
+        return f"{known.metric} {known.change}"
     return "equal" if quality.snr_db is None else f"SNR {quality.snr_db:.1f} dB"

@@ -179,10 +179,11 @@ _HEADER = ("cell", "bundle", "scheme", "size", "accel", "host", "top-1", "SNR", 
 
 
 def _row(entry: "CellResult") -> tuple[str, ...]:
+    from edgepack.runtime.metrics import measured_accuracy
+
     document = entry.document
     model, summary, quality = (document.get(name) or {} for name in ("model", "summary", "quality"))
-    accuracy = (quality.get("task") or {}).get("value", quality.get("top1"))
-    snr = quality.get("snr_db")
+    accuracy, snr = measured_accuracy(quality), quality.get("snr_db")
     return (
         entry.cell.id,
         _STATES.get(entry.state, entry.state) if entry.state != "cached" else "from cache",
@@ -190,7 +191,7 @@ def _row(entry: "CellResult") -> tuple[str, ...]:
         readable_size(model["bytes"]) if model else "-",
         str(summary["accelerator"]) if summary else "-",
         str(summary["host"] + summary["unsupported"]) if summary else "-",
-        "-" if accuracy is None else f"{accuracy:.2f}",
+        "-" if accuracy is None else accuracy.text,
         "-" if snr is None else f"{snr:.1f}",
         duration(entry.seconds) if entry.state == "built" else "-",
     )

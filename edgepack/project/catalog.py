@@ -15,6 +15,7 @@ from edgepack.pipeline.reports.page import render_page
 from edgepack.project.cells import Cell, Project
 from edgepack.project.logs import CellLogs
 from edgepack.project.outcomes import CellResult, MatrixResult
+from edgepack.runtime.metrics import measured_accuracy
 from edgepack.text import readable_size
 
 #: Version of the form of index.json.
@@ -67,6 +68,7 @@ def _entry(out: Path, result: CellResult, before: Mapping[str, Any] | None) -> d
     document, cell = result.document, result.cell
     model, summary, quality, latency = (document.get(name) or {} for name in ("model", "summary", "quality", "latency"))
     figures = latency.get("figures") or [{}]
+    accuracy = measured_accuracy(quality)
     entry = {
         "cell": cell.id,
         "model": cell.model,
@@ -80,7 +82,7 @@ def _entry(out: Path, result: CellResult, before: Mapping[str, Any] | None) -> d
         "accelerator": summary.get("accelerator"),
         "host": None if not summary else summary["host"] + summary["unsupported"],
         # Where the truth is boxes or masks, mAP@50 or mIoU stands in its place.
-        "top1": (quality.get("task") or {}).get("value", quality.get("top1")),
+        "top1": None if accuracy is None else accuracy.value,
         "snr_db": quality.get("snr_db"),
         "verdict": quality.get("verdict", ""),
         "latency": latency.get("text", ""),

@@ -37,10 +37,33 @@ class MeasuredAccuracy:
     value: float
     value_float: float | None
 
-    def __str__(self) -> str:
-        """Return `99.11 -> 98.90`, with the metric unless it is top-1."""
+    @property
+    def change(self) -> str:
+        """`99.11 -> 98.90`, or the value alone where there is no float model."""
         before = "" if self.value_float is None else f"{self.value_float:.2f} -> "
-        return f"{before}{self.value:.2f}{'' if self.metric == 'top-1' else f' {self.metric}'}"
+        return f"{before}{self.value:.2f}"
+
+    @property
+    def text(self) -> str:
+        """The value, with the metric unless it is top-1."""
+        return self._with_metric(f"{self.value:.2f}")
+
+    def __str__(self) -> str:
+        """Return the change, with the metric unless it is top-1."""
+        return self._with_metric(self.change)
+
+    def _with_metric(self, figures: str) -> str:
+        return figures if self.metric == "top-1" else f"{figures} {self.metric}"
+
+
+def measured_accuracy(quality: Mapping[str, Any] | None) -> MeasuredAccuracy | None:
+    """Return the accuracy in the `quality` object of a JSON document: `Quality.accuracy`, rounded as it is there."""
+    if quality is None:
+        return None
+    task, top1 = quality.get("task"), quality.get("top1")
+    if task is not None:
+        return MeasuredAccuracy(task["metric"], task["value"], task["value_float"])
+    return None if top1 is None else MeasuredAccuracy("top-1", top1, quality.get("top1_float"))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,10 @@ from edgepack.errors import EdgepackError
 from edgepack.findings import OpFinding, Placement, Report
 from edgepack.pipeline.check import CheckedTarget
 from edgepack.pipeline.results import TargetResult
-from edgepack.runtime.metrics import MeasuredAccuracy
+from edgepack.runtime.metrics import measured_accuracy
 
 #: Further ops with a reason are counted: hosts cut summaries, and the SARIF file and the JSON have all of them.
 MAX_FINDINGS = 20
-
-
-def _accuracy(accuracy: MeasuredAccuracy) -> str:
-    return f"{accuracy.value:.2f}" if accuracy.metric == "top-1" else f"{accuracy.value:.2f} ({accuracy.metric})"
 
 
 def check_summary(model: str, results: Sequence[CheckedTarget]) -> str:
@@ -58,7 +54,7 @@ def build_summary(model: str, results: Sequence[TargetResult]) -> str:
                 "built" if result.error is None else "failed",
                 result.scheme or "-",
                 "-" if result.model is None else f"{len(result.model):,}",
-                "-" if quality is None or quality.accuracy is None else _accuracy(quality.accuracy),
+                "-" if quality is None or quality.accuracy is None else quality.accuracy.text,
                 "-" if quality is None or quality.snr_db is None else f"{quality.snr_db:.1f}",
                 *_counts(None if result.report is None else result.report.summary),
             )
@@ -83,19 +79,19 @@ def project_summary(name: str, results: Sequence[tuple[Mapping[str, Any], Edgepa
     rows = []
     for result, _ in results:
         model, quality, summary = (result.get(key) or {} for key in ("model", "quality", "summary"))
-        top1, snr = quality.get("top1"), quality.get("snr_db")
+        accuracy, snr = measured_accuracy(quality), quality.get("snr_db")
         rows.append(
             (
                 result["cell"],
                 result["state"],
                 result.get("scheme") or "-",
                 f"{model['bytes']:,}" if model else "-",
-                "-" if top1 is None else f"{top1:.2f}",
+                "-" if accuracy is None else accuracy.text,
                 "-" if snr is None else f"{snr:.1f}",
                 *_counts(summary or None),
             )
         )
-    header = ("cell", "state", "scheme", "bytes", "top-1 %", "SNR dB", *_COUNTS)
+    header = ("cell", "state", "scheme", "bytes", "accuracy %", "SNR dB", *_COUNTS)
     text = [f"### {code(name)}", "", *_table(header, rows)]
     for result, error in results:
         text.extend(_error(result["cell"], error))
