@@ -4,11 +4,27 @@ from dataclasses import dataclass
 
 from edgepack.bundle.images import ImageView, image_views
 from edgepack.bundle.spec import BundleSpec
+from edgepack.choices import Task
 from edgepack.resources import package_source
 from edgepack.tasks import TaskSpec
 
 #: File in the data folder with the names of the task's classes, where they are no output's labels.
 TASK_LABELS = "task_labels.txt"
+
+
+@dataclass(frozen=True)
+class TaskParameter:
+    """What callers may set when they ask for a task's results.
+
+    Attributes:
+        name: Its name.
+        default: Its default, a whole number or a threshold.
+        text: Its meaning, a sentence.
+    """
+
+    name: str
+    default: int | float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,22 @@ class TaskView:
     def kind(self) -> str:
         """The task, `detection`."""
         return str(self.spec.kind)
+
+    @property
+    def parameters(self) -> tuple[TaskParameter, ...]:
+        """What callers may set, in order."""
+        spec = self.spec
+        if spec.kind in (Task.CLASSIFICATION, Task.AUDIO):
+            return (TaskParameter("k", 5, "Largest number of classes."),)
+        if spec.kind != Task.DETECTION:
+            return ()
+        score = TaskParameter("score", spec.score, "Objects with a lower one are dropped.")
+        overlap = "Of two objects of a class that overlap more, the worse one is dropped."
+        limit = TaskParameter("limit", spec.limit, "Largest number of objects.")
+        # TFLite_Detection_PostProcess has dropped duplicates already.
+        return (
+            (score, limit) if spec.layout == "postprocess" else (score, TaskParameter("iou", spec.iou, overlap), limit)
+        )
 
 
 def task_view(spec: BundleSpec) -> TaskView | None:

@@ -95,6 +95,11 @@ class TaskSpec:
         """Position of the first output."""
         return self.outputs[0]
 
+    @property
+    def mapped(self) -> bool:
+        """True when results are places in a frame."""
+        return self.kind in (Task.DETECTION, Task.SEGMENTATION, Task.KEYPOINTS)
+
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's `task`: the facts that matter for the kind."""
         known = {name.removesuffix("s") if name == "outputs" else name for name in _ALLOWED[self.kind]}

@@ -10,13 +10,14 @@ from edgepack.bundle.views import TensorView, label_lines
 from edgepack.choices import Task
 from edgepack.tasks import TaskSpec, classes_of
 
+_CLASSIFY = (
+    "classify",
+    "the classes with the highest scores, best first, and their number",
+    ("edgepack_label *best", "size_t capacity", "size_t *count"),
+)
 #: Task -> name of the function, what it returns, parameters for the results of the C functions.
 _FORMS: Mapping[Task, tuple[str, str, tuple[str, ...]]] = {
-    Task.CLASSIFICATION: (
-        "classify",
-        "the classes with the highest scores, best first, and their number",
-        ("edgepack_label *best", "size_t capacity", "size_t *count"),
-    ),
+    Task.CLASSIFICATION: _CLASSIFY,
     Task.DETECTION: (
         "detect",
         "the objects, best first, and their number; null thresholds are those of the build",
@@ -29,11 +30,7 @@ _FORMS: Mapping[Task, tuple[str, str, tuple[str, ...]]] = {
     ),
     Task.KEYPOINTS: ("keypoints", "all key points", ("edgepack_keypoint *points",)),
     Task.EMBEDDING: ("embed", "the embedding, a vector of length 1", ("float *vector",)),
-    Task.AUDIO: (
-        "classify",
-        "the classes with the highest scores, best first, and their number",
-        ("edgepack_label *best", "size_t capacity", "size_t *count"),
-    ),
+    Task.AUDIO: _CLASSIFY,
 }
 
 _FILES: Mapping[Task, str] = {
@@ -215,7 +212,7 @@ def c_task(task: TaskView, macro: str, inputs: Sequence[TensorView], outputs: Se
         text=text,
         parameters=parameters,
         arguments=tuple(parameter.split()[-1].lstrip("*") for parameter in parameters),
-        mapped=spec.kind in (Task.DETECTION, Task.SEGMENTATION, Task.KEYPOINTS),
+        mapped=spec.mapped,
         labels=labels,
         count=count,
         classes=classes,

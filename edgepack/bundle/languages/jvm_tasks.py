@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from edgepack.bundle import names
 from edgepack.bundle.languages.jvm_tensor import JvmTensor
-from edgepack.bundle.tasks import TaskView
+from edgepack.bundle.tasks import TaskParameter, TaskView
 from edgepack.choices import Task
 from edgepack.tasks import classes_of
 
@@ -13,8 +13,6 @@ from edgepack.tasks import classes_of
 TASK_CLASSES = names.word_set("""
     AudioStream Candidate Classes Detection Detections Embeddings Keypoint Keypoints Names Scored Segmentation
 """)
-#: Tasks whose results are places in a frame.
-_MAPPED = (Task.DETECTION, Task.SEGMENTATION, Task.KEYPOINTS)
 #: Task -> method, what it returns for Kotlin and for Java, and in words.
 _FORMS: Mapping[Task, tuple[str, str, str, str]] = {
     Task.CLASSIFICATION: (
@@ -32,7 +30,7 @@ _FORMS: Mapping[Task, tuple[str, str, str, str]] = {
 
 
 @dataclass(frozen=True)
-class TaskParameter:
+class JvmParameter:
     """A parameter of a task's methods that has a default.
 
     Attributes:
@@ -79,7 +77,7 @@ class JvmTask:
     java_type: str
     text: str
     outputs: tuple[JvmTensor, ...]
-    parameters: tuple[TaskParameter, ...]
+    parameters: tuple[JvmParameter, ...]
     mapped: bool
     frames: bool
     classes: int
@@ -112,21 +110,14 @@ def jvm_task(task: TaskView | None, outputs: Sequence[JvmTensor]) -> JvmTask | N
         java_type=java_type,
         text=text,
         outputs=own,
-        parameters=_parameters(task),
-        mapped=kind in _MAPPED,
+        parameters=tuple(map(_parameter, task.parameters)),
+        mapped=task.spec.mapped,
         frames=task.image is not None,
         classes=classes_of(task.spec, shapes),
     )
 
 
-def _parameters(task: TaskView) -> tuple[TaskParameter, ...]:
-    spec = task.spec
-    if spec.kind in (Task.CLASSIFICATION, Task.AUDIO):
-        return (TaskParameter("k", "Int", "5", "Largest number of classes."),)
-    if spec.kind != Task.DETECTION:
-        return ()
-    score = TaskParameter("score", "Float", names.float32_literal(spec.score), "Objects with a lower one are dropped.")
-    overlap = "Of two objects of a class that overlap more, the worse one is dropped."
-    iou = TaskParameter("iou", "Float", names.float32_literal(spec.iou), overlap)
-    limit = TaskParameter("limit", "Int", str(spec.limit), "Largest number of objects.")
-    return (score, limit) if spec.layout == "postprocess" else (score, iou, limit)
+def _parameter(parameter: TaskParameter) -> JvmParameter:
+    whole = isinstance(parameter.default, int)
+    default = str(parameter.default) if whole else names.float32_literal(parameter.default)
+    return JvmParameter(parameter.name, "Int" if whole else "Float", default, parameter.text)

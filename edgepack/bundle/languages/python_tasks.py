@@ -75,7 +75,7 @@ def python_task(task: TaskView, fields: Sequence[str]) -> PythonTask:
     """
     kind = task.spec.kind
     title, method, returns, what = _FORMS[kind]
-    mapped = kind in (Task.DETECTION, Task.SEGMENTATION, Task.KEYPOINTS)
+    mapped = task.spec.mapped
     where = ", in the frame's own pixels" if kind in (Task.DETECTION, Task.KEYPOINTS) else ""
     own = {
         Task.CLASSIFICATION: {"Scored"},
@@ -92,7 +92,9 @@ def python_task(task: TaskView, fields: Sequence[str]) -> PythonTask:
         returns=returns,
         summary=f"Run the model on a frame and return {what}{where}.",
         summary_of_result=f"Return {what}{where}.",
-        parameters=_parameters(task),
+        parameters=tuple(
+            Parameter(one.name, type(one.default).__name__, str(one.default), one.text) for one in task.parameters
+        ),
         mapped=mapped,
         # Classes before functions, as tools that sort names have it.
         imports=tuple(sorted(own | places, key=lambda name: (name.islower(), name))),
@@ -100,23 +102,6 @@ def python_task(task: TaskView, fields: Sequence[str]) -> PythonTask:
         fields=tuple(fields[position] for position in task.spec.outputs),
         example=f"{what}{where}",
     )
-
-
-def _parameters(task: TaskView) -> tuple[Parameter, ...]:
-    spec = task.spec
-    if spec.kind in (Task.CLASSIFICATION, Task.AUDIO):
-        return (Parameter("k", "int", "5", "Largest number of classes."),)
-    if spec.kind != Task.DETECTION:
-        return ()
-    score = Parameter("score", "float", str(spec.score), "Objects with a lower score are dropped.")
-    iou = Parameter(
-        "iou",
-        "float",
-        str(spec.iou),
-        "Of two boxes of a class that overlap more (intersection over union), the worse one is dropped.",
-    )
-    limit = Parameter("limit", "int", str(spec.limit), "Largest number of objects.")
-    return (score, limit) if spec.layout == "postprocess" else (score, iou, limit)
 
 
 def _module_imports(task: TaskView) -> tuple[str, ...]:

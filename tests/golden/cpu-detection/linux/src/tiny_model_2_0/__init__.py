@@ -133,8 +133,8 @@ class TinyModel20(Engine):
 
         Args:
             frame: As in `run_image`.
-            score: Objects with a lower score are dropped.
-            iou: Of two boxes of a class that overlap more (intersection over union), the worse one is dropped.
+            score: Objects with a lower one are dropped.
+            iou: Of two objects of a class that overlap more, the worse one is dropped.
             limit: Largest number of objects.
             order: As in `run_image`, like the arguments below.
             fit: How the frame gets the input's size.
@@ -165,8 +165,8 @@ class TinyModel20(Engine):
         Args:
             result: What `run` returned.
             mapping: How the frame became the input: `frame_mapping(crop, size, ...)`.
-            score: Objects with a lower score are dropped.
-            iou: Of two boxes of a class that overlap more (intersection over union), the worse one is dropped.
+            score: Objects with a lower one are dropped.
+            iou: Of two objects of a class that overlap more, the worse one is dropped.
             limit: Largest number of objects.
         """
         outputs = [result.out_0]
