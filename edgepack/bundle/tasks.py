@@ -58,11 +58,9 @@ class TaskView:
             return ()
         score = TaskParameter("score", spec.score, "Objects with a lower one are dropped.")
         overlap = "Of two objects of a class that overlap more, the worse one is dropped."
-        limit = TaskParameter("limit", spec.limit, "Largest number of objects.")
         # TFLite_Detection_PostProcess has dropped duplicates already.
-        return (
-            (score, limit) if spec.layout == "postprocess" else (score, TaskParameter("iou", spec.iou, overlap), limit)
-        )
+        iou = () if spec.layout == "postprocess" else (TaskParameter("iou", spec.iou, overlap),)
+        return (score, *iou, TaskParameter("limit", spec.limit, "Largest number of objects."))
 
 
 def task_view(spec: BundleSpec) -> TaskView | None:

@@ -17,11 +17,10 @@ from edgepack.errors import SamplesError
 from edgepack.files import open_regular
 from edgepack.graph.metadata import normalization_fault
 from edgepack.samples.storage import StoredArray
+from edgepack.tasks.decode.fitting import fitted
 from edgepack.text import first_line
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from edgepack.samples.truth import Truth
 
 #: Formats that are decoded, by Pillow's names; others such as EPS start a program to decode them.
@@ -283,7 +282,7 @@ def read_image(
                     raise Image.DecompressionBombError(
                         f"{opened.width} x {opened.height} pixels, at most {MOST_PIXELS}"
                     )
-                image = resized(opened.convert("L" if channels == 1 else "RGB"), width, height, resize)
+                image = fitted(opened.convert("L" if channels == 1 else "RGB"), width, height, resize)
     except Exception as error:  # whatever the decoders of damaged files raise
         kind = type(error).__name__
         reason = kind if isinstance(error, OSError) and error.errno is None else f"{kind}: {first_line(error)}"
@@ -295,27 +294,3 @@ def read_image(
         return pixels.astype(dtype)
     mean, std = (np.asarray(values, np.float32) for values in (preprocess.mean, preprocess.std))
     return ((pixels.astype(np.float32) - mean) / std).astype(dtype)
-
-
-def resized(image: "Image", width: int, height: int, resize: Resize) -> "Image":
-    """Return an image of the size of an input; bundles' loaders resize the same way.
-
-    A letterbox has black borders, and of an odd number of border pixels one more on the right or below. A center-crop
-    takes the largest part in the middle that has the input's aspect ratio, to fractions of a pixel.
-    """
-    from PIL import Image
-
-    bilinear = Image.Resampling.BILINEAR
-    if resize == Resize.LETTERBOX:
-        ratio = min(width / image.width, height / image.height)
-        inner = max(round(image.width * ratio), 1), max(round(image.height * ratio), 1)
-        whole = Image.new(image.mode, (width, height))
-        whole.paste(image.resize(inner, bilinear), ((width - inner[0]) // 2, (height - inner[1]) // 2))
-        return whole
-    if resize == Resize.CENTER_CROP:
-        ratio = min(image.width / width, image.height / height)
-        left, top = (image.width - width * ratio) / 2, (image.height - height * ratio) / 2
-        # Rounding may exceed the image by the last bit, which Pillow refuses.
-        right, bottom = min(left + width * ratio, image.width), min(top + height * ratio, image.height)
-        return image.resize((width, height), bilinear, box=(left, top, right, bottom))
-    return image.resize((width, height), bilinear)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ._fitting import fitted
+
 # Position of the input -> mean and std of its pixels, one for each channel, value = (pixel - mean) / std, and how a
 # frame gets the input's size.
 _PIXELS = {
@@ -107,22 +109,7 @@ def _pillow() -> Any:
 
 
 def _values(image: Any, position: int, shape: tuple[int, ...], fit: str) -> NDArray[Any]:
-    """Return the resized pixels, normalized."""
-    _, height, width, channels = shape
-    bilinear = _pillow().Resampling.BILINEAR
-    if fit == "stretch":
-        pixels = np.asarray(image.resize((width, height), bilinear), np.float32)
-    elif fit == "letterbox":
-        ratio = min(width / image.width, height / image.height)
-        inner = max(round(image.width * ratio), 1), max(round(image.height * ratio), 1)
-        left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-        pixels = np.zeros((height, width, channels)[: 2 + (channels > 1)], np.float32)
-        pixels[top : top + inner[1], left : left + inner[0]] = np.asarray(image.resize(inner, bilinear))
-    else:
-        ratio = min(image.width / width, image.height / height)
-        left, top = (image.width - width * ratio) / 2, (image.height - height * ratio) / 2
-        # Rounding may exceed the image by the last bit, which Pillow refuses.
-        box = (left, top, min(left + width * ratio, image.width), min(top + height * ratio, image.height))
-        pixels = np.asarray(image.resize((width, height), bilinear, box=box), np.float32)
+    """Return the pixels in the input's size, normalized."""
+    pixels = np.asarray(fitted(image, shape[2], shape[1], fit), np.float32)
     mean, std = (np.asarray(values, np.float32) for values in _PIXELS[position][:2])
     return (pixels.reshape(shape) - mean) / std
