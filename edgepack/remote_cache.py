@@ -43,7 +43,7 @@ DEFAULT_TIMEOUT = 30.0
 _BLOCK = 16 << 20
 #: Bytes that wait for their upload; who stores more waits, so that a slow store does not fill the memory.
 _MAX_WAITING = 512 << 20
-#: Keys that are asked for one by one, so many at a time; of more, the store lists all that it has.
+#: Largest number of keys that are requested one by one, and of requests at once; for more keys, the listing is read.
 _FEW, _AT_ONCE = 200, 8
 #: Keys that are shared: others, such as those of tests or plugins, stay local.
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,60}-[0-9a-f]{40}")

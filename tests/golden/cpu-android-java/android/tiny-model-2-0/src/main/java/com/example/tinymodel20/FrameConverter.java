@@ -173,7 +173,7 @@ final class FrameConverter {
       return Math.max(0, Math.min(value, 255));
     }
 
-    /** Returns what resizes a plane that has a value for each so many pixels. */
+    /** Returns the resizer of a plane that has one value per {@code every} pixels, as chroma planes do. */
     private PlaneResizer resizer(int plane, int every, int pixelStride) {
       double wide = turned ? fitting.sourceHeight : fitting.sourceWidth;
       double high = turned ? fitting.sourceWidth : fitting.sourceHeight;

@@ -33,7 +33,7 @@ final class TriangleFilter {
    * @param low First pixel of the crop.
    * @param high The pixel after its last.
    * @param length How much of the crop is resized, around its middle.
-   * @param every The plane has a value for each so many pixels.
+   * @param every Pixels per value of the plane, along each axis.
    * @param size Number of results.
    */
   TriangleFilter(int low, int high, double length, int every, int size) {
