@@ -173,7 +173,7 @@ final class FrameConverter {
       return Math.max(0, Math.min(value, 255));
     }
 
-    /** Returns the resizer of a plane that has one value per {@code every} pixels, as chroma planes do. */
+    /** Returns the resizer of a plane that has one value per {@code every} pixels. */
     private PlaneResizer resizer(int plane, int every, int pixelStride) {
       double wide = turned ? fitting.sourceHeight : fitting.sourceWidth;
       double high = turned ? fitting.sourceWidth : fitting.sourceHeight;
