@@ -98,7 +98,7 @@ def main() -> None:
     options.add_argument("--weights", default="per-channel", choices=("per-channel", "per-tensor"))
     options.add_argument("--without", action="append", default=[], metavar="STEP")
     arguments = options.parse_args()
-    rule = SchemeRule("int8", "INT8", arguments.weights, weights=arguments.weights)
+    rule = SchemeRule("int8", "INT8", arguments.weights, weights=arguments.weights, layer_norm="L2_NORMALIZATION")
     tflite = unique_names((arguments.folder / "float.tflite").read_bytes())
     samples = read_samples(arguments.folder / "cal.npz")
     quantized, report = run(tflite, rule, samples, arguments.effort, arguments.without)

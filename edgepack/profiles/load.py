@@ -249,6 +249,7 @@ class _Loader:
                     mixed=self._mixed(entry),
                     mixed_chip=self._chip(entry.table("mixed_chip", optional=True)),
                     wide_bias=entry.boolean("wide_bias") if entry.has("wide_bias") else True,
+                    layer_norm=entry.choice("layer_norm", ("L2_NORMALIZATION",), ""),
                     compute=entry.choice("compute", ("float16",), ""),
                 )
             )

@@ -24,6 +24,7 @@ class SchemeRule:
         mixed_chip: Requirements of `mixed` on the SoC, in the form of `chip`; empty for none.
         wide_bias: False when the accelerator does not support 64-bit biases: layers whose int16 kernel needs one then
             get a separate addition after them.
+        layer_norm: Op that LayerNorm becomes in int8, `L2_NORMALIZATION`; empty where the accelerator does not run it.
         compute: `float16` when the accelerator computes the scheme's files in half precision, empty otherwise.
     """
 
@@ -36,6 +37,7 @@ class SchemeRule:
     mixed: tuple[str, ...] = ()
     mixed_chip: Mapping[str, bool | int] = field(default_factory=dict)
     wide_bias: bool = True
+    layer_norm: str = ""
     compute: str = ""
 
     def has_one_scale(self, op: str) -> bool:

@@ -19,13 +19,15 @@ Counts = npt.NDArray[np.int64]
 #: that differs by 0.4 dB at most; with entropy ranges the SNR of keyword spotting falls from 17 to 11 dB.
 BINS = 2048
 
-#: The histogram takes one value in `_THIN`, at a fixed stride, but at least `_FEWEST` and at most `_MOST` values of one
-#: tensor of one sample, and all of a tensor with one value per channel; minimum, maximum and channel extremes are
-#: exact. The histogram only places percentiles and weighs errors, and binning every value makes calibration of keyword
-#: spotting 2.5 times as slow. With all values instead, the SNR of the logits changes by less than 0.8 dB in either
-#: direction (keyword spotting and digits, percentile and mse); one value in 64 costs 1.3 dB with percentile and 1.6 dB
-#: with mse on keyword spotting. One in five of EfficientNet-Lite0's averages and scores costs 0.4 dB with mse: it clips
-#: the few large ones.
+#: Values beyond this share of a tensor's smallest and largest value in one sample are all counted, up to `_MOST_TAIL`
+#: values looked at: clipping concerns them, and a large value at a place that is never counted looks like none. Of the
+#: others one value in `_THIN` of one tensor of one sample stands for its neighbours, at a fixed stride, at least
+#: `_FEWEST` and at most `_MOST` values; of a tensor with one value per channel all count. Minimum, maximum and channel
+#: extremes are exact. Ranges by mse from such a histogram give seven networks the same SNR of the logits as from one of
+#: all values, within 0.1 dB, with a share of 0.5 as with 0.25. Where large values were thinned out as well, as in
+#: earlier versions, visual wake words lost 23 dB (a few large values of its last depthwise layer decide the result),
+#: MobileNetV2-, V1-like and SiLU networks 2.7, 1.2 and 1.4 dB.
+_TAIL, _MOST_TAIL = 0.5, 1 << 17
 _THIN = 16
 _FEWEST, _MOST = 256, 4096
 
@@ -46,7 +48,7 @@ class Statistics:
         maximum: Largest value, exact; -inf before the first value.
         exponent: Bins are `2**exponent` wide.
         start: The first bin begins at `start * 2**exponent`.
-        bins: int64, shape (up to `BINS`,): values per bin, of the subsample.
+        bins: int64, shape (up to `BINS`,): values per bin, in the middle as estimated from the subsample.
         channel_minimum: float32, shape (size of the last dimension,): smallest value of each channel, exact.
         channel_maximum: float32, the same shape: largest value of each channel, exact.
     """
@@ -86,11 +88,26 @@ class Statistics:
             return
         self._add_channels(low, high)
         self._cover(min(minimum, self.minimum), max(maximum, self.maximum))
-        flat = values.reshape(-1)[:: _stride(values.shape, samples)]
+        flat, stride = values.reshape(-1), _stride(values.shape, samples)
+        if stride == 1:
+            self.bins += self._binned(flat)
+            return
+        low_tail, high_tail = _TAIL * min(minimum, 0.0), _TAIL * max(maximum, 0.0)
+        thinned = flat[::stride]
+        self.bins += stride * self._binned(thinned[(thinned >= low_tail) & (thinned <= high_tail)])
+        step = _coprime(max(1, flat.size // (samples * _MOST_TAIL)), values.shape[-1])
+        seen = flat[::step]
+        beyond = seen > high_tail
+        if minimum < 0.0:
+            beyond |= seen < low_tail
+        self.bins += step * self._binned(seen[beyond])
+
+    def _binned(self, values: Floats) -> Counts:
+        """Return how many values are in each bin."""
         # Exact: a product with a power of two, and `_exponent` keeps it in the range of normal numbers.
-        index = np.floor(flat * np.float32(2.0**-self.exponent)).astype(np.intp)
+        index = np.floor(values * np.float32(2.0**-self.exponent)).astype(np.intp)
         index -= self.start
-        self.bins += np.bincount(index, minlength=self.bins.size)
+        return np.bincount(index, minlength=self.bins.size)
 
     def merge(self, other: "Statistics") -> None:
         """Add the statistics of the same tensor from another calibration."""
@@ -147,7 +164,12 @@ def _stride(shape: tuple[int, ...], samples: int) -> int:
         # Scores and averages have one value per channel: none resembles another, and there are few.
         return 1
     stride = max(1, -(-each // min(max(each // _THIN, _FEWEST), _MOST)))
-    while stride > 1 and math.gcd(stride, shape[-1]) > 1:
+    return _coprime(stride, shape[-1])
+
+
+def _coprime(stride: int, channels: int) -> int:
+    """Return the next stride that visits all channels."""
+    while stride > 1 and math.gcd(stride, channels) > 1:
         stride += 1
     return stride
 

@@ -293,7 +293,7 @@ def _entry(operation: str, bits: int | None, granularity: str, regex: str) -> di
 
 def _as_statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, Any]]:
     return {
-        key: {"min": np.array([[low]], np.float32), "max": np.array([[high]], np.float32)}
+        key: {"min": np.array(low, np.float32), "max": np.array(high, np.float32)}
         for key, (low, high) in sorted(ranges.items())
     }
 

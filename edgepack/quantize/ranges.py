@@ -65,12 +65,16 @@ def percentile(statistics: Statistics) -> Range:
     )
 
 
-def mse(statistics: Statistics) -> Range:
+def mse(statistics: Statistics, clipping: float = 1.0) -> Range:
     """Return the range of least squared error, the sum of clipping error and rounding error.
 
     Rounding with the scale s adds s**2 / 12 per value inside the range; values at zero add nothing, because zero is
     always exact. Both bounds are searched together over the histogram (cf. Sung et al. 2015, "Resiliency of Deep
     Neural Networks under Quantization").
+
+    Args:
+        statistics: Statistics of the tensor.
+        clipping: How often clipping error counts.
     """
     counts = statistics.bins.astype(np.float64)
     if not counts.sum():
@@ -83,7 +87,7 @@ def mse(statistics: Statistics) -> Range:
     above = np.array([_clipping_error(counts, values - high) for high in highs])
     rounded = counts.sum() - counts[_zero_bin(statistics)].sum()
     scales = (highs[np.newaxis, :] - lows[:, np.newaxis]) / _SCALE_STEPS
-    error = below[:, np.newaxis] + above[np.newaxis, :] + rounded * scales**2 / 12
+    error = clipping * (below[:, np.newaxis] + above[np.newaxis, :]) + rounded * scales**2 / 12
     low, high = np.unravel_index(np.argmin(error), error.shape)
     return float(lows[low]), float(highs[high])
 
@@ -145,7 +149,7 @@ DEFAULT_METHOD = RangeMethod.MINMAX.value
 def choose_ranges(
     calibration: Calibration,
     model: Model,
-    method: str = DEFAULT_METHOD,
+    method: str | Callable[[Statistics], Range] = DEFAULT_METHOD,
     *,
     activation_bits: int = 8,
     learned: Mapping[str, Range] | None = None,
@@ -155,7 +159,7 @@ def choose_ranges(
     Args:
         calibration: Statistics of this model's activations.
         model: The float model.
-        method: One of `METHODS`.
+        method: One of `METHODS`, or another function of a tensor's statistics.
         activation_bits: 8 or 16; with 16 bits the method is always `minmax`, because rounding errors are so small that
             clipping cannot pay off.
         learned: Ranges that the model was trained with (`edgepack.graph.fake_quant.learned_ranges`), by the same keys.
@@ -165,7 +169,7 @@ def choose_ranges(
         UsageError: The method does not exist.
         QuantizationError: The calibration belongs to another model.
     """
-    chosen = METHODS[parse_choice("--ranges", RangeMethod, method)]
+    chosen = METHODS[parse_choice("--ranges", RangeMethod, method)] if isinstance(method, str) else method
     choose = chosen if activation_bits == 8 else minmax
     graph = model.main
     keys = tensor_keys(graph)

@@ -26,6 +26,7 @@ from edgepack.pipeline.search.ptq_checkpoint import PtqCheckpoint
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
+from edgepack.quantize.ptq.layer_norm import find_normalizations
 from edgepack.quantize.quantizer import QuantizationRefused, Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.samples import SampleSet
@@ -170,7 +171,8 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
     """Return the result of the PTQ steps: the long part, computed once for all targets and candidates that need it."""
     # Weights are rounded to the grid of their granularity; nothing else about the file changes what the steps choose.
     dense = rule.fully_connected if rule.weights == "per-channel" and _has_dense_layers(tflite) else rule.weights
-    shared = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights)
+    layer_norm = rule.layer_norm if find_normalizations(read_model(tflite).main) else ""
+    shared = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights, layer_norm=layer_norm)
 
     def compute() -> PtqResult:
         session.progress("improving int8" if effort == Effort.LOW else f"improving int8 with effort {effort}")
@@ -185,7 +187,8 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
         checkpoint.remove()
         return result
 
-    inputs = {"model": tflite, "rule": _file_fields(shared), "samples": samples, "effort": effort}
+    fields = {**_file_fields(shared), "layer_norm": layer_norm}
+    inputs = {"model": tflite, "rule": fields, "samples": samples, "effort": effort}
     return session.steps.memoize("improve", inputs, _PTQ, compute)
 
 

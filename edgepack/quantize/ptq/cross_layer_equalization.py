@@ -24,19 +24,29 @@ from edgepack.quantize.ptq.tuning import CHEAP_WORK
 
 #: Ops that commute with a positive factor per channel, with the inputs that carry it (None for all of them).
 _COMMUTING: dict[str, tuple[int, ...] | None] = {
+    "ABS": (0,),
     "ADD": None,
     "AVERAGE_POOL_2D": (0,),
+    "BATCH_TO_SPACE_ND": (0,),
     "CONCATENATION": None,
+    "EXPAND_DIMS": (0,),
     "LEAKY_RELU": (0,),
+    "MAXIMUM": None,
     "MAX_POOL_2D": (0,),
     "MEAN": (0,),
+    "MINIMUM": None,
+    "NEG": (0,),
     "PAD": (0,),
+    "PRELU": (0,),
     "RELU": (0,),
     "RELU6": (0,),
     "RESHAPE": (0,),
     "RESIZE_BILINEAR": (0,),
     "RESIZE_NEAREST_NEIGHBOR": (0,),
+    "SPACE_TO_BATCH_ND": (0,),
     "SQUEEZE": (0,),
+    "SUB": None,
+    "SUM": (0,),
 }
 
 #: Fused activations that commute with a positive factor; RELU6 below its limit only.
@@ -131,11 +141,11 @@ def _tied_tensors(graph: Graph, op: Op) -> tuple[int, ...]:
     if any(t.is_constant or t.shape[-1:] != channels for t in tensors):
         return ()
     rank = tensors[-1].rank
-    if op.name == "ADD" and any(t.shape != tensors[-1].shape for t in tensors):
+    if op.name in {"ADD", "MAXIMUM", "MINIMUM", "SUB"} and any(t.shape != tensors[-1].shape for t in tensors):
         return ()
     if op.name == "CONCATENATION" and int(op.options["axis"]) % rank == rank - 1:
         return ()
-    if op.name == "MEAN":
+    if op.name in {"MEAN", "SUM"}:
         axes = graph.tensors[op.inputs[1]].data
         if axes is None or any(int(axis) % tensors[0].rank == tensors[0].rank - 1 for axis in axes.reshape(-1)):
             return ()

@@ -54,7 +54,7 @@ def replace_global_pools(tflite: bytes) -> bytes:
 
 class _Pools(Step):
     id = "pools"
-    effort = Effort.MEDIUM
+    effort = Effort.LOW
     source = "a global average pool becomes MEAN, which has a scale of its own"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:

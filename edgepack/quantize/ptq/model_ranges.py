@@ -2,15 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from edgepack.choices import Effort
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
 from edgepack.quantize.ptq.scoring import Keep
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import ROOM
-from edgepack.quantize.ranges import choose_ranges
+from edgepack.quantize.ptq.tuning import CLIPPING_WEIGHT, ROOM
+from edgepack.quantize.ranges import choose_ranges, mse
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
+
+#: Setting whose ranges clip less than those of least squared error.
+_CAUTIOUS = "mse, clipping counts four times"
+
+#: Setting of the room for scores.
+_ROOM = (ROOM,)
 
 
 class _Ranges(Step):
@@ -19,7 +26,9 @@ class _Ranges(Step):
     source = "range per model: min/max, percentile (Wu et al. 2020), squared error"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        return [{self.id: method} for method in ("minmax", "percentile", "mse")]
+        # With room for scores: methods that clip them would be judged by that, and the next step makes up for it.
+        room: Change = {MARGIN.id: _ROOM} if single_value_channels(subject.tflite) else {}
+        return [{self.id: method, **room} for method in ("minmax", "percentile", "mse", _CAUTIOUS)]
 
     def combinations(self, subject: Subject) -> Sequence[Change]:
         # Bounds per tensor follow.
@@ -27,7 +36,8 @@ class _Ranges(Step):
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         model = read_model(fit.reference)
-        return replace(fit, ranges=choose_ranges(view.calibration(fit.reference), model, str(setting)))
+        method = partial(mse, clipping=CLIPPING_WEIGHT) if setting == _CAUTIOUS else str(setting)
+        return replace(fit, ranges=choose_ranges(view.calibration(fit.reference), model, method))
 
 
 class _Margin(Step):
@@ -37,7 +47,7 @@ class _Margin(Step):
     keep = Keep.NO_LOSS
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []
+        return [{self.id: _ROOM}] if single_value_channels(subject.tflite) else []
 
     def combinations(self, subject: Subject) -> Sequence[Change]:
         # Bounds per tensor have room of their own.

@@ -20,6 +20,7 @@ from edgepack.quantize.ptq.cross_layer_equalization import EQUALIZE
 from edgepack.quantize.ptq.global_pooling import POOLS
 from edgepack.quantize.ptq.gptq import ROUNDING
 from edgepack.quantize.ptq.high_bias_absorption import ABSORB
+from edgepack.quantize.ptq.layer_norm import LAYER_NORM
 from edgepack.quantize.ptq.layers import Doubles, unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
@@ -48,6 +49,7 @@ EFFORTS: tuple[str, ...] = tuple(effort.value for effort in Effort)
 
 #: Every step, in the order in which they are applied.
 STEPS: tuple[Step, ...] = (
+    LAYER_NORM,
     POOLS,
     CENTER,
     BALANCE,
@@ -162,9 +164,9 @@ def improve(
     report = progress or (lambda step, done, parts: None)
     kept = None if effort == Effort.LOW else checkpoint
     subject = Subject(model, rule, effort, samples, quantize_file or Requantizer(), report, kept)
-    search = _Search(subject)
+    search = _Search(subject, off)
     for level in EFFORTS[: EFFORTS.index(effort) + 1]:
-        search.run_effort(Effort(level), off)
+        search.run_effort(Effort(level))
     fit = search.result()
     return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit))
 
@@ -172,8 +174,8 @@ def improve(
 class _Search:
     """Tries one step after another and keeps those that help."""
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+    def __init__(self, subject: Subject, off: Sequence[str]) -> None:
+        self._subject, self._off = subject, frozenset(off)
         self._views, self._more_views = _views(subject)
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
@@ -183,12 +185,12 @@ class _Search:
         self.score = self._measure(self.kept)
         self._scores: dict[str, Score] = {}
 
-    def run_effort(self, effort: Effort, off: Sequence[str]) -> None:
+    def run_effort(self, effort: Effort) -> None:
         """Try the steps of an effort; with medium all together first, and in the end those not kept once more.
 
         What gains nothing by itself may do so on top of others: channels that are centered need other scales.
         """
-        allowed = [step for step in STEPS if step.id not in off]
+        allowed = [step for step in STEPS if step.id not in self._off]
         if effort == Effort.MEDIUM:
             self._run_together([step for step in allowed if step.effort in {Effort.LOW, effort}])
         for step in allowed:
@@ -219,7 +221,8 @@ class _Search:
 
     def _try(self, name: str, changes: Sequence[Change], source: str, keep: Keep = Keep.GAIN) -> None:
         """Try changes of the settings kept so far, and keep the best one if its gain is more than chance."""
-        tried = [{**self.kept, **change} for change in changes]
+        allowed = [{step: new for step, new in change.items() if step not in self._off} for change in changes]
+        tried = [{**self.kept, **change} for change in allowed]
         trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
         best: tuple[Score, dict[str, Setting]] | None = None
         failures: list[str] = []
