@@ -65,8 +65,8 @@ NOTABLE_GAIN, GOOD_SNR = 3.0, 20.0
 ROOM = 1.15
 
 #: How often clipping error counts in the more careful of two ranges of least squared error: it has one sign and adds
-#: up, where rounding averages out. Counted once, twice, 4, 16 and 64 times seven networks gain at least -2.5, -5.6, 1.2,
-#: -0.8 and -1.2 dB over TFLiteConverter.
+#: up, where rounding averages out. Counted once, twice, 4, 16 and 64 times seven networks gain at least -2.5, -5.6,
+#: 1.2, -0.8 and -1.2 dB over TFLiteConverter.
 CLIPPING_WEIGHT = 4.0
 
 #: Factor on the error of clipping the flat side of a function: it has one sign and adds up over a sum, unlike rounding.

@@ -408,7 +408,7 @@ def test_a_range_method_that_fails_is_a_skipped_trial(monkeypatch):
     tflite = chain()
     off = tuple(step for step in IDS if step != "ranges")
     (step,) = improve(tflite, RULE, builders.samples(tflite, 12), "low", off=off).steps
-    assert step.id == "ranges" and "mse, 1.15 times failed: index 0 is out of bounds" in step.detail
+    assert step.id == "ranges" and "mse failed: index 0 is out of bounds" in step.detail
 
 
 def test_another_quantizer_can_make_the_files():
