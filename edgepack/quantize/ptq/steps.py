@@ -206,7 +206,11 @@ class _Search:
         """Try all steps together, then without each of those that were kept this way."""
         alternatives: dict[str, list[Change]] = {}
         for step in steps:
-            alternatives.setdefault(step.purpose or step.id, []).extend(step.combinations(self._subject))
+            changes = step.combinations(self._subject)
+            if not step.purpose and step.id in self.kept and changes:
+                # Less effort has compared the settings of this step.
+                changes = [{step.id: self.kept[step.id]}]
+            alternatives.setdefault(step.purpose or step.id, []).extend(changes)
         every = [changes for changes in alternatives.values() if changes]
         tried = [dict(item for change in chosen for item in change.items()) for chosen in product(*every)]
         before = self.kept
