@@ -8,7 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgepack.digests import sha256
 from edgepack.graph import Graph, read_model
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import Calibration, calibrate
+from edgepack.quantize.histogram import Statistics
 from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import Layer, find_layers
@@ -83,6 +84,7 @@ class View(Measurements):
         held_out: Positions, among all samples, of those that the fit is judged on.
         part: A view of a part of the samples whose moments serve this one too; itself unless given.
         number: Its number among all views of a search.
+        folds: Disjoint parts of the samples that other views share; what they measure is merged.
     """
 
     def __init__(
@@ -93,15 +95,30 @@ class View(Measurements):
         part: "View | None" = None,
         number: int = 0,
         measured: dict[Any, Any] | None = None,
+        folds: Sequence[Measurements] = (),
     ) -> None:
         super().__init__(samples, measured)
         self.number = number
+        self.folds = tuple(folds)
         self.held_out = tuple(held_out)
         self.part = part or self
 
     def calibration(self, tflite: bytes) -> Calibration:
         """Return the statistics of a float model's activations on the samples."""
-        return self.once("calibration", tflite, lambda: calibrate(tflite, self.samples, 2))
+        return self.once("calibration", tflite, lambda: self._calibrated(tflite))
+
+    def _calibrated(self, tflite: bytes) -> Calibration:
+        """Return the statistics, those of the folds merged: the float model runs once on each sample."""
+        if not self.folds:
+            return calibrate(tflite, self.samples, 2)
+        merged: Calibration | None = None
+        for fold in self.folds:
+            part = fold.once("calibration", tflite, partial(calibrate, tflite, fold.samples, 2))
+            if merged is None:
+                merged = Calibration(0, {key: Statistics() for key in part.tensors})
+            merged.merge(part)
+        assert merged is not None
+        return merged
 
 
 class Subject(Measurements):
@@ -137,7 +154,13 @@ class Subject(Measurements):
         self.passes = 1
 
     def view(
-        self, positions: Sequence[int], held_out: Sequence[int] = (), *, part: View | None = None, number: int = 0
+        self,
+        positions: Sequence[int],
+        held_out: Sequence[int] = (),
+        *,
+        part: View | None = None,
+        number: int = 0,
+        folds: Sequence[Measurements] = (),
     ) -> View:
         """Return the view of some samples.
 
@@ -145,7 +168,13 @@ class Subject(Measurements):
         differs in the scales of dense layers only.
         """
         measured = self._all_views.setdefault(tuple(positions), {})
-        return View([self.samples[i] for i in positions], held_out, part=part, number=number, measured=measured)
+        samples = [self.samples[i] for i in positions]
+        return View(samples, held_out, part=part, number=number, measured=measured, folds=folds)
+
+    def fold(self, positions: Sequence[int]) -> Measurements:
+        """Return a part of the samples that several views share."""
+        measured = self._all_views.setdefault(tuple(positions), {})
+        return Measurements([self.samples[i] for i in positions], measured)
 
     @cached_property
     def graph(self) -> Graph:

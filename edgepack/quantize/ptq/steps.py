@@ -29,7 +29,7 @@ from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.residual_scales import SUMS
 from edgepack.quantize.ptq.saturation import SATURATION
 from edgepack.quantize.ptq.scoring import Judge, Keep, Score
-from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Measurements, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
     CHEAP_WORK,
     FEWEST_FITS,
@@ -176,7 +176,8 @@ class _Search:
 
     def __init__(self, subject: Subject, off: Sequence[str]) -> None:
         self._subject, self._off = subject, frozenset(off)
-        self._views, self._more_views = _views(subject)
+        self._folds = _folds(subject)
+        self._views, self._more_views = _views(subject, self._folds)
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
@@ -267,7 +268,8 @@ class _Search:
         """Return the kept steps, fitted to all samples."""
         # One view judged all settings: its moments serve the result as well.
         part = self._views[0] if len(self._views) == 1 else None
-        view = self._subject.view(range(len(self._subject.samples)), part=part, number=len(self._views))
+        everything = range(len(self._subject.samples))
+        view = self._subject.view(everything, part=part, number=len(self._views), folds=self._folds)
         return self._fit(self.kept, view, "all")
 
     def final_trials(self) -> tuple[Trial, ...]:
@@ -326,27 +328,36 @@ class _Search:
         return fit
 
 
-def _views(subject: Subject) -> tuple[list[View], list[View]]:
+def _folds(subject: Subject) -> list[Measurements]:
+    """Return the parts of the samples that are left out in turn; none of a single sample."""
+    count = len(subject.samples)
+    if count < FEWEST_FOLDS:
+        return []
+    folds = min(count, MOST_FOLDS if subject.work <= FOLD_WORK else JUDGED_SHARE)
+    return [subject.fold(range(fold, count, folds)) for fold in range(folds)]
+
+
+def _views(subject: Subject, folds: Sequence[Measurements]) -> tuple[list[View], list[View]]:
     """Return the samples that settings are fitted to, each view with those that they are judged on, and more such.
 
     Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is, and
     the other two thirds where that decides nothing and the network is not too large.
     """
     everything = range(len(subject.samples))
-    if len(everything) < FEWEST_FOLDS:
+    count = len(folds)
+    if not count:
         # One sample cannot be left out: the fit is judged on what it was made from.
         return [subject.view(everything, everything)], []
-    cheap = subject.work <= FOLD_WORK
-    folds = min(len(everything), MOST_FOLDS if cheap else JUDGED_SHARE)
 
     def view(fold: int, number: int) -> View:
-        fitted = [i for i in everything if i % folds != fold]
-        return subject.view(fitted, [i for i in everything if i % folds == fold], number=number)
+        fitted = [i for i in everything if i % count != fold]
+        others = [part for place, part in enumerate(folds) if place != fold]
+        return subject.view(fitted, range(fold, len(everything), count), number=number, folds=others)
 
-    if cheap:
-        return [view(fold, fold) for fold in range(folds)], []
+    if subject.work <= FOLD_WORK:
+        return [view(fold, fold) for fold in range(count)], []
     # Number 1 is that of the result.
-    others = [view(fold, 2 + fold) for fold in range(folds) if fold != 1] if subject.work <= CHEAP_WORK else []
+    others = [view(fold, 2 + fold) for fold in range(count) if fold != 1] if subject.work <= CHEAP_WORK else []
     return [view(1, 0)], others
 
 
