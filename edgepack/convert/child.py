@@ -32,6 +32,7 @@ from edgepack.convert.model import ConvertOptions
 from edgepack.convert.open_shapes import check_names, fix_shapes, format_shapes, resolve_shape
 from edgepack.convert.original import Original
 from edgepack.convert.recurrent import different, fuse_lstms
+from edgepack.convert.variable_state import KeptState, kept_state, stateful_converter
 from edgepack.errors import ConversionError, ModelFileError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, read_model
 from edgepack.graph.fake_quant import fold_fake_quant
@@ -51,11 +52,13 @@ class _Traced:
     outputs: tuple[str, ...]
     variables: dict[str, tuple[int, ...]]
     reference: Any
+    state: KeptState
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Run the original model, without fake quantization of activations."""
+        """Run the original model from its initial state, without fake quantization of activations."""
         import tensorflow as tf
 
+        self.state.restore()
         return [tensor.numpy() for tensor in self.reference(*(tf.constant(array) for array in arrays))]
 
 
@@ -115,6 +118,8 @@ def _convert_checked(
         inputs += wide
         expected += [traced.run(arrays) for arrays in wide]
     probes = _Probes(inputs, expected)
+    if traced.state.values:
+        return _convert_with_state(traced, path, probes)
     frozen, problem = _attempt(traced, probes, _convert_frozen) if freeze else (None, "")
     notes = _notes(traced, probes)
     if frozen is not None and not problem:
@@ -133,6 +138,18 @@ def _convert_checked(
         hint="compare the model with the .tflite that TFLiteConverter writes for it, layer by layer",
         details={"log": f"{problem}\n{second_problem}"},
     )
+
+
+def _convert_with_state(traced: _Traced, path: Path, probes: _Probes) -> tuple[bytes, float, list[str]]:
+    """Convert a model that keeps a state: its variables cannot be frozen."""
+    converted, problem = _attempt(traced, probes, _convert_stateful)
+    if converted is None or problem:
+        raise ConversionError(
+            f"'{path}' keeps a state in variables and cannot be converted: {problem}",
+            hint="make the state an input and an output of the model, or export it with all variables created up front",
+            details={"log": problem},
+        )
+    return converted.tflite, converted.difference, _notes(traced, probes)
 
 
 #: `convert` as a job; `Conversion.run` adds the file and its format to the error texts.
@@ -182,10 +199,11 @@ def _trace(original: Original, options: ConvertOptions) -> _Traced:
             hint="give the shapes that the model expects with --input-shape NAME=1,224,224,3",
             details={"log": str(error)},
         ) from error
+    state = kept_state(function)
     variables = {f"{i}:{v.name}": tuple(v.shape.as_list()) for i, v in enumerate(function.graph.variables)}
     split = split_fake_quant(function)
     function, reference = (function, function) if split is None else split
-    return _Traced(original, function, names, shapes, dtypes, tuple(outputs), variables, reference)
+    return _Traced(original, function, names, shapes, dtypes, tuple(outputs), variables, reference, state)
 
 
 @dataclass(frozen=True)
@@ -252,6 +270,14 @@ def _convert_frozen(traced: _Traced) -> bytes:
     converter.exclude_conversion_metadata = True
     tflite = fold_fake_quant(bytes(converter.convert()))
     return write_interface(tflite, traced.original.signature, traced.inputs, traced.outputs)
+
+
+def _convert_stateful(traced: _Traced) -> bytes:
+    traced.state.restore()
+    with stateful_converter(traced.function, traced.inputs) as converter:
+        converter.exclude_conversion_metadata = True
+        tflite = bytes(converter.convert())
+    return write_interface(fold_fake_quant(tflite), traced.original.signature, traced.inputs, traced.outputs)
 
 
 def _convert_documented(traced: _Traced) -> bytes:
