@@ -98,7 +98,7 @@ def attribute(
     affordable = int(BUDGET / max(1.0, float(multiplications) * len(samples)))
 
     def outputs(model: bytes) -> Iterator[np.ndarray]:
-        runner = Runner(model, threads=2)
+        runner = Runner(model, threads=2, stream=True)
         names = read_model(tflite).input_names()
         for sample in samples:
             value = runner.run_real([sample[name] for name in names])[output]

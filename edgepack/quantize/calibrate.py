@@ -137,7 +137,7 @@ def calibrate(
     require_memory(model, keeps_all=True)
     collector = _Collector({index: keys[index] for index in float_activations(model.main)}, model)
     exposed = expose_activations(tflite, model)
-    fresh = FreshInterpreter(model, lambda: _runtime(exposed, threads))
+    fresh = FreshInterpreter(model, lambda: _runtime(exposed, threads), stream=True)
     count = 0
     for count, sample in enumerate(samples, 1):
         runtime = fresh.start()

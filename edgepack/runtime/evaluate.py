@@ -190,7 +190,7 @@ def _keep(reference: _Reference, tflite: bytes, samples: SampleSet, threads: int
 def _runner(tflite: bytes, threads: int) -> tuple[Runner, tuple[int, ...]]:
     """Return a runner of the model with its logits as outputs, and the position of each output's logits."""
     data, positions = with_logits(tflite)
-    return Runner(data, threads=threads), positions
+    return Runner(data, threads=threads, stream=True), positions
 
 
 def ordered(inputs: list[TensorInfo], sample: Mapping[str, Array]) -> list[Array]:

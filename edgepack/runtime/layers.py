@@ -137,7 +137,7 @@ class _Tapped:
             interpreter.allocate_tensors()
             return interpreter
 
-        self._fresh = FreshInterpreter(model, load)
+        self._fresh = FreshInterpreter(model, load, stream=True)
 
     def run(self, sample: Mapping[str, npt.NDArray[Any]], names: list[str]) -> dict[str, npt.NDArray[np.float64]]:
         interpreter = self._fresh.start()

@@ -99,6 +99,8 @@ class Runner:
         tflite: The file's bytes.
         threads: Threads of the interpreter; the results of integer models do not depend on it.
         plain: Use only the built-in kernels, without XNNPACK.
+        stream: Whether runs are a user's samples in their order, which a model with resource variables takes as a
+            stream (`edgepack.runtime.state`).
 
     Attributes:
         inputs: The main graph's inputs in file order.
@@ -110,7 +112,7 @@ class Runner:
         UnfitModelError: The runtime of this machine cannot load the model, such as one with custom ops.
     """
 
-    def __init__(self, tflite: bytes, *, threads: int = 1, plain: bool = False) -> None:
+    def __init__(self, tflite: bytes, *, threads: int = 1, plain: bool = False, stream: bool = False) -> None:
         model = read_model(tflite)
         self.inputs = model_inputs(model)
         self.outputs = model_outputs(model)
@@ -122,7 +124,7 @@ class Runner:
             )
         require_memory(model)
         try:
-            self._fresh = FreshInterpreter(model, lambda: load_interpreter(tflite, threads, plain))
+            self._fresh = FreshInterpreter(model, lambda: load_interpreter(tflite, threads, plain), stream=stream)
         except (RuntimeError, ValueError) as error:
             # The runtime names the op that it lacks; any other failure is not for want of a custom op.
             missing = [code for code in custom_codes(model) if code and code in str(error)]

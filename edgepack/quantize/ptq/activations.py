@@ -35,7 +35,7 @@ def iterate_activations(tflite: bytes, tensors: Sequence[int], samples: Sequence
     model = unpack(tflite)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
     model.signatureDefs = None
-    runner = Runner(pack(model), threads=_THREADS)
+    runner = Runner(pack(model), threads=_THREADS, stream=True)
     positions = [outputs.index(index) for index in tensors]
     for sample in samples:
         values = runner.run_real([sample[name] for name in names])
@@ -63,11 +63,12 @@ def run_activations(
     outputs = [index for index in wanted if index not in source.main.inputs] or list(source.main.ops[0].outputs)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
     model.signatureDefs = None
-    # Nothing behind the last of them is needed.
-    last = max((source.main.producers.get(index, 0) for index in wanted), default=0)
-    model.subgraphs[0].operators = model.subgraphs[0].operators[: last + 1]
+    if not source.has_resource_state:
+        # Nothing behind the last of them is needed.
+        last = max((source.main.producers.get(index, 0) for index in wanted), default=0)
+        model.subgraphs[0].operators = model.subgraphs[0].operators[: last + 1]
     data = pack(model)
-    fresh = FreshInterpreter(source, lambda: load_interpreter(data, _THREADS))
+    fresh = FreshInterpreter(source, lambda: load_interpreter(data, _THREADS), stream=True)
     for sample in samples:
         runtime = fresh.start()
         for name, info in zip(names, infos, strict=True):
@@ -79,7 +80,7 @@ def run_activations(
 def logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Doubles]]:
     """Return the real outputs of a model for each sample, before the last SOFTMAX or LOGISTIC."""
     names = read_model(tflite).input_names()
-    runner = Runner(expose_logits(tflite), threads=_THREADS)
+    runner = Runner(expose_logits(tflite), threads=_THREADS, stream=True)
     return [runner.run_real([sample[name] for name in names]) for sample in samples]
 
 
