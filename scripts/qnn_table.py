@@ -195,6 +195,7 @@ _FILE = """[file]
 source = "qnn-measured"
 refused_types = ["COMPLEX64", "RESOURCE", "STRING"]
 variables = false
+external_state = true
 distinct_names = true
 """
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from edgepack.compat import estimates, latency
 from edgepack.compat.basis import Knowledge
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, clashing_names, model_reasons
+from edgepack.compat.file_rules import blockers, clashing_names, model_reasons, state_outside
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
@@ -15,6 +15,7 @@ from edgepack.compat.runtime_support import custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
 from edgepack.graph.custom_ops import COMPILED_OPS, compiled_by
+from edgepack.graph.external_state import STATE_OPS
 from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 
@@ -49,11 +50,14 @@ def check(
     reasons = [_op_reasons(context, op, chosen.ops, profile.title) for op in graph.ops]
     if profile.compiler is None and profile.bundle.delegate == "none":
         reasons = [own if unsupported[i] else _on_built_in_kernels(own) for i, own in enumerate(reasons)]
+    outer = state_outside(model, chosen.ops.file)
+    if outer is not None:
+        reasons = [_of_state(own) if op.name in STATE_OPS else own for op, own in zip(graph.ops, reasons, strict=True)]
     blocking = blockers(context, model, chosen.ops.file)
     for index, blocker in blocking.items():
         reasons[index] = (*reasons[index], blocker)
     supported = [not own for own in reasons]
-    groups = [] if blocking else partition(graph, supported)
+    groups = [] if blocking else partition(graph, supported, ordered=outer is None)
     delegated = choose(groups, chosen.partition)
     if clashes := clashing_names(graph, delegated, chosen.ops.file):
         blocking, delegated = clashes, []
@@ -136,6 +140,12 @@ def _op_reasons(context: Context, op: Op, table: OpTable, title: str) -> tuple[R
     # In a float file the data type is the first thing to change, whatever the op.
     types = {"dtypes": table.defaults["dtypes"]} if "dtypes" in table.defaults else {}
     return (not_supported, *(broken for broken in violations(context, op, types) if broken.code == "dtype-float"))
+
+
+def _of_state(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+    """Return the reasons of an op that accesses a variable, where the state is kept outside of the compiled graph."""
+    kept = reason("state-on-host", "the state is kept on the host, and passed to the compiled ops as input and output")
+    return tuple(kept if own.code == "op-not-supported" else own for own in reasons)
 
 
 def _on_built_in_kernels(reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:

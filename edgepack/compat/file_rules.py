@@ -11,6 +11,7 @@ from edgepack.compat.rules import violations
 from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
 from edgepack.graph import Graph, Model, Op
+from edgepack.graph.external_state import STATE_OPS, StateOps, state_ops
 from edgepack.graph.read import enum_names
 from edgepack.profiles.model import FileRule, OpTable, TargetProfile
 from edgepack.text import whole_number
@@ -46,21 +47,40 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
                     "dynamic-shape",
                     f"expected static shapes in the whole file, got a dynamic {tensor_label(dynamic, 'output')}",
                 )
-    for op in context.graph.ops:
+    outer = state_outside(model, rule)
+    seen = [op for op in context.graph.ops if outer is None or op.name not in STATE_OPS]
+    for op in seen:
         found = _failure(context, op, rule)
         if found is not None:
             blocking.setdefault(op.index, found)
     if len(model.graphs) > 1 and (rule.failing or rule.refused_types or not rule.variables):
-        blocking |= _failures_in_loops(context, model, rule)
+        left_out = () if outer is None else outer.initializers
+        graphs = [graph for number, graph in enumerate(model.graphs) if number and number not in left_out]
+        runner = next((op.index for op in seen if op.name in RUN_OTHERS), None)
+        blocking |= _failures_in_loops(context, graphs, runner, rule)
     return blocking
 
 
-def _failures_in_loops(context: Context, model: Model, rule: FileRule) -> dict[int, Reason]:
+def state_outside(model: Model, rule: FileRule | None) -> StateOps | None:
+    """Return the ops with which the state of a model stays on the host; None without them, or where they are refused.
+
+    Args:
+        model: The model.
+        rule: The compiler's requirements; None when there are none.
+    """
+    if rule is None or not rule.external_state:
+        return None
+    state = state_ops(model)
+    return state if state.ops and not state.fault else None
+
+
+def _failures_in_loops(
+    context: Context, graphs: Sequence[Graph], runner: int | None, rule: FileRule
+) -> dict[int, Reason]:
     """Return the op that runs a subgraph (WHILE, IF) whose ops make the compiler fail: it compiles these as well."""
-    runner = next((op.index for op in model.main.ops if op.name in RUN_OTHERS), None)
     if runner is None:
         return {}
-    for graph in model.graphs[1:]:
+    for graph in graphs:
         inner = replace(context, graph=graph)
         for op in graph.ops:
             found = _failure(inner, op, rule)
@@ -166,8 +186,10 @@ def model_reasons(context: Context, model: Model, profile: TargetProfile, table:
                     f"expected batch size {profile.batch} for {tensor_label(tensor, 'input')}, got {tensor.shape[0]}"
                 )
                 reasons.append(reason("batch", message))
-    if len(model.graphs) > 1:
-        reasons.append(reason("several-subgraphs", f"expected one subgraph, got {len(model.graphs)}"))
+    outer = state_outside(model, table.file)
+    count = len(model.graphs) - (0 if outer is None else len(outer.initializers))
+    if count > 1:
+        reasons.append(reason("several-subgraphs", f"expected one subgraph, got {count}"))
     limit = table.file.max_runtime_version if table.file else ""
     if limit and _version(model.min_runtime_version) > _version(limit):
         message = f"expected a min_runtime_version of {limit} or lower, got {model.min_runtime_version}"

@@ -27,7 +27,7 @@ class Group:
     ops: tuple[int, ...]
 
 
-def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
+def partition(graph: Graph, supported: Sequence[bool], *, ordered: bool = True) -> list[Group]:
     """Split a graph into groups that alternate between supported and not supported.
 
     A group collects ready ops of one kind until none is left; then a group of the other kind begins. The kind of a
@@ -37,20 +37,21 @@ def partition(graph: Graph, supported: Sequence[bool]) -> list[Group]:
     Args:
         graph: The graph.
         supported: For each op, whether the accelerator supports it.
+        ordered: False for a compiler that does not see the variables, which are read first and assigned last then.
 
     Returns:
         Groups in order of execution. Ops that never become ready (a cyclic graph) are in none of them.
     """
-    groups, _ = _gather(graph, supported)
+    groups, _ = _gather(graph, supported, ordered=ordered)
     return groups
 
 
-def _gather(graph: Graph, supported: Sequence[bool]) -> tuple[list[Group], list[int]]:
+def _gather(graph: Graph, supported: Sequence[bool], *, ordered: bool = True) -> tuple[list[Group], list[int]]:
     """Return the groups, and the ops in the order in which they joined a group."""
     order: list[int] = []
     waiting: list[int] = [0] * len(graph.ops)
     followers: dict[int, int] = {}
-    stateful = [op.index for op in graph.ops if _is_stateful(graph, op)]
+    stateful = [op.index for op in graph.ops if ordered and _is_stateful(graph, op)]
     for first, then in pairwise(stateful):
         followers[first] = then
         waiting[then] += 1

@@ -290,6 +290,11 @@ _KINDS = (
         "sparse-weights", "Weights are stored sparse.", "convert without sparsity; pruned weights may stay zero"
     ),
     ReasonKind(
+        "state-on-host",
+        "The op reads, assigns or initializes a variable, which stays on the host: the compiler does not see it.",
+        "no action needed: the other ops run on the accelerator",
+    ),
+    ReasonKind(
         "unquantized",
         "A tensor has no scale where the accelerator needs one.",
         "quantize the whole model: edgepack build MODEL -t TARGET --samples SRC",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, clashing_names
+from edgepack.compat.file_rules import blockers, clashing_names, state_outside
 from edgepack.compat.partition import choose, partition
 from edgepack.compat.rules import violations
 from edgepack.graph import Graph, Model, Op
@@ -30,7 +30,8 @@ def accelerated_ops(
     if blockers(context, model, variant.ops.file):
         return frozenset()
     supported = [_is_supported(context, op, variant.ops, memo) for op in graph.ops]
-    delegated = choose(partition(graph, supported), variant.partition)
+    ordered = state_outside(model, variant.ops.file) is None
+    delegated = choose(partition(graph, supported, ordered=ordered), variant.partition)
     if clashing_names(graph, delegated, variant.ops.file):
         return frozenset()
     return frozenset(index for group in delegated for index in group.ops)

@@ -11,6 +11,7 @@ from edgepack.compilers.base import (
     compare_placements,
     placements_from_files,
 )
+from edgepack.compilers.outer_state import compile_model
 from edgepack.compilers.registry import all_compilers, compiler_ids, get_compiler
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "all_compilers",
     "check_options",
     "compare_placements",
+    "compile_model",
     "compiler_ids",
     "get_compiler",
     "placements_from_files",

@@ -40,6 +40,8 @@ class CompileRequest:
         companions: Models to compile together with this one; only for wrappers with `supports_segments`.
         segments: Number of pipelined segments to split the model into, one per accelerator; 0 for the whole model. Only
             for wrappers with `supports_segments`.
+        external_state: True when the compiler refuses resource variables, which are then kept outside of what it
+            compiles (`edgepack.compilers.compile_model`).
     """
 
     model: bytes = field(repr=False)
@@ -49,6 +51,7 @@ class CompileRequest:
     socs: tuple[str, ...] = ()
     companions: tuple[Companion, ...] = ()
     segments: int = 0
+    external_state: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +282,8 @@ def _reasons(findings: Iterable[OpFinding]) -> str:
 
 
 def _compare_one_by_one(findings: list[OpFinding], compiled: list[CompiledOp]) -> tuple[Difference, ...]:
-    mine = {finding.output: finding for finding in findings}
+    # An op without a result assigns a variable or initializes one, which no accelerator does.
+    mine = {finding.output: finding for finding in findings if finding.output}
     its = {row.output: row for row in compiled}
     differences = []
     for output in {*mine, *its}:

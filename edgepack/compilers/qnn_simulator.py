@@ -19,7 +19,9 @@ from edgepack.compilers.simulator import Array, SimulatorInfo, require_shapes
 from edgepack.errors import ToolMissingError, UnfitModelError
 from edgepack.graph import NUMPY_DTYPES, Graph, Op, Tensor, read_model
 from edgepack.graph.edit import unpack
+from edgepack.graph.external_state import external_state
 from edgepack.graph.extract import extract_ops
+from edgepack.runtime.initial_state import initial_values
 from edgepack.runtime.runner import Runner, model_inputs
 from edgepack.text import first_line
 
@@ -74,9 +76,22 @@ class QnnSimulator:
                 "the simulator cannot run a file whose loop or branch is compiled in part",
                 hint="build without --simulate, and measure on a phone with edgepack verify --device",
             )
-        self._graph = model.main
         self._shapes = [info.shape for info in model_inputs(model)]
-        file = unpack(compiled)
+        outer = external_state(compiled)
+        self._initial = {} if outer is None else initial_values(outer)
+        self._state = dict(self._initial)
+        self._assigned: dict[str, str] = {}
+        self._wanted = len(model.main.outputs)
+        if outer is not None:
+            names = [tensor.name for tensor in model.main.tensors]
+            self._assigned = {
+                names[outer.reads[variable]]: names[value]
+                for variable, value in outer.assigned.items()
+                if variable in outer.reads
+            }
+            model = read_model(outer.tflite)
+        self._graph = model.main
+        file = unpack(compiled if outer is None else outer.tflite)
         self._steps: list[tuple[tuple[int, ...], tuple[int, ...], Callable[[Sequence[Array]], Sequence[Array]]]] = []
         for accelerated, group in groupby(self._graph.ops, lambda op: op.label == ACCELERATOR_OP):
             ops = list(group)
@@ -90,16 +105,24 @@ class QnnSimulator:
                 session = _session(self._graph, inputs, outputs, binary, name, architecture)
                 self._steps.append((inputs, outputs, session))
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], *, keep_state: bool = False) -> list[Array]:
         """Run the file once: see `Simulator.run`."""
         require_shapes(arrays, self._shapes)
-        values = dict(zip(self._graph.inputs, arrays, strict=True))
+        names = {self._graph.tensors[index].name: index for index in self._graph.inputs}
+        values = dict(zip(self._graph.inputs, arrays, strict=False))
+        state = self._state if keep_state else self._initial
+        values |= {names[name]: value for name, value in state.items() if name in names}
         for tensor in self._graph.tensors:
             if tensor.data is not None:
                 values[tensor.index] = tensor.data
         for inputs, outputs, run in self._steps:
             values.update(zip(outputs, run([values[index] for index in inputs]), strict=True))
-        return [values[index] for index in self._graph.outputs]
+        if self._assigned:
+            found = {self._graph.tensors[index].name: value for index, value in values.items()}
+            # The value of another variable, which no op of the graph reads, is not among the values.
+            found |= {name: value for name, value in state.items() if name not in found}
+            self._state = {**state, **{read: found[value] for read, value in self._assigned.items()}}
+        return [values[index] for index in self._graph.outputs[: self._wanted]]
 
 
 def context_binary(compiled: bytes, file: Any, op: Op) -> tuple[bytes, str]:

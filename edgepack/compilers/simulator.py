@@ -36,11 +36,12 @@ class SimulatorInfo:
 class Simulator(Protocol):
     """A loaded file: the compiled parts run on the simulator, the other ops on the CPU."""
 
-    def run(self, arrays: Sequence[Array]) -> list[Array]:
+    def run(self, arrays: Sequence[Array], *, keep_state: bool = False) -> list[Array]:
         """Run the file once.
 
         Args:
             arrays: One array per input in file order, in the file's shape and dtype.
+            keep_state: True to continue from the state that the last run left, as a stream does.
 
         Returns:
             One array per output, in the file's dtype.

@@ -9,7 +9,17 @@ from typing import Any
 from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import ModelFile
 from edgepack.bundle.write import is_bundle
-from edgepack.compilers import Companion, CompileRequest, CompileResult, Difference, compare_placements, get_compiler
+from edgepack.compilers import (
+    Companion,
+    CompileRequest,
+    CompileResult,
+    Difference,
+    compare_placements,
+    get_compiler,
+)
+from edgepack.compilers import (
+    compile_model as run_compiler,
+)
 from edgepack.errors import ToolMissingError, UnfitModelError, UsageError
 from edgepack.graph import read_model
 from edgepack.pipeline.context import BuildContext
@@ -66,13 +76,13 @@ def compile_model(context: BuildContext, profile: TargetProfile, choice: Choice)
         scheme=rule.scheme,
         options=dict(options.options),
         socs=context.options.target.socs,
+        external_state=profile.external_state,
     )
     if supports_segments(profile):
         companions = tuple(_companion(path, profile) for path in context.options.co_compile)
         request = replace(request, companions=companions, segments=context.options.segments)
-    result = get_compiler(options.id).compile(
-        request, timeout=min(context.options.compile_timeout, context.session.workers.remaining)
-    )
+    timeout = min(context.options.compile_timeout, context.session.workers.remaining)
+    result = run_compiler(get_compiler(options.id), request, timeout)
     warnings: list[str] = []
     if result.status == "skipped":
         if context.options.compile == "require" or options.policy == "required":

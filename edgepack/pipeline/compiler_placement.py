@@ -5,7 +5,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgepack.compat import cut_note, reason
-from edgepack.compilers import CompiledOp, Compiler, CompileRequest, CompileResult, compare_placements, get_compiler
+from edgepack.compilers import (
+    CompiledOp,
+    Compiler,
+    CompileRequest,
+    CompileResult,
+    compare_placements,
+    compile_model,
+    get_compiler,
+)
 from edgepack.errors import CompilerError, EdgepackError, QuantizationError, ToolMissingError
 from edgepack.findings import Basis, OpFinding, Placement, Reason, Report
 from edgepack.graph import read_model
@@ -122,10 +130,15 @@ def ask(
         # Ops are identified by their outputs, and some converters give several outputs one name.
         tflite, report = distinct, check_placement(read_model(distinct), profile, options)
     request = CompileRequest(
-        tflite, "model", "int8", dict(profile.compiler.options), (options.soc,) * bool(options.soc)
+        tflite,
+        "model",
+        "int8",
+        dict(profile.compiler.options),
+        (options.soc,) * bool(options.soc),
+        external_state=profile.external_state,
     )
     try:
-        result = compiler.compile(request, timeout)
+        result = compile_model(compiler, request, timeout)
     except CompilerError as error:
         if failure := error.details.get("failures", {}).get(options.soc):
             return _failed(report, str(failure["reason"]), error.hint, _name_of(compiler, options.soc))

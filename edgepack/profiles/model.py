@@ -184,6 +184,8 @@ class FileRule:
         refused_types: Data types that no tensor of the file may have.
         refused_io_types: Data types that no input or output of the model may have; inside the model they may occur.
         variables: False when the compiler refuses a file with a variable tensor.
+        external_state: True when resource variables, although their type is refused, are kept on the host: edgepack
+            compiles the model with each as an input and an output, and puts them back around the compiled part.
         distinct_names: True when names of tensors must differ after every character but letters and digits became `_`,
             and no input may be an output as well.
         failing: Ops that the compiler accepts and then cannot build.
@@ -197,6 +199,7 @@ class FileRule:
     refused_types: tuple[str, ...] = ()
     refused_io_types: tuple[str, ...] = ()
     variables: bool = True
+    external_state: bool = False
     distinct_names: bool = False
     failing: tuple["FailingOps", ...] = ()
 
@@ -317,6 +320,11 @@ class TargetProfile:
     sources: tuple[Source, ...]
     sha256: str
     latency: LatencyRule | None = None
+
+    @property
+    def external_state(self) -> bool:
+        """True when the compiler gets a model without its resource variables (`FileRule.external_state`)."""
+        return self.ops.file is not None and self.ops.file.external_state
 
     def scheme_rule(self, scheme: str) -> SchemeRule | None:
         """Return the rule for a scheme, None when the target does not support it."""

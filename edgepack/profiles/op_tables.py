@@ -97,6 +97,7 @@ def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> 
         refused_types=table.strings("refused_types"),
         refused_io_types=table.strings("refused_io_types"),
         variables=table.boolean("variables", True),
+        external_state=table.boolean("external_state", False),
         distinct_names=table.boolean("distinct_names", False),
         failing=tuple(_failing(entry, source_ids, faults) for entry in table.tables("failing")),
     )

@@ -54,6 +54,7 @@ def run_simulation(
     start = time.monotonic()
     simulator = simulating_compiler(compiler).load_simulator(compiled, architecture)
     cpu = Runner(host, threads=2)
+    streams = read_model(host).has_resource_state
     distance, timer = DistanceMeter(cpu.outputs), _Timer(simulator)
     results = []
     for inputs in golden:
@@ -61,7 +62,7 @@ def run_simulation(
         distance.add(cpu.run(inputs), results[-1])
     if samples is None:
         return SimulatedRun(0, 0, None, None, distance.result(), None, tuple(results), timer.mean)
-    base = Runner(reference, threads=2)
+    base, cpu = Runner(reference, threads=2, stream=True), Runner(host, threads=2, stream=True)
     labels = samples.labels
     highest = int(labels.max()) if labels is not None and labels.size else None
     kinds = output_kinds(read_model(reference).main, [info.shape for info in base.outputs], named, highest)
@@ -76,7 +77,7 @@ def run_simulation(
             break
         arrays = ordered(base.inputs, samples.sample(number))
         raw = [quantize(info, array) for info, array in zip(cpu.inputs, arrays, strict=True)]
-        expected, here, there = base.run_real(arrays), cpu.run(raw), timer.run(raw)
+        expected, here, there = base.run_real(arrays), cpu.run(raw), timer.run(raw, keep_state=streams and number > 0)
         distance.add(here, there)
         if kinds.classes is not None:
             same += int(np.argmax(there[kinds.classes])) == int(np.argmax(here[kinds.classes]))
@@ -108,9 +109,9 @@ class _Timer:
         self._simulator = simulator
         self._seconds, self._runs = 0.0, 0
 
-    def run(self, inputs: Sequence[Array]) -> list[Array]:
+    def run(self, inputs: Sequence[Array], *, keep_state: bool = False) -> list[Array]:
         start = time.monotonic()
-        outputs = self._simulator.run(inputs)
+        outputs = self._simulator.run(inputs, keep_state=keep_state)
         self._seconds += time.monotonic() - start
         self._runs += 1
         return outputs

@@ -12,7 +12,7 @@ from edgepack.bundle.names import file_stem
 from edgepack.bundle.spec import Golden
 from edgepack.child import Worker
 from edgepack.compat.latency import multiply_accumulates
-from edgepack.compilers import CompileRequest
+from edgepack.compilers import CompileRequest, compile_model
 from edgepack.compilers.simulator import SimulatingCompiler, SimulatorInfo, simulating_compiler
 from edgepack.digests import sha256
 from edgepack.errors import EdgepackError
@@ -137,9 +137,14 @@ def simulate_file(context: BuildContext, profile: TargetProfile, quantized: Quan
     assert options is not None
     context.session.progress(f"compiling for {profile.id}")
     request = CompileRequest(
-        quantized.tflite, file_stem(context.name), scheme, dict(options.options), context.options.target.socs
+        quantized.tflite,
+        file_stem(context.name),
+        scheme,
+        dict(options.options),
+        context.options.target.socs,
+        external_state=profile.external_state,
     )
-    result = simulating_compiler(options.id).compile(request, timeout=context.options.compile_timeout)
+    result = compile_model(simulating_compiler(options.id), request, context.options.compile_timeout)
     return _simulate(context, profile, quantized, result.chips, result.files, result.reason, locate=False)
 
 
@@ -265,10 +270,17 @@ class _Task:
         exposed = expose_tensors(self._quantized.tflite, inner)
         options = self._profile.compiler
         assert options is not None
-        request = CompileRequest(exposed, "exposed", "", dict(options.options), (simulation.chip,))
+        request = CompileRequest(
+            exposed,
+            "exposed",
+            "",
+            dict(options.options),
+            (simulation.chip,),
+            external_state=self._profile.external_state,
+        )
         try:
             with self._context.session.workers.paused_clock():
-                result = self._compiler.compile(request, timeout=self._context.options.compile_timeout)
+                result = compile_model(self._compiler, request, self._context.options.compile_timeout)
                 compiled = next(iter(result.files.values()), b"")
                 if not compiled:
                     return (), f"the ops that differ are unknown: {result.reason}"
