@@ -280,6 +280,18 @@ class Model:
         )
 
     @property
+    def is_stream(self) -> bool:
+        """True when runs are steps of a stream: resource variables, an SVDF, or an LSTM of one step keep the state."""
+        return self.has_resource_state or any(
+            op.name == "SVDF" or (op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM" and self._is_one_step(op))
+            for op in self.main.ops
+        )
+
+    def _is_one_step(self, op: Op) -> bool:
+        shape = self.main.tensors[op.inputs[0]].shape if op.inputs and op.inputs[0] >= 0 else ()
+        return len(shape) == 3 and shape[:2] == (1, 1)
+
+    @property
     def state(self) -> str:
         """Where the model keeps a state: `variable-tensors`, `resource-variables`, or empty for a model without one."""
         if self.has_resource_state:

@@ -99,8 +99,8 @@ class Runner:
         tflite: The file's bytes.
         threads: Threads of the interpreter; the results of integer models do not depend on it.
         plain: Use only the built-in kernels, without XNNPACK.
-        stream: Whether runs are a user's samples in their order, which a model with resource variables takes as a
-            stream (`edgepack.runtime.state`).
+        stream: Whether runs are a user's samples in their order, which some models with state take as a stream
+            (`Model.is_stream`).
 
     Attributes:
         inputs: The main graph's inputs in file order.

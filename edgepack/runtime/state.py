@@ -1,9 +1,9 @@
 """Models with state: an interpreter whose every run starts from the initial state, or continues a stream.
 
 Variable tensors (an LSTM's, an SVDF's) and resource variables keep their values from run to run. Where samples are
-independent of each other, a state that lives on would make every result depend on the samples before it. A model with
-resource variables is written for a stream: there the samples of a user are one, in their order, because ranges and
-figures of first runs alone, with a state of zeros, say nothing about it.
+independent of each other, a state that lives on would make every result depend on the samples before it. A model
+whose runs are steps of a stream (`Model.is_stream`) is another case: there the samples of a user are one, in their
+order, because ranges and figures of first runs alone, with a state of zeros, say nothing about it.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from edgepack.graph import Model
 
 
 class FreshInterpreter:
-    """An interpreter that returns to the initial state of its model.
+    """An interpreter that returns to the initial state of its model, or continues a stream.
 
     Args:
         model: What the file contains.
         load: Returns an allocated interpreter of the file.
-        stream: Whether the runs are a stream where the model has resource variables: only the first starts from the
-            initial state.
+        stream: Whether the runs are a stream where the model is made for one: only the first starts from the initial
+            state.
     """
 
     def __init__(self, model: Model, load: Callable[[], Any], *, stream: bool = False) -> None:
         self._load = load
-        self._continues = stream and model.has_resource_state
+        self._continues = stream and model.is_stream
         self._stateful = model.is_stateful
         # `reset_all_variables` resets variable tensors only.
         self._reload = model.has_resource_state

@@ -54,7 +54,7 @@ def run_simulation(
     start = time.monotonic()
     simulator = simulating_compiler(compiler).load_simulator(compiled, architecture)
     cpu = Runner(host, threads=2)
-    streams = read_model(host).has_resource_state
+    streams = read_model(host).is_stream
     distance, timer = DistanceMeter(cpu.outputs), _Timer(simulator)
     results = []
     for inputs in golden:
@@ -111,7 +111,7 @@ class _Timer:
 
     def run(self, inputs: Sequence[Array], *, keep_state: bool = False) -> list[Array]:
         start = time.monotonic()
-        outputs = self._simulator.run(inputs, keep_state=keep_state)
+        outputs = self._simulator.run(inputs, keep_state=True) if keep_state else self._simulator.run(inputs)
         self._seconds += time.monotonic() - start
         self._runs += 1
         return outputs

@@ -63,7 +63,7 @@ def run_activations(
     outputs = [index for index in wanted if index not in source.main.inputs] or list(source.main.ops[0].outputs)
     model.subgraphs[0].outputs = np.array(outputs, np.int32)
     model.signatureDefs = None
-    if not source.has_resource_state:
+    if not source.is_stream:
         # Nothing behind the last of them is needed.
         last = max((source.main.producers.get(index, 0) for index in wanted), default=0)
         model.subgraphs[0].operators = model.subgraphs[0].operators[: last + 1]
