@@ -19,11 +19,13 @@ class Context:
         graph: The main graph.
         runtime_version: Version of the runtime that will run the file; infinite for the newest.
         soc: Facts about the SoC (`arch`, `float16`); empty when none was specified.
+        state_fault: Why the model's variables cannot be kept outside of a compiled graph, empty when they can.
     """
 
     graph: Graph
     runtime_version: float = math.inf
     soc: Mapping[str, Any] = field(default_factory=dict)
+    state_fault: str = ""
 
     @cached_property
     def dequantized_constants(self) -> frozenset[int]:

@@ -48,6 +48,8 @@ def blockers(context: Context, model: Model, rule: FileRule | None) -> dict[int,
                     f"expected static shapes in the whole file, got a dynamic {tensor_label(dynamic, 'output')}",
                 )
     outer = state_outside(model, rule)
+    if rule.external_state:
+        context = replace(context, state_fault=state_ops(model).fault)
     seen = [op for op in context.graph.ops if outer is None or op.name not in STATE_OPS]
     for op in seen:
         found = _failure(context, op, rule)
@@ -98,6 +100,12 @@ def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
     for tensor in (*graph.op_inputs(op), *graph.op_outputs(op)):
         if tensor is None:
             continue
+        if tensor.dtype == "RESOURCE" and rule.external_state:
+            return reason(
+                "compile-fails",
+                f"expected variables that can be kept outside of the compiled graph, but {context.state_fault}",
+                fix="make the state an input and an output of the model, and keep it in the app",
+            )
         if tensor.dtype in rule.refused_types:
             refused = f"{tensor_label(tensor, 'one')} is {tensor.dtype}"
             return reason(

@@ -12,7 +12,6 @@ from edgepack.compilers.base import CompiledOp, Compiler, CompileRequest, Compil
 from edgepack.errors import CompilerError, ModelFileError
 from edgepack.findings import Placement
 from edgepack.graph import read_model
-from edgepack.graph.edit import unique_names
 from edgepack.graph.external_state import ExternalState, external_state, state_ops, with_state
 
 
@@ -31,9 +30,7 @@ def compile_model(compiler: Compiler, request: CompileRequest, timeout: float) -
     Raises:
         UsageError, ToolMissingError, CompilerError: See `Compiler.compile`; also where a compiled file lost the state.
     """
-    # The state's tensors are found by name in the compiled file.
-    named = unique_names(request.model) if request.external_state else request.model
-    external = external_state(named) if request.external_state else None
+    external = external_state(request.model) if request.external_state else None
     if external is None:
         return compiler.compile(request, timeout)
     result = compiler.compile(replace(request, model=external.tflite), timeout)
@@ -47,7 +44,8 @@ def compile_model(compiler: Compiler, request: CompileRequest, timeout: float) -
     rows = result.placements
     if rows is not None:
         rows = (*rows, *_state_rows(external))
-        if named is not request.model:
+        if external.original is not request.model:
+            # The rows name outputs that the model does not have.
             rows = tuple(replace(row, output="") for row in rows)
     return replace(result, files=files, placements=rows, figures=_figures(result, files, external.removed))
 

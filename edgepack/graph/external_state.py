@@ -15,9 +15,10 @@ import numpy as np
 
 from edgepack.errors import ModelFileError
 from edgepack.graph.appended import AppendedBytes
-from edgepack.graph.edit import drop_unused_codes, empty_unused, pack, unpack
+from edgepack.graph.edit import pack, unique_names, unpack
 from edgepack.graph.model import Graph, Model, Op
 from edgepack.graph.read import read_model
+from edgepack.graph.unused import drop_unused
 
 #: Ops that keep a state outside of the compiled graph; CALL_ONCE initializes it.
 STATE_OPS = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "VAR_HANDLE"})
@@ -98,7 +99,7 @@ class ExternalState:
         tflite: The model without variables and without a signature. Its inputs are those of the original, then one for
             each variable that is read; its outputs those of the original, then each assigned value that is no output
             yet.
-        original: The file that it was made of, with unique tensor names.
+        original: The file that it was made of; the same object unless its tensors were renamed to have unique names.
         reads: Tensor of the original with a variable's value before a run, by variable.
         assigned: Tensor of the original with its value behind a run, by variable.
         removed: Number of ops that the model lacks.
@@ -118,8 +119,10 @@ def external_state(tflite: bytes) -> ExternalState | None:
     when the ops run in file order.
 
     Args:
-        tflite: Any file; tensors that become inputs or outputs must have names of their own.
+        tflite: Any file.
     """
+    # The tensors of the state are found by name in what a compiler makes of the model.
+    tflite = unique_names(tflite)
     model = read_model(tflite)
     state = state_ops(model)
     if not state.ops or state.fault:
@@ -148,9 +151,8 @@ def external_state(tflite: bytes) -> ExternalState | None:
     main.outputs = np.array([*outputs, *extra], np.int32)
     file.signatureDefs = None
     _drop_graphs(file, state.initializers)
-    _drop_tensors(main)
-    drop_unused_codes(file)
-    empty_unused(file)
+    # A compiler examines tensors that no op uses as well.
+    drop_unused(file)
     return ExternalState(pack(file), tflite, reads, assigned, len(state.ops))
 
 
@@ -279,22 +281,6 @@ def _drop_graphs(file: Any, dropped: tuple[int, ...]) -> None:
             for name in ("condSubgraphIndex", "bodySubgraphIndex", "thenSubgraphIndex", "elseSubgraphIndex"):
                 if hasattr(op.builtinOptions, name):
                     setattr(op.builtinOptions, name, places[int(getattr(op.builtinOptions, name))])
-
-
-def _drop_tensors(graph: Any) -> None:
-    """Remove the tensors of a graph that nothing refers to: a compiler examines them as well."""
-    used = {int(index) for op in graph.operators for name in _TENSORS for index in _list(getattr(op, name))}
-    used |= {int(index) for index in (*_list(graph.inputs), *_list(graph.outputs))}
-    kept = sorted(used - {-1})
-    places = {old: new for new, old in enumerate(kept)} | {-1: -1}
-    graph.tensors = [graph.tensors[index] for index in kept]
-    for holder in (graph, *graph.operators):
-        for name in _TENSORS:
-            if (values := getattr(holder, name, None)) is not None:
-                setattr(holder, name, np.array([places[int(index)] for index in values], np.int32))
-
-
-_TENSORS = ("inputs", "outputs", "intermediates")
 
 
 def _list(values: Any) -> list[int]:

@@ -9,6 +9,7 @@ from edgepack.graph.read import ENUM_FIELDS, enum_names, plain_name, plain_optio
 _TABLES = {
     "ADD": "AddOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions",
+    "CALL_ONCE": "CallOnceOptions",
     "CONCATENATION": "ConcatenationOptions",
     "CONV_2D": "Conv2DOptions",
     "CUMSUM": "CumsumOptions",
@@ -32,6 +33,7 @@ _TABLES = {
     "STRIDED_SLICE": "StridedSliceOptions",
     "SUB": "SubOptions",
     "TRANSPOSE": "TransposeOptions",
+    "VAR_HANDLE": "VarHandleOptions",
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
+from edgepack.graph.external_state import STATE_OPS
 from edgepack.graph.fake_quant import learned_ranges
 from edgepack.graph.memo import Memo
 from edgepack.pipeline.options import TargetOptions
@@ -21,6 +22,7 @@ from edgepack.repair import (
     dense_constants,
     distinct_names,
     explicit_broadcasts,
+    explicit_states,
     fold_arithmetic,
     fuse,
     repair,
@@ -104,7 +106,7 @@ def rewrite_unproven(
     refuses = refuses_whole(profile, rule, target_options)
     moved = 0
     for code, rewrite in _OF_FILES.items() if mode != "none" else ():
-        if code not in skip:
+        if code not in skip and (code != "explicit-state" or profile.external_state):
             tflite, gain, done = _where_it_helps(rewrite, tflite, score)
             rewrites, moved = (*rewrites, *done), moved + gain
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
@@ -137,6 +139,7 @@ _OF_FILES: Mapping[str, Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]]] = 
     "dense-constant": dense_constants,
     "constant-shape": constant_shapes,
     "explicit-broadcast": explicit_broadcasts,
+    "explicit-state": explicit_states,
 }
 
 
@@ -295,7 +298,9 @@ def off_accelerator(
         accelerated = accelerated_ops(
             subject, variant, soc=facts, runtime_version=target_options.runtime_version, memo=memo
         )
-        return frozenset(op.outputs[0] for op in subject.main.ops if op.outputs and op.index not in accelerated)
+        # Ops that access a variable compute nothing, wherever they run.
+        ops = (op for op in subject.main.ops if op.outputs and op.name not in STATE_OPS)
+        return frozenset(op.outputs[0] for op in ops if op.index not in accelerated)
 
     return score
 

@@ -5,6 +5,7 @@ from edgepack.repair.broadcast import explicit_broadcasts
 from edgepack.repair.constant_shapes import constant_shapes
 from edgepack.repair.dense import dense_constants
 from edgepack.repair.equivalence import TOLERANCE, prove
+from edgepack.repair.explicit_state import explicit_states
 from edgepack.repair.graph_edits import CODES
 from edgepack.repair.names import distinct_names
 from edgepack.repair.postprocessing import before_class_choice, cuttable
@@ -28,6 +29,7 @@ __all__ = [
     "dense_constants",
     "distinct_names",
     "explicit_broadcasts",
+    "explicit_states",
     "fold_arithmetic",
     "fuse",
     "has_shared_ranges",

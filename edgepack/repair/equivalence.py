@@ -32,7 +32,7 @@ def prove(
     Returns:
         0 for equal outputs; infinity when shapes differ or one value is finite where the other is not.
     """
-    first, second = Runner(before, threads=1), Runner(after, threads=1)
+    first, second = (Runner(file, threads=1, stream=True) for file in (before, after))
     worst = 0.0
     for sample in samples:
         expected_outputs = first.run_real([sample[info.name] for info in first.inputs])

@@ -26,8 +26,8 @@ _KINDS = {np.dtype(dtype): kind for kind, dtype in NUMPY_DTYPES.items()}
 CODES = frozenset(
     {
         "balanced-concatenation", "batch-1", "block-shuffle", "constant-division", "constant-product",
-        "constant-shape", "dense-constant", "distinct-names", "elu", "explicit-broadcast", "flat-reshape",
-        "flat-transpose", "folded-arithmetic", "gelu",
+        "constant-shape", "dense-constant", "distinct-names", "elu", "explicit-broadcast", "explicit-state",
+        "flat-reshape", "flat-transpose", "folded-arithmetic", "gelu",
         "grouped-convolution", "hard-swish", "kept-on-host", "leaky-relu", "mean-in-two", "nearest-upsampling",
         "negative-sum",
         "padv2-shifted", "padv2-zero", "plain-arithmetic", "real-spectrum", "separate-range", "shrinking-slice",

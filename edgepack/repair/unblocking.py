@@ -4,13 +4,9 @@ They are tried only where a target refuses a whole file: the ops that they produ
 replace. Only rounding differs.
 """
 
-import math
-
-import numpy as np
-import numpy.typing as npt
-
 from edgepack.graph import Graph, Op, Tensor
 from edgepack.repair.graph_edits import Draft, Edit
+from edgepack.repair.lstm_steps import read_lstm
 
 #: Ranks that accelerators refuse for these ops and the runtime's kernels compute; a RESHAPE to the first may still run
 #: on the accelerator.
@@ -65,53 +61,13 @@ def _at_rank(graph: Graph, op: Op, data: list[Tensor], rank: int) -> Edit | None
 
 def rewrite_sequence_lstm(graph: Graph, op: Op) -> list[Edit]:
     """UNIDIRECTIONAL_SEQUENCE_LSTM of one sequence: its steps, from a state of zeros, as ops without variables."""
-    if op.name != "UNIDIRECTIONAL_SEQUENCE_LSTM" or len(op.inputs) < 20 or len(op.outputs) != 1:
+    layer = read_lstm(graph, op)
+    # One step is a part of a stream, whose state does not start from zeros in each inference.
+    if layer is None or not 1 < layer.steps <= _MAX_STEPS:
         return []
-    extra = [index for index in (*op.inputs[9:12], *op.inputs[16:18], *op.inputs[20:24]) if index >= 0]
-    clips = any(op.options.get(name) for name in ("cell_clip", "proj_clip", "diagonal_recurrent_tensors"))
-    if extra or clips or op.options.get("fused_activation", "TANH") != "TANH":
-        return []
-    x, out = graph.tensors[op.inputs[0]], graph.tensors[op.outputs[0]]
-    parts = [_values(graph, index) for index in (*op.inputs[1:9], *op.inputs[12:16])]
-    if any(part is None for part in parts) or not _is_static(x) or not _is_static(out) or x.rank != 3 or out.rank != 3:
-        return []
-    weights, recurrent, bias = (np.concatenate([p for p in parts[i : i + 4] if p is not None]) for i in (0, 4, 8))
-    steps, units = math.prod(x.shape[:2]), recurrent.shape[1]
-    if 1 not in x.shape[:2] or steps > _MAX_STEPS or out.shape != (*x.shape[:2], units):
-        return []
-    if x.shape[1 if op.options.get("time_major") else 0] != 1:
-        return []
-    draft = Draft(graph, out.name)
-    flat = draft.then("RESHAPE", [x.index, draft.constant((steps, x.shape[2]), "INT32")], (steps, x.shape[2]),
-                      new_shape=[steps, x.shape[2]])  # fmt: skip
-    products = draft.then("FULLY_CONNECTED", [flat, draft.constant(weights), draft.constant(bias)], (steps, 4 * units))
-    matrix, zeros = draft.constant(recurrent), draft.constant(np.zeros(4 * units))
-    shape, size = (1, units), draft.constant((1, units), "INT32")
-    starts = [draft.constant((0, gate * units), "INT32") for gate in range(4)]
-    hidden = cell = -1
-    outputs: list[int] = []
-    for step in range(steps):
-        gates = products
-        if steps > 1:
-            # SLICE and not SPLIT: ai-edge-quantizer leaves a SPLIT in float of which a part is not read.
-            part = [products, draft.constant((step, 0), "INT32"), draft.constant((1, 4 * units), "INT32")]
-            gates = draft.then("SLICE", part, (1, 4 * units))
-        if hidden >= 0:
-            fed = draft.then("FULLY_CONNECTED", [hidden, matrix, zeros], (1, 4 * units))
-            gates = draft.then("ADD", [gates, fed], (1, 4 * units))
-        enter = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[0], size], shape)], shape)
-        proposed = draft.then("TANH", [draft.then("SLICE", [gates, starts[2], size], shape)], shape)
-        leave = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[3], size], shape)], shape)
-        new = draft.then("MUL", [enter, proposed], shape)
-        if cell >= 0:
-            forget = draft.then("LOGISTIC", [draft.then("SLICE", [gates, starts[1], size], shape)], shape)
-            new = draft.then("ADD", [draft.then("MUL", [forget, cell], shape), new], shape)
-        cell = new
-        hidden = draft.then("MUL", [leave, draft.then("TANH", [cell], shape)], shape)
-        outputs.append(hidden)
-    joined = draft.then("CONCATENATION", outputs, (steps, units), axis=0) if steps > 1 else hidden
-    draft.op("RESHAPE", [joined, draft.constant(out.shape, "INT32")], [out.index], new_shape=list(out.shape))
-    message = f"an LSTM written as its {steps} steps, each inference from a state of zeros"
+    draft = Draft(graph, graph.tensors[op.outputs[0]].name)
+    layer.write(draft)
+    message = f"an LSTM written as its {layer.steps} steps, each inference from a state of zeros"
     return [draft.edit("unrolled-lstm", [op.index], message)]
 
 
@@ -147,8 +103,3 @@ def _moved(axis: int, added: int) -> int:
 
 def _is_static(tensor: Tensor | None) -> bool:
     return tensor is not None and not tensor.is_dynamic and 0 < tensor.rank < _HOST_RANKS[-1] and tensor.elements > 0
-
-
-def _values(graph: Graph, index: int) -> npt.NDArray[np.float32] | None:
-    tensor = graph.tensors[index] if index >= 0 else None
-    return tensor.data if tensor is not None and tensor.dtype == "FLOAT32" else None
