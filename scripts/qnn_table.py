@@ -236,4 +236,51 @@ fix = "build with edgepack, which broadcasts it before, or give the values in th
 max-rank = 5
 signatures = ["BOOL,INT16 -> INT16"]
 any-of = [{ range = { broadcast_then = [1, 1] } }, { range = { broadcast_else = [1, 1] } }]
+
+[[file.failing]]
+ops = ["BATCH_MATMUL"]
+source = "qnn-products"
+reason = "several products in int16 of two inputs, none transposed, are validated and cannot be created"
+fix = "transpose the second input in the model and multiply with adj_y, or compute one of the two in the model"
+range = { arch = [73, inf], entering_inputs = [2, 2], matrices = [2, inf] }
+options = { adj_x = [false], adj_y = [false] }
+max-rank = 5
+signatures = ["INT16 -> INT16"]
+
+[[file.failing]]
+ops = ["LOGICAL_AND", "LOGICAL_OR"]
+source = "qnn-masks"
+reason = "v68 cannot create the logic of a comparison of floats and of another boolean"
+fix = "quantize what is compared to int8, or compile for v73 and later only"
+range = { arch = [68, 69], float_masks = [1, 1] }
+max-rank = 5
+signatures = ["BOOL -> BOOL"]
+
+[[file.failing]]
+ops = ["SELECT", "SELECT_V2"]
+source = "qnn-masks"
+reason = "v68 cannot create a selection of integers by a comparison of floats"
+fix = "quantize what is compared to int8, or compile for v73 and later only"
+range = { arch = [68, 69], float_masks = [1, 1] }
+max-rank = 5
+signatures = ["BOOL,INT8 -> INT8", "BOOL,UINT8 -> UINT8", "BOOL,INT16 -> INT16", "BOOL,INT32 -> INT32"]
+
+[[file.uncertain]]
+ops = ["SELECT_V2"]
+source = "qnn-broadcasts"
+reason = "a broadcast value in int8 that is an input is validated, and can be created in some models only"
+fix = "build with edgepack, which broadcasts it before, or give the values in the shape of the output"
+max-rank = 5
+signatures = ["BOOL,INT8 -> INT8", "BOOL,UINT8 -> UINT8"]
+any-of = [{ range = { broadcast_then = [1, 1] } }, { range = { broadcast_else = [1, 1] } }]
+
+[[file.uncertain]]
+ops = ["BATCH_MATMUL"]
+source = "qnn-products"
+reason = "several products in int16 with a SOFTMAX of them can be created for some shapes only"
+fix = "reshape the products to two dimensions before the SOFTMAX"
+range = { arch = [73, inf], matrices = [2, inf] }
+max-rank = 5
+signatures = ["INT16 -> INT16"]
+read-by = ["SOFTMAX", "MUL"]
 """

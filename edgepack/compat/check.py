@@ -7,7 +7,7 @@ from dataclasses import replace
 from edgepack.compat import estimates, latency
 from edgepack.compat.basis import Knowledge
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, clashing_names, model_reasons, state_outside
+from edgepack.compat.file_rules import blockers, model_reasons, partition_failures, state_outside, uncertain_ops
 from edgepack.compat.partition import Group, blocking_ops, choose, partition
 from edgepack.compat.reasons import reason
 from edgepack.compat.rules import violations
@@ -16,7 +16,7 @@ from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
 from edgepack.graph.custom_ops import COMPILED_OPS, compiled_by
 from edgepack.graph.external_state import STATE_OPS
-from edgepack.profiles.model import OpTable, PartitionRule, TargetProfile
+from edgepack.profiles.model import FailingOps, OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 
 
@@ -59,7 +59,8 @@ def check(
     supported = [not own for own in reasons]
     groups = [] if blocking else partition(graph, supported, ordered=outer is None)
     delegated = choose(groups, chosen.partition)
-    if clashes := clashing_names(graph, delegated, chosen.ops.file):
+    doubts = uncertain_ops(context, delegated, chosen.ops.file)
+    if clashes := partition_failures(context, delegated, chosen.ops.file):
         blocking, delegated = clashes, []
         reasons = [(*own, clashes[i]) if i in clashes else own for i, own in enumerate(reasons)]
     on_accelerator = {index for group in delegated for index in group.ops}
@@ -97,6 +98,8 @@ def check(
         candidates = sum(1 for group in groups if group.supported)
         figures["supported_groups"] = candidates
         notes.append(cut_note(hosted, len(findings), chosen.partition.cut))
+    if on_accelerator:
+        notes += [_doubt(graph.ops[index], rule) for index, rule in sorted(doubts.items())]
     if any(graph.tensors[i].shape_signature[:1] == (-1,) for i in graph.inputs if i >= 0):
         notes.append("The file leaves the batch size open; the check assumes 1.")
     if compiler := compiled_by(model):
@@ -114,6 +117,13 @@ def check(
         estimates=figures,
         variant=chosen.id,
         sources=known.texts({op.label for op in graph.ops}),
+    )
+
+
+def _doubt(op: Op, rule: FailingOps) -> str:
+    return (
+        f"The compiler may fail on {op.label} (op {op.index}): {rule.reason}. It is uncertain for this chip; "
+        f"--ask-compiler asks. If it fails, {rule.fix}."
     )
 
 

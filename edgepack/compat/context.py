@@ -19,12 +19,14 @@ class Context:
         graph: The main graph.
         runtime_version: Version of the runtime that will run the file; infinite for the newest.
         soc: Facts about the SoC (`arch`, `float16`); empty when none was specified.
+        entering: Tensors that ops on the host compute for a partition, as far as the partitions are known.
         state_fault: Why the model's variables cannot be kept outside of a compiled graph, empty when they can.
     """
 
     graph: Graph
     runtime_version: float = math.inf
     soc: Mapping[str, Any] = field(default_factory=dict)
+    entering: frozenset[int] = frozenset()
     state_fault: str = ""
 
     @cached_property
@@ -64,9 +66,31 @@ class Context:
                 dynamic.update(tensor.index for tensor in outputs if computed or tensor.is_dynamic)
         return frozenset(dynamic)
 
+    @cached_property
+    def float_masks(self) -> frozenset[int]:
+        """Booleans that compilers store as floats: results of comparisons of floats, and of logic on such alone."""
+        found: set[int] = set()
+        for op in self.graph.ops:
+            operands = [tensor for tensor in self.graph.op_inputs(op) if tensor is not None]
+            if op.name in _COMPARISONS:
+                floats = bool(operands) and all(tensor.is_float for tensor in operands)
+            else:
+                floats = op.name in _LOGIC and all(tensor.index in found for tensor in operands)
+            if floats:
+                found.update(op.outputs)
+        return frozenset(found)
+
+    def enters(self, tensor: Tensor) -> bool:
+        """Return whether a compiled graph would have a tensor as an input."""
+        return tensor.index in self.graph.inputs or tensor.index in self.entering
+
     def is_constant(self, tensor: Tensor) -> bool:
         """Return whether the file contains the tensor's values, directly or as input of a DEQUANTIZE or DENSIFY."""
         return tensor.is_constant or tensor.index in self.dequantized_constants
+
+
+_COMPARISONS = frozenset({"EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "NOT_EQUAL"})
+_LOGIC = frozenset({"LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR"})
 
 
 def written_name(name: str) -> str:

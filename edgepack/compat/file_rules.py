@@ -13,7 +13,7 @@ from edgepack.findings import Reason
 from edgepack.graph import Graph, Model, Op
 from edgepack.graph.external_state import STATE_OPS, StateOps, state_ops
 from edgepack.graph.read import enum_names
-from edgepack.profiles.model import FileRule, OpTable, TargetProfile
+from edgepack.profiles.model import FailingOps, FileRule, OpTable, TargetProfile
 from edgepack.text import whole_number
 
 
@@ -94,9 +94,8 @@ def _failures_in_loops(
 def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
     """Return why the compiler writes no file because of an op, None where it does."""
     graph = context.graph
-    for failing in rule.failing:
-        if op.label in failing.ops and not violations(context, op, failing.constraints):
-            return reason("compile-fails", f"{op.label}: {failing.reason}", fix=failing.fix)
+    if failing := _failing(context, op, rule.failing):
+        return _fails(op, failing)
     for tensor in (*graph.op_inputs(op), *graph.op_outputs(op)):
         if tensor is None:
             continue
@@ -127,6 +126,57 @@ def _failure(context: Context, op: Op, rule: FileRule) -> Reason | None:
                 fix="unroll the layer, or make its state an input and an output of the model",
             )
     return None
+
+
+def partition_failures(context: Context, groups: Sequence[Group], rule: FileRule | None) -> dict[int, Reason]:
+    """Return the ops with which the compiler writes no file once it is known what enters a compiled partition.
+
+    Args:
+        context: The check.
+        groups: The ops of each partition.
+        rule: The compiler's requirements; None when there are none.
+    """
+    if rule is None:
+        return {}
+    blocking = clashing_names(context.graph, groups, rule)
+    inside = with_entering(context, groups)
+    for index in sorted(index for group in groups for index in group.ops) if inside.entering else ():
+        if found := _failing(inside, context.graph.ops[index], rule.failing):
+            blocking.setdefault(index, _fails(context.graph.ops[index], found))
+    return blocking
+
+
+def with_entering(context: Context, groups: Sequence[Group]) -> Context:
+    """Return the context of a check whose partitions are known, for rules about what enters them."""
+    members = {index for group in groups for index in group.ops}
+    read = {tensor for index in members for tensor in context.graph.ops[index].inputs}
+    computed = {tensor for tensor in read if context.graph.producers.get(tensor, -1) not in {-1, *members}}
+    return replace(context, entering=frozenset(computed))
+
+
+def uncertain_ops(context: Context, groups: Sequence[Group], rule: FileRule | None) -> dict[int, FailingOps]:
+    """Return the ops of partitions that the compiler accepts and then perhaps cannot build, with what is known.
+
+    Args:
+        context: The check.
+        groups: The ops of each partition.
+        rule: The compiler's requirements; None when there are none.
+    """
+    if rule is None or not rule.uncertain:
+        return {}
+    inside = with_entering(context, groups)
+    ops = (context.graph.ops[index] for group in groups for index in group.ops)
+    return {op.index: found for op in ops if (found := _failing(inside, op, rule.uncertain)) is not None}
+
+
+def _failing(context: Context, op: Op, rules: Sequence[FailingOps]) -> FailingOps | None:
+    return next(
+        (rule for rule in rules if op.label in rule.ops and not violations(context, op, rule.constraints)), None
+    )
+
+
+def _fails(op: Op, rule: FailingOps) -> Reason:
+    return reason("compile-fails", f"{op.label}: {rule.reason}", fix=rule.fix)
 
 
 def clashing_names(graph: Graph, groups: Sequence[Group], rule: FileRule | None) -> dict[int, Reason]:

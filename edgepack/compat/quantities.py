@@ -283,10 +283,22 @@ def _broadcast(position: int) -> Callable[[Context, Op], Measured]:
         value, out = _input_at(context, op, position), _out(context, op)
         if op.name not in {"SELECT", "SELECT_V2"} or value is None or out is None:
             return None
-        given = value.index in context.graph.inputs
-        return float(given and 1 < math.prod(value.shape) < math.prod(out.shape))
+        return float(context.enters(value) and 1 < math.prod(value.shape) < math.prod(out.shape))
 
     return read
+
+
+def _entering_inputs(context: Context, op: Op) -> Measured:
+    return float(sum(1 for tensor in context.graph.op_inputs(op) if tensor is not None and context.enters(tensor)))
+
+
+def _float_masks(context: Context, op: Op) -> Measured:
+    return float(len(context.float_masks.intersection(op.inputs)))
+
+
+def _matrices(context: Context, op: Op) -> Measured:
+    out = _out(context, op)
+    return float(math.prod(out.shape[:-2])) if op.name == "BATCH_MATMUL" and out is not None else None
 
 
 def _count_inputs(constant: bool | None) -> Callable[[Context, Op], Measured]:
@@ -337,6 +349,8 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "dilation_h": _dilation_h,
     "dilation_w": _dilation_w,
     "dimension": _largest_dimension,
+    "entering_inputs": _entering_inputs,
+    "float_masks": _float_masks,
     "groups": _groups,
     "index_rank": lambda context, op: _rank_of(_input_at(context, op, 1)),
     "input_area": _product(_dimension(_in, 3), _dimension(_in, 2)),
@@ -350,6 +364,7 @@ MEASURES: Mapping[str, Callable[[Context, Op], Measured]] = {
     "kernel_area": _product(_kernel_h, _kernel_w),
     "kernel_h": _kernel_h,
     "kernel_w": _kernel_w,
+    "matrices": _matrices,
     "output_c": _dimension(_out, 1),
     "output_elements": _of(_out, lambda tensor: tensor.elements),
     "output_h": _dimension(_out, 3),

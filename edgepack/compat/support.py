@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgepack.compat.context import Context
-from edgepack.compat.file_rules import blockers, clashing_names, state_outside
-from edgepack.compat.partition import choose, partition
+from edgepack.compat.file_rules import blockers, partition_failures, state_outside, uncertain_ops
+from edgepack.compat.partition import Group, choose, partition
 from edgepack.compat.rules import violations
 from edgepack.graph import Graph, Model, Op
 from edgepack.graph.memo import Memo
@@ -32,9 +32,26 @@ def accelerated_ops(
     supported = [_is_supported(context, op, variant.ops, memo) for op in graph.ops]
     ordered = state_outside(model, variant.ops.file) is None
     delegated = choose(partition(graph, supported, ordered=ordered), variant.partition)
-    if clashing_names(graph, delegated, variant.ops.file):
+    if partition_failures(context, delegated, variant.ops.file):
         return frozenset()
     return frozenset(index for group in delegated for index in group.ops)
+
+
+def doubtful_ops(
+    model: Model, variant: Variant, *, soc: Mapping[str, Any], runtime_version: int | None, memo: Memo
+) -> frozenset[int]:
+    """Return the indices of the ops on the accelerator with which the compiler perhaps fails.
+
+    Args:
+        model: As for `accelerated_ops`.
+        variant: The target's variant.
+        soc: Facts about the SoC; empty when none was specified.
+        runtime_version: Runtime version to compile for; None for the newest.
+        memo: As for `accelerated_ops`.
+    """
+    ops = accelerated_ops(model, variant, soc=soc, runtime_version=runtime_version, memo=memo)
+    context = Context(model.main, math.inf if runtime_version is None else runtime_version, soc)
+    return frozenset(uncertain_ops(context, [Group(True, tuple(sorted(ops)))], variant.ops.file))
 
 
 def refuses_file(model: Model, variant: Variant, *, soc: Mapping[str, Any], runtime_version: int | None) -> bool:

@@ -1,7 +1,7 @@
 """The rewriting stage: exact equivalents of ops that a target refuses, proven on samples."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -105,9 +105,10 @@ def rewrite_unproven(
         score = off_accelerator(profile, rule, target_options)
     refuses = refuses_whole(profile, rule, target_options)
     moved = 0
-    for code, rewrite in _OF_FILES.items() if mode != "none" else ():
+    doubts = doubts_of(profile, rule, target_options)
+    for code, rewrite in _OF_FILES if mode != "none" else ():
         if code not in skip and (code != "explicit-state" or profile.external_state):
-            tflite, gain, done = _where_it_helps(rewrite, tflite, score)
+            tflite, gain, done = _where_it_helps(rewrite, tflite, score, doubts)
             rewrites, moved = (*rewrites, *done), moved + gain
     repaired = repair(tflite, score, mode=mode, cut_tail=cut_tail, skip=skip, refuses=refuses)
     if mode != "none" and "distinct-names" not in skip and compares_names(profile, target_options):
@@ -135,26 +136,32 @@ def compares_names(profile: TargetProfile, target_options: TargetOptions) -> boo
 
 
 #: Rewrites of any file, also of a quantized one, by the code of their last entry.
-_OF_FILES: Mapping[str, Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]]] = {
-    "dense-constant": dense_constants,
-    "constant-shape": constant_shapes,
-    "explicit-broadcast": explicit_broadcasts,
-    "explicit-state": explicit_states,
-}
+_OF_FILES: Sequence[tuple[str, Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]]]] = (
+    ("dense-constant", dense_constants),
+    ("constant-shape", constant_shapes),
+    ("explicit-broadcast", explicit_broadcasts),
+    # Where that is not enough, because an op on the host computes a value.
+    ("explicit-broadcast", partial(explicit_broadcasts, computed=True)),
+    ("explicit-state", explicit_states),
+)
 
 
 def _where_it_helps(
     rewrite: Callable[[bytes], tuple[bytes, tuple[Rewrite, ...]]],
     tflite: bytes,
     score: Callable[[Model], frozenset[int]],
+    doubts: Callable[[Model], int],
 ) -> tuple[bytes, int, tuple[Rewrite, ...]]:
     """Return the rewritten file, the ops that this moves onto the accelerator, and the rewrites.
 
-    The same file, 0 and none where it moves no op.
+    The same file, 0 and none where it moves no op and leaves as many with which the compiler perhaps fails.
     """
     rewritten, rewrites = rewrite(tflite)
-    moved = len(score(read_model(tflite))) - len(score(read_model(rewritten))) if rewrites else 0
-    if moved <= 0:
+    if not rewrites:
+        return tflite, 0, ()
+    before, after = read_model(tflite), read_model(rewritten)
+    moved = len(score(before)) - len(score(after))
+    if moved < 0 or (moved == 0 and doubts(after) >= doubts(before)):
         return tflite, 0, ()
     return rewritten, moved, (*rewrites[:-1], replace(rewrites[-1], moved_ops=moved))
 
@@ -303,6 +310,26 @@ def off_accelerator(
         return frozenset(op.outputs[0] for op in ops if op.index not in accelerated)
 
     return score
+
+
+def doubts_of(profile: TargetProfile, rule: SchemeRule, target_options: TargetOptions) -> Callable[[Model], int]:
+    """Return a function that counts the ops of a model with which a target's compiler perhaps fails."""
+    from edgepack.compat import doubtful_ops
+    from edgepack.profiles.variants import choose_variant, soc_model
+    from edgepack.quantize.preview import preview
+
+    variant = choose_variant(profile, variant=target_options.variant, soc=target_options.soc)
+    if variant.ops.file is None or not variant.ops.file.uncertain:
+        return lambda model: 0
+    facts = profile.socs.get(soc_model(profile, target_options.soc), {})
+    memo = Memo()
+
+    def doubts(model: Model) -> int:
+        subject = preview(model, rule, memo) if model.is_float else model
+        version = target_options.runtime_version
+        return len(doubtful_ops(subject, variant, soc=facts, runtime_version=version, memo=memo))
+
+    return doubts
 
 
 def refuses_whole(

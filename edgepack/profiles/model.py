@@ -189,6 +189,7 @@ class FileRule:
         distinct_names: True when names of tensors must differ after every character but letters and digits became `_`,
             and no input may be an output as well.
         failing: Ops that the compiler accepts and then cannot build.
+        uncertain: Ops that it accepts and then cannot build in some models, by no known rule.
     """
 
     source: str
@@ -202,6 +203,7 @@ class FileRule:
     external_state: bool = False
     distinct_names: bool = False
     failing: tuple["FailingOps", ...] = ()
+    uncertain: tuple["FailingOps", ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def _file_rule(table: TomlTable, source_ids: frozenset[str], faults: Faults) -> 
         external_state=table.boolean("external_state", False),
         distinct_names=table.boolean("distinct_names", False),
         failing=tuple(_failing(entry, source_ids, faults) for entry in table.tables("failing")),
+        uncertain=tuple(_failing(entry, source_ids, faults) for entry in table.tables("uncertain")),
     )
     for key, types in (("refused_types", rule.refused_types), ("refused_io_types", rule.refused_io_types)):
         if unknown := sorted(set(types) - TENSOR_TYPES):

@@ -50,10 +50,10 @@ QUANTITIES: Mapping[str, str] = {
     "beta": "beta of SOFTMAX",
     "bias_bits": "bits needed by the largest bias value, sign included; 0 without bias",
     "block_size": "block size of SPACE_TO_DEPTH or DEPTH_TO_SPACE",
-    "broadcast_else": "1 when the third input of SELECT_V2 is an input of the model with fewer elements than the "
-    "output, and more than one; else 0",
-    "broadcast_then": "1 when the second input of SELECT_V2 is an input of the model with fewer elements than the "
-    "output, and more than one; else 0",
+    "broadcast_else": "1 when the third input of SELECT_V2 is an input of the compiled graph with fewer elements than "
+    "the output, and more than one; else 0",
+    "broadcast_then": "1 when the second input of SELECT_V2 is an input of the compiled graph with fewer elements than "
+    "the output, and more than one; else 0",
     "cell_clip": "cell clip of an LSTM",
     "constant_inputs": "number of constant inputs",
     "depth_multiplier": "depth multiplier of DEPTHWISE_CONV_2D",
@@ -63,6 +63,8 @@ QUANTITIES: Mapping[str, str] = {
     "dilation_h": "dilation along the height",
     "dilation_w": "dilation along the width",
     "dimension": "largest dimension of any data tensor",
+    "entering_inputs": "number of inputs that are inputs of the compiled graph",
+    "float_masks": "number of inputs that a comparison of floats computes, or logic on such inputs alone",
     "groups": "input channels divided by the filter's channels (CONV_2D)",
     "index_rank": "number of dimensions of the second input, the indices of GATHER",
     "input_area": "height times width of the first data input",
@@ -76,6 +78,7 @@ QUANTITIES: Mapping[str, str] = {
     "kernel_area": "kernel height times kernel width",
     "kernel_h": "kernel height of a convolution or pool",
     "kernel_w": "kernel width of a convolution or pool",
+    "matrices": "number of products that BATCH_MATMUL computes, the product of all dimensions but the last two",
     "output_c": "channels (last dimension) of the first output",
     "output_elements": "elements of the first output",
     "output_h": "height (third dimension from the end) of the first output",
