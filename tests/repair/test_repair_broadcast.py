@@ -61,6 +61,11 @@ def test_what_an_op_computes_is_left_alone() -> None:
     """The compiler creates these as they are."""
     before = select(SHAPE, (6,), computed=True)
     assert explicit_broadcasts(before) == (before, ())
+    # Unless an op on the host may compute it.
+    after, [_] = explicit_broadcasts(before, computed=True)
+    assert [op.name for op in read_model(after).main.ops if "BROADCAST" in op.name] == ["BROADCAST_TO"]
+    for sample in samples(before, 3):
+        assert np.array_equal(run(before, sample)[0], run(after, sample)[0])
 
 
 def test_only_where_the_compiler_refuses_the_file() -> None:

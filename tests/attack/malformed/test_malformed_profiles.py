@@ -48,9 +48,9 @@ def seed(target: str) -> dict[str, Any]:
         if "sources" in document:
             document["sources"] = document["sources"][:1]
         file = document.get("file", {})
-        if "failing" in file:
-            file["failing"] = file["failing"][:1]
-        for row in [*rows, *([file] if file else []), *file.get("failing", [])]:
+        for key in {"failing", "uncertain"} & file.keys():
+            file[key] = file[key][:1]
+        for row in [*rows, *([file] if file else []), *file.get("failing", []), *file.get("uncertain", [])]:
             row["source"] = source_of(folder)
         if rows:
             document["row"] = rows
@@ -154,7 +154,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
     # Tables and lists that may be empty.
     "defaults": ({},), "layout": ({},), "ops": ({},), "partition": ({},), "max_version": ({},), "min_runtime": ({},),
     "fix": ANY_TEXT, "reason": ("no such value",), "refused_types": ([],), "refused_io_types": ([],),
-    "failing": ([],), "max_versions": ({},),
+    "failing": ([],), "uncertain": ([],), "max_versions": ({},),
     "socs": ({},), "archs": ([],), "variants": ([],), "mixed": ([],), "refused.": ({},),
 }  # fmt: skip
 
