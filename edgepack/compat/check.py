@@ -15,7 +15,7 @@ from edgepack.compat.runtime_support import custom_reason, missing_kernel
 from edgepack.findings import OpFinding, Placement, Reason, Report
 from edgepack.graph import Graph, Model, Op
 from edgepack.graph.custom_ops import COMPILED_OPS, compiled_by
-from edgepack.graph.external_state import STATE_OPS
+from edgepack.graph.op_layout import STATE_OPS
 from edgepack.profiles.model import FailingOps, OpTable, PartitionRule, TargetProfile
 from edgepack.profiles.variants import choose_variant, soc_model
 

@@ -11,7 +11,8 @@ from edgepack.compat.rules import violations
 from edgepack.compat.rules_shapes import signature
 from edgepack.findings import Reason
 from edgepack.graph import Graph, Model, Op
-from edgepack.graph.external_state import STATE_OPS, StateOps, state_ops
+from edgepack.graph.external_state import StateOps, state_ops
+from edgepack.graph.op_layout import STATE_OPS
 from edgepack.graph.read import enum_names
 from edgepack.profiles.model import FailingOps, FileRule, OpTable, TargetProfile
 from edgepack.text import whole_number

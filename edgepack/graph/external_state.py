@@ -17,11 +17,9 @@ from edgepack.errors import ModelFileError
 from edgepack.graph.appended import AppendedBytes
 from edgepack.graph.edit import pack, unique_names, unpack
 from edgepack.graph.model import Graph, Model, Op
+from edgepack.graph.op_layout import STATE_OPS
 from edgepack.graph.read import read_model
 from edgepack.graph.unused import drop_unused
-
-#: Ops that keep a state outside of the compiled graph; CALL_ONCE initializes it.
-STATE_OPS = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "VAR_HANDLE"})
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,10 @@ def _fault(state: StateOps) -> str:
             return f"{op.name} (op {op.index}) has a tensor whose shape is open"
     for number, other in enumerate(model.graphs[1:], 1):
         if number not in state.initializers and any(tensor.dtype == "RESOURCE" for tensor in other.tensors):
-            return f"the graph '{other.name}' of a loop or branch uses a variable"
+            return f"the graph '{other.name}' of a loop, a branch or another signature uses a variable"
+    for signature in model.signatures:
+        if signature.graph:
+            return f"the signature '{signature.key}' is of another graph of the file"
     return ""
 
 

@@ -86,6 +86,9 @@ MOVEMENT_OPS: dict[str, int | None] = {
 #: Ops that only change the data type of a tensor.
 TYPE_CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
+#: Ops that initialize, read and assign resource variables.
+STATE_OPS = frozenset({"ASSIGN_VARIABLE", "CALL_ONCE", "READ_VARIABLE", "VAR_HANDLE"})
+
 
 def weights_index(op: Op) -> int:
     """Return the tensor index of an op's weights, -1 when it has none."""
@@ -142,9 +145,9 @@ def padding_amounts(padding: str, size: int, kernel: int, stride: int) -> tuple[
 
 
 def float_ops(graph: Graph) -> Iterator[Op]:
-    """Yield the ops that compute in float, without QUANTIZE and DEQUANTIZE."""
+    """Yield the ops that compute in float, without QUANTIZE and DEQUANTIZE and those that access variables."""
     for op in graph.ops:
-        if op.name in TYPE_CONVERSIONS:
+        if op.name in TYPE_CONVERSIONS or op.name in STATE_OPS:
             continue
         tensors = [*(t for t in graph.op_inputs(op) if t is not None), *graph.op_outputs(op)]
         if any(tensor.is_float and not tensor.is_constant for tensor in tensors):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from edgepack.errors import UnfitModelError
 from edgepack.graph import Model, read_model
-from edgepack.graph.external_state import STATE_OPS
 from edgepack.graph.fake_quant import learned_ranges
 from edgepack.graph.memo import Memo
+from edgepack.graph.op_layout import STATE_OPS
 from edgepack.pipeline.options import TargetOptions
 from edgepack.profiles.model import SchemeRule, TargetProfile
 from edgepack.repair import (

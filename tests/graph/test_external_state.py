@@ -10,7 +10,9 @@ from state_models import StateNet
 from edgepack.errors import ModelFileError
 from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unpack
-from edgepack.graph.external_state import STATE_OPS, external_state, state_ops, with_state
+from edgepack.graph.external_state import external_state, state_ops, with_state
+from edgepack.graph.op_layout import STATE_OPS
+from edgepack.graph.read import schema
 from edgepack.runtime.runner import Runner
 
 
@@ -104,6 +106,15 @@ def test_a_variable_that_another_op_uses_stays() -> None:
     state = state_ops(read_model(pack(file)))
     assert state.fault == "a variable is an input or an output of the model"
     assert external_state(pack(file)) is None
+
+
+def test_a_file_with_a_second_signature_stays() -> None:
+    """A signature of another graph may be the one that resets the variables."""
+    file = unpack(state_models.memory())
+    entry = schema().SignatureDefT()
+    entry.signatureKey, entry.subgraphIndex, entry.inputs, entry.outputs = b"reset", 1, [], []
+    file.signatureDefs = [entry]
+    assert "signature 'reset'" in state_ops(read_model(pack(file))).fault
 
 
 def test_a_compiled_file_that_lost_the_state_is_an_error() -> None:
