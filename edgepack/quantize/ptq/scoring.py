@@ -120,10 +120,12 @@ class Judge:
 
     def __init__(self, tflite: bytes, samples: Sequence[Sample]) -> None:
         self._samples = samples
-        self._names = read_model(tflite).input_names()
-        self._reference = [
-            [np.asarray(values, np.float32) for values in outputs] for outputs in logits(tflite, samples)
-        ]
+        model = read_model(tflite)
+        self._names = model.input_names()
+        # Of a stream's part the model knows nothing that came before it: so does the reference.
+        self._stream = tflite if model.is_stream else None
+        self._parts: dict[tuple[int, ...], list[list[Floats]]] = {}
+        self._reference = _outputs(tflite, samples)
         self.signal = np.array([_signal(values) for values in zip(*self._reference, strict=True)])
 
     def errors(self, quantized: bytes, positions: Sequence[int]) -> Doubles:
@@ -133,10 +135,23 @@ class Judge:
         measured = logits(quantized, samples)
         return np.array(
             [
-                [float(np.square(one - two).sum()) for one, two in zip(outputs, self._reference[i], strict=True)]
-                for i, outputs in zip(positions, measured, strict=True)
+                [float(np.square(one - two).sum()) for one, two in zip(outputs, expected, strict=True)]
+                for expected, outputs in zip(self._expected(positions), measured, strict=True)
             ]
         )
+
+    def _expected(self, positions: Sequence[int]) -> list[list[Floats]]:
+        """Return the float model's outputs for the samples at these positions."""
+        if self._stream is None:
+            return [self._reference[i] for i in positions]
+        key = tuple(positions)
+        if key not in self._parts:
+            self._parts[key] = _outputs(self._stream, [self._samples[i] for i in positions])
+        return self._parts[key]
+
+
+def _outputs(tflite: bytes, samples: Sequence[Sample]) -> list[list[Floats]]:
+    return [[np.asarray(values, np.float32) for values in outputs] for outputs in logits(tflite, samples)]
 
 
 def _signal(values: Sequence[Floats]) -> float:

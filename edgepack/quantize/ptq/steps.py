@@ -10,6 +10,7 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.errors import UsageError
+from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unique_names, unpack
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
@@ -176,8 +177,9 @@ class _Search:
 
     def __init__(self, subject: Subject, off: Sequence[str]) -> None:
         self._subject, self._off = subject, frozenset(off)
-        self._folds = _folds(subject)
-        self._views, self._more_views = _views(subject, self._folds)
+        positions = _fold_positions(subject)
+        self._folds = [subject.fold(part) for part in positions]
+        self._views, self._more_views = _views(subject, positions, self._folds)
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
@@ -328,16 +330,23 @@ class _Search:
         return fit
 
 
-def _folds(subject: Subject) -> list[Measurements]:
-    """Return the parts of the samples that are left out in turn; none of a single sample."""
+def _fold_positions(subject: Subject) -> list[Sequence[int]]:
+    """Return the positions of the samples that are left out in turn; none of a single sample.
+
+    Frames of a stream stay together: what a model with state computes depends on those before.
+    """
     count = len(subject.samples)
     if count < FEWEST_FOLDS:
         return []
     folds = min(count, MOST_FOLDS if subject.work <= FOLD_WORK else JUDGED_SHARE)
-    return [subject.fold(range(fold, count, folds)) for fold in range(folds)]
+    if read_model(subject.tflite).is_stream:
+        return [[int(i) for i in part] for part in np.array_split(np.arange(count), folds)]
+    return [range(fold, count, folds) for fold in range(folds)]
 
 
-def _views(subject: Subject, folds: Sequence[Measurements]) -> tuple[list[View], list[View]]:
+def _views(
+    subject: Subject, positions: Sequence[Sequence[int]], folds: Sequence[Measurements]
+) -> tuple[list[View], list[View]]:
     """Return the samples that settings are fitted to, each view with those that they are judged on, and more such.
 
     Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is, and
@@ -350,9 +359,10 @@ def _views(subject: Subject, folds: Sequence[Measurements]) -> tuple[list[View],
         return [subject.view(everything, everything)], []
 
     def view(fold: int, number: int) -> View:
-        fitted = [i for i in everything if i % count != fold]
+        left_out = set(positions[fold])
+        fitted = [i for i in everything if i not in left_out]
         others = [part for place, part in enumerate(folds) if place != fold]
-        return subject.view(fitted, range(fold, len(everything), count), number=number, folds=others)
+        return subject.view(fitted, positions[fold], number=number, folds=others)
 
     if subject.work <= FOLD_WORK:
         return [view(fold, fold) for fold in range(count)], []

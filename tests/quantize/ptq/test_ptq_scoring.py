@@ -3,10 +3,13 @@
 import builders
 import numpy as np
 import pytest
+import state_models
 from ptq_models import RULE, chain, minmax
 
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.scoring import Judge, Keep, Score
+from edgepack.quantize.ptq.step import Subject
+from edgepack.quantize.ptq.steps import _fold_positions
 from edgepack.quantize.quantizer import quantize
 
 
@@ -134,3 +137,13 @@ def test_offsets_do_not_flatter():
     assert -2 < snr_db(reference, measured) < 2
     assert snr_db(reference, reference) == np.inf
     assert snr_db([[np.ones(3)]], [[np.ones(3) * 1.1]]) == pytest.approx(20.0)
+
+
+def test_frames_of_a_stream_are_judged_from_the_first_of_their_part():
+    """What came before a part is unknown to the file and to the reference alike: the same model has no error."""
+    tflite = state_models.memory()
+    samples = [{"x": np.full((1, 4), number, np.float32)} for number in range(1, 10)]
+    judge = Judge(tflite, samples)
+    assert not judge.errors(tflite, range(3, 6)).any() and not judge.errors(tflite, range(9)).any()
+    positions = _fold_positions(Subject(tflite, RULE, "low", samples, quantize, lambda *_: None))
+    assert [list(part) for part in positions] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
