@@ -77,10 +77,17 @@ def test_a_loss_on_more_samples_than_a_few_counts():
 def test_outputs_count_alike():
     """A gain on a small output counts against a loss of the same share on one a million times larger."""
     errors = np.random.default_rng(2).uniform(0.9, 1.1, (40, 2)) * [1.0, 1e6]
-    better = errors * [0.7, 1.1]
+    better = errors * [0.7, 1.04]
     assert _score(better).beats(_score(errors))
-    assert _score(better).gain_db(_score(errors)) == pytest.approx(5 * np.log10(1 / 0.7 / 1.1))
+    assert _score(better).gain_db(_score(errors)) == pytest.approx(5 * np.log10(1 / 0.7 / 1.04))
     assert not _score(errors * [0.95, 1.3]).beats(_score(errors))
+
+
+def test_the_worst_output_loses_nothing():
+    """A gain on one output does not pay for a loss on the one with the lowest SNR, though it pays for one on another."""
+    errors = np.random.default_rng(2).uniform(0.9, 1.1, (40, 2)) * [1.0, 1e6]
+    assert not _score(errors * [0.5, 1.1]).beats(_score(errors))
+    assert _score(errors * [1.1, 0.5]).beats(_score(errors))
 
 
 def test_an_output_that_is_always_zero_does_not_decide():
