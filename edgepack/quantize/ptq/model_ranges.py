@@ -16,9 +16,6 @@ from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
 #: Setting whose ranges clip less than those of least squared error.
 _CAUTIOUS = "mse, clipping counts four times"
 
-#: Setting of the room for scores.
-_ROOM = (ROOM,)
-
 
 class _Ranges(Step):
     id = "ranges"
@@ -26,9 +23,7 @@ class _Ranges(Step):
     source = "range per model: min/max, percentile (Wu et al. 2020), squared error"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        # With room for scores: methods that clip them would be judged by that, and the next step makes up for it.
-        room: Change = {MARGIN.id: _ROOM} if single_value_channels(subject.tflite) else {}
-        return [{self.id: method, **room} for method in ("minmax", "percentile", "mse", _CAUTIOUS)]
+        return [{self.id: method} for method in ("minmax", "percentile", "mse", _CAUTIOUS)]
 
     def combinations(self, subject: Subject) -> Sequence[Change]:
         # Bounds per tensor follow.
@@ -47,7 +42,7 @@ class _Margin(Step):
     keep = Keep.NO_LOSS
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        return [{self.id: _ROOM}] if single_value_channels(subject.tflite) else []
+        return [{self.id: (ROOM,)}] if single_value_channels(subject.tflite) else []
 
     def combinations(self, subject: Subject) -> Sequence[Change]:
         # Bounds per tensor have room of their own.

@@ -66,6 +66,9 @@ STEPS: tuple[Step, ...] = (
     BIAS,
 )
 
+#: Steps in the order in which they are tried: room for scores comes before the methods that would clip them.
+_TRIED = tuple(sorted(STEPS, key=lambda step: STEPS.index(RANGES) - 0.5 if step is MARGIN else STEPS.index(step)))
+
 #: Name of the trial of all steps at once.
 _TOGETHER = "together"
 
@@ -193,12 +196,14 @@ class _Search:
 
         What gains nothing by itself may do so on top of others: channels that are centered need other scales.
         """
-        allowed = [step for step in STEPS if step.id not in self._off]
+        allowed = [step for step in _TRIED if step.id not in self._off]
         if effort == Effort.MEDIUM:
             self._run_together([step for step in allowed if step.effort in {Effort.LOW, effort}])
         for step in allowed:
             if step.effort == effort:
                 self.run(step)
+        if effort == Effort.LOW and MARGIN in allowed and MARGIN.id not in self.kept and self.kept != _BASE:
+            self.run(MARGIN)
         if effort == Effort.MEDIUM:
             for step in allowed:
                 if step.effort in {Effort.LOW, effort} and step.id not in self.kept:
