@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.choices import Effort
-from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import add_buffer, op_code, pack, tensor_keys, unpack
+from edgepack.graph import Graph, Op, Tensor, read_model
+from edgepack.graph.edit import add_buffer, builtin_code, code_number, op_code, pack, tensor_keys, unpack
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.unused import drop_unused
@@ -69,35 +69,42 @@ def find_normalizations(graph: Graph) -> list[Normalization]:
     found: dict[int, Normalization] = {}
     for op in graph.ops:
         if op.name in {"RSQRT", "SQRT"}:
-            normalization = _normalization(graph, op)
-            if normalization is not None:
+            for normalization in _normalizations(graph, op):
                 found.setdefault(normalization.result, normalization)
     return list(found.values())
 
 
-def _normalization(graph: Graph, root: Op) -> Normalization | None:
-    """Return the normalization around the root of a variance."""
+def _normalizations(graph: Graph, root: Op) -> list[Normalization]:
+    """Return the normalizations by the root of a variance, which several with other gains may share."""
     sums = _producer(graph, root.inputs[0], "ADD")
-    epsilon = None if sums is None else next((v for i in sums.inputs if (v := _scalar(graph, i)) is not None), None)
-    if sums is None or epsilon is None or epsilon < 0.0 or not _is_linear(sums):
-        return None
-    average = _producer(graph, next(i for i in sums.inputs if _scalar(graph, i) is None), "MEAN")
-    if average is None or not _is_over_channels(graph, average):
-        return None
+    if sums is None or not _is_linear(sums):
+        return []
+    constants, others = (
+        [i for i in sums.inputs if (_scalar(graph, i) is not None) == known] for known in (True, False)
+    )
+    if len(constants) != 1 or len(others) != 1:
+        return []
+    epsilon, average = _scalar(graph, constants[0]), _producer(graph, others[0], "MEAN")
+    if epsilon is None or epsilon < 0.0 or average is None or not _is_over_channels(graph, average):
+        return []
     square = graph.producers.get(average.inputs[0])
     difference = None if square is None else _squared(graph, graph.ops[square])
-    if difference is None:
-        return None
+    if difference is None or not _is_supported(graph.tensors[difference[0]]):
+        return []
     source, mean = difference
-    shape = graph.tensors[source].shape
-    if not 1 < len(shape) <= _MAX_RANK or min(shape) < 1 or not graph.tensors[source].is_float:
-        return None
-    form = _last_normalized(graph, root, source, mean)
-    if form is None:
-        return None
-    result, terms = form
-    gain, offset = (np.broadcast_to(terms.get(key, np.zeros(1)), shape[-1:]) for key in ("xr", "1"))
-    return Normalization(source, mean, root.inputs[0], epsilon, gain, offset, result)
+    channels = graph.tensors[source].shape[-1:]
+    normalizations = []
+    for result, terms in _normalized(graph, root, source, mean):
+        gain, offset = (np.broadcast_to(terms.get(key, np.zeros(1)), channels) for key in ("xr", "1"))
+        normalizations.append(Normalization(source, mean, root.inputs[0], epsilon, gain, offset, result))
+    return normalizations
+
+
+def _is_supported(tensor: Tensor) -> bool:
+    """Return whether L2_NORMALIZATION and the ops around it, which contain the shape, can take a tensor."""
+    # An open batch is run with the batch 1 of the shape.
+    fixed = all(size >= 0 for size in tensor.shape_signature[1:])
+    return tensor.dtype == "FLOAT32" and 1 < tensor.rank <= _MAX_RANK and min(tensor.shape) > 0 and fixed
 
 
 def _producer(graph: Graph, index: int, name: str) -> Op | None:
@@ -142,8 +149,11 @@ def _centred(graph: Graph, one: int, other: int) -> tuple[int, int] | None:
     return None
 
 
-def _last_normalized(graph: Graph, root: Op, source: int, mean: int | None) -> tuple[int, _Terms] | None:
-    """Return the last tensor that is a gain times the normalized source plus an offset, with its terms."""
+def _normalized(graph: Graph, root: Op, source: int, mean: int | None) -> list[tuple[int, _Terms]]:
+    """Return the tensors that are a gain times the normalized source plus an offset, with their terms.
+
+    Of those that follow from each other, the last one before other ops read a result: what they read is replaced.
+    """
     one = np.ones(1)
     known: dict[int, _Terms] = {source: {"x": one}}
     if mean is not None:
@@ -153,7 +163,8 @@ def _last_normalized(graph: Graph, root: Op, source: int, mean: int | None) -> t
         known[root.outputs[0]] = {"r": one}
     else:
         divisor = root.outputs[0]
-    last = None
+    normalized: dict[int, _Terms] = {}
+    first = []
     for op in graph.ops:
         result = op.outputs[0] if op.outputs else -1
         if result in known or result < 0 or not _is_linear(op):
@@ -163,8 +174,21 @@ def _last_normalized(graph: Graph, root: Op, source: int, mean: int | None) -> t
             continue
         known[result] = terms
         if graph.tensors[result].shape == graph.tensors[source].shape and _is_normalized(terms, mean):
-            last = result, terms
-    return last
+            normalized[result] = terms
+            if not normalized.keys() & set(op.inputs):
+                first.append(result)
+    last = {_last(graph, result, normalized) for result in first}
+    return [(result, terms) for result, terms in normalized.items() if result in last]
+
+
+def _last(graph: Graph, result: int, normalized: Mapping[int, _Terms]) -> int:
+    """Return the last of the tensors that follow from a normalized one, each read by the next one's op only."""
+    while result not in graph.outputs and len(readers := graph.consumers.get(result, ())) == 1:
+        following = graph.ops[readers[0]].outputs[0] if graph.ops[readers[0]].outputs else -1
+        if following not in normalized:
+            break
+        result = following
+    return result
 
 
 def _is_normalized(terms: _Terms, mean: int | None) -> bool:
@@ -177,7 +201,7 @@ def _is_normalized(terms: _Terms, mean: int | None) -> bool:
 
 def _terms(graph: Graph, op: Op, known: Mapping[int, _Terms], divisor: int) -> _Terms | None:
     """Return the result of an op as a sum of terms; None where it is something else, or nothing of the norm's."""
-    if not any(index in known for index in op.inputs):
+    if not any(index in known or index == divisor for index in op.inputs):
         return None
     values = [known.get(index) or _constant_terms(graph, index) for index in op.inputs]
     if op.name == "DIV" and op.inputs[1] == divisor and values[0] is not None:
@@ -224,15 +248,20 @@ def _product(one: _Terms, other: _Terms) -> _Terms | None:
 
 
 def replace_normalizations(tflite: bytes, extended: Sequence[bool]) -> bytes:
-    """Return the float model with L2_NORMALIZATION in place of `find_normalizations`.
+    """Return the float model with L2_NORMALIZATION in place of `find_normalizations`; the same bytes without any.
 
     Args:
         tflite: A float model.
         extended: For each normalization, whether epsilon is kept.
     """
     graph = read_model(tflite).main
+    normalizations = find_normalizations(graph)
+    if not normalizations:
+        return tflite
     editor = _Editor(tflite)
-    for normalization, extends in zip(find_normalizations(graph), extended, strict=True):
+    pairs = list(zip(normalizations, extended, strict=True))
+    # In the order of the file: what results share is computed with the first of them.
+    for normalization, extends in sorted(pairs, key=lambda pair: graph.producers[pair[0].result]):
         editor.replace(graph, normalization, extended=extends)
     return editor.finish()
 
@@ -244,26 +273,17 @@ class _Editor:
         self.model = unpack(tflite)
         self.file = self.model.subgraphs[0]
         self._by_result: dict[int, list[Any]] = {}
+        self._units: dict[tuple[int, int, bool], int] = {}
 
     def replace(self, graph: Graph, found: Normalization, *, extended: bool) -> None:
         """Add the ops of one normalization."""
         shape = graph.tensors[found.source].shape
         name, channels = graph.tensors[found.result].name, shape[-1]
         ops = self._by_result.setdefault(found.result, [])
-        value = found.source
-        if found.mean is not None:
-            value = self._then(ops, f"{name}/centred", "SUB", [value, found.mean], shape)
-        if extended:
-            # Not by PADV2: Qualcomm's HTP simulator pads int8 with another value (QAIRT 2.51, v73).
-            rest = np.full((*shape[:-1], 1), math.sqrt(channels * found.epsilon), np.float32)
-            parts = [value, self._constant(f"{name}/epsilon", rest)]
-            axis = len(shape) - 1
-            value = self._then(ops, f"{name}/extended", "CONCATENATION", parts, (*shape[:-1], channels + 1), axis=axis)
-        value = self._then(ops, f"{name}/unit", "L2_NORMALIZATION", [value], self._shape(value))
-        if extended:
-            start = self._constant(f"{name}/start", np.zeros(len(shape), np.int32))
-            size = self._constant(f"{name}/size", np.array(shape, np.int32))
-            value = self._then(ops, f"{name}/channels", "SLICE", [value, start, size], shape)
+        shared = found.source, found.variance, extended
+        if shared not in self._units:
+            self._units[shared] = self._unit(ops, name, shape, found, extended=extended)
+        value = self._units[shared]
         wide = (1,) * (len(shape) - 1) + (channels,)
         gain = self._constant(f"{name}/gain", (math.sqrt(channels) * found.gain).astype(np.float32).reshape(wide))
         if not found.offset.any():
@@ -273,6 +293,23 @@ class _Editor:
         offset = self._constant(f"{name}/offset", found.offset.astype(np.float32).reshape(wide))
         ops.append(self._op("ADD", [value, offset], found.result))
 
+    def _unit(self, ops: list[Any], name: str, shape: tuple[int, ...], found: Normalization, *, extended: bool) -> int:
+        """Add the ops that divide each position by its norm; return their result."""
+        value, channels = found.source, shape[-1]
+        if found.mean is not None:
+            value = self._then(ops, f"{name}/centred", "SUB", [value, found.mean], shape)
+        if not extended:
+            return self._then(ops, f"{name}/unit", "L2_NORMALIZATION", [value], shape)
+        # Not by PADV2: Qualcomm's HTP simulator pads int8 with another value (QAIRT 2.51, v73).
+        rest = np.full((*shape[:-1], 1), math.sqrt(channels * found.epsilon), np.float32)
+        parts = [value, self._constant(f"{name}/epsilon", rest)]
+        wider, axis = (*shape[:-1], channels + 1), len(shape) - 1
+        value = self._then(ops, f"{name}/extended", "CONCATENATION", parts, wider, axis=axis)
+        value = self._then(ops, f"{name}/unit", "L2_NORMALIZATION", [value], wider)
+        start = self._constant(f"{name}/start", np.zeros(len(shape), np.int32))
+        size = self._constant(f"{name}/size", np.array(shape, np.int32))
+        return self._then(ops, f"{name}/channels", "SLICE", [value, start, size], shape)
+
     def finish(self) -> bytes:
         """Return the file without the ops that nothing reads any more."""
         operators = []
@@ -280,18 +317,17 @@ class _Editor:
             ops = next((self._by_result[int(i)] for i in op.outputs if int(i) in self._by_result), None)
             operators += [op] if ops is None else ops
         needed = {int(index) for index in self.file.outputs}
-        arithmetic = {op_code(self.model, name) for name in _ARITHMETIC}
+        # By number: a file may have several codes of an op, of other versions.
+        arithmetic = {builtin_code(name) for name in _ARITHMETIC}
         kept = []
         for op in reversed(operators):
-            if op.opcodeIndex not in arithmetic or any(int(i) in needed for i in op.outputs):
+            number = code_number(self.model.operatorCodes[op.opcodeIndex])
+            if number not in arithmetic or any(int(i) in needed for i in op.outputs):
                 kept.append(op)
                 needed |= {int(index) for index in op.inputs}
         self.file.operators = kept[::-1]
         drop_unused(self.model)
         return pack(self.model)
-
-    def _shape(self, index: int) -> tuple[int, ...]:
-        return tuple(int(size) for size in self.file.tensors[index].shape)
 
     def _then(
         self, ops: list[Any], name: str, op: str, inputs: Sequence[int], shape: Sequence[int], **options: Any
@@ -333,7 +369,9 @@ class _LayerNorm(Step):
         return [{self.id: "L2_NORMALIZATION"}]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
-        model = subject.once("layer norms", fit.reference, lambda: self._replaced(fit.reference, view))
+        # Decided by all samples: every fit has the same graph, whichever is made first.
+        samples = subject.view(range(len(subject.samples)))
+        model = subject.once("layer norms", fit.reference, lambda: self._replaced(fit.reference, samples))
         return replace(fit, reference=model, tflite=model)
 
     def _replaced(self, tflite: bytes, view: View) -> bytes:
