@@ -223,6 +223,16 @@ PROFILE_FAULTS = [
     ('io = "INT8"', "wide_bias = 64", "[quantization].schemes[0].wide_bias: expected true or false, got 64"),
     (
         'io = "INT8"',
+        'layer_norm = "LAYER_NORM"',
+        "[quantization].schemes[0].layer_norm: expected one of L2_NORMALIZATION, got 'LAYER_NORM'",
+    ),
+    (
+        'io = "INT8"',
+        "layer_norm = true",
+        "[quantization].schemes[0].layer_norm: expected one of L2_NORMALIZATION, got true",
+    ),
+    (
+        'io = "INT8"',
         'mixed = ["int16"]\nmixed_chip = { arch = 73 }',
         "[quantization].schemes[0].mixed_chip.arch: unknown key",
     ),
@@ -454,3 +464,17 @@ def test_mixing_is_a_matter_of_the_chip(tmp_path: Path, arch: str, soc: str, kin
     (rule,) = choose_variant(profile, soc=soc).schemes
     assert (rule.scheme, rule.mixed, rule.wide_bias) == ("int8", kinds, False)
     assert profile.schemes[0].mixed == ()
+
+
+@pytest.mark.parametrize(("line", "op"), [("", ""), ('layer_norm = "L2_NORMALIZATION"', "L2_NORMALIZATION")])
+def test_the_op_of_layer_norms_is_a_matter_of_the_scheme(tmp_path: Path, line: str, op: str) -> None:
+    """A scheme names the op that LayerNorm becomes in its files; without one, none is tried."""
+    profile = load_profile(write(tmp_path, changed(PROFILE, 'io = "INT8"', f'io = "INT8"\n{line}')))
+    assert [rule.layer_norm for rule in profile.schemes] == [op]
+
+
+def test_which_targets_compute_layer_norms_by_one_op() -> None:
+    """CPU and Edge TPU do, and their tables have the op; Hexagon's loses what the op gains elsewhere."""
+    for target, op in (("cpu", "L2_NORMALIZATION"), ("edgetpu", "L2_NORMALIZATION"), ("hexagon", "")):
+        profile = load_profile(REPOSITORY / "targets" / target)
+        assert {rule.layer_norm for rule in profile.schemes if rule.scheme == "int8"} == {op}
