@@ -172,6 +172,32 @@ def test_nothing_is_printed(capfd):
     assert lines == []
 
 
+@pytest.mark.parametrize("io", ["INT8", "FLOAT32"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4, 6), 0), ((4, 6), 1), ((1, 4, 6), 1), ((1, 3, 4, 6), 1), ((1, 3, 4, 6), 3)]
+)
+def test_constants_are_joined_in_int8(shape, axis, first, io):
+    """CONCATENATION with a constant operand, such as a ViT's class token, is quantized to int8 and close to float."""
+    net = builders.Net(6)
+    token, joined = list(shape), list(shape)
+    token[axis], joined[axis] = 1, shape[axis] + 1
+    x, out = net.tensor("x", shape), net.tensor("out", tuple(joined))
+    constant = net.constant("token", net.random.normal(0, 1, token))
+    net.op("CONCATENATION", [constant, x] if first else [x, constant], [out], axis=axis)
+    end = net.tensor("end", tuple(joined))
+    net.op("TANH", [out], [end])
+    tflite = net.build([x], [end])
+    result = quantize(tflite, SchemeRule("int8", io), _ranges(tflite))
+    graph = read_model(result.tflite).main
+    op = next(op for op in graph.ops if op.name == "CONCATENATION")
+    assert {graph.tensors[index].dtype for index in (*op.inputs, *op.outputs)} == {"INT8"}
+    scales = {float(graph.tensors[index].quantization.scale[0]) for index in (*op.inputs, *op.outputs)}
+    assert len(scales) == 1 and not list(float_ops(graph))
+    sample = builders.samples(tflite, 1, seed=9)[0]
+    assert builders.snr(builders.run(tflite, sample), builders.run(result.tflite, sample)) > 30
+
+
 def test_lists_of_kinds_agree():
     """TFLiteConverter converts what ai-edge-quantizer and `integer_kernels` convert, except two ops."""
     assert {"DYNAMIC_UPDATE_SLICE", "ELU"} == (DIRECT_INT8 | FINISHED_INT8) - CONVERTER_INT8

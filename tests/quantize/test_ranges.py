@@ -1,3 +1,6 @@
+from functools import partial
+from itertools import pairwise
+
 import builders
 import numpy as np
 import pytest
@@ -120,3 +123,46 @@ def test_inputs_of_the_model_are_never_clipped(method):
     model = read_model(tflite)
     keys = tensor_keys(model.main)
     assert all(ranges[keys[index]][1] >= 40.0 for index in model.main.inputs)
+
+
+def test_more_weight_on_clipping_clips_less():
+    """Ranges widen with the weight of clipping error, from those of least squared error to nearly all values."""
+    values = np.random.default_rng(0).laplace(0, 1, 400_000)
+    statistics = _statistics(values)
+    bounds = [mse(statistics, clipping) for clipping in (1.0, 4.0, 64.0, 1e9)]
+    assert bounds[0] == mse(statistics)
+    assert all(wide[0] <= narrow[0] and narrow[1] <= wide[1] for narrow, wide in pairwise(bounds))
+    assert bounds[0][1] < bounds[1][1] < bounds[2][1]
+    clipped = [float((np.maximum(values - high, 0) ** 2).sum()) for _, high in bounds]
+    assert clipped[1] < 0.6 * clipped[0]
+    assert bounds[3] == pytest.approx(minmax(statistics), rel=0.02)
+
+
+def test_a_weight_on_clipping_is_that_of_the_error():
+    """The range with weight 4 has the least sum of rounding error and four times the clipping error, within 5 %."""
+    values = np.abs(np.random.default_rng(1).laplace(0, 1, 200_000))
+
+    def error(high: float) -> float:
+        beyond = np.maximum(values - high, 0)
+        return float((4 * beyond**2).mean() + (high / 255) ** 2 / 12)
+
+    low, high = mse(_statistics(values), clipping=4.0)
+    assert low == 0.0
+    assert error(high) <= 1.05 * min(error(values.max() * share) for share in np.linspace(0.05, 1, 200))
+
+
+def test_a_function_can_choose_the_ranges():
+    """Another function of the statistics decides like a method: inputs, groups and kernels have their ranges still."""
+    tflite = builders.classifier()
+    model = read_model(tflite)
+    calibration = calibrate(tflite, builders.samples(tflite, 8))
+    assert choose_ranges(calibration, model, mse) == choose_ranges(calibration, model, "mse")
+    careful = choose_ranges(calibration, model, partial(mse, clipping=1e9))
+    assert careful["conv"][1] == pytest.approx(calibration.tensors["conv"].maximum, rel=0.02)
+    fixed = choose_ranges(calibration, model, lambda statistics: (1.0, 7.0))
+    x = calibration.tensors["x"]
+    assert fixed["x"] == (x.minimum, x.maximum)
+    assert fixed["conv"] == fixed["dw"] == fixed["pool"] == (0.0, 7.0)
+    assert fixed["probabilities"] == (0.0, 255 / 256)
+    exact = choose_ranges(calibration, model, lambda statistics: (1.0, 7.0), activation_bits=16)
+    assert exact["conv"] == (0.0, calibration.tensors["conv"].maximum)

@@ -136,6 +136,9 @@ def _tied_tensors(graph: Graph, op: Op) -> tuple[int, ...]:
         return ()
     positions = _COMMUTING[op.name]
     inputs = op.inputs if positions is None else tuple(op.inputs[i] for i in positions)
+    if positions is not None and set(inputs) & set(op.inputs[len(positions) :]):
+        # PRELU with its input as its slopes squares the factor.
+        return ()
     tensors = [graph.tensors[index] for index in (*inputs, op.outputs[0])]
     channels = tensors[-1].shape[-1:]
     if any(t.is_constant or t.shape[-1:] != channels for t in tensors):
