@@ -26,7 +26,7 @@ from edgepack.pipeline.search.ptq_checkpoint import PtqCheckpoint
 from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.ptq.layer_norm import find_normalizations
+from edgepack.quantize.ptq.normalizations import find_normalizations
 from edgepack.quantize.quantizer import QuantizationRefused, Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.samples import SampleSet

@@ -56,13 +56,13 @@ class Ops:
         self.net.op(name, list(inputs), [result], **(fused if name in {"ADD", "SUB", "MUL"} else {}))
         return result
 
-    def mean(self, tensor: int, axes: Sequence[int] = (-1,)) -> int:
+    def mean(self, tensor: int, axes: Sequence[int] = (-1,), *, keep: bool = True) -> int:
         """The mean over axes, which stay as dimensions of 1."""
-        shape = list(self._shapes[tensor])
-        for axis in axes:
-            shape[axis] = 1
-        result = self.tensor(tuple(shape), "MEAN")
-        self.net.op("MEAN", [tensor, self.net.constant(f"axes{result}", list(axes), "INT32")], [result], keepDims=True)
+        before = self._shapes[tensor]
+        gone = {axis % len(before) for axis in axes}
+        sizes = [1 if axis in gone else size for axis, size in enumerate(before) if keep or axis not in gone]
+        result = self.tensor(tuple(sizes), "MEAN")
+        self.net.op("MEAN", [tensor, self.net.constant(f"axes{result}", list(axes), "INT32")], [result], keepDims=keep)
         return result
 
     def build(self, *outputs: int) -> bytes:
@@ -157,6 +157,84 @@ FORMS: dict[str, Part] = {
 }  # fmt: skip
 
 
+def batch_norm(ops: Ops, x: int) -> int:
+    """Keras 2's layer: a batch normalization of the columns, after the positions were moved to the last axis."""
+    shape = ops.shape(x)
+    positions = int(np.prod(shape[:-1]))
+    columns = moved(ops, moved(ops, x, (1, positions, shape[-1], 1)), order=(0, 2, 3, 1))
+    unit = _batch_norm(ops, columns, np.ones(positions), np.zeros(positions))
+    back = moved(ops, moved(ops, unit, order=(0, 3, 1, 2)), shape)
+    return ops.op("ADD", ops.op("MUL", back, ops.gain()), ops.offset())
+
+
+def batch_norm_by_root(ops: Ops, x: int) -> int:
+    """The same by one RESHAPE each, for one position, with SQRT and DIV, one gain and one offset for all channels."""
+    shape = ops.shape(x)
+    columns = (
+        moved(ops, x, (1, shape[-1], 1, 1)) if np.prod(shape[:-1]) == 1 else moved(ops, _rows(ops, x), order=(1, 0))
+    )
+    axes = tuple(range(len(ops.shape(columns)) - 1))
+    difference = ops.op("SUB", columns, ops.mean(columns, axes))
+    unit = ops.op("DIV", difference, root(ops, ops.mean(ops.op("SQUARE", difference), axes)))
+    scaled = ops.op("ADD", ops.op("MUL", unit, ops.constant(0.5)), ops.constant(0.25))
+    return moved(ops, scaled if np.prod(shape[:-1]) == 1 else moved(ops, scaled, order=(1, 0)), shape)
+
+
+def _rows(ops: Ops, x: int) -> int:
+    shape = ops.shape(x)
+    return moved(ops, x, (int(np.prod(shape[:-1])), shape[-1]))
+
+
+def _batch_norm(ops: Ops, columns: int, gain: Any, offset: Any) -> int:
+    """What TFLiteConverter makes of FusedBatchNormV3 in training, with means without their dimensions of 1."""
+    mean = ops.mean(columns, (0, 1, 2), keep=False)
+    variance = ops.mean(ops.op("SQUARED_DIFFERENCE", columns, mean), (0, 1, 2), keep=False)
+    factor = ops.op("MUL", inverse_root(ops, variance), ops.constant(gain))
+    return ops.op(
+        "ADD", ops.op("MUL", columns, factor), ops.op("SUB", ops.constant(offset), ops.op("MUL", mean, factor))
+    )
+
+
+def moved(ops: Ops, x: int, shape: Sequence[int] = (), order: Sequence[int] = ()) -> int:
+    """The values in another shape, or with their axes in another order."""
+    after = tuple(ops.shape(x)[axis] for axis in order) if order else tuple(shape)
+    result = ops.tensor(after, "moved")
+    name, constant = ("TRANSPOSE", order) if order else ("RESHAPE", after)
+    ops.net.op(name, [x, ops.net.constant(f"moved{result}", constant, "INT32")], [result])
+    return result
+
+
+#: Norms that are computed along other axes than the last, after RESHAPE and TRANSPOSE.
+MOVED: dict[str, Part] = {"batch-norm": batch_norm, "batch-norm-by-root": batch_norm_by_root}
+
+
+def _gains_of_positions(ops: Ops, x: int) -> int:
+    """A batch normalization with a gain of each column, which is a position."""
+    columns = moved(ops, moved(ops, x, (1, 12, 6, 1)), order=(0, 2, 3, 1))
+    unit = _batch_norm(ops, columns, np.linspace(0.5, 1.5, 12), np.zeros(12))
+    return moved(ops, moved(ops, unit, order=(0, 3, 1, 2)), ops.shape(x))
+
+
+def _another_way_back(ops: Ops, x: int) -> int:
+    """The values do not return to their places."""
+    columns = moved(ops, moved(ops, x, (1, 12, 6, 1)), order=(0, 2, 3, 1))
+    return moved(ops, _batch_norm(ops, columns, np.ones(12), np.zeros(12)), ops.shape(x))
+
+
+def _real_batch_norm(ops: Ops, x: int) -> int:
+    """The statistics of each channel over all positions, without and with a RESHAPE in front."""
+    channels = ops.shape(x)[-1]
+    first = _batch_norm(ops, x, np.ones(channels), np.zeros(channels))
+    flat = moved(ops, first, (1, 1, 12, channels))
+    return moved(ops, _batch_norm(ops, flat, np.ones(channels), np.zeros(channels)), ops.shape(x))
+
+
+def _mixed_rows(ops: Ops, x: int) -> int:
+    """Columns that hold values of several positions."""
+    columns = moved(ops, x, (1, 6, 1, 12))
+    return moved(ops, _batch_norm(ops, columns, np.ones(12), np.zeros(12)), ops.shape(x))
+
+
 def _over(*axes: int) -> Part:
     def norm(ops: Ops, x: int) -> int:
         difference = ops.op("SUB", x, ops.mean(x, axes))
@@ -219,13 +297,7 @@ def _without_root(ops: Ops, x: int) -> int:
 def _group(ops: Ops, x: int) -> int:
     """GroupNorm over height, width and the channels of each of two groups."""
     shape = ops.shape(x)
-    split = (*shape[:-1], 2, shape[-1] // 2)
-    parted = ops.tensor(split, "groups")
-    ops.net.op("RESHAPE", [x, ops.net.constant("parted", split, "INT32")], [parted])
-    normalized = _over(1, 2, 4)(ops, parted)
-    result = ops.tensor(shape, "joined")
-    ops.net.op("RESHAPE", [normalized, ops.net.constant("whole", shape, "INT32")], [result])
-    return result
+    return moved(ops, _over(1, 2, 4)(ops, moved(ops, x, (*shape[:-1], 2, shape[-1] // 2))), shape)
 
 
 IMAGE = (1, 3, 4, 6)
@@ -233,6 +305,10 @@ IMAGE = (1, 3, 4, 6)
 #: What is no LayerNorm over the last axis, or none that L2_NORMALIZATION can compute, with the input's shape.
 OTHERS: dict[str, tuple[Part, tuple[int, ...]]] = {
     "other-axis": (_over(1), IMAGE),
+    "gains-of-positions": (_gains_of_positions, IMAGE),
+    "another-way-back": (_another_way_back, IMAGE),
+    "batch-norm": (_real_batch_norm, IMAGE),
+    "mixed-rows": (_mixed_rows, IMAGE),
     "two-axes": (_over(1, 2), IMAGE),
     "last-two-axes": (_over(2, 3), IMAGE),
     "numerator-of-another-axis": (_mixed_axes, IMAGE),

@@ -1,11 +1,12 @@
 """LayerNorm and RMSNorm become L2_NORMALIZATION: the same function in float, and far closer to it in int8."""
 
+from importlib import import_module
 from itertools import product
 
 import builders
 import numpy as np
 import pytest
-from layer_norms import EPSILON, FORMS, IMAGE, OTHERS, Ops, inverse_root, keras, rms, torch
+from layer_norms import EPSILON, FORMS, IMAGE, MOVED, OTHERS, Ops, inverse_root, keras, rms, torch
 from ptq_models import RULE, subject
 from state_models import memory
 
@@ -14,13 +15,16 @@ from edgepack.graph.edit import builtin_code, pack, unpack
 from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import logits, snr_db
-from edgepack.quantize.ptq.layer_norm import LAYER_NORM, find_normalizations, replace_normalizations
+from edgepack.quantize.ptq.layer_norm import LAYER_NORM, replace_normalizations
 from edgepack.quantize.ptq.layers import set_constants
+from edgepack.quantize.ptq.normalizations import find_normalizations
 from edgepack.quantize.ptq.step import Fit, View
 from edgepack.quantize.ptq.steps import STEPS, improve
 from edgepack.quantize.quantizer import quantize
 
 BY_L2 = SchemeRule("int8", "INT8", layer_norm="L2_NORMALIZATION")
+
+ALL = {**FORMS, **MOVED}
 
 #: What the norms of a file are computed with, before and after.
 ROOTS = {"MEAN", "RSQRT", "SQRT", "SQUARE", "SQUARED_DIFFERENCE"}
@@ -55,7 +59,12 @@ def _assert_equal(before: bytes, after: bytes, samples: list[dict[str, np.ndarra
 
 @pytest.mark.parametrize(
     ("form", "shape"),
-    [*product(FORMS, ((3, 8), (1, 5, 8), IMAGE)), ("rms", (1, 4, 1)), ("keras", (1, 4, 1))],
+    [
+        *product(ALL, ((3, 8), (1, 5, 8), IMAGE)),
+        ("batch-norm-by-root", (1, 8)),
+        ("rms", (1, 4, 1)),
+        ("keras", (1, 4, 1)),
+    ],
     ids=str,
 )
 def test_every_form_becomes_one_op(form, shape):
@@ -64,12 +73,13 @@ def test_every_form_becomes_one_op(form, shape):
     Nothing of the variance and its root is left, and the file has the same inputs and outputs.
     """
     ops = Ops(shape)
-    tflite = ops.build(FORMS[form](ops, ops.x))
+    tflite = ops.build(ALL[form](ops, ops.x))
     (found,) = find_normalizations(read_model(tflite).main)
     assert found.epsilon == pytest.approx(EPSILON) and (found.mean is None) == form.startswith("rms")
     changed = _replaced(tflite)
     assert _names(changed).count("L2_NORMALIZATION") == 1
     assert set(_names(changed)) & ROOTS == ({"MEAN"} if found.mean is not None else set())
+    assert "TRANSPOSE" not in _names(changed)
     before, after = read_model(tflite), read_model(changed)
     assert (after.input_names(), after.output_names()) == (before.input_names(), before.output_names())
     read = {index for op in after.main.ops for index in op.inputs} | {*after.main.outputs}
@@ -77,11 +87,11 @@ def test_every_form_becomes_one_op(form, shape):
     _assert_equal(tflite, changed, _flat(tflite))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL)
 def test_an_epsilon_far_below_the_variance_may_go(form):
     """Where every variance is about 1, a hundred thousand times epsilon, the norm without it is the same to 1e-4."""
     ops = Ops((1, 4, 64))
-    tflite = ops.build(FORMS[form](ops, ops.x))
+    tflite = ops.build(ALL[form](ops, ops.x))
     samples = [{"x": 10.0 * sample["x"]} for sample in builders.samples(tflite, 3)]
     changed = _replaced(tflite, extended=False)
     assert {"CONCATENATION", "SLICE"}.isdisjoint(_names(changed))
@@ -338,12 +348,11 @@ def test_a_stateful_model_keeps_its_state():
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("center", [True, False])
-@pytest.mark.parametrize("shape", [(1, 5, 8), IMAGE], ids=str)
-def test_layers_of_keras(shape, center, scale):
-    """What TFLiteConverter makes of Keras' LayerNormalization is found, with any of its options."""
-    import keras as framework
-
-    layer = framework.layers.LayerNormalization(center=center, scale=scale)
+@pytest.mark.parametrize("shape", [(1, 8), (1, 5, 8), IMAGE], ids=str)
+@pytest.mark.parametrize("framework", ["keras", "tf_keras"])
+def test_layers_of_keras(framework, shape, center, scale):
+    """What TFLiteConverter makes of LayerNormalization of Keras 3 and 2 is found, with any of its options."""
+    layer = import_module(framework).layers.LayerNormalization(center=center, scale=scale)
     _check_layer(layer, shape, True)
 
 
