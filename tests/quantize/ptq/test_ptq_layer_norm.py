@@ -7,12 +7,15 @@ import builders
 import numpy as np
 import pytest
 from layer_norms import EPSILON, FORMS, IMAGE, MOVED, OTHERS, Ops, inverse_root, keras, rms, torch
-from ptq_models import RULE, subject
+from ptq_models import RULE, minmax, subject
 from state_models import memory
 
+from edgepack.compat import check
+from edgepack.findings import Placement
 from edgepack.graph import read_model
 from edgepack.graph.edit import builtin_code, pack, unpack
 from edgepack.graph.read import schema
+from edgepack.profiles import get_target
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.layer_norm import LAYER_NORM, replace_normalizations
@@ -94,7 +97,7 @@ def test_an_epsilon_far_below_the_variance_may_go(form):
     tflite = ops.build(ALL[form](ops, ops.x))
     samples = [{"x": 10.0 * sample["x"]} for sample in builders.samples(tflite, 3)]
     changed = _replaced(tflite, extended=False)
-    assert {"CONCATENATION", "SLICE"}.isdisjoint(_names(changed))
+    assert {"PAD", "SLICE"}.isdisjoint(_names(changed))
     _assert_equal(tflite, changed, samples)
 
 
@@ -312,6 +315,18 @@ def test_int8_is_far_closer_with_it():
     assert improve(tflite, BY_L2, samples, "low", off=off) == better
 
 
+@pytest.mark.parametrize("extended", [True, False])
+@pytest.mark.parametrize("shape", [(1, 5, 8), IMAGE], ids=str)
+def test_the_edge_tpu_takes_every_op(shape, extended):
+    """With and without epsilon, the Edge TPU runs each op of the int8 form, except the mean of an image's channels."""
+    ops = Ops(shape)
+    changed = _replaced(ops.build(keras(ops, ops.x)), extended)
+    quantized = read_model(quantize(changed, BY_L2, minmax(changed, _flat(changed))).tflite)
+    report = check(quantized, get_target("edgetpu"))
+    others = [finding.op for finding in report.ops if finding.placement is not Placement.ACCELERATOR]
+    assert others == (["MEAN"] if len(shape) == 4 else [])
+
+
 @pytest.mark.parametrize(("factor", "kept"), [(1.0, False), (1e-3, True)])
 def test_epsilon_is_kept_where_a_sample_needs_it(factor, kept):
     """Epsilon stays as one more value where it exceeds a hundredth of the smallest variance of any sample."""
@@ -324,7 +339,7 @@ def test_epsilon_is_kept_where_a_sample_needs_it(factor, kept):
     # Every fit has the same graph, whether or not its own samples have the small variance.
     for some in (samples, samples[:3], samples[3:]):
         fit = LAYER_NORM.apply(Fit(tflite, tflite), "L2_NORMALIZATION", View(some), about)
-        assert ("CONCATENATION" in _names(fit.tflite)) == kept
+        assert ("PAD" in _names(fit.tflite)) == kept
 
 
 def test_a_stateful_model_keeps_its_state():
