@@ -21,10 +21,11 @@ import numpy.typing as npt
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.graph.edit import add_buffer, builtin_code, code_number, op_code, pack, tensor_keys, unpack
+from edgepack.graph.edit import add_buffer, builtin_code, code_number, op_code, pack, unpack
 from edgepack.graph.options import full_options, packed_options
 from edgepack.graph.read import schema
 from edgepack.graph.unused import drop_unused
+from edgepack.quantize.ptq.activations import Sample, iterate_activations
 from edgepack.quantize.ptq.normalizations import Normalization, find_normalizations
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import LEAST_EPSILON
@@ -168,19 +169,18 @@ class _LayerNorm(Step):
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         # Decided by all samples: every fit has the same graph, whichever is made first.
-        samples = subject.view(range(len(subject.samples)))
-        model = subject.once("layer norms", fit.reference, lambda: self._replaced(fit.reference, samples))
+        model = subject.once("layer norms", fit.reference, lambda: _replaced(fit.reference, subject.samples))
         return replace(fit, reference=model, tflite=model)
 
-    def _replaced(self, tflite: bytes, view: View) -> bytes:
-        graph = read_model(tflite).main
-        keys, statistics = tensor_keys(graph), view.calibration(tflite).tensors
-        extended = []
-        for found in find_normalizations(graph):
-            measured = statistics.get(keys[found.variance])
-            least = 0.0 if measured is None else float(measured.minimum)
-            extended.append(found.epsilon > LEAST_EPSILON * least)
-        return replace_normalizations(tflite, extended)
+
+def _replaced(tflite: bytes, samples: Sequence[Sample]) -> bytes:
+    """Return the model with each epsilon kept that the smallest variance on the samples makes worth it."""
+    found = find_normalizations(read_model(tflite).main)
+    least = [math.inf] * len(found)
+    for values in iterate_activations(tflite, [normalization.variance for normalization in found], samples):
+        least = [min(before, float(value.min())) for before, value in zip(least, values, strict=True)]
+    extended = [n.epsilon > LEAST_EPSILON * smallest for n, smallest in zip(found, least, strict=True)]
+    return replace_normalizations(tflite, extended)
 
 
 LAYER_NORM = _LayerNorm()
