@@ -66,9 +66,6 @@ STEPS: tuple[Step, ...] = (
     BIAS,
 )
 
-#: Steps in the order in which they are tried: room for scores comes before the methods that would clip them.
-_TRIED = tuple(sorted(STEPS, key=lambda step: STEPS.index(RANGES) - 0.5 if step is MARGIN else STEPS.index(step)))
-
 #: Name of the trial of all steps at once.
 _TOGETHER = "together"
 
@@ -196,7 +193,7 @@ class _Search:
 
         What gains nothing by itself may do so on top of others: channels that are centered need other scales.
         """
-        allowed = [step for step in _TRIED if step.id not in self._off]
+        allowed = [step for step in _as_tried(STEPS) if step.id not in self._off]
         if effort == Effort.MEDIUM:
             self._run_together([step for step in allowed if step.effort in {Effort.LOW, effort}])
         for step in allowed:
@@ -333,6 +330,13 @@ class _Search:
         while len(self._fits) > most:
             del self._fits[next(iter(self._fits))]
         return fit
+
+
+def _as_tried(steps: Sequence[Step]) -> list[Step]:
+    """Return steps in the order in which they are tried: room for scores before the methods that would clip them."""
+    early = [step for step in steps if step is MARGIN]
+    place = next((place for place, step in enumerate(steps) if step is RANGES), len(steps))
+    return [*steps[:place], *early, *(step for step in steps[place:] if step is not MARGIN)]
 
 
 def _fold_positions(subject: Subject) -> list[Sequence[int]]:
