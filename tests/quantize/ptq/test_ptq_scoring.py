@@ -84,7 +84,7 @@ def test_outputs_count_alike():
 
 
 def test_the_worst_output_loses_nothing():
-    """A gain on one output does not pay for a loss on the one with the lowest SNR, though it pays for one on another."""
+    """A gain on one output does not pay for a loss on the one with the lowest SNR, only for one on another."""
     errors = np.random.default_rng(2).uniform(0.9, 1.1, (40, 2)) * [1.0, 1e6]
     assert not _score(errors * [0.5, 1.1]).beats(_score(errors))
     assert _score(errors * [1.1, 0.5]).beats(_score(errors))
