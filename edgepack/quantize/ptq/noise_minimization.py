@@ -27,6 +27,7 @@ from edgepack.quantize.ptq.cross_layer_equalization import (
     scale_channels,
 )
 from edgepack.quantize.ptq.layers import Doubles, Layer, constant_values, find_layers
+from edgepack.quantize.ptq.model_ranges import single_value_channels
 from edgepack.quantize.ptq.noise_gain import NoiseGain, noise_gains
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK, CLIPPING_SHARES
@@ -108,7 +109,9 @@ class _Bounds(Step):
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         ranges = _search(fit.reference, view, subject).solve(fit.reference, 0).ranges
-        return replace(fit, ranges={**fit.ranges, **{key: value for key, value in ranges.items() if key in fit.ranges}})
+        # Of scores and averages a hundred samples say too little: they have what `ranges` and `margin` gave them.
+        chosen = fit.ranges.keys() - single_value_channels(fit.reference)
+        return replace(fit, ranges={**fit.ranges, **{key: ranges[key] for key in sorted(chosen & ranges.keys())}})
 
 
 BALANCE = _Balance()
