@@ -101,6 +101,7 @@ def check(
         result, subject = _check_target(tflite, graph, profile, target_options, scheme)
         if subject is not None and result.error is None:
             result = _asked(result, subject, profile, target_options, model_options, ask_compiler, progress)
+            result = _with_other_forms(result, subject)
         results.append(_judged(result, target_options))
     return CheckResult(tuple(results))
 
@@ -157,6 +158,20 @@ def _asked(
         return replace(result, report=report, planned=planned)
     except EdgepackError as error:
         return replace(result, error=error)
+
+
+def _with_other_forms(result: CheckedTarget, subject: _Subject) -> CheckedTarget:
+    """Return the result with a note on LayerNorms that a build may compute by another op."""
+    from edgepack.quantize.ptq.normalizations import find_normalizations
+
+    rule, report = subject.rule, result.report
+    if report is None or rule is None or rule.scheme != "int8" or not rule.layer_norm:
+        return result
+    count = len(find_normalizations(subject.model.main))
+    if not count:
+        return result
+    note = f"Where samples show that it is closer, edgepack build computes {count} LayerNorms by {rule.layer_norm}."
+    return replace(result, report=replace(report, notes=(*report.notes, note)))
 
 
 _NOT_QUANTIZED = (
