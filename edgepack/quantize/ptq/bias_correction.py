@@ -165,11 +165,12 @@ class _Bias(Step):
     source = "empirical bias correction on the integer file, Nagel et al. 2019, section 4.2"
 
     def configurations(self, subject: Subject, kept: Mapping[str, Setting]) -> Sequence[Change]:
-        return [{self.id: "all layers"}, {self.id: "last layers"}] if subject.layers else []
-
-    def combinations(self, subject: Subject) -> Sequence[Change]:
-        changes = self.configurations(subject, {})
-        return changes[:1] if subject.work <= CHEAP_WORK else changes[1:]
+        if not subject.layers:
+            return []
+        # EfficientNet-Lite0 gains 0.7 dB by all layers on other crops of the same photographs, and loses 0.6 to 1.3 dB
+        # on other photographs: the closed form has taken the shift of each layer before.
+        settings = ("all layers", "last layers") if subject.work <= CHEAP_WORK else ("last layers",)
+        return [{self.id: setting} for setting in settings]
 
     def apply(self, fit: Fit, setting: Setting, view: View, subject: Subject) -> Fit:
         model = correct_biases(
