@@ -13,7 +13,6 @@ from edgepack.convert.lstm_match import Lstm, Unfused, match_lstm
 from edgepack.errors import ConversionError
 from edgepack.graph import Graph, Model, read_model
 from edgepack.graph.edit import (
-    add_buffer,
     builtin_code,
     code_number,
     empty_unused,
@@ -22,6 +21,7 @@ from edgepack.graph.edit import (
     set_op_versions,
     unpack,
 )
+from edgepack.graph.new_parts import new_tensor
 from edgepack.graph.read import schema
 from edgepack.runtime import Runner
 from edgepack.text import first_line
@@ -163,21 +163,21 @@ class _Writer:
         if first:
             source = self._source(lstm.source, (1, steps, features))
             if source < 0:
-                source = _tensor(model, graph, f"{base}/input", (1, steps, features))
+                source = new_tensor(model, graph, f"{base}/input", (1, steps, features))
                 ops.append(self._reshape(lstm.source, source, f"{base}/input_shape"))
         inputs = np.full(_COUNT, -1, np.int32)
         inputs[_INPUTS] = source
         for begin, values in ((_WEIGHTS, lstm.weights), (_RECURRENT, lstm.recurrent), (_BIAS, lstm.bias)):
             for gate, array in enumerate(values):
-                inputs[begin + gate] = _tensor(model, graph, f"{base}/weights_{begin + gate}", array.shape, array)
+                inputs[begin + gate] = new_tensor(model, graph, f"{base}/weights_{begin + gate}", array.shape, array)
         for position in (_HIDDEN, _CELL):
-            state = _tensor(model, graph, f"{base}/state_{position}", (batch, units))
+            state = new_tensor(model, graph, f"{base}/state_{position}", (batch, units))
             graph.tensors[state].isVariable = True
             inputs[position] = state
         shape = (1, steps, units) if first else (steps, batch, units)
         output = self._output(lstm.sequence, shape) if first else lstm.sequence
         if output < 0:
-            output = _tensor(model, graph, f"{base}/output", shape)
+            output = new_tensor(model, graph, f"{base}/output", shape)
         fused = _op(model, "UNIDIRECTIONAL_SEQUENCE_LSTM", inputs, output)
         fused.builtinOptions = schema().UnidirectionalSequenceLSTMOptionsT()
         fused.builtinOptions.fusedActivationFunction = schema().ActivationFunctionType.TANH
@@ -213,9 +213,9 @@ class _Writer:
         base = f"lstm_{lstm.loop}"
         for number, index in enumerate(lstm.last):
             same = self.main.tensors[index].shape == shape
-            step = index if same else _tensor(self.model, self.graph, f"{base}/last_{number}", shape)
-            start = _tensor(self.model, self.graph, f"{base}/begin_{number}", (3,), np.array(begin, np.int32))
-            size = _tensor(self.model, self.graph, f"{base}/size_{number}", (3,), np.array(shape, np.int32))
+            step = index if same else new_tensor(self.model, self.graph, f"{base}/last_{number}", shape)
+            start = new_tensor(self.model, self.graph, f"{base}/begin_{number}", (3,), np.array(begin, np.int32))
+            size = new_tensor(self.model, self.graph, f"{base}/size_{number}", (3,), np.array(shape, np.int32))
             ops.append(_op(self.model, "SLICE", [output, start, size], step))
             ops[-1].builtinOptions = schema().SliceOptionsT()
             ops[-1].builtinOptionsType = schema().BuiltinOptions.SliceOptions
@@ -225,7 +225,7 @@ class _Writer:
 
     def _reshape(self, source: int, result: int, name: str) -> Any:
         shape = np.array(self.graph.tensors[result].shape, np.int32)
-        target = _tensor(self.model, self.graph, name, shape.shape, shape)
+        target = new_tensor(self.model, self.graph, name, shape.shape, shape)
         op = _op(self.model, "RESHAPE", [source, target], result)
         op.builtinOptions = schema().ReshapeOptionsT()
         op.builtinOptions.newShape = shape
@@ -238,18 +238,6 @@ def _op(model: Any, name: str, inputs: Any, output: int) -> Any:
     op.opcodeIndex = op_code(model, name)
     op.inputs, op.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
     return op
-
-
-def _tensor(model: Any, graph: Any, name: str, shape: Sequence[int], values: Any = None) -> int:
-    tensor = schema().TensorT()
-    tensor.name = name.encode()
-    tensor.shape = np.array(shape, np.int32)
-    tensor.hasRank = True
-    kinds = schema().TensorType
-    tensor.type = kinds.INT32 if values is not None and values.dtype == np.int32 else kinds.FLOAT32
-    tensor.buffer = 0 if values is None else add_buffer(model, values)
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
 
 
 def _drop_unused_reshapes(model: Any, graph: Any) -> None:

@@ -103,6 +103,7 @@ class ExternalState:
         original: The file that it was made of; the same object unless its tensors were renamed to have unique names.
         reads: Tensor of the original with a variable's value before a run, by variable.
         assigned: Tensor of the original with its value behind a run, by variable.
+        replaced: Tensor of the original that stands for each value that is read.
         removed: Number of ops that the model lacks.
     """
 
@@ -110,6 +111,7 @@ class ExternalState:
     original: bytes = field(repr=False)
     reads: Mapping[str, int]
     assigned: Mapping[str, int]
+    replaced: Mapping[int, int]
     removed: int
 
 
@@ -154,7 +156,7 @@ def external_state(tflite: bytes) -> ExternalState | None:
     _drop_graphs(file, state.initializers)
     # A compiler examines tensors that no op uses as well.
     drop_unused(file)
-    return ExternalState(pack(file), tflite, reads, assigned, len(state.ops))
+    return ExternalState(pack(file), tflite, reads, assigned, replaced, len(state.ops))
 
 
 def with_state(external: ExternalState, compiled: bytes) -> bytes:
@@ -203,27 +205,13 @@ def with_state(external: ExternalState, compiled: bytes) -> bytes:
         behind.append(copier.operator(before.operators[op.index], inputs, []))
     main.operators = [*ahead, *(main.operators or []), *behind]
     names = [[graph.tensors[index].name for index in side] for side in (graph.inputs, graph.outputs)]
-    replaced = _replaced_outputs(external, source)
+    replaced = external.replaced
     names[1] = [graph.tensors[replaced.get(index, index)].name for index in graph.outputs]
     if lost := [name for side in names for name in side if name not in places]:
         raise ModelFileError(f"the compiled file lacks the input or output '{lost[0]}'")
     main.inputs, main.outputs = (np.array([places[name] for name in side], np.int32) for side in names)
     file.signatureDefs = [_moved(entry, graph, places, replaced) for entry in old.signatureDefs or []] or None
     return appended.after(pack(file))
-
-
-def _replaced_outputs(external: ExternalState, source: Model) -> dict[int, int]:
-    """Return the tensor that stands for each output of the model that is the value of a variable."""
-    state = state_ops(source)
-    current: dict[str, int] = {}
-    replaced: dict[int, int] = {}
-    for op in state.ops:
-        if op.name == "READ_VARIABLE":
-            name = state.variable(op)
-            replaced[op.outputs[0]] = current.get(name, external.reads.get(name, op.outputs[0]))
-        elif op.name == "ASSIGN_VARIABLE":
-            current[state.variable(op)] = replaced.get(op.inputs[1], op.inputs[1])
-    return replaced
 
 
 def _moved(entry: Any, graph: Graph, places: Mapping[str, int], replaced: Mapping[int, int]) -> Any:

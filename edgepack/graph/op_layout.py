@@ -152,3 +152,20 @@ def float_ops(graph: Graph) -> Iterator[Op]:
         tensors = [*(t for t in graph.op_inputs(op) if t is not None), *graph.op_outputs(op)]
         if any(tensor.is_float and not tensor.is_constant for tensor in tensors):
             yield op
+
+
+def is_linear(op: Op) -> bool:
+    """Return whether an op has no fused activation function."""
+    return op.options.get("fused_activation", "NONE") in (None, "NONE")
+
+
+def producer_named(graph: Graph, index: int, name: str) -> Op | None:
+    """Return the op that computes a tensor if it has this name, None otherwise.
+
+    Args:
+        graph: The graph.
+        index: Tensor index.
+        name: TFLite name.
+    """
+    producer = graph.producers.get(index)
+    return graph.ops[producer] if producer is not None and graph.ops[producer].name == name else None

@@ -112,6 +112,18 @@ def _restored(
     return Statistics(count, extremes[0], extremes[1], place[0], place[1], bins.copy(), low.copy(), high.copy())
 
 
+def merged(parts: Sequence[Calibration]) -> Calibration:
+    """Return the calibration of all samples of some calibrations of one model, which stay as they are.
+
+    Args:
+        parts: At least one.
+    """
+    whole = Calibration(0, {key: Statistics() for key in parts[0].tensors})
+    for part in parts:
+        whole.merge(part)
+    return whole
+
+
 def calibrate(
     tflite: bytes,
     samples: Iterable[Sample],

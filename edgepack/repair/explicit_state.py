@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import add_buffer, op_code, pack, unpack, write_true_versions
-from edgepack.graph.options import full_options, packed_options
+from edgepack.graph.edit import pack, unpack, write_true_versions
+from edgepack.graph.new_parts import new_operator, new_tensor
 from edgepack.graph.read import schema
 from edgepack.repair.graph_edits import Draft, Edit, rewritten
 from edgepack.repair.lstm_steps import read_lstm
@@ -131,31 +131,16 @@ def _initialized(tflite: bytes, variables: Iterable[_Variable]) -> bytes:
     graph.name, graph.tensors, graph.operators = b"initial_state", [], []
     graph.inputs = graph.outputs = np.zeros(0, np.int32)
 
-    def tensor(name: str, shape: tuple[int, ...], kind: str) -> int:
-        new = schema().TensorT()
-        new.name, new.shape, new.hasRank, new.buffer = name.encode(), np.array(shape, np.int32), True, 0
-        new.type = getattr(schema().TensorType, kind)
-        graph.tensors.append(new)
-        return len(graph.tensors) - 1
-
     for variable in variables:
-        handle = tensor(f"{variable.name}/handle", (), "RESOURCE")
-        zeros = tensor(f"{variable.name}/zeros", variable.shape, "FLOAT32")
-        graph.tensors[zeros].buffer = add_buffer(file, np.zeros(variable.shape, np.float32))
+        handle = new_tensor(file, graph, f"{variable.name}/handle", (), dtype="RESOURCE")
+        values = np.zeros(variable.shape, np.float32)
+        zeros = new_tensor(file, graph, f"{variable.name}/zeros", variable.shape, values)
         graph.operators += [
-            _op(file, "VAR_HANDLE", [], [handle], container="", shared_name=variable.name),
-            _op(file, "ASSIGN_VARIABLE", [handle, zeros], []),
+            new_operator(file, "VAR_HANDLE", [], [handle], container="", shared_name=variable.name),
+            new_operator(file, "ASSIGN_VARIABLE", [handle, zeros], []),
         ]
     file.subgraphs.append(graph)
     main = file.subgraphs[0]
-    once = _op(file, "CALL_ONCE", [], [], init_subgraph_index=len(file.subgraphs) - 1)
+    once = new_operator(file, "CALL_ONCE", [], [], init_subgraph_index=len(file.subgraphs) - 1)
     main.operators = [once, *main.operators]
     return pack(file)
-
-
-def _op(file: object, name: str, inputs: list[int], outputs: list[int], **options: object) -> object:
-    op = schema().OperatorT()
-    op.opcodeIndex = op_code(file, name)
-    op.inputs, op.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
-    op.builtinOptionsType, op.builtinOptions = packed_options(name, full_options(name, options))
-    return op

@@ -7,9 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import Graph
-from edgepack.graph.edit import add_buffer, op_code
-from edgepack.graph.options import full_options, packed_options
-from edgepack.graph.read import schema
+from edgepack.graph.new_parts import new_operator, new_tensor
 
 #: The schema's `OperatorT`.
 Operator = Any
@@ -37,16 +35,7 @@ class FileEditor:
 
     def tensor(self, name: str, shape: Sequence[int], values: npt.NDArray[Any] | None = None) -> int:
         """Add an activation, or a constant with these values (float32 or int32)."""
-        tensor = schema().TensorT()
-        tensor.name = f"{name}/repair_{len(self._file.tensors)}".encode()
-        tensor.shape, tensor.hasRank, tensor.buffer = np.array(shape, np.int32), True, 0
-        tensor.type = schema().TensorType.FLOAT32
-        if values is not None:
-            tensor.buffer = add_buffer(self.model, values)
-            if values.dtype == np.int32:
-                tensor.type = schema().TensorType.INT32
-        self._file.tensors.append(tensor)
-        return len(self._file.tensors) - 1
+        return new_tensor(self.model, self._file, f"{name}/repair_{len(self._file.tensors)}", shape, values)
 
     def constant(self, name: str, values: npt.NDArray[Any]) -> int:
         """Add a constant."""
@@ -54,11 +43,7 @@ class FileEditor:
 
     def new_op(self, name: str, inputs: Sequence[int], outputs: Sequence[int], **options: Any) -> Operator:
         """Return an op; options have the names of `Op.options`, missing ones the schema's defaults."""
-        op = schema().OperatorT()
-        op.opcodeIndex = op_code(self.model, name)
-        op.inputs, op.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
-        op.builtinOptionsType, op.builtinOptions = packed_options(name, full_options(name, options))
-        return op
+        return new_operator(self.model, name, inputs, outputs, **options)
 
     def input_of(self, op: int, position: int) -> int:
         """Return an input of an op as it is now."""

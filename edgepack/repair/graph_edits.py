@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from edgepack.graph import NUMPY_DTYPES, Graph, Model, Op, Tensor
-from edgepack.graph.edit import add_buffer, op_code, pack, set_versions, unpack
+from edgepack.graph.edit import add_buffer, pack, set_versions, unpack
 from edgepack.graph.file_versions import file_versions
 from edgepack.graph.memo import Memo
-from edgepack.graph.options import full_options, packed_options
+from edgepack.graph.new_parts import new_operator
+from edgepack.graph.options import full_options
 from edgepack.graph.read import schema
 from edgepack.graph.runtime_versions import min_runtime_version
 from edgepack.graph.unused import drop_unused
@@ -193,7 +194,9 @@ def rewritten(tflite: bytes, model: Model, edits: Sequence[Edit]) -> bytes:
     for new in (new for edit in edits for new in edit.tensors):
         graph.tensors.append(_packed_tensor(file, new))
     graph.operators = [
-        graph.operators[old.index] if isinstance(old, Op) else _packed_op(file, old)
+        graph.operators[old.index]
+        if isinstance(old, Op)
+        else new_operator(file, old.name, old.inputs, old.outputs, **old.options)
         for old in _edited_ops(model.main, edits)
     ]
     drop_unused(file)
@@ -245,11 +248,3 @@ def _packed_tensor(file: Any, new: NewTensor) -> Any:
     if new.data is not None:
         tensor.buffer = add_buffer(file, new.data)
     return tensor
-
-
-def _packed_op(file: Any, new: NewOp) -> Any:
-    op = schema().OperatorT()
-    op.opcodeIndex = op_code(file, new.name)
-    op.inputs, op.outputs = np.array(new.inputs, np.int32), np.array(new.outputs, np.int32)
-    op.builtinOptionsType, op.builtinOptions = packed_options(new.name, new.options)
-    return op

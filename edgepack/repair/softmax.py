@@ -3,6 +3,7 @@
 import numpy as np
 
 from edgepack.graph import Graph, Op
+from edgepack.graph.op_layout import is_linear, producer_named
 from edgepack.repair.graph_edits import Draft, Edit
 
 
@@ -11,17 +12,17 @@ def rewrite_softmax(graph: Graph, op: Op) -> list[Edit]:
 
     The same with SUM's reciprocal as MUL is not looked for: no converter writes it.
     """
-    if op.name != "DIV" or len(op.inputs) != 2 or not _plain(op):
+    if op.name != "DIV" or len(op.inputs) != 2 or not is_linear(op):
         return []
-    powers = _producer(graph, op.inputs[0], "EXP")
-    total = _producer(graph, op.inputs[1], "SUM")
+    powers = producer_named(graph, op.inputs[0], "EXP")
+    total = producer_named(graph, op.inputs[1], "SUM")
     if powers is None or total is None or total.inputs[0] != op.inputs[0] or not _along_last_axis(graph, total):
         return []
     removed = [powers, total, op]
     source = powers.inputs[0]
-    shifted = _producer(graph, source, "SUB")
-    if shifted is not None and _plain(shifted):
-        largest = _producer(graph, shifted.inputs[1], "REDUCE_MAX")
+    shifted = producer_named(graph, source, "SUB")
+    if shifted is not None and is_linear(shifted):
+        largest = producer_named(graph, shifted.inputs[1], "REDUCE_MAX")
         if largest is not None and largest.inputs[0] == shifted.inputs[0] and _along_last_axis(graph, largest):
             removed += [shifted, largest]
             source = shifted.inputs[0]
@@ -34,15 +35,6 @@ def rewrite_softmax(graph: Graph, op: Op) -> list[Edit]:
     draft.op("SOFTMAX", [source], [out.index], beta=1.0)
     names = ", ".join(graph.ops[i].name for i in sorted(o.index for o in removed))
     return [draft.edit("softmax", [o.index for o in removed], f"{names} written as SOFTMAX")]
-
-
-def _plain(op: Op) -> bool:
-    return op.options.get("fused_activation", "NONE") in ("NONE", None)
-
-
-def _producer(graph: Graph, index: int, name: str) -> Op | None:
-    producer = graph.producers.get(index)
-    return graph.ops[producer] if producer is not None and graph.ops[producer].name == name else None
 
 
 def _along_last_axis(graph: Graph, op: Op) -> bool:

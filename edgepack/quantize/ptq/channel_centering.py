@@ -14,6 +14,7 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
+from edgepack.graph.op_layout import is_linear
 from edgepack.quantize.histogram import channel_extremes
 from edgepack.quantize.ptq.activations import Sample, run_activations
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
@@ -82,7 +83,7 @@ def plan_offsets(graph: Graph) -> OffsetPlan | None:
         if op.index not in layers and op.name != "ADD":
             continue
         result = op.outputs[0]
-        can_shift = _is_linear(op) and result not in graph.outputs and _can_be_removed(graph, result, layers)
+        can_shift = is_linear(op) and result not in graph.outputs and _can_be_removed(graph, result, layers)
         if op.index in layers and can_shift:
             shifted[result] = {columns: 1.0}
             columns += 1
@@ -102,10 +103,6 @@ def plan_offsets(graph: Graph) -> OffsetPlan | None:
 
 def _dense(rows: Iterable[Mapping[int, float]], columns: int) -> Doubles:
     return np.array([[row.get(i, 0.0) for i in range(columns)] for row in rows], np.float64).reshape(-1, columns)
-
-
-def _is_linear(op: Op) -> bool:
-    return op.options.get("fused_activation", "NONE") in (None, "NONE")
 
 
 def _can_be_removed(graph: Graph, index: int, layers: Mapping[int, Layer]) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, Op, read_model
-from edgepack.graph.edit import add_buffer, op_code, pack, unpack
-from edgepack.graph.read import schema
+from edgepack.graph.edit import pack, unpack
+from edgepack.graph.new_parts import new_operator, new_tensor
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 
 
@@ -37,18 +37,9 @@ def replace_global_pools(tflite: bytes) -> bytes:
         return tflite
     model = unpack(tflite)
     graph = model.subgraphs[0]
-    mean = op_code(model, "MEAN")
-    axes = schema().TensorT()
-    axes.name, axes.shape, axes.hasRank = b"global_pool_axes", np.array([2], np.int32), True
-    axes.type, axes.buffer = schema().TensorType.INT32, add_buffer(model, np.array([1, 2], np.int32))
-    graph.tensors.append(axes)
+    axes = new_tensor(model, graph, "global_pool_axes", (2,), np.array([1, 2], np.int32))
     for pool in pools:
-        op = graph.operators[pool.index]
-        op.opcodeIndex = mean
-        op.inputs = np.array([pool.inputs[0], len(graph.tensors) - 1], np.int32)
-        op.builtinOptionsType = schema().BuiltinOptions.ReducerOptions
-        op.builtinOptions = schema().ReducerOptionsT()
-        op.builtinOptions.keepDims = True
+        graph.operators[pool.index] = new_operator(model, "MEAN", [pool.inputs[0], axes], pool.outputs, keep_dims=True)
     return pack(model)
 
 

@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.graph.edit import add_buffer, builtin_code, code_number, op_code, pack, unpack
-from edgepack.graph.options import full_options, packed_options
-from edgepack.graph.read import schema
+from edgepack.graph.edit import builtin_code, code_number, pack, unpack
+from edgepack.graph.new_parts import new_operator, new_tensor
 from edgepack.graph.unused import drop_unused
 from edgepack.quantize.ptq.activations import Sample, iterate_activations
 from edgepack.quantize.ptq.normalizations import Normalization, find_normalizations
@@ -131,30 +130,15 @@ class _Editor:
     def _then(
         self, ops: list[Any], name: str, op: str, inputs: Sequence[int], shape: Sequence[int], **options: Any
     ) -> int:
-        result = self._tensor(name, shape)
+        result = new_tensor(self.model, self.file, name, shape)
         ops.append(self._op(op, inputs, result, **options))
         return result
 
     def _op(self, name: str, inputs: Sequence[int], result: int, **options: Any) -> Any:
-        op = schema().OperatorT()
-        op.opcodeIndex = op_code(self.model, name)
-        op.inputs, op.outputs = np.array(inputs, np.int32), np.array([result], np.int32)
-        op.builtinOptionsType, op.builtinOptions = packed_options(name, full_options(name, options))
-        return op
+        return new_operator(self.model, name, inputs, [result], **options)
 
     def _constant(self, name: str, values: npt.NDArray[Any]) -> int:
-        index = self._tensor(name, values.shape)
-        self.file.tensors[index].buffer = add_buffer(self.model, values)
-        if values.dtype == np.int32:
-            self.file.tensors[index].type = schema().TensorType.INT32
-        return index
-
-    def _tensor(self, name: str, shape: Sequence[int]) -> int:
-        tensor = schema().TensorT()
-        tensor.name, tensor.shape, tensor.hasRank = name.encode(), np.array(shape, np.int32), True
-        tensor.type, tensor.buffer = schema().TensorType.FLOAT32, 0
-        self.file.tensors.append(tensor)
-        return len(self.file.tensors) - 1
+        return new_tensor(self.model, self.file, name, values.shape, values)
 
 
 class _LayerNorm(Step):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgepack.graph import Graph, Op, Tensor
+from edgepack.graph.op_layout import is_linear, producer_named
 from edgepack.quantize.ptq.layers import Doubles
 from edgepack.quantize.ptq.layouts import Origin, Places, find_origin, moved
 
@@ -60,15 +61,15 @@ def find_normalizations(graph: Graph) -> list[Normalization]:
 
 def _normalizations(graph: Graph, root: Op) -> list[Normalization]:
     """Return the normalizations by the root of a variance, which several with other gains may share."""
-    sums = _producer(graph, root.inputs[0], "ADD")
-    if sums is None or not _is_linear(sums):
+    sums = producer_named(graph, root.inputs[0], "ADD")
+    if sums is None or not is_linear(sums):
         return []
     constants, others = (
         [i for i in sums.inputs if (_scalar(graph, i) is not None) == known] for known in (True, False)
     )
     if len(constants) != 1 or len(others) != 1:
         return []
-    epsilon, average = _scalar(graph, constants[0]), _producer(graph, others[0], "MEAN")
+    epsilon, average = _scalar(graph, constants[0]), producer_named(graph, others[0], "MEAN")
     if epsilon is None or epsilon < 0.0 or average is None or average.inputs[0] not in graph.producers:
         return []
     # Along the last axis, or along all others: Keras 2 moves positions to the last one, for a batch normalization.
@@ -98,18 +99,9 @@ def _is_supported(tensor: Tensor) -> bool:
     return tensor.dtype == "FLOAT32" and 1 < tensor.rank <= _MAX_RANK and min(tensor.shape) > 0 and fixed
 
 
-def _producer(graph: Graph, index: int, name: str) -> Op | None:
-    op = graph.producers.get(index)
-    return graph.ops[op] if op is not None and graph.ops[op].name == name else None
-
-
 def _scalar(graph: Graph, index: int) -> float | None:
     data = graph.tensors[index].data
     return float(data.reshape(-1)[0]) if data is not None and data.size == 1 and data.dtype.kind == "f" else None
-
-
-def _is_linear(op: Op) -> bool:
-    return op.options.get("fused_activation", "NONE") in (None, "NONE")
 
 
 def _is_over_channels(graph: Graph, op: Op) -> bool:
@@ -130,9 +122,9 @@ def _squared(graph: Graph, op: Op, is_mean: _IsMean) -> tuple[int, int | None] |
     """Return (input, its mean) of an op that squares their difference, (input, None) where it squares the input."""
     if op.name == "SQUARED_DIFFERENCE":
         return _centred(graph, op.inputs[0], op.inputs[1], is_mean)
-    if op.name == "SQUARE" or (op.name == "MUL" and op.inputs[0] == op.inputs[1] and _is_linear(op)):
-        difference = _producer(graph, op.inputs[0], "SUB")
-        if difference is None or not _is_linear(difference):
+    if op.name == "SQUARE" or (op.name == "MUL" and op.inputs[0] == op.inputs[1] and is_linear(op)):
+        difference = producer_named(graph, op.inputs[0], "SUB")
+        if difference is None or not is_linear(difference):
             return op.inputs[0], None
         return _centred(graph, difference.inputs[0], difference.inputs[1], is_mean) or (op.inputs[0], None)
     return None
@@ -141,7 +133,7 @@ def _squared(graph: Graph, op: Op, is_mean: _IsMean) -> tuple[int, int | None] |
 def _centred(graph: Graph, one: int, other: int, is_mean: _IsMean) -> tuple[int, int] | None:
     """Return a tensor and its mean in this order, whichever of both comes first."""
     for source, mean in ((one, other), (other, one)):
-        average = _producer(graph, mean, "MEAN")
+        average = producer_named(graph, mean, "MEAN")
         if average is not None and average.inputs[0] == source and is_mean(graph, average):
             return source, mean
     return None
@@ -227,7 +219,7 @@ def _is_normalized(terms: _Terms, mean: int | None) -> bool:
 
 def _terms(graph: Graph, op: Op, known: Mapping[int, _Terms], divisor: int | None) -> _Terms | None:
     """Return the result of an op as a sum of terms; None where it is none, is known or has nothing of the norm."""
-    if not op.outputs or op.outputs[0] in known or not _is_linear(op):
+    if not op.outputs or op.outputs[0] in known or not is_linear(op):
         return None
     if not any(index in known or index == divisor for index in op.inputs):
         return None

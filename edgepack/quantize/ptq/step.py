@@ -17,8 +17,7 @@ from edgepack.choices import Effort
 from edgepack.digests import sha256
 from edgepack.graph import Graph, read_model
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.calibrate import Calibration, calibrate
-from edgepack.quantize.histogram import Statistics
+from edgepack.quantize.calibrate import Calibration, calibrate, merged
 from edgepack.quantize.ptq.activations import Sample
 from edgepack.quantize.ptq.checkpoint import Checkpoint
 from edgepack.quantize.ptq.layers import Layer, find_layers
@@ -111,14 +110,9 @@ class View(Measurements):
         """Return the statistics, those of the folds merged: the float model runs once on each sample."""
         if not self.folds:
             return calibrate(tflite, self.samples, 2)
-        merged: Calibration | None = None
-        for fold in self.folds:
-            part = fold.once("calibration", tflite, partial(calibrate, tflite, fold.samples, 2))
-            if merged is None:
-                merged = Calibration(0, {key: Statistics() for key in part.tensors})
-            merged.merge(part)
-        assert merged is not None
-        return merged
+        return merged(
+            [fold.once("calibration", tflite, partial(calibrate, tflite, fold.samples, 2)) for fold in self.folds]
+        )
 
 
 class Subject(Measurements):
