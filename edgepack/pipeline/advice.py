@@ -133,8 +133,8 @@ def _attribution(
         return None
     position = quality.outputs.index(output)
     used = samples.limited(SAMPLES)
-    report = trial.quantized.report or {"steps": []}
-    own_ranges = not any(step["kept"] and step["step"] in CHANNEL_STEPS for step in report["steps"])
+    report = trial.quantized.report or {"kept": []}
+    own_ranges = not CHANNEL_STEPS.intersection(report["kept"])
     try:
         tflite = rewrite(context, profile, candidate).tflite
 

@@ -7,7 +7,7 @@ or run with `UnfitModelError` (exit code 3).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgepack.child import Job, emit
@@ -46,12 +46,14 @@ class PtqResult:
         report: Steps with their figures.
         refused: Why ai-edge-quantizer does not quantize the model, so that the steps were judged on files of
             TFLiteConverter's quantizer; empty where they were not.
+        settings: Settings of the kept steps, for a target with another granularity of dense layers.
     """
 
     tflite: bytes
     ranges: Mapping[str, Range]
     report: Mapping[str, Any]
     refused: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def run_ptq_steps(
     *,
     with_converter: bool = False,
     finished: Mapping[str, bytes] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> PtqResult:
     """Choose ranges, weights and biases by the error that they cause in the integer file.
 
@@ -190,6 +193,7 @@ def run_ptq_steps(
         off: Steps to leave out (`edgepack.quantize.ptq.steps.STEPS`).
         with_converter: Judge files of TFLiteConverter's quantizer, which loads TensorFlow.
         finished: Parts of an earlier run with the same arguments, by name.
+        settings: `PtqResult.settings` for a rule that differs in the granularity of dense layers only.
 
     Raises:
         QuantizationRefused: ai-edge-quantizer cannot quantize the model.
@@ -216,10 +220,11 @@ def run_ptq_steps(
         progress=lambda step, part, parts: emit((step, part, parts)),
         quantize_file=convert if with_converter else None,
         checkpoint=Checkpoint(finished, lambda name, data: emit(FinishedPart(name, data))),
+        # JSON has lists where settings have tuples.
+        settings={key: tuple(value) if isinstance(value, list) else value for key, value in (settings or {}).items()},
     )
-    return PtqResult(
-        result.tflite, result.ranges, {"effort": effort, "samples": len(arrays), **result.to_json()}
-    )  # fmt: skip
+    report = {"effort": effort, "samples": len(arrays), **result.to_json()}
+    return PtqResult(result.tflite, result.ranges, report, settings=result.settings)
 
 
 def quantize_with_ranges(tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Sequence[float]]) -> Quantized:

@@ -7,6 +7,7 @@ edited copy of the model moves the logits in the same way, so that they have the
 """
 
 import copy
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,9 @@ def expose_logits(tflite: bytes) -> bytes:
     graph = read_model(tflite).main
     if not any(_sources(graph, index) for index in graph.outputs):
         return tflite
+    replaced = _with_outputs_replaced(tflite, graph)
+    if replaced is not None:
+        return replaced
     model = unpack(tflite)
     logits = _Copy(model, graph).logits()
     moved = dict(zip(graph.outputs, logits, strict=True))
@@ -46,6 +50,47 @@ def expose_logits(tflite: bytes) -> bytes:
             for entry in signature.outputs:
                 entry.tensorIndex = moved.get(int(entry.tensorIndex), int(entry.tensorIndex))
     return pack(model)
+
+
+def _with_outputs_replaced(tflite: bytes, graph: Graph) -> bytes | None:
+    """Return the file with other numbers in its list of outputs; None where logits are no tensors of it.
+
+    A search measures dozens of files, and reading and writing a whole one takes as long as measuring it.
+    """
+    logits = [_logits_before(graph, index) if _sources(graph, index) else index for index in graph.outputs]
+    root = schema().Model.GetRootAs(tflite, 0)
+    listed = root.Subgraphs(0).OutputsAsNumpy()
+    if None in logits or len(listed) != len(logits):
+        return None
+    edited = bytearray(tflite)
+    start = listed.__array_interface__["data"][0] - np.frombuffer(tflite, np.uint8).__array_interface__["data"][0]
+    edited[start : start + listed.nbytes] = np.array(logits, "<i4").tobytes()
+    moved = dict(zip(graph.outputs, logits, strict=True))
+    for signature in (root.SignatureDefs(i) for i in range(root.SignatureDefsLength())):
+        entries = signature.OutputsLength() if signature.SubgraphIndex() == 0 else 0
+        for entry in (signature.Outputs(i) for i in range(entries)):
+            index = moved.get(entry.TensorIndex())
+            # The second field of the table, which does not store its default, 0.
+            place = entry._tab.Offset(6)
+            if index is not None and not place:
+                return None
+            if index is not None:
+                struct.pack_into("<I", edited, entry._tab.Pos + place, index)
+    result = bytes(edited)
+    # Nothing forbids a writer to store equal lists once.
+    kept = all(
+        one.inputs == other.inputs and one.outputs == other.outputs
+        for one, other in zip(read_model(result).main.ops, graph.ops, strict=True)
+    )
+    return result if kept else None
+
+
+def _logits_before(graph: Graph, index: int) -> int | None:
+    """Return the logits of an output that nothing has moved."""
+    op = graph.ops[graph.producers[index]]
+    while op.name in TYPE_CONVERSIONS:
+        op = graph.ops[graph.producers[op.inputs[0]]]
+    return op.inputs[0] if op.name in _SQUASHING else None
 
 
 def with_logits(tflite: bytes) -> tuple[bytes, tuple[int, ...]]:
@@ -113,18 +158,11 @@ class _Copy:
         for index in self._graph.outputs:
             if not _sources(self._graph, index):
                 outputs.append(index)
-            elif (direct := self._directly_before(index)) is not None:
+            elif (direct := _logits_before(self._graph, index)) is not None:
                 outputs.append(direct)
             else:
                 outputs.append(self._twin(index))
         return outputs
-
-    def _directly_before(self, index: int) -> int | None:
-        """Return the logits of an output that nothing has moved."""
-        op = self._graph.ops[self._graph.producers[index]]
-        while op.name in TYPE_CONVERSIONS:
-            op = self._graph.ops[self._graph.producers[op.inputs[0]]]
-        return op.inputs[0] if op.name in _SQUASHING else None
 
     def _twin(self, index: int) -> int:
         """Return the float32 tensor that has logits where this one has probabilities."""

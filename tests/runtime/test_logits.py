@@ -81,3 +81,13 @@ def test_values_that_are_no_probabilities_stay():
     tflite = net.build([x], [y])
     assert expose_logits(tflite) == tflite
     assert with_logits(tflite) == (tflite, (0,))
+
+
+def test_only_numbers_of_a_file_change_where_logits_are_its_tensors():
+    """The list of outputs and the signature name the logits; the file keeps its length, and a table twin its list."""
+    tflite = builders.classifier()
+    exposed = expose_logits(tflite)
+    assert len(exposed) == len(tflite) and 0 < sum(a != b for a, b in zip(exposed, tflite, strict=True)) <= 8
+    model = read_model(exposed)
+    assert model.output_names() == read_model(tflite).output_names()
+    assert model.main.outputs == logit_tensors(read_model(tflite).main)

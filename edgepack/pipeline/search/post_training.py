@@ -13,6 +13,7 @@ from edgepack.graph import read_model
 from edgepack.pipeline.jobs import (
     CALIBRATE,
     CHOOSE_RANGES,
+    MOST_SAMPLES,
     QUANTIZE,
     QUANTIZE_MIXED,
     QUANTIZE_WITH_CONVERTER,
@@ -27,6 +28,8 @@ from edgepack.pipeline.session import Session
 from edgepack.pipeline.step_cache import Codec, to_json_bytes
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.normalizations import find_normalizations
+from edgepack.quantize.ptq.step import work
+from edgepack.quantize.ptq.tuning import CHEAP_WORK
 from edgepack.quantize.quantizer import QuantizationRefused, Quantized
 from edgepack.quantize.ranges import Range
 from edgepack.samples import SampleSet
@@ -173,6 +176,10 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
     dense = rule.fully_connected if rule.weights == "per-channel" and _has_dense_layers(tflite) else rule.weights
     layer_norm = rule.layer_norm if find_normalizations(read_model(tflite).main) else ""
     shared = SchemeRule(rule.scheme, "INT8", fully_connected=dense, weights=rule.weights, layer_norm=layer_norm)
+    known: PtqResult | None = None
+    if dense != rule.weights and work(read_model(tflite).main, min(len(samples), MOST_SAMPLES)) > CHEAP_WORK:
+        # The search of a large network takes long, and its dense layers are few: what fits other targets comes first.
+        known = _run_ptq_steps(session, tflite, replace(shared, fully_connected=rule.weights), samples, effort)
 
     def compute() -> PtqResult:
         session.progress("improving int8" if effort == Effort.LOW else f"improving int8 with effort {effort}")
@@ -180,11 +187,13 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
         folder = session.steps.cache.root / f".{session.steps.key('improve', inputs)}.checkpoint" if kept else None
         checkpoint = PtqCheckpoint(folder, _CHECKPOINT_SHARE * len(tflite) + _CHECKPOINT_BYTES)
         try:
-            result = _run_steps_with_quantizer(session, tflite, shared, samples, effort, checkpoint)
+            result = _run_steps_with_quantizer(session, tflite, shared, samples, effort, checkpoint, known)
         except QuantizationRefused as refused:
             checkpoint.remove()
-            result = _run_steps_with_converter(session, tflite, shared, samples, effort, checkpoint, refused)
+            result = _run_steps_with_converter(session, tflite, shared, samples, effort, checkpoint, refused, known)
         checkpoint.remove()
+        if known is not None and "notes" in known.report and "notes" not in result.report:
+            result = replace(result, report={**result.report, "notes": known.report["notes"]})
         return result
 
     fields = {**_file_fields(shared), "layer_norm": layer_norm}
@@ -197,10 +206,17 @@ def _has_dense_layers(tflite: bytes) -> bool:
 
 
 def _run_steps_with_quantizer(
-    session: Session, tflite: bytes, rule: SchemeRule, samples: SampleSet, effort: str, checkpoint: PtqCheckpoint
+    session: Session,
+    tflite: bytes,
+    rule: SchemeRule,
+    samples: SampleSet,
+    effort: str,
+    checkpoint: PtqCheckpoint,
+    known: PtqResult | None,
 ) -> PtqResult:
     """Run the steps on files of ai-edge-quantizer; effort low needs no TensorFlow, which takes seconds to load."""
-    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, finished=checkpoint.parts())
+    settings = known.settings if known else None
+    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, finished=checkpoint.parts(), settings=settings)
     if effort == Effort.LOW:
         return session.workers.run(call, on_event=_step_progress(session))
     return session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
@@ -214,6 +230,7 @@ def _run_steps_with_converter(
     effort: str,
     checkpoint: PtqCheckpoint,
     refused: QuantizationRefused,
+    known: PtqResult | None,
 ) -> PtqResult:
     """Run the steps on files of TFLiteConverter's quantizer.
 
@@ -221,7 +238,15 @@ def _run_steps_with_converter(
         QuantizationRefused: That quantizer fails on the model as well.
     """
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
-    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, with_converter=True, finished=checkpoint.parts())
+    call = RUN_PTQ_STEPS.call(
+        tflite,
+        rule,
+        samples,
+        effort,
+        with_converter=True,
+        finished=checkpoint.parts(),
+        settings=known.settings if known else None,
+    )
     try:
         ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
     except QuantizationError as error:
@@ -314,7 +339,7 @@ def _decode_quantized(files: Mapping[str, bytes]) -> Quantized:
 
 def _decode_ptq(files: Mapping[str, bytes]) -> PtqResult:
     meta = json.loads(files["meta.json"])
-    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"], meta["refused"])
+    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"], meta["refused"], meta["settings"])
 
 
 _CALIBRATION: Codec[bytes] = Codec(lambda data: {"calibration.npz": data}, lambda files: files["calibration.npz"])
@@ -326,7 +351,9 @@ _MIXED: Codec[MixedResult] = Codec(
 _PTQ: Codec[PtqResult] = Codec(
     lambda ptq: {
         "model.tflite": ptq.tflite,
-        "meta.json": to_json_bytes({"ranges": ptq.ranges, "report": ptq.report, "refused": ptq.refused}),
+        "meta.json": to_json_bytes(
+            {"ranges": ptq.ranges, "report": ptq.report, "refused": ptq.refused, "settings": ptq.settings}
+        ),
     },
     _decode_ptq,
 )

@@ -277,7 +277,7 @@ def _method(context: BuildContext, quantized: QuantizedModel) -> str:
     report = quantized.report
     if report is None:
         return str(context.options.method or DEFAULT_METHOD)
-    steps = [step["step"] for step in report["steps"] if step["kept"]]
+    steps = list(report["kept"])
     mixed = report.get("mixed")
     if mixed is not None:
         steps.append(f"{len(mixed['kept'])} of {mixed['ops']} ops in {plain_type(mixed['kept_as'])}")

@@ -15,12 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 from edgepack.choices import Effort
-from edgepack.graph import read_model
-from edgepack.quantize.ptq.activations import Sample
+from edgepack.graph import Graph, read_model
 from edgepack.quantize.ptq.layers import Doubles, Floats, Layer, constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.moments import Moments, evenly_spaced, measure_moments
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
-from edgepack.quantize.ptq.tuning import COLUMNS, DAMPING, MOMENT_SAMPLES
+from edgepack.quantize.ptq.tuning import COLUMNS, DAMPING, MOMENT_BYTES, MOMENT_SAMPLES
 
 #: Largest integer of a weight: TFLite's int8 weights are symmetric and exclude -128.
 MAX_WEIGHT = 127
@@ -29,6 +28,12 @@ MAX_WEIGHT = 127
 #: are sums of float32 products, and of inputs that never change, as in a single sample, only their rounding errors are
 #: left, whose matrix has no Cholesky factor.
 _MEAN_KEPT, _ROUNDED = 1e-5, 1e-6
+
+#: How often ten times as much is added to a diagonal before a layer is rounded to nearest.
+_MORE_DAMPING = 5
+
+#: Size up to which LAPACK inverts a triangular matrix.
+_SMALL_TRIANGLE = 64
 
 #: Settings: GPTQ by second moments; by deviations from the mean, whose shift the bias takes; to nearest, biases only.
 #: By deviations the weights of MediaPipe's hand net and of a U-Net lose 3 dB less, EfficientNet-Lite0's 0.4, those of
@@ -120,8 +125,7 @@ def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Do
     if size == 1:
         return np.clip(np.rint(rows / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
     sorted_square = np.take_along_axis(np.take_along_axis(square, order[:, :, np.newaxis], 1), order[:, np.newaxis], 2)
-    sorted_square[:, np.arange(size), np.arange(size)] += added
-    upper = _inverse_factor(sorted_square)
+    upper = _inverse_factor(sorted_square, added)
     remaining = np.take_along_axis(rows, order[:, np.newaxis], 2)
     # The largest weight defines the scale that a quantizer derives: it stays at the end of the grid.
     pinned = np.where(np.abs(remaining) >= scale * (MAX_WEIGHT - 1e-6), np.sign(remaining) * MAX_WEIGHT, 0.0)
@@ -145,13 +149,45 @@ def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Do
     return result * scale
 
 
-def _inverse_factor(square: Doubles) -> Doubles:
-    """Return the upper Cholesky factor of the inverse."""
-    # H = R R^T with an upper R, from the lower factor of H with rows and columns in reverse; then H^-1 = U^T U with
-    # U = R^-1, and H itself is never inverted.
-    factor = np.linalg.cholesky(square[:, ::-1, ::-1])[:, ::-1, ::-1]
-    inverse: Doubles = np.linalg.inv(factor)
-    return inverse
+def _inverse_factor(square: Doubles, added: Doubles) -> Doubles:
+    """Return the upper Cholesky factor of the inverse of second moments.
+
+    Where inputs hardly vary, rounding errors of the moments exceed the damping and there is no factor: more is added
+    then. With ever more, weights are rounded to nearest, which is what moments that are no numbers leave.
+
+    Args:
+        square: E[x x^T], (groups, inputs, inputs).
+        added: What is added to its diagonal, (groups, 1).
+    """
+    size = square.shape[-1]
+    if np.isfinite(square).all():
+        for power in range(_MORE_DAMPING):
+            damped = square.copy()
+            damped[:, np.arange(size), np.arange(size)] += added * 10.0**power
+            # H = R R^T with an upper R, from the lower factor of H with rows and columns in reverse; then H^-1 = U^T U
+            # with U = R^-1, and H itself is never inverted.
+            try:
+                factor = np.asarray(np.linalg.cholesky(damped[:, ::-1, ::-1]), np.float64)[:, ::-1, ::-1]
+                inverse = _inverse_triangle(factor)
+            except np.linalg.LinAlgError:
+                continue
+            if np.isfinite(inverse).all():
+                return inverse
+    nearest: Doubles = np.broadcast_to(np.eye(size), square.shape).copy()
+    return nearest
+
+
+def _inverse_triangle(upper: Doubles) -> Doubles:
+    """Return the inverse of upper triangular matrices, (groups, size, size), by halves: products instead of solving."""
+    size = upper.shape[-1]
+    if size <= _SMALL_TRIANGLE:
+        return np.asarray(np.linalg.inv(upper), np.float64)
+    half = size // 2
+    result = np.zeros_like(upper)
+    first = result[:, :half, :half] = _inverse_triangle(upper[:, :half, :half])
+    second = result[:, half:, half:] = _inverse_triangle(upper[:, half:, half:])
+    result[:, :half, half:] = -first @ upper[:, :half, half:] @ second
+    return result
 
 
 #: Weights and biases of both settings by tensor index, for a layer's position with and without one scale for all.
@@ -170,32 +206,37 @@ class _Rounding(Step):
         # Moments need far fewer samples than ranges do.
         part = view.part
         fitted: _Fitted = part.once("rounding", fit.reference, dict)
-        keys = {
-            (layer.position, subject.per_tensor(layer)): layer for layer in find_layers(read_model(fit.reference).main)
-        }
+        graph = read_model(fit.reference).main
+        keys = {(layer.position, subject.per_tensor(layer)): layer for layer in find_layers(graph)}
         missing = [layer for key, layer in keys.items() if key not in fitted]
-        self._fit(fit.reference, missing, evenly_spaced(part.samples, MOMENT_SAMPLES), subject, fitted)
+        kept: dict[int, Moments] = part.once("moments of dense layers", fit.reference, dict)
+        for layer in missing:
+            if layer.position in kept:
+                self._add(graph, layer, kept[layer.position], subject, fitted)
+        others = [layer for layer in missing if layer.position not in kept]
+        samples = evenly_spaced(part.samples, MOMENT_SAMPLES)
+        for done, (layer, moments) in enumerate(measure_moments(fit.reference, others, samples)):
+            subject.progress(self.id, done, len(others))
+            self._add(graph, layer, moments, subject, fitted)
+            if layer.dense and sum(square.nbytes for one in kept.values() for square in one.square) < MOMENT_BYTES:
+                # Another target may have one scale for the whole layer.
+                kept[layer.position] = moments
         constants: dict[int, Floats] = {}
         for key in keys:
             constants.update(fitted[key][str(setting)])
         return replace(fit, tflite=set_constants(fit.reference, constants))
 
-    def _fit(
-        self, tflite: bytes, missing: Sequence[Layer], samples: Sequence[Sample], subject: Subject, fitted: "_Fitted"
-    ) -> None:
-        """Add the missing layers, all settings of each: measuring the moments is most of the work."""
-        graph = read_model(tflite).main
-        for done, (layer, moments) in enumerate(measure_moments(tflite, missing, samples)):
-            subject.progress(self.id, done, len(missing))
-            weights, per_tensor = constant_values(graph, layer.weights), subject.per_tensor(layer)
-            results = fitted[layer.position, per_tensor] = {}
-            for setting in SETTINGS:
-                # Without a bias nothing takes the shift of the mean.
-                known = setting if layer.bias >= 0 or setting == NEAREST else MOMENTS
-                rounded, shift = round_layer(layer, weights, moments, per_tensor=per_tensor, setting=known)
-                results[setting] = {layer.weights: rounded}
-                if layer.bias >= 0:
-                    results[setting][layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
+    def _add(self, graph: Graph, layer: Layer, moments: Moments, subject: Subject, fitted: "_Fitted") -> None:
+        """Add a layer in all settings: measuring the moments is most of the work."""
+        weights, per_tensor = constant_values(graph, layer.weights), subject.per_tensor(layer)
+        results = fitted[layer.position, per_tensor] = {}
+        for setting in SETTINGS:
+            # Without a bias nothing takes the shift of the mean.
+            known = setting if layer.bias >= 0 or setting == NEAREST else MOMENTS
+            rounded, shift = round_layer(layer, weights, moments, per_tensor=per_tensor, setting=known)
+            results[setting] = {layer.weights: rounded}
+            if layer.bias >= 0:
+                results[setting][layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)
 
     def describe(self, setting: Setting) -> str:
         return _TEXTS[str(setting)]

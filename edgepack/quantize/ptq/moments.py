@@ -71,7 +71,7 @@ def measure_moments(
         for number, values in enumerate(run_activations(tflite, sources, samples)):
             for layer in part:
                 limit = _positions(layer, len(samples))
-                sums[layer.position].add(input_patches(graph, layer, values(layer.source), limit, number))
+                sums[layer.position].add(_drawn_inputs(graph, layer, values(layer.source), limit, number))
         for layer in part:
             yield layer, sums.pop(layer.position).moments()
 
@@ -109,21 +109,32 @@ class _Sums:
         self._pending: list[Floats] = []
         self._pending_count = 0
 
-    def add(self, patches: Floats) -> None:
-        """Add positions, (groups, positions, inputs)."""
-        self._pending.append(patches)
-        self._pending_count += patches.shape[1]
-        if self._pending_count >= PRODUCT_POSITIONS or self._pending_count * patches[:, 0].nbytes >= PRODUCT_BYTES:
+    def add(self, inputs: Floats) -> None:
+        """Add positions, as `_drawn_inputs` returns them."""
+        self._pending.append(inputs)
+        self._pending_count += len(inputs)
+        if self._pending_count >= PRODUCT_POSITIONS or self._pending_count * inputs[0].nbytes >= PRODUCT_BYTES:
             self._multiply()
 
     def _multiply(self) -> None:
         if not self._pending:
             return
-        patches = np.concatenate(self._pending, axis=1)
+        inputs = np.concatenate(self._pending)
         self._pending, self._pending_count = [], 0
-        self._count += patches.shape[1]
+        self._count += len(inputs)
         # A product with ones sums ten times as fast as `sum` does.
-        self._mean += (np.ones((1, patches.shape[1]), np.float32) @ patches)[:, 0]
+        mean = np.ones((1, len(inputs)), np.float32) @ inputs.reshape(len(inputs), -1)
+        _, taps, groups, channels = inputs.shape
+        self._mean += mean.reshape(taps, groups, channels).swapaxes(0, 1).reshape(groups, -1)
+        if channels == 1 and groups > 1:
+            # Channels side by side in memory: as one small matrix per channel they would have to be sorted first, which
+            # takes several times as long.
+            for one in range(taps):
+                for other in range(one + 1):
+                    product = np.einsum("pg,pg->g", inputs[:, one, :, 0], inputs[:, other, :, 0])
+                    self._add_product(one, other, product)
+            return
+        patches = _by_group(inputs)
         for total, start, end in zip(self._square, self._ends, self._ends[1:], strict=False):
             block = patches[:, :, start:end]
             if len(block) == 1:
@@ -131,6 +142,16 @@ class _Sums:
                 total[0] += block[0].T @ block[0]
             else:
                 total += np.swapaxes(block, 1, 2) @ block
+
+    def _add_product(self, one: int, other: int, product: Floats) -> None:
+        """Add a product of two inputs, (groups,), where both are in one block."""
+        block = int(np.searchsorted(self._ends, one, side="right")) - 1
+        first = self._ends[block]
+        if other < first:
+            return
+        self._square[block][:, one - first, other - first] += product
+        if one != other:
+            self._square[block][:, other - first, one - first] += product
 
     def moments(self) -> Moments:
         """Return the moments."""
@@ -151,9 +172,20 @@ def input_patches(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
         limit: Maximum number of positions; the same ones are drawn for the same seed and shape.
         seed: Random seed.
     """
+    return _by_group(_drawn_inputs(graph, layer, values, limit, seed))
+
+
+def _by_group(inputs: Floats) -> Floats:
+    """Return (positions, taps, groups, channels of a group) as (groups, positions, inputs)."""
+    positions, _, groups, _ = inputs.shape
+    return np.ascontiguousarray(inputs.transpose(2, 0, 1, 3)).reshape(groups, positions, -1)
+
+
+def _drawn_inputs(graph: Graph, layer: Layer, values: Floats, limit: int, seed: int) -> Floats:
+    """Return `input_patches` in the order of the input's memory: (positions, taps, groups, channels of a group)."""
     if layer.kernel is None:
         rows = values.reshape(-1, layer.inputs)
-        return np.ascontiguousarray(rows[_draw(len(rows), limit, seed)], np.float32)[np.newaxis]
+        return rows[_draw(len(rows), limit, seed)].astype(np.float32, copy=False)[:, np.newaxis, np.newaxis]
     options, (kernel_h, kernel_w) = layer.op.options, layer.kernel
     tops: list[int] = []
     lefts: list[int] = []
@@ -168,18 +200,16 @@ def input_patches(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
     batch, out_h, out_w = values.shape[0], int(output[1]), int(output[2])
     chosen = _draw(batch * out_h * out_w, limit, seed)
     image, y, x = np.unravel_index(chosen, (batch, out_h, out_w))
-    rows_at = y[:, np.newaxis] * tops[0] + offsets[0]
-    columns_at = x[:, np.newaxis] * lefts[0] + offsets[1]
-    inside = ((rows_at >= 0) & (rows_at < values.shape[1]))[:, :, np.newaxis]
-    inside = inside & ((columns_at >= 0) & (columns_at < values.shape[2]))[:, np.newaxis, :]
-    patches = values[
-        image[:, np.newaxis, np.newaxis],
-        np.clip(rows_at, 0, values.shape[1] - 1)[:, :, np.newaxis],
-        np.clip(columns_at, 0, values.shape[2] - 1)[:, np.newaxis, :],
-    ].astype(np.float32)
-    patches[~inside] = 0.0
-    grouped = patches.reshape(len(chosen), kernel_h * kernel_w, layer.groups, -1).transpose(2, 0, 1, 3)
-    return np.ascontiguousarray(grouped).reshape(layer.groups, len(chosen), -1)
+    rows_at = (y[:, np.newaxis] * tops[0] + offsets[0])[:, :, np.newaxis]
+    columns_at = (x[:, np.newaxis] * lefts[0] + offsets[1])[:, np.newaxis, :]
+    height, width, channels = (int(size) for size in values.shape[1:])
+    inside = (rows_at >= 0) & (rows_at < height) & (columns_at >= 0) & (columns_at < width)
+    row = image[:, np.newaxis, np.newaxis] * height + np.clip(rows_at, 0, height - 1)
+    places = (row * width + np.clip(columns_at, 0, width - 1)).reshape(len(chosen), -1)
+    # A third of the time that three index arrays take.
+    patches = np.take(values.reshape(-1, channels), places, axis=0).astype(np.float32, copy=False)
+    patches[~inside.reshape(places.shape)] = 0.0
+    return np.asarray(patches.reshape(len(chosen), kernel_h * kernel_w, layer.groups, -1), np.float32)
 
 
 def _draw(count: int, limit: int, seed: int) -> npt.NDArray[np.intp]:

@@ -183,8 +183,7 @@ class Subject(Measurements):
     @cached_property
     def work(self) -> float:
         """Multiply-accumulates of the layers over all samples: what one trial costs, whatever the machine."""
-        each = sum(layer.inputs * layer.taps * self.graph.tensors[_swept(layer)].elements for layer in self.layers)
-        return float(each) * len(self.samples)
+        return work(self.graph, len(self.samples))
 
     def per_tensor(self, layer: Layer) -> bool:
         """Return whether a layer's weights get one scale."""
@@ -210,6 +209,13 @@ def _measured(tflite: bytes, samples: Sequence[Sample]) -> dict[tuple[int, ...],
     if _last[0] != content.digest():
         _last = content.digest(), {}
     return _last[1]
+
+
+def work(graph: Graph, samples: int) -> float:
+    """Return the multiply-accumulates of a graph's layers over a number of samples."""
+    return float(samples) * sum(
+        layer.inputs * layer.taps * graph.tensors[_swept(layer)].elements for layer in find_layers(graph)
+    )
 
 
 def _swept(layer: Layer) -> int:

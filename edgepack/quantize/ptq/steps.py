@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -69,6 +69,9 @@ STEPS: tuple[Step, ...] = (
 #: Name of the trial of all steps at once.
 _TOGETHER = "together"
 
+#: Name of the trial of settings that were found with another granularity of weights.
+_TAKEN = "settings"
+
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
 
@@ -108,17 +111,20 @@ class Improved:
         ranges: Range of each activation by `tensor_keys`, for `edgepack.quantize.quantizer.quantize`.
         steps: The steps that were tried, in order.
         notes: Sentences for people: what keeps the steps from helping.
+        settings: The settings of the kept steps.
     """
 
     tflite: bytes
     ranges: dict[str, Range]
     steps: tuple[Trial, ...]
     notes: tuple[str, ...] = ()
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the report for the manifest."""
         notes = {"notes": list(self.notes)} if self.notes else {}
-        return {"steps": [step.to_json() for step in self.steps], **notes}
+        kept = [step.id for step in STEPS if step.id in self.settings and self.settings[step.id] != _BASE.get(step.id)]
+        return {"steps": [step.to_json() for step in self.steps], "kept": kept, **notes}
 
 
 def improve(
@@ -131,6 +137,7 @@ def improve(
     progress: Progress | None = None,
     quantize_file: QuantizeFile | None = None,
     checkpoint: Checkpoint | None = None,
+    settings: Mapping[str, Setting] | None = None,
 ) -> Improved:
     """Find the float model and ranges whose int8 file is closest to the original model, without labels.
 
@@ -149,6 +156,8 @@ def improve(
         quantize_file: Quantizes a float model with ranges; ai-edge-quantizer where it is not given.
         checkpoint: Parts of an earlier call with the same arguments, and what keeps further ones. Efforts above low use
             it; the result is the same with and without.
+        settings: `Improved.settings` of the same call for a rule that differs in the granularity of dense layers only:
+            the search ends with them where they gain more than chance, and starts anew where they do not.
 
     Raises:
         UsageError: Unknown effort or step.
@@ -166,10 +175,11 @@ def improve(
     kept = None if effort == Effort.LOW else checkpoint
     subject = Subject(model, rule, effort, samples, quantize_file or Requantizer(), report, kept)
     search = _Search(subject, off)
-    for level in EFFORTS[: EFFORTS.index(effort) + 1]:
-        search.run_effort(Effort(level))
+    if not (settings and search.take(settings)):
+        for level in EFFORTS[: EFFORTS.index(effort) + 1]:
+            search.run_effort(Effort(level))
     fit = search.result()
-    return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit))
+    return Improved(fit.tflite, dict(fit.ranges), search.final_trials(), search.notes(fit), dict(search.kept))
 
 
 class _Search:
@@ -187,6 +197,7 @@ class _Search:
         self.trials: list[Trial] = []
         self.score = self._measure(self.kept)
         self._scores: dict[str, Score] = {}
+        self._taken = False
 
     def run_effort(self, effort: Effort) -> None:
         """Try the steps of an effort; with medium all together first, and in the end those not kept once more.
@@ -206,6 +217,12 @@ class _Search:
                 if step.effort in {Effort.LOW, effort} and step.id not in self.kept:
                     self.run(step)
         self._scores[effort] = self.score
+
+    def take(self, settings: Mapping[str, Setting]) -> bool:
+        """Try settings that another search found, and return whether their gain is more than chance."""
+        self._try(_TAKEN, [settings], "found with a scale per channel of dense layers")
+        self._taken = bool(self.trials) and self.trials[-1].kept
+        return self._taken
 
     def _run_together(self, steps: Sequence[Step]) -> None:
         """Try all steps together, then without each of those that were kept this way."""
@@ -280,7 +297,7 @@ class _Search:
         """Return the trials; a step that a later one took the place of counts as not kept."""
         return tuple(
             replace(trial, kept=False, detail=f"{trial.detail}; replaced by a later step")
-            if trial.kept and trial.id != _TOGETHER and trial.id not in self.kept
+            if trial.kept and trial.id not in {_TOGETHER, _TAKEN} and trial.id not in self.kept
             else trial
             for trial in self.trials
         )
@@ -288,7 +305,7 @@ class _Search:
     def notes(self, fit: Fit) -> tuple[str, ...]:
         """Return which op is the limit where effort gains next to nothing; empty where it helps or there is no loss."""
         effort = self._subject.effort
-        if effort == Effort.LOW or self.score.snr_db >= GOOD_SNR:
+        if effort == Effort.LOW or self._taken or self.score.snr_db >= GOOD_SNR:
             return ()
         gain = self.score.gain_db(self._scores[Effort.LOW])
         if gain >= NOTABLE_GAIN:

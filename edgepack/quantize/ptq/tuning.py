@@ -20,8 +20,9 @@ WIDEST_BLOCK = 1536
 #: Minimum added to the diagonal of a second moment before inversion, as a share of its mean (Frantar et al. 2022).
 DAMPING = 0.01
 
-#: Columns of a block of GPTQ's lazy updates (Frantar et al. 2022).
-COLUMNS = 128
+#: Columns of a block of GPTQ's lazy updates (128 in Frantar et al. 2022, on a GPU; on a CPU the updates inside of a
+#: block are what takes the time).
+COLUMNS = 32
 
 #: Multiply-accumulates of one pass over all samples up to which every sample is judged once. A pose detector beyond it
 #: took 250 CPU-seconds at effort low with five folds.

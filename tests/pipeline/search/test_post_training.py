@@ -67,6 +67,27 @@ def test_targets_share_one_search_unless_their_dense_layers_differ(
     assert len(searched) == runs + 1
 
 
+def test_the_search_of_a_large_network_serves_targets_with_other_dense_layers(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was found with a scale per channel is passed on, whichever target is built first; small ones search anew."""
+    searched: list[tuple[str, Any]] = []
+
+    def run(*arguments: Any) -> PtqResult:
+        known = arguments[-1]
+        searched.append((arguments[2].fully_connected, known and known.settings))
+        return PtqResult(arguments[1], {}, {"steps": [], "kept": [], "notes": ["a limit"]}, settings={"ranges": "mse"})
+
+    monkeypatch.setattr(post_training, "_run_steps_with_quantizer", run)
+    tflite = builders.classifier()
+    samples = samples_for(tflite, 4)
+    post_training._run_ptq_steps(session, tflite, CORAL, samples, "low")
+    assert searched == [("per-tensor", None)]
+    monkeypatch.setattr(post_training, "CHEAP_WORK", 1.0)
+    post_training._run_ptq_steps(session, tflite, CORAL, samples, "medium")
+    assert searched[1:] == [("per-channel", None), ("per-tensor", {"ranges": "mse"})]
+
+
 @pytest.mark.parametrize(("effort", "process"), [("low", "native"), ("medium", "tensorflow"), ("high", "tensorflow")])
 def test_only_more_effort_runs_where_tensorflow_is(
     effort: str, process: str, session: Session, monkeypatch: pytest.MonkeyPatch

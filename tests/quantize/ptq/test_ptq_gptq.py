@@ -7,9 +7,11 @@ from ptq_models import PER_TENSOR, RULE, applied, chain, kinds, minmax, residual
 
 from edgepack.graph import read_model
 from edgepack.profiles.model import SchemeRule
-from edgepack.quantize.ptq.gptq import ROUNDING, round_rows
+from edgepack.quantize.ptq import gptq
+from edgepack.quantize.ptq.gptq import ROUNDING, SETTINGS, _inverse_triangle, round_rows
 from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants, weighted_ops
 from edgepack.quantize.ptq.moments import measure_moments
+from edgepack.quantize.ptq.step import Fit
 from edgepack.quantize.quantizer import quantize
 
 
@@ -131,3 +133,56 @@ def test_a_layer_of_zeros_and_samples_of_zeros_pass():
     graph = read_model(fit.tflite).main
     assert all(np.isfinite(constant_values(graph, layer.weights)).all() for layer in find_layers(graph))
     assert read_model(quantize(fit.tflite, RULE, fit.ranges).tflite).main.ops
+
+
+@pytest.mark.parametrize("kind", ["negative", "not a number", "zero"])
+def test_moments_without_a_factor_are_rounded_to_nearest(kind):
+    """What rounding errors leave of the moments of inputs that hardly vary fails no layer, nor all of them."""
+    generator = np.random.default_rng(0)
+    rows, scale = generator.normal(size=(1, 5, 70)), np.full((1, 5, 1), 0.05)
+    square = {"negative": -np.eye(70)[np.newaxis], "zero": np.zeros((1, 70, 70))}.get(
+        kind, np.full((1, 70, 70), np.nan)
+    )
+    rounded = round_rows(rows, scale, square, 100)
+    np.testing.assert_allclose(rounded, np.clip(np.rint(rows / scale), -127, 127) * scale)
+
+
+def test_samples_that_hardly_differ_are_no_failure():
+    """A network whose activations are almost the same for all samples is rounded in every setting."""
+    tflite = kinds()
+    samples = builders.samples(tflite, 12)
+    for sample in samples[1:]:
+        for name in sample:
+            sample[name] = samples[0][name] + np.float32(1e-6) * sample[name]
+    about = subject(tflite, samples)
+    for setting in SETTINGS:
+        graph = read_model(applied(ROUNDING, setting, about).tflite).main
+        assert all(np.isfinite(constant_values(graph, layer.weights)).all() for layer in about.layers)
+
+
+def test_inverse_triangles_are_inverse():
+    """By halves, of sizes around the limit and odd ones, in stacks."""
+    for size in (1, 63, 64, 65, 131, 300):
+        upper = np.triu(np.random.default_rng(size).normal(size=(2, size, size))) / size + 2 * np.eye(size)
+        np.testing.assert_allclose(
+            _inverse_triangle(upper) @ upper, np.broadcast_to(np.eye(size), upper.shape), atol=1e-9
+        )
+
+
+def test_another_granularity_of_dense_layers_measures_no_moments_again(monkeypatch):
+    """Their moments are kept, and give what measuring them anew gives."""
+    tflite = builders.classifier()
+    samples = builders.samples(tflite, 20)
+    dense = SchemeRule("int8", "INT8", fully_connected="per-tensor", weights="per-channel")
+    anew = applied(ROUNDING, "gptq", subject(tflite, samples, rule=dense)).tflite
+    first, second = subject(tflite, samples, rule=RULE), subject(tflite, samples, rule=dense)
+    view = first.view(range(20))
+    fit = Fit(first.tflite, first.tflite)
+    ROUNDING.apply(fit, "gptq", view, first)
+    measured: list[int] = []
+    whole = gptq.measure_moments
+    monkeypatch.setattr(
+        gptq, "measure_moments", lambda *a: (measured.append(layer.position) or (layer, m) for layer, m in whole(*a))
+    )
+    assert ROUNDING.apply(fit, "gptq", view, second).tflite == anew
+    assert measured == []

@@ -137,3 +137,18 @@ def test_samples_are_taken_evenly():
     samples = [{"x": np.array(i)} for i in range(10)]
     assert [int(sample["x"]) for sample in evenly_spaced(samples, 4)] == [0, 3, 6, 9]
     assert evenly_spaced(samples, 20) == samples
+
+
+def test_a_depthwise_layer_is_summed_as_its_patches_are():
+    """Products taken side by side in memory are those of each channel's own matrix."""
+    tflite = kinds()
+    layers = [layer for layer in find_layers(read_model(tflite).main) if layer.depthwise]
+    samples = builders.samples(tflite, 3)
+    graph = read_model(tflite).main
+    assert layers
+    for layer, moments in measure_moments(tflite, layers, samples):
+        sources = [values[0] for values in iterate_activations(tflite, [layer.source], samples)]
+        patches = np.concatenate([input_patches(graph, layer, values, 1 << 20) for values in sources], axis=1)
+        expected = np.swapaxes(patches, 1, 2) @ patches / patches.shape[1]
+        np.testing.assert_allclose(moments.square[0], expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(moments.mean, patches.mean(axis=1), rtol=1e-4, atol=1e-6)

@@ -150,6 +150,23 @@ def test_a_step_that_is_replaced_does_not_count_as_kept(monkeypatch):
     assert before.gain_db > 0 and before.detail == "on; replaced by a later step"
 
 
+def test_settings_of_another_search_are_taken_where_they_gain(monkeypatch):
+    """They are tried at once and end the search; where they gain nothing it starts anew. The report says which."""
+    tflite = chain("RELU", 2.0)
+    samples = builders.samples(tflite, 20)
+    _scripted(
+        monkeypatch, Scripted("gain", lambda fit: _scaled(fit, 0.5)), Scripted("loss", lambda fit: _scaled(fit, 4.0))
+    )
+    first = improve(tflite, RULE, samples, "low")
+    assert first.settings.keys() >= {"gain"} and first.to_json()["kept"] == ["gain"]
+    taken = improve(tflite, RULE, samples, "low", settings=first.settings)
+    assert [(trial.id, trial.kept) for trial in taken.steps] == [("settings", True)]
+    assert (taken.tflite, taken.ranges, taken.settings) == (first.tflite, first.ranges, first.settings)
+    refused = improve(tflite, RULE, samples, "low", settings={"ranges": "minmax", "loss": "on"})
+    assert [(trial.id, trial.kept) for trial in refused.steps] == [("settings", False), ("gain", True), ("loss", False)]
+    assert refused.ranges == first.ranges
+
+
 def test_more_effort_tries_steps_together(monkeypatch):
     """Steps that lose one at a time and gain together are kept by medium; what the others do not need is left out."""
 
