@@ -9,7 +9,7 @@ Cross-layer equalization (Nagel et al. 2019) is the special case of equal gains,
 without noise.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,7 @@ from edgepack.quantize.ptq.cross_layer_equalization import (
 )
 from edgepack.quantize.ptq.layers import Doubles, Layer, constant_values, find_layers
 from edgepack.quantize.ptq.model_ranges import single_value_channels
-from edgepack.quantize.ptq.noise_gain import NoiseGain, noise_gains
+from edgepack.quantize.ptq.noise_gain import GainFunction, NoiseGain
 from edgepack.quantize.ptq.step import Change, Fit, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import CHEAP_WORK, CLIPPING_SHARES
 from edgepack.quantize.ptq.tuning import ROOM as MARGIN
@@ -44,6 +44,9 @@ _WEIGHT_NOISE = 0.5 / 12.0
 
 #: Arrays of a noise gain.
 _GAIN_PARTS = ("active", "total", "clipping")
+
+#: Functions that are kept, one for each form of the graph.
+_MOST_FUNCTIONS = 4
 
 _LEVELS, _MAX_WEIGHT = 255.0, 127.0
 
@@ -137,7 +140,12 @@ def _kept_gains(tflite: bytes, peaks: Mapping[int, Doubles], subject: Subject) -
     if known is not None:
         indices = sorted({int(key.split("_")[1]) for key in known})
         return {i: NoiseGain(known[f"active_{i}"], known[f"total_{i}"], known[f"clipping_{i}"]) for i in indices}
-    gains = noise_gains(tflite, subject.samples, peaks)
+    functions: list[GainFunction] = subject.once("gain functions", subject.tflite, list)
+    function = next((known for known in functions if known.serves(tflite, peaks)), None)
+    if function is None:
+        function = GainFunction(tflite, peaks)
+        functions[:] = [*functions[-_MOST_FUNCTIONS + 1 :], function]
+    gains = function(tflite, subject.samples, peaks)
     arrays = {f"{part}_{index}": getattr(gain, part) for index, gain in gains.items() for part in _GAIN_PARTS}
     subject.checkpoint.put(name, arrays)
     return gains
@@ -199,12 +207,18 @@ class _NoiseSearch:
         """Return the channel factors of a tensor."""
         return self.factors[self.group_of[index]] if index in self.group_of else np.ones(1)
 
-    def noise(self, index: int, bounds: tuple[float, float], factor: Doubles) -> Doubles:
-        """Return the noise that a tensor adds to the logits, per channel of `factor`, (..., channels)."""
+    def noise(self, index: int, bounds: tuple[float | Doubles, float | Doubles], factor: Doubles) -> Doubles:
+        """Return the noise that a tensor adds to the logits, per channel of `factor`, (..., channels).
+
+        Args:
+            index: The tensor.
+            bounds: Magnitudes below and above zero, numbers or (candidates, 1).
+            factor: Channel factors.
+        """
         low, high = bounds
         gain, statistics = self.gains[index].active, self.statistics[index]
         gain_per_value = gain / np.maximum(statistics.active, 1e-9)
-        top = min(high, RELU6_MAX) if index in self.relu6 else high
+        top = np.minimum(high, RELU6_MAX) if index in self.relu6 else high
         above = gain_per_value * self._clipping_noise(index, 1, top / factor)
         if index in self.relu6:
             above = np.where((statistics.peak[1] >= _CLIPPED_FROM) & (top / factor >= _CLIPPED_FROM), 0.0, above)
@@ -228,18 +242,19 @@ class _NoiseSearch:
             if not has_input and all(self.statistics[i].positions == 1 for i in tensors):
                 low, high = MARGIN * low, MARGIN * high
             elif not has_input:
-                widest = low, high
+                lows, highs = low * _BOUNDS, high * _BOUNDS
                 for _ in range(2):
-                    high = self._least_noise(tensors, [(low, widest[1] * share) for share in _BOUNDS])[1]
-                    low = self._least_noise(tensors, [(widest[0] * share, high) for share in _BOUNDS])[0]
+                    high = float(highs[self._noises(tensors, low, highs).argmin()])
+                    low = float(lows[self._noises(tensors, lows, high).argmin()])
             if set(tensors) & self.relu6:
                 high = min(high, RELU6_MAX)
             self.bounds.update(dict.fromkeys(tensors, (low, high)))
 
-    def _least_noise(self, tensors: Sequence[int], candidates: Iterable[tuple[float, float]]) -> tuple[float, float]:
-        return min(
-            candidates, key=lambda bounds: sum(float(self.noise(i, bounds, self.factor(i)).sum()) for i in tensors)
-        )
+    def _noises(self, tensors: Sequence[int], low: float | Doubles, high: float | Doubles) -> Doubles:
+        """Return the noise of tensors with a common scale for each of several bounds on one side."""
+        bounds = [value if isinstance(value, float) else value[:, np.newaxis] for value in (low, high)]
+        noises = [self.noise(i, (bounds[0], bounds[1]), self.factor(i)).sum(axis=-1) for i in tensors]
+        return np.asarray(np.sum(noises, axis=0))
 
     def _improved_factors(self, group: EqualizationGroup, factor: Doubles) -> Doubles:
         """Return a group's factors, each moved halfway (geometrically) to where the noise is lowest."""

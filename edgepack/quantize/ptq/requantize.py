@@ -10,10 +10,8 @@ variants that follow.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
@@ -26,6 +24,7 @@ from edgepack.quantize.bias_limits import (
     scale_rows,
 )
 from edgepack.quantize.ptq.layers import find_layers, weighted_ops
+from edgepack.quantize.ptq.variants import Place, Variants
 from edgepack.quantize.quantizer import QuantizationRefused, quantize
 from edgepack.quantize.ranges import Range
 from edgepack.quantize.scale_constraints import fixed_range, same_scale_groups
@@ -45,7 +44,7 @@ class Requantizer:
 
     def __init__(self) -> None:
         self._templates: list[_Template] = []
-        self._refused: list[_Variants] = []
+        self._refused: list[Variants] = []
 
     def __call__(self, tflite: bytes, rule: SchemeRule, ranges: Mapping[str, Range]) -> bytes:
         """Return the int8 file: what `edgepack.quantize.quantizer.quantize` returns.
@@ -59,81 +58,13 @@ class Requantizer:
                 return quantize(tflite, rule, ranges).tflite if filled is None else filled
         quantized = quantize(tflite, rule, ranges).tflite
         if not any(refused.contains(tflite) for refused in self._refused):
-            variants = _Variants.of(tflite)
+            variants = Variants.of(tflite)
             observed = _observe(variants, rule, ranges)
             if observed is not None and observed.fill(tflite, ranges) == quantized:
                 self._templates.append(observed)
             else:
                 self._refused.append(variants)
         return quantized
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where an array lies in a file."""
-
-    start: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @classmethod
-    def of(cls, array: npt.NDArray[Any], data: bytes) -> "_Place | None":
-        """Return the place of a view, None where the array is not part of the file."""
-        base = np.frombuffer(data, np.uint8).__array_interface__["data"][0]
-        start = array.__array_interface__["data"][0] - base
-        if not array.flags.c_contiguous or not 0 <= start <= len(data) - array.nbytes:
-            return None
-        return cls(start, array.shape, array.dtype)
-
-    @property
-    def end(self) -> int:
-        return self.start + int(np.prod(self.shape)) * self.dtype.itemsize
-
-    def read(self, data: bytes | bytearray) -> npt.NDArray[Any]:
-        """Return the array of a file, a view."""
-        return np.frombuffer(data, self.dtype, int(np.prod(self.shape)), self.start).reshape(self.shape)
-
-    def write(self, data: bytearray, values: npt.ArrayLike) -> None:
-        """Write an array into a file."""
-        data[self.start : self.end] = np.ascontiguousarray(values, self.dtype).tobytes()
-
-
-@dataclass(frozen=True)
-class _Variants:
-    """All float files that differ from one of them in the constants of its layers only.
-
-    Attributes:
-        tflite: That one.
-        graph: Its graph.
-        constants: Places of its layers' weights and biases, by tensor index.
-    """
-
-    tflite: bytes
-    graph: Graph
-    constants: dict[int, _Place]
-
-    @classmethod
-    def of(cls, tflite: bytes) -> "_Variants":
-        graph = read_model(tflite).main
-        places = {}
-        for layer in find_layers(graph):
-            for index in (layer.weights, layer.bias):
-                data = graph.tensors[index].data if index >= 0 else None
-                place = None if data is None else _Place.of(data, tflite)
-                if place is not None:
-                    places[index] = place
-        return cls(tflite, graph, places)
-
-    def contains(self, tflite: bytes) -> bool:
-        if len(tflite) != len(self.tflite):
-            return False
-        start = 0
-        ours, theirs = np.frombuffer(self.tflite, np.uint8), np.frombuffer(tflite, np.uint8)
-        for place in sorted(self.constants.values(), key=lambda place: place.start):
-            if not np.array_equal(ours[start : place.start], theirs[start : place.start]):
-                return False
-            start = place.end
-        return np.array_equal(ours[start:], theirs[start:])
 
 
 @dataclass(frozen=True)
@@ -152,8 +83,8 @@ class _Filled:
     source: int
     weights: int
     bias: int
-    float_weights: _Place
-    float_bias: _Place | None
+    float_weights: Place
+    float_bias: Place | None
     axis: int | None
 
 
@@ -175,16 +106,16 @@ class _Template:
         data: Places of constants by tensor index.
     """
 
-    variants: _Variants
+    variants: Variants
     rule: SchemeRule
     quantized: bytes
     layers: list[_Filled] = field(default_factory=list)
     fixed: dict[str, Range] = field(default_factory=dict)
     groups: list[list[str]] = field(default_factory=list)
     ranges: dict[int, tuple[tuple[str, ...], int]] = field(default_factory=dict)
-    scales: dict[int, _Place] = field(default_factory=dict)
-    zero_points: dict[int, _Place] = field(default_factory=dict)
-    data: dict[int, _Place] = field(default_factory=dict)
+    scales: dict[int, Place] = field(default_factory=dict)
+    zero_points: dict[int, Place] = field(default_factory=dict)
+    data: dict[int, Place] = field(default_factory=dict)
 
     def fill(self, tflite: bytes, ranges: Mapping[str, Range]) -> bytes | None:
         """Return the quantized file of a variant; None where it has another form.
@@ -231,7 +162,7 @@ class _Template:
         return replace(graph, tensors=tuple(tensors))
 
 
-def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range]) -> _Template | None:
+def _observe(variants: Variants, rule: SchemeRule, ranges: Mapping[str, Range]) -> _Template | None:
     """Return the template of a model; None where an array of the file matches neither a range nor a layer."""
     tflite, graph = variants.tflite, variants.graph
     random = np.random.default_rng(0)
@@ -256,7 +187,7 @@ def _observe(variants: _Variants, rule: SchemeRule, ranges: Mapping[str, Range])
             (template.zero_points, None if tensor.quantization is None else tensor.quantization.zero_point),
             (template.data, tensor.data),
         ):
-            place = None if array is None else _Place.of(array, quantized)
+            place = None if array is None else Place.of(array, quantized)
             if place is not None:
                 places[tensor.index] = place
     if not _match_layers(template, graph, result):

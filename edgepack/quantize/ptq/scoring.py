@@ -10,7 +10,15 @@ import numpy as np
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.activations import Sample, logits
 from edgepack.quantize.ptq.layers import Doubles, Floats
-from edgepack.quantize.ptq.tuning import FEWEST_WITH_OUTLIERS, LEAST_ERROR, LEAST_GAIN, OUTLIERS, POWER, SIGNIFICANCE
+from edgepack.quantize.ptq.tuning import (
+    FEWEST_WITH_OUTLIERS,
+    HOPELESS,
+    LEAST_ERROR,
+    LEAST_GAIN,
+    OUTLIERS,
+    POWER,
+    SIGNIFICANCE,
+)
 from edgepack.runtime import signal as metrics
 
 
@@ -81,6 +89,14 @@ class Score:
             return bool((self.errors != other.errors).any()) and loss < LEAST_GAIN
         needed = max(SIGNIFICANCE * self._standard_error(other), LEAST_GAIN) if keep is Keep.GAIN else 0.0
         return self.gain_db(other) > needed
+
+    def is_hopeless(self, other: "Score") -> bool:
+        """Return whether further samples would hardly show a gain over another file: it is lower by far than chance."""
+        return self.gain_db(other) + HOPELESS * self._standard_error(other) < 0.0
+
+    def first(self, count: int) -> "Score":
+        """Return the score of the first samples."""
+        return Score(self.errors[:count], self.signal)
 
     def _gains(self, other: "Score", *, power: float = POWER) -> Doubles:
         """Return the gain of each output, dB, (outputs,)."""

@@ -10,7 +10,6 @@ import numpy as np
 
 from edgepack.choices import Effort
 from edgepack.errors import UsageError
-from edgepack.graph import read_model
 from edgepack.graph.edit import pack, unique_names, unpack
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.ptq.activations import Sample, coarsest_tensor
@@ -18,6 +17,7 @@ from edgepack.quantize.ptq.bias_correction import BIAS
 from edgepack.quantize.ptq.channel_centering import CENTER
 from edgepack.quantize.ptq.checkpoint import Checkpoint, part_name
 from edgepack.quantize.ptq.cross_layer_equalization import EQUALIZE
+from edgepack.quantize.ptq.folds import fold_positions, make_views
 from edgepack.quantize.ptq.global_pooling import POOLS
 from edgepack.quantize.ptq.gptq import ROUNDING
 from edgepack.quantize.ptq.high_bias_absorption import ABSORB
@@ -30,17 +30,13 @@ from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.residual_scales import SUMS
 from edgepack.quantize.ptq.saturation import SATURATION
 from edgepack.quantize.ptq.scoring import Judge, Keep, Score
-from edgepack.quantize.ptq.step import Change, Fit, Measurements, Progress, QuantizeFile, Setting, Step, Subject, View
+from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
 from edgepack.quantize.ptq.tuning import (
-    CHEAP_WORK,
     FEWEST_FITS,
-    FEWEST_FOLDS,
+    FEWEST_JUDGED_FOLDS,
     FIT_BYTES,
-    FOLD_WORK,
     GOOD_SNR,
-    JUDGED_SHARE,
     LEAST_GAIN,
-    MOST_FOLDS,
     NOTABLE_GAIN,
 )
 from edgepack.quantize.ranges import Range
@@ -187,9 +183,9 @@ class _Search:
 
     def __init__(self, subject: Subject, off: Sequence[str]) -> None:
         self._subject, self._off = subject, frozenset(off)
-        positions = _fold_positions(subject)
+        positions = fold_positions(subject)
         self._folds = [subject.fold(part) for part in positions]
-        self._views, self._more_views = _views(subject, positions, self._folds)
+        self._views, self._more_views = make_views(subject, positions, self._folds)
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples)
         self._fits: dict[Any, Fit] = {}
@@ -251,18 +247,27 @@ class _Search:
         tried = [{**self.kept, **change} for change in allowed]
         trials = [settings for settings in map(_without_none, tried) if settings != self.kept]
         best: tuple[Score, dict[str, Setting]] | None = None
+        hopeless: tuple[Score, dict[str, Setting]] | None = None
         failures: list[str] = []
         for done, settings in enumerate(trials):
             self._subject.progress(name, done, len(trials))
             try:
-                score = self._measure(settings)
+                score = self._measure(settings, rival=self.score if best is None else best[0])
             # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
             except Exception as error:
                 reason = first_line(error, default=type(error).__name__)
                 failures.append(f"{self._describe(settings)} failed: {reason}")
                 continue
-            if best is None or score.gain_db(best[0]) > 0.0:
+            if len(score.errors) < len(self.score.errors):
+                hopeless = hopeless or (score, settings)
+            elif best is None or score.gain_db(best[0]) > 0.0:
                 best = score, settings
+        if best is None and hopeless is not None:
+            score, settings = hopeless
+            before = self.score.first(len(score.errors))
+            detail = "; ".join([self._describe(settings), *failures])
+            self.trials.append(Trial(name, False, score.snr_db, score.gain_db(before), detail, source))
+            return
         if best is None:
             if failures:
                 self.trials.append(Trial(name, False, self.score.snr_db, 0.0, "; ".join(failures), source))
@@ -316,9 +321,24 @@ class _Search:
             f"differ between samples by {steps:.2g} of its int8 steps",
         )
 
-    def _measure(self, settings: Mapping[str, Setting], views: Sequence[View] = ()) -> Score:
-        """Return the errors of some settings, each sample judged by a fit that it was not part of."""
-        together = np.concatenate([self._errors(settings, view) for view in views or self._views])
+    def _measure(
+        self, settings: Mapping[str, Setting], views: Sequence[View] = (), *, rival: Score | None = None
+    ) -> Score:
+        """Return the errors of some settings, each sample judged by a fit that it was not part of.
+
+        Those of the first samples only where the settings lose to a rival beyond doubt.
+        """
+        errors: list[Doubles] = []
+        for view in views or self._views:
+            if rival is not None and len(errors) >= FEWEST_JUDGED_FOLDS:
+                score = self._score(errors)
+                if score.is_hopeless(rival.first(len(score.errors))):
+                    return score
+            errors.append(self._errors(settings, view))
+        return self._score(errors)
+
+    def _score(self, errors: Sequence[Doubles]) -> Score:
+        together = np.concatenate(errors)
         return Score(np.where(np.isfinite(together), together, math.inf), self._judge.signal)
 
     def _errors(self, settings: Mapping[str, Setting], view: View) -> Doubles:
@@ -354,47 +374,6 @@ def _as_tried(steps: Sequence[Step]) -> list[Step]:
     early = [step for step in steps if step is MARGIN]
     place = next((place for place, step in enumerate(steps) if step is RANGES), len(steps))
     return [*steps[:place], *early, *(step for step in steps[place:] if step is not MARGIN)]
-
-
-def _fold_positions(subject: Subject) -> list[Sequence[int]]:
-    """Return the positions of the samples that are left out in turn; none of a single sample.
-
-    Frames of a stream stay together: what a model with state computes depends on those before.
-    """
-    count = len(subject.samples)
-    if count < FEWEST_FOLDS:
-        return []
-    folds = min(count, MOST_FOLDS if subject.work <= FOLD_WORK else JUDGED_SHARE)
-    if read_model(subject.tflite).is_stream:
-        return [[int(i) for i in part] for part in np.array_split(np.arange(count), folds)]
-    return [range(fold, count, folds) for fold in range(folds)]
-
-
-def _views(
-    subject: Subject, positions: Sequence[Sequence[int]], folds: Sequence[Measurements]
-) -> tuple[list[View], list[View]]:
-    """Return the samples that settings are fitted to, each view with those that they are judged on, and more such.
-
-    Where a trial is cheap, every sample is judged once by a fit that it was not part of; otherwise one third is, and
-    the other two thirds where that decides nothing and the network is not too large.
-    """
-    everything = range(len(subject.samples))
-    count = len(folds)
-    if not count:
-        # One sample cannot be left out: the fit is judged on what it was made from.
-        return [subject.view(everything, everything)], []
-
-    def view(fold: int, number: int) -> View:
-        left_out = set(positions[fold])
-        fitted = [i for i in everything if i not in left_out]
-        others = [part for place, part in enumerate(folds) if place != fold]
-        return subject.view(fitted, positions[fold], number=number, folds=others)
-
-    if subject.work <= FOLD_WORK:
-        return [view(fold, fold) for fold in range(count)], []
-    # Number 1 is that of the result.
-    others = [view(fold, 2 + fold) for fold in range(count) if fold != 1] if subject.work <= CHEAP_WORK else []
-    return [view(1, 0)], others
 
 
 def _without_none(settings: Mapping[str, Setting | None]) -> dict[str, Setting]:

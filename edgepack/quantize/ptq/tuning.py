@@ -42,6 +42,10 @@ FEWEST_FITS, FIT_BYTES = 4, 256 << 20
 #: Standard errors by which a gain must exceed zero to be kept: one in six steps without effect passes.
 SIGNIFICANCE = 1.0
 
+#: Standard errors by which a loss on the first folds must exceed zero for the others not to be measured, and the number
+#: of those folds. Visual wake words at effort medium takes 260 instead of 292 CPU-seconds, with the same result.
+HOPELESS, FEWEST_JUDGED_FOLDS = 2.0, 2
+
 #: Smallest gain that is kept, dB: on a U-Net two that added up to 0.15 dB lost 0.9 dB on unseen samples.
 LEAST_GAIN = 0.2
 

@@ -4,9 +4,11 @@ import builders
 import numpy as np
 import pytest
 
+from edgepack.graph import read_model
 from edgepack.quantize.ptq import noise_gain
+from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.lowering import LoweredModel
-from edgepack.quantize.ptq.noise_gain import noise_gains
+from edgepack.quantize.ptq.noise_gain import GainFunction, noise_gains
 
 pytestmark = pytest.mark.slow
 
@@ -64,3 +66,30 @@ def test_classes_are_replaced_by_what_they_come_from():
     net.op("ARG_MAX", [soft, net.constant("axis", [1], "INT32")], [index], outputType=4)
     tflite = net.build([x], [index])
     assert set(noise_gains(tflite, builders.samples(tflite, 4), {})) == {x, scores}
+
+
+def test_a_function_serves_files_with_other_constants_of_layers():
+    """What was prepared for one file gives the gains of another, as its own function does; another graph is refused."""
+    tflite = builders.classifier()
+    layers = find_layers(read_model(tflite).main)
+    random = np.random.default_rng(5)
+    graph = read_model(tflite).main
+    changed = set_constants(
+        tflite,
+        {
+            index: constant_values(graph, index) + random.normal(0, 0.1, graph.tensors[index].shape).astype(np.float32)
+            for layer in layers
+            for index in (layer.weights, layer.bias)
+        },
+    )
+    samples = builders.samples(tflite, 6)
+    peaks = {layer.result: np.full((2, layer.output_channels), 0.5) for layer in layers}
+    function = GainFunction(tflite, peaks)
+    assert function.serves(changed, peaks) and not function.serves(changed, {})
+    assert not function.serves(builders.two_in_two_out(), peaks)
+    alone = noise_gains(changed, samples, peaks)
+    for index, gain in function(changed, samples, peaks).items():
+        for part in ("active", "total", "clipping"):
+            np.testing.assert_allclose(getattr(gain, part), getattr(alone[index], part), rtol=1e-5)
+    before = noise_gains(tflite, samples, peaks)
+    assert any(not np.allclose(before[index].total, alone[index].total) for index in alone)

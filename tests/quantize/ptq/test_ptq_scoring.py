@@ -7,9 +7,9 @@ import state_models
 from ptq_models import RULE, chain, minmax
 
 from edgepack.quantize.ptq.activations import logits, snr_db
+from edgepack.quantize.ptq.folds import fold_positions
 from edgepack.quantize.ptq.scoring import Judge, Keep, Score
 from edgepack.quantize.ptq.step import Subject
-from edgepack.quantize.ptq.steps import _fold_positions
 from edgepack.quantize.quantizer import quantize
 
 
@@ -152,5 +152,5 @@ def test_frames_of_a_stream_are_judged_from_the_first_of_their_part():
     samples = [{"x": np.full((1, 4), number, np.float32)} for number in range(1, 10)]
     judge = Judge(tflite, samples)
     assert not judge.errors(tflite, range(3, 6)).any() and not judge.errors(tflite, range(9)).any()
-    positions = _fold_positions(Subject(tflite, RULE, "low", samples, quantize, lambda *_: None))
+    positions = fold_positions(Subject(tflite, RULE, "low", samples, quantize, lambda *_: None))
     assert [list(part) for part in positions] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]

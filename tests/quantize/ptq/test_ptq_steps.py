@@ -9,7 +9,7 @@ from edgepack.choices import Effort
 from edgepack.errors import QuantizationError, UsageError
 from edgepack.graph import read_model
 from edgepack.quantize.calibrate import calibrate
-from edgepack.quantize.ptq import reconstruction, steps
+from edgepack.quantize.ptq import folds, reconstruction, steps
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.bias_correction import correct_biases
 from edgepack.quantize.ptq.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Learn little and judge on two folds: for tests of what runs, not of how well it does."""
     monkeypatch.setattr(reconstruction, "FEWEST_STEPS", 4)
     monkeypatch.setattr(reconstruction, "MOST_STEPS", 4)
-    monkeypatch.setattr(steps, "MOST_FOLDS", 2)
+    monkeypatch.setattr(folds, "MOST_FOLDS", 2)
 
 
 def _file(tflite: bytes, samples: list, rule=RULE) -> bytes:
@@ -400,7 +400,7 @@ def test_a_gain_that_few_samples_leave_open_is_judged_on_all(monkeypatch):
             judged.append(len(view.held_out))
             return _scaled(fit, 0.25)
 
-    monkeypatch.setattr(steps, "FOLD_WORK", 0.0)
+    monkeypatch.setattr(folds, "FOLD_WORK", 0.0)
     _scripted(monkeypatch, Uneven("uneven", None))
     beats = steps.Score.beats
     few = len(samples) // 3
@@ -410,7 +410,7 @@ def test_a_gain_that_few_samples_leave_open_is_judged_on_all(monkeypatch):
     (trial,) = improve(tflite, RULE, samples, "low").steps
     assert trial.kept and judged[:3] == [few] * 3
     # A network that is too large for that stays with one third.
-    monkeypatch.setattr(steps, "CHEAP_WORK", 0.0)
+    monkeypatch.setattr(folds, "CHEAP_WORK", 0.0)
     (trial,) = improve(tflite, RULE, samples, "low").steps
     assert not trial.kept
 
@@ -465,3 +465,23 @@ def test_a_note_names_what_keeps_effort_from_helping():
     assert len(result.notes) == 1 and "the limit is FULLY_CONNECTED 'dense'" in result.notes[0]
     assert result.to_json()["notes"] == list(result.notes)
     assert improve(tflite, RULE, builders.samples(tflite, 20), "low").notes == ()
+
+
+def test_a_trial_that_loses_on_the_first_folds_stops_there(monkeypatch):
+    """It is reported with the gain on those samples; one that might still gain is judged on all."""
+    judged: list[int] = []
+    errors = steps.Judge.errors
+
+    def counted(self, quantized, positions):
+        judged.append(len(positions))
+        return errors(self, quantized, positions)
+
+    monkeypatch.setattr(steps.Judge, "errors", counted)
+    tflite = chain("RELU", 2.0)
+    _scripted(
+        monkeypatch, Scripted("loss", lambda fit: _scaled(fit, 4.0)), Scripted("gain", lambda fit: _scaled(fit, 0.5))
+    )
+    loss, gain = improve(tflite, RULE, builders.samples(tflite, 20), "low").steps
+    assert judged == [4] * (5 + 2 + 5)
+    assert not loss.kept and loss.gain_db < -3.0
+    assert gain.kept and gain.gain_db > 1.0
