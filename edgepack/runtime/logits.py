@@ -30,6 +30,11 @@ def logit_tensors(graph: Graph) -> tuple[int, ...]:
     return tuple(dict.fromkeys(source for index in graph.outputs for source in _sources(graph, index) or (index,)))
 
 
+def exposed_tensors(graph: Graph) -> list[int | None]:
+    """Return the tensor whose values `expose_logits` gives for each output; None where they are moved first."""
+    return [_logits_before(graph, index) if _sources(graph, index) else index for index in graph.outputs]
+
+
 def expose_logits(tflite: bytes) -> bytes:
     """Return the model with the logits of its outputs as outputs, under the outputs' names in the signatures.
 
@@ -57,7 +62,7 @@ def _with_outputs_replaced(tflite: bytes, graph: Graph) -> bytes | None:
 
     A search measures dozens of files, and reading and writing a whole one takes as long as measuring it.
     """
-    logits = [_logits_before(graph, index) if _sources(graph, index) else index for index in graph.outputs]
+    logits = exposed_tensors(graph)
     root = schema().Model.GetRootAs(tflite, 0)
     listed = root.Subgraphs(0).OutputsAsNumpy()
     if None in logits or len(listed) != len(logits):

@@ -106,6 +106,7 @@ class _Sums:
         self._count = 0
         self._mean = np.zeros((layer.groups, layer.inputs))
         self._square = [np.zeros((layer.groups, width, width)) for width in widths]
+        self._products: dict[tuple[int, int], Doubles] = {}
         self._pending: list[Floats] = []
         self._pending_count = 0
 
@@ -132,7 +133,7 @@ class _Sums:
             for one in range(taps):
                 for other in range(one + 1):
                     product = np.einsum("pg,pg->g", inputs[:, one, :, 0], inputs[:, other, :, 0])
-                    self._add_product(one, other, product)
+                    self._products[one, other] = self._products.get((one, other), 0.0) + product.astype(np.float64)
             return
         patches = _by_group(inputs)
         for total, start, end in zip(self._square, self._ends, self._ends[1:], strict=False):
@@ -143,7 +144,7 @@ class _Sums:
             else:
                 total += np.swapaxes(block, 1, 2) @ block
 
-    def _add_product(self, one: int, other: int, product: Floats) -> None:
+    def _add_product(self, one: int, other: int, product: Doubles) -> None:
         """Add a product of two inputs, (groups,), where both are in one block."""
         block = int(np.searchsorted(self._ends, one, side="right")) - 1
         first = self._ends[block]
@@ -156,6 +157,8 @@ class _Sums:
     def moments(self) -> Moments:
         """Return the moments."""
         self._multiply()
+        for (one, other), product in self._products.items():
+            self._add_product(one, other, product)
         count = max(1, self._count)
         return Moments(self._count, self._mean / count, [total / count for total in self._square])
 
@@ -185,7 +188,7 @@ def _drawn_inputs(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
     """Return `input_patches` in the order of the input's memory: (positions, taps, groups, channels of a group)."""
     if layer.kernel is None:
         rows = values.reshape(-1, layer.inputs)
-        return rows[_draw(len(rows), limit, seed)].astype(np.float32, copy=False)[:, np.newaxis, np.newaxis]
+        return rows[drawn_positions(len(rows), limit, seed)].astype(np.float32, copy=False)[:, np.newaxis, np.newaxis]
     options, (kernel_h, kernel_w) = layer.op.options, layer.kernel
     tops: list[int] = []
     lefts: list[int] = []
@@ -198,7 +201,7 @@ def _drawn_inputs(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
         (tops if axis == 0 else lefts).append(stride)
         offsets.append(np.arange(kernel) * dilation - before)
     batch, out_h, out_w = values.shape[0], int(output[1]), int(output[2])
-    chosen = _draw(batch * out_h * out_w, limit, seed)
+    chosen = drawn_positions(batch * out_h * out_w, limit, seed)
     image, y, x = np.unravel_index(chosen, (batch, out_h, out_w))
     rows_at = (y[:, np.newaxis] * tops[0] + offsets[0])[:, :, np.newaxis]
     columns_at = (x[:, np.newaxis] * lefts[0] + offsets[1])[:, np.newaxis, :]
@@ -212,8 +215,8 @@ def _drawn_inputs(graph: Graph, layer: Layer, values: Floats, limit: int, seed: 
     return np.asarray(patches.reshape(len(chosen), kernel_h * kernel_w, layer.groups, -1), np.float32)
 
 
-def _draw(count: int, limit: int, seed: int) -> npt.NDArray[np.intp]:
-    """Return the positions to use out of `count`, in ascending order."""
+def drawn_positions(count: int, limit: int, seed: int) -> npt.NDArray[np.intp]:
+    """Return the positions to use out of `count`, in ascending order; the same ones for the same arguments."""
     if count <= limit:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, limit, replace=False))

@@ -132,16 +132,17 @@ class Judge:
     Args:
         tflite: The float model.
         samples: All samples.
+        reference: `float_logits` of both; computed unless given.
     """
 
-    def __init__(self, tflite: bytes, samples: Sequence[Sample]) -> None:
+    def __init__(self, tflite: bytes, samples: Sequence[Sample], reference: list[list[Floats]] | None = None) -> None:
         self._samples = samples
         model = read_model(tflite)
         self._names = model.input_names()
         # Of a stream's part the model knows nothing that came before it: so does the reference.
         self._stream = tflite if model.is_stream else None
         self._parts: dict[tuple[int, ...], list[list[Floats]]] = {}
-        self._reference = _outputs(tflite, samples)
+        self._reference = float_logits(tflite, samples) if reference is None else reference
         self.signal = np.array([_signal(values) for values in zip(*self._reference, strict=True)])
 
     def errors(self, quantized: bytes, positions: Sequence[int]) -> Doubles:
@@ -162,11 +163,12 @@ class Judge:
             return [self._reference[i] for i in positions]
         key = tuple(positions)
         if key not in self._parts:
-            self._parts[key] = _outputs(self._stream, [self._samples[i] for i in positions])
+            self._parts[key] = float_logits(self._stream, [self._samples[i] for i in positions])
         return self._parts[key]
 
 
-def _outputs(tflite: bytes, samples: Sequence[Sample]) -> list[list[Floats]]:
+def float_logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Floats]]:
+    """Return the logits of each output by sample."""
     return [[np.asarray(values, np.float32) for values in outputs] for outputs in logits(tflite, samples)]
 
 

@@ -84,6 +84,7 @@ class View(Measurements):
         part: A view of a part of the samples whose moments serve this one too; itself unless given.
         number: Its number among all views of a search.
         folds: Disjoint parts of the samples that other views share; what they measure is merged.
+        positions: Positions of the samples among all.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class View(Measurements):
         number: int = 0,
         measured: dict[Any, Any] | None = None,
         folds: Sequence[Measurements] = (),
+        positions: Sequence[int] = (),
     ) -> None:
         super().__init__(samples, measured)
+        self.positions = tuple(positions) or tuple(range(len(samples)))
         self.number = number
         self.folds = tuple(folds)
         self.held_out = tuple(held_out)
@@ -163,7 +166,7 @@ class Subject(Measurements):
         """
         measured = self._all_views.setdefault(tuple(positions), {})
         samples = [self.samples[i] for i in positions]
-        return View(samples, held_out, part=part, number=number, measured=measured, folds=folds)
+        return View(samples, held_out, part=part, number=number, measured=measured, folds=folds, positions=positions)
 
     def fold(self, positions: Sequence[int]) -> Measurements:
         """Return a part of the samples that several views share."""

@@ -21,6 +21,7 @@ from edgepack.quantize.ptq.folds import fold_positions, make_views
 from edgepack.quantize.ptq.global_pooling import POOLS
 from edgepack.quantize.ptq.gptq import ROUNDING
 from edgepack.quantize.ptq.high_bias_absorption import ABSORB
+from edgepack.quantize.ptq.last_layers import SCORES, reference_logits
 from edgepack.quantize.ptq.layer_norm import LAYER_NORM
 from edgepack.quantize.ptq.layers import Doubles, unshare_biases
 from edgepack.quantize.ptq.model_ranges import MARGIN, RANGES
@@ -60,6 +61,7 @@ STEPS: tuple[Step, ...] = (
     SUMS,
     RECONSTRUCT,
     BIAS,
+    SCORES,
 )
 
 #: Name of the trial of all steps at once.
@@ -187,7 +189,7 @@ class _Search:
         self._folds = [subject.fold(part) for part in positions]
         self._views, self._more_views = make_views(subject, positions, self._folds)
         subject.passes = len(self._views) + 1
-        self._judge = Judge(subject.tflite, subject.samples)
+        self._judge = Judge(subject.tflite, subject.samples, reference_logits(subject))
         self._fits: dict[Any, Fit] = {}
         self.kept: dict[str, Setting] = dict(_BASE)
         self.trials: list[Trial] = []
