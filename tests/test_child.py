@@ -64,3 +64,14 @@ def test_what_a_child_prints_never_reaches_the_user(capfd: pytest.CaptureFixture
     captured = capfd.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def test_threads_of_a_child_do_not_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NumPy's threads sleep between products, unless the user has said how long they wait."""
+    name = "OPENBLAS_THREAD_TIMEOUT"
+    monkeypatch.delenv(name, raising=False)
+    with Worker() as worker:
+        assert worker.call("os:getenv", name) == "12"
+    monkeypatch.setenv(name, "20")
+    with Worker() as worker:
+        assert worker.call("os:getenv", name) == "20"
