@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from quality_run import read_samples
 
+from edgepack.child import THREADS
 from edgepack.graph import read_model
 from edgepack.runtime.logits import expose_logits
 from edgepack.runtime.runner import Runner
@@ -50,7 +51,10 @@ def run(command: Sequence[str]) -> Cost:
         Failed: Its exit code is not 0.
     """
     start, before = time.perf_counter(), os.times()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    # As in the child processes of a build.
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**THREADS, **os.environ}
+    )
     peak = _Peak(process.pid)
     _, stderr = process.communicate()
     seconds, after = time.perf_counter() - start, os.times()

@@ -220,8 +220,7 @@ def run_ptq_steps(
         progress=lambda step, part, parts: emit((step, part, parts)),
         quantize_file=convert if with_converter else None,
         checkpoint=Checkpoint(finished, lambda name, data: emit(FinishedPart(name, data))),
-        # JSON has lists where settings have tuples.
-        settings={key: tuple(value) if isinstance(value, list) else value for key, value in (settings or {}).items()},
+        settings=settings,
     )
     report = {"effort": effort, "samples": len(arrays), **result.to_json()}
     return PtqResult(result.tflite, result.ranges, report, settings=result.settings)

@@ -159,15 +159,8 @@ class _Copy:
 
     def logits(self) -> list[int]:
         """Return the tensor of each output's logits, the output itself without one."""
-        outputs = []
-        for index in self._graph.outputs:
-            if not _sources(self._graph, index):
-                outputs.append(index)
-            elif (direct := _logits_before(self._graph, index)) is not None:
-                outputs.append(direct)
-            else:
-                outputs.append(self._twin(index))
-        return outputs
+        outputs = zip(self._graph.outputs, exposed_tensors(self._graph), strict=True)
+        return [self._twin(index) if exposed is None else exposed for index, exposed in outputs]
 
     def _twin(self, index: int) -> int:
         """Return the float32 tensor that has logits where this one has probabilities."""

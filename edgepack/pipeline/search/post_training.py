@@ -4,12 +4,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgepack.choices import Effort
 from edgepack.errors import QuantizationError
 from edgepack.graph import read_model
+from edgepack.job import JobCall
 from edgepack.pipeline.jobs import (
     CALIBRATE,
     CHOOSE_RANGES,
@@ -186,11 +187,12 @@ def _run_ptq_steps(session: Session, tflite: bytes, rule: SchemeRule, samples: S
         kept = effort != Effort.LOW and session.steps.cache.enabled
         folder = session.steps.cache.root / f".{session.steps.key('improve', inputs)}.checkpoint" if kept else None
         checkpoint = PtqCheckpoint(folder, _CHECKPOINT_SHARE * len(tflite) + _CHECKPOINT_BYTES)
+        steps = _Steps(tflite, shared, samples, effort, checkpoint, known)
         try:
-            result = _run_steps_with_quantizer(session, tflite, shared, samples, effort, checkpoint, known)
+            result = _run_steps_with_quantizer(session, steps)
         except QuantizationRefused as refused:
             checkpoint.remove()
-            result = _run_steps_with_converter(session, tflite, shared, samples, effort, checkpoint, refused, known)
+            result = _run_steps_with_converter(session, steps, refused)
         checkpoint.remove()
         if known is not None and "notes" in known.report and "notes" not in result.report:
             result = replace(result, report={**result.report, "notes": known.report["notes"]})
@@ -205,50 +207,47 @@ def _has_dense_layers(tflite: bytes) -> bool:
     return any(op.name == "FULLY_CONNECTED" for graph in read_model(tflite).graphs for op in graph.ops)
 
 
-def _run_steps_with_quantizer(
-    session: Session,
-    tflite: bytes,
-    rule: SchemeRule,
-    samples: SampleSet,
-    effort: str,
-    checkpoint: PtqCheckpoint,
-    known: PtqResult | None,
-) -> PtqResult:
+@dataclass(frozen=True)
+class _Steps:
+    """A run of the PTQ steps; `known` is the result for another granularity of dense layers, tried first."""
+
+    tflite: bytes
+    rule: SchemeRule
+    samples: SampleSet
+    effort: str
+    checkpoint: PtqCheckpoint
+    known: PtqResult | None
+
+    def call(self, *, with_converter: bool = False) -> JobCall[PtqResult]:
+        """Return the call of the job, which goes on from the checkpoint."""
+        return RUN_PTQ_STEPS.call(
+            self.tflite,
+            self.rule,
+            self.samples,
+            self.effort,
+            with_converter=with_converter,
+            finished=self.checkpoint.parts(),
+            settings=self.known.settings if self.known else None,
+        )
+
+
+def _run_steps_with_quantizer(session: Session, steps: _Steps) -> PtqResult:
     """Run the steps on files of ai-edge-quantizer; effort low needs no TensorFlow, which takes seconds to load."""
-    settings = known.settings if known else None
-    call = RUN_PTQ_STEPS.call(tflite, rule, samples, effort, finished=checkpoint.parts(), settings=settings)
-    if effort == Effort.LOW:
-        return session.workers.run(call, on_event=_step_progress(session))
-    return session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
+    if steps.effort == Effort.LOW:
+        return session.workers.run(steps.call(), on_event=_step_progress(session))
+    return session.workers.tensorflow.run(steps.call(), on_event=_step_progress(session, steps.checkpoint))
 
 
-def _run_steps_with_converter(
-    session: Session,
-    tflite: bytes,
-    rule: SchemeRule,
-    samples: SampleSet,
-    effort: str,
-    checkpoint: PtqCheckpoint,
-    refused: QuantizationRefused,
-    known: PtqResult | None,
-) -> PtqResult:
+def _run_steps_with_converter(session: Session, steps: _Steps, refused: QuantizationRefused) -> PtqResult:
     """Run the steps on files of TFLiteConverter's quantizer.
 
     Raises:
         QuantizationRefused: That quantizer fails on the model as well.
     """
     session.progress("ai-edge-quantizer refused the model; using TFLiteConverter's quantizer (TensorFlow)")
-    call = RUN_PTQ_STEPS.call(
-        tflite,
-        rule,
-        samples,
-        effort,
-        with_converter=True,
-        finished=checkpoint.parts(),
-        settings=known.settings if known else None,
-    )
+    call = steps.call(with_converter=True)
     try:
-        ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session, checkpoint))
+        ptq = session.workers.tensorflow.run(call, on_event=_step_progress(session, steps.checkpoint))
     except QuantizationError as error:
         raise QuantizationRefused(
             f"{refused.message}. TFLiteConverter: {error.message}", hint=refused.hint, details=refused.details
@@ -339,7 +338,9 @@ def _decode_quantized(files: Mapping[str, bytes]) -> Quantized:
 
 def _decode_ptq(files: Mapping[str, bytes]) -> PtqResult:
     meta = json.loads(files["meta.json"])
-    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"], meta["refused"], meta["settings"])
+    # JSON has lists where settings have tuples.
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in meta["settings"].items()}
+    return PtqResult(files["model.tflite"], meta["ranges"], meta["report"], meta["refused"], settings)
 
 
 _CALIBRATION: Codec[bytes] = Codec(lambda data: {"calibration.npz": data}, lambda files: files["calibration.npz"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgepack.graph import read_model
+from edgepack.graph import Model, read_model
 from edgepack.graph.edit import pack, tensor_keys, unpack
 from edgepack.quantize.ptq.layers import Doubles
 from edgepack.quantize.ranges import Range
@@ -75,6 +75,12 @@ def run_activations(
             runtime.set_tensor(info.index, quantize_values(info, sample[name]).reshape(info.shape))
         runtime.invoke()
         yield runtime.get_tensor
+
+
+def renamed(samples: Sequence[Sample], source: Model, target: Model) -> list[Sample]:
+    """Return samples of a model under the input names of another file of it: a quantizer may change them."""
+    names = dict(zip(target.input_names(), source.input_names(), strict=True))
+    return [{new: sample[old] for new, old in names.items()} for sample in samples]
 
 
 def logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Doubles]]:

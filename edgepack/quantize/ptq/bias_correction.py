@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.quantize.ptq.activations import Sample, run_activations
+from edgepack.quantize.ptq.activations import Sample, renamed, run_activations
 from edgepack.quantize.ptq.gptq import mean_shift
 from edgepack.quantize.ptq.layers import (
     Doubles,
@@ -64,8 +64,7 @@ def correct_biases(
     quantized = quantize(tflite)
     integer = read_model(quantized)
     ops = weighted_ops(integer.main)
-    renamed = dict(zip(integer.input_names(), source.input_names(), strict=True))
-    stored = [{new: sample[old] for new, old in renamed.items()} for sample in samples]
+    stored = renamed(samples, source, integer)
     biases: dict[int, Floats] = {}
     parts = [part for part in np.array_split(np.arange(len(layers)), min(BIAS_PARTS, len(layers))) if len(part)]
     for done, part in enumerate(parts):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
-from edgepack.quantize.ptq.activations import Sample, iterate_activations
+from edgepack.quantize.ptq.activations import Sample, iterate_activations, renamed
 from edgepack.quantize.ptq.gptq import round_layer
 from edgepack.quantize.ptq.layers import (
     Doubles,
@@ -138,13 +138,13 @@ def measure_residuals(
     """
     source, integer = read_model(reference), read_model(quantized)
     layers = regressed_layers(source.main)
-    ops = [weighted_ops(integer.main)[layer.position] for layer in layers]
-    names = dict(zip(integer.input_names(), source.input_names(), strict=True))
-    stored = [{new: sample[old] for new, old in names.items()} for sample in samples]
+    weighted = weighted_ops(integer.main)
+    ops = [weighted[layer.position] for layer in layers]
     sources = [op.inputs[layer.data_position] for layer, op in zip(layers, ops, strict=True)]
     inputs: list[list[Floats]] = [[] for _ in layers]
     missing: list[list[Floats]] = [[] for _ in layers]
-    actual = iterate_activations(quantized, [*sources, *(op.outputs[0] for op in ops)], stored)
+    wanted = [*sources, *(op.outputs[0] for op in ops)]
+    actual = iterate_activations(quantized, wanted, renamed(samples, source, integer))
     for position, results, values in zip(positions, expected, actual, strict=True):
         for number, layer in enumerate(layers):
             missing[number].append(results[number] - _drawn(values[len(layers) + number], layer, rows, position))

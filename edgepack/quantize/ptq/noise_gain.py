@@ -38,32 +38,14 @@ class NoiseGain:
     clipping: Doubles = field(default_factory=lambda: np.ones((2, len(CLIPPING_SHARES))))
 
 
-def noise_gains(
-    tflite: bytes, samples: Sequence[Sample], peaks: Mapping[int, Doubles], seed: int = 0
-) -> dict[int, NoiseGain]:
-    """Return the noise gain of every activation that the logits depend on, by tensor index.
-
-    Outputs count alike: each of several is divided by its standard deviation over the samples. Activations without a
-    finite gradient are left out.
-
-    Args:
-        tflite: A float model.
-        samples: Calibration samples; evenly spaced ones are used.
-        peaks: Largest magnitude below and above zero of each activation's channels, (2, channels); the gain of clipping
-            error is measured for the activations in it.
-        seed: Random seed of the signs.
-    """
-    return GainFunction(tflite, peaks)(tflite, samples, peaks, seed)
-
-
 class GainFunction:
-    """Computes `noise_gains` of files that differ in the constants of their layers only.
+    """Computes the noise gains of files that differ in the constants of their layers only.
 
     TensorFlow's preparation of a function takes several times as long as running it.
 
     Args:
         tflite: One of the files.
-        peaks: As for `noise_gains`.
+        peaks: Those of the first call; later ones are of the same activations.
     """
 
     def __init__(self, tflite: bytes, peaks: Mapping[int, Doubles]) -> None:
@@ -90,7 +72,18 @@ class GainFunction:
     def __call__(
         self, tflite: bytes, samples: Sequence[Sample], peaks: Mapping[int, Doubles], seed: int = 0
     ) -> dict[int, NoiseGain]:
-        """Return the noise gains of a file that it serves; arguments as those of `noise_gains`."""
+        """Return the noise gain of every activation that the logits depend on, by tensor index.
+
+        Outputs count alike: each of several is divided by its standard deviation over the samples. Activations without
+        a finite gradient are left out.
+
+        Args:
+            tflite: A float model that it serves.
+            samples: Calibration samples; evenly spaced ones are used.
+            peaks: Largest magnitude below and above zero of each activation's channels, (2, channels); the gain of
+                clipping error is measured for the activations in it.
+            seed: Random seed of the signs.
+        """
         lowered = self._lowered
         if not self._logits:
             return {}

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 
 from edgepack.graph import read_model
-from edgepack.quantize.ptq.activations import Sample, logits
+from edgepack.quantize.ptq.activations import Sample, logits, renamed
 from edgepack.quantize.ptq.layers import Doubles, Floats
 from edgepack.quantize.ptq.tuning import (
     FEWEST_WITH_OUTLIERS,
@@ -137,8 +137,7 @@ class Judge:
 
     def __init__(self, tflite: bytes, samples: Sequence[Sample], reference: list[list[Floats]] | None = None) -> None:
         self._samples = samples
-        model = read_model(tflite)
-        self._names = model.input_names()
+        self._model = model = read_model(tflite)
         # Of a stream's part the model knows nothing that came before it: so does the reference.
         self._stream = tflite if model.is_stream else None
         self._parts: dict[tuple[int, ...], list[list[Floats]]] = {}
@@ -147,8 +146,7 @@ class Judge:
 
     def errors(self, quantized: bytes, positions: Sequence[int]) -> Doubles:
         """Return the squared errors of a file on the samples at these positions, (positions, outputs)."""
-        names = read_model(quantized).input_names()
-        samples = [{new: self._samples[i][old] for new, old in zip(names, self._names, strict=True)} for i in positions]
+        samples = renamed([self._samples[i] for i in positions], self._model, read_model(quantized))
         measured = logits(quantized, samples)
         return np.array(
             [

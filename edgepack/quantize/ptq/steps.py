@@ -264,18 +264,14 @@ class _Search:
                 hopeless = hopeless or (score, settings)
             elif best is None or score.gain_db(best[0]) > 0.0:
                 best = score, settings
-        if best is None and hopeless is not None:
-            score, settings = hopeless
-            before = self.score.first(len(score.errors))
-            detail = "; ".join([self._describe(settings), *failures])
-            self.trials.append(Trial(name, False, score.snr_db, score.gain_db(before), detail, source))
-            return
-        if best is None:
+        chosen = best or hopeless
+        if chosen is None:
             if failures:
                 self.trials.append(Trial(name, False, self.score.snr_db, 0.0, "; ".join(failures), source))
             return
-        score, settings = best
-        kept, gain = score.beats(self.score, keep), score.gain_db(self.score)
+        score, settings = chosen
+        before = self.score.first(len(score.errors))
+        kept, gain = score.beats(before, keep), score.gain_db(before)
         if not kept and self._more_views and gain >= LEAST_GAIN:
             # Chance may have hidden the gain on the few samples that judge a larger network.
             views = [*self._views, *self._more_views]

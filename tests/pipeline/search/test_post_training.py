@@ -48,9 +48,9 @@ def test_targets_share_one_search_unless_their_dense_layers_differ(
     """Types of inputs and wide biases do not matter; one scale for dense weights does, where there are any."""
     searched: list[SchemeRule] = []
 
-    def run(session: Session, tflite: bytes, rule: SchemeRule, *_: object) -> PtqResult:
-        searched.append(rule)
-        return PtqResult(tflite, {}, {"steps": []})
+    def run(session: Session, steps: Any) -> PtqResult:
+        searched.append(steps.rule)
+        return PtqResult(steps.tflite, {}, {"steps": []})
 
     monkeypatch.setattr(post_training, "_run_steps_with_quantizer", run)
     tflite = make()
@@ -73,10 +73,9 @@ def test_the_search_of_a_large_network_serves_targets_with_other_dense_layers(
     """What was found with a scale per channel is passed on, whichever target is built first; small ones search anew."""
     searched: list[tuple[str, Any]] = []
 
-    def run(*arguments: Any) -> PtqResult:
-        known = arguments[-1]
-        searched.append((arguments[2].fully_connected, known and known.settings))
-        return PtqResult(arguments[1], {}, {"steps": [], "kept": [], "notes": ["a limit"]}, settings={"ranges": "mse"})
+    def run(session: Session, steps: Any) -> PtqResult:
+        searched.append((steps.rule.fully_connected, steps.known and steps.known.settings))
+        return PtqResult(steps.tflite, {}, {"steps": [], "kept": [], "notes": ["a limit"]}, settings={"ranges": "mse"})
 
     monkeypatch.setattr(post_training, "_run_steps_with_quantizer", run)
     tflite = builders.classifier()

@@ -10,7 +10,8 @@ from edgepack.graph.read import schema
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.calibrate import calibrate
 from edgepack.quantize.ptq.activations import Sample
-from edgepack.quantize.ptq.layers import unshare_biases
+from edgepack.quantize.ptq.layers import Doubles, unshare_biases
+from edgepack.quantize.ptq.noise_gain import GainFunction, NoiseGain
 from edgepack.quantize.ptq.step import Fit, Setting, Step, Subject, View
 from edgepack.quantize.quantizer import quantize
 from edgepack.quantize.ranges import Range, choose_ranges
@@ -137,3 +138,8 @@ def applied(step: Step, setting: Setting, about: Subject, ranges: Mapping[str, R
     """What one step makes of the float model."""
     fit = Fit(about.tflite, about.tflite, minmax(about.tflite, about.samples) if ranges is None else ranges)
     return step.apply(fit, setting, View(about.samples), about)
+
+
+def noise_gains(tflite: bytes, samples: Sequence[Sample], peaks: Mapping[int, Doubles]) -> dict[int, NoiseGain]:
+    """Return the noise gains of a model by a function of its own."""
+    return GainFunction(tflite, peaks)(tflite, samples, peaks)

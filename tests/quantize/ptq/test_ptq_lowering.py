@@ -7,10 +7,10 @@ import builders
 import numpy as np
 import pytest
 import state_models
+from ptq_models import noise_gains
 
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.lowering import LoweredModel
-from edgepack.quantize.ptq.noise_gain import noise_gains
 
 pytestmark = pytest.mark.slow
 

@@ -3,12 +3,13 @@
 import builders
 import numpy as np
 import pytest
+from ptq_models import noise_gains
 
 from edgepack.graph import read_model
 from edgepack.quantize.ptq import noise_gain
 from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants
 from edgepack.quantize.ptq.lowering import LoweredModel
-from edgepack.quantize.ptq.noise_gain import GainFunction, noise_gains
+from edgepack.quantize.ptq.noise_gain import GainFunction
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import builders
 import numpy as np
 import pytest
-from ptq_models import applied, chain, minmax, residual, subject
+from ptq_models import applied, chain, minmax, noise_gains, residual, subject
 
 from edgepack.graph import read_model
 from edgepack.graph.edit import tensor_keys
@@ -11,7 +11,6 @@ from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.clipping_error import THRESHOLDS, channel_statistics
 from edgepack.quantize.ptq.lowering import LoweredModel
 from edgepack.quantize.ptq.lowering.differentiable_logits import differentiable_logits
-from edgepack.quantize.ptq.noise_gain import noise_gains
 from edgepack.quantize.ptq.noise_minimization import BALANCE, BOUNDS
 from edgepack.quantize.ptq.step import Fit
 
