@@ -254,7 +254,9 @@ class _Search:
         for done, settings in enumerate(trials):
             self._subject.progress(name, done, len(trials))
             try:
-                score = self._measure(settings, rival=self.score if best is None else best[0])
+                # Insurance may lose on most samples: the sum of the errors of all of them decides.
+                rival = self.score if best is None else best[0]
+                score = self._measure(settings, rival=None if keep is Keep.NO_LOSS else rival)
             # The settings so far work: whatever a step fails with on an unusual model, it is one trial less.
             except Exception as error:
                 reason = first_line(error, default=type(error).__name__)

@@ -485,3 +485,21 @@ def test_a_trial_that_loses_on_the_first_folds_stops_there(monkeypatch):
     assert judged == [4] * (5 + 2 + 5)
     assert not loss.kept and loss.gain_db < -3.0
     assert gain.kept and gain.gain_db > 1.0
+
+
+def test_insurance_is_judged_on_all_folds(monkeypatch):
+    """A step that only must not lose in the sum may lose on most samples, so its trial does not stop early."""
+    judged: list[int] = []
+    errors = steps.Judge.errors
+
+    def counted(self, quantized, positions):
+        judged.append(len(positions))
+        return errors(self, quantized, positions)
+
+    monkeypatch.setattr(steps.Judge, "errors", counted)
+    tflite = chain("RELU", 2.0)
+    insurance = Scripted("insurance", lambda fit: _scaled(fit, 4.0))
+    insurance.keep = Keep.NO_LOSS
+    _scripted(monkeypatch, insurance)
+    (trial,) = improve(tflite, RULE, builders.samples(tflite, 20), "low").steps
+    assert judged == [4] * (5 + 5) and not trial.kept
