@@ -124,6 +124,16 @@ def read_model(source: bytes | bytearray | memoryview | Path | str, *, path: Pat
 _recent: Recent[Model] = Recent()
 
 
+def remember(tflite: bytes, model: Model) -> None:
+    """Keep what is known to be in a file, so that it is not read again.
+
+    Args:
+        tflite: The file.
+        model: What `read_model` would return.
+    """
+    _recent.get(tflite, lambda: model)
+
+
 def snake_case(name: str) -> str:
     """Return `stride_w` for `strideW`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import op_code, pack, unpack
 from edgepack.graph.op_layout import MOVEMENT_OPS, TYPE_CONVERSIONS
 from edgepack.graph.read import schema
+from edgepack.graph.variant import remember_variant
 
 #: Ops that map logits to probabilities without changing their order.
 _SQUASHING = frozenset({"LOGISTIC", "LOG_SOFTMAX", "SOFTMAX"})
@@ -65,12 +67,12 @@ def _with_outputs_replaced(tflite: bytes, graph: Graph) -> bytes | None:
     logits = exposed_tensors(graph)
     root = schema().Model.GetRootAs(tflite, 0)
     listed = root.Subgraphs(0).OutputsAsNumpy()
+    moved = {index: other for index, other in zip(graph.outputs, logits, strict=True) if other is not None}
     if None in logits or len(listed) != len(logits):
         return None
     edited = bytearray(tflite)
     start = listed.__array_interface__["data"][0] - np.frombuffer(tflite, np.uint8).__array_interface__["data"][0]
     edited[start : start + listed.nbytes] = np.array(logits, "<i4").tobytes()
-    moved = dict(zip(graph.outputs, logits, strict=True))
     for signature in (root.SignatureDefs(i) for i in range(root.SignatureDefsLength())):
         entries = signature.OutputsLength() if signature.SubgraphIndex() == 0 else 0
         for entry in (signature.Outputs(i) for i in range(entries)):
@@ -81,13 +83,24 @@ def _with_outputs_replaced(tflite: bytes, graph: Graph) -> bytes | None:
                 return None
             if index is not None:
                 struct.pack_into("<I", edited, entry._tab.Pos + place, index)
+    if _is_shared(root.Subgraphs(0), listed):
+        return None
     result = bytes(edited)
-    # Nothing forbids a writer to store equal lists once.
-    kept = all(
-        one.inputs == other.inputs and one.outputs == other.outputs
-        for one, other in zip(read_model(result).main.ops, graph.ops, strict=True)
-    )
-    return result if kept else None
+    remember_variant(result, tflite, moved)
+    return result
+
+
+def _is_shared(graph: Any, outputs: npt.NDArray[np.int32]) -> bool:
+    """Return whether another list of a subgraph is stored in the same place: nothing forbids to write equal ones once.
+
+    Args:
+        graph: The subgraph in the schema's classes.
+        outputs: Its list of outputs, a view on the file.
+    """
+    ops = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    lists = [graph.InputsAsNumpy(), *(one for op in ops for one in (op.InputsAsNumpy(), op.OutputsAsNumpy()))]
+    # A list that the file does not have is 0.
+    return any(isinstance(one, np.ndarray) and np.may_share_memory(one, outputs) for one in lists)
 
 
 def _logits_before(graph: Graph, index: int) -> int | None:

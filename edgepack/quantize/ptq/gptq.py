@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.choices import Effort
 from edgepack.graph import Graph, read_model
@@ -35,6 +36,9 @@ _MORE_DAMPING = 5
 #: Size up to which LAPACK inverts a triangular matrix.
 _SMALL_TRIANGLE = 64
 
+#: Weights up to which all settings of a layer are rounded together; larger layers would need the memory twice.
+_TOGETHER = 1 << 16
+
 #: Settings: GPTQ by second moments; by deviations from the mean, whose shift the bias takes; to nearest, biases only.
 #: By deviations the weights of MediaPipe's hand net and of a U-Net lose 3 dB less, EfficientNet-Lite0's 0.4, those of
 #: visual wake words 3 dB more: its calibration samples are of one photograph, the others have another mean.
@@ -49,8 +53,8 @@ _TEXTS = {
 
 
 def round_layer(
-    layer: Layer, weights: Floats, moments: Moments, *, per_tensor: bool, setting: str = MOMENTS
-) -> tuple[Floats, Doubles]:
+    layer: Layer, weights: Floats, moments: Moments, *, per_tensor: bool, settings: Sequence[str] = (MOMENTS,)
+) -> list[tuple[Floats, Doubles]]:
     """Return a layer's weights on their int8 grid, and the shift of its mean output per channel that a bias takes.
 
     Args:
@@ -58,25 +62,45 @@ def round_layer(
         weights: Its weights.
         moments: Moments of its inputs.
         per_tensor: Use one scale for all channels.
-        setting: One of `SETTINGS`.
+        settings: Some of `SETTINGS`: a pair is returned for each.
     """
     matrix = layer.matrix(weights).astype(np.float64)
     scale = weight_scales(layer, matrix, per_tensor=per_tensor)
-    if setting == NEAREST:
-        nearest = np.clip(np.rint(matrix / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
-        return layer.from_rows(nearest), mean_shift(layer, matrix - nearest, moments)
-    rounded = np.empty_like(matrix)
-    start = 0
-    for square in moments.square:
-        end = start + square.shape[-1]
-        if setting == DEVIATIONS:
-            mean = moments.mean[:, start:end]
-            size = square.shape[-1]
-            errors = _ROUNDED / math.sqrt(size) * np.trace(square, axis1=1, axis2=2)[:, np.newaxis, np.newaxis]
-            square = square - (1.0 - _MEAN_KEPT) * mean[:, :, np.newaxis] * mean[:, np.newaxis] + errors * np.eye(size)
-        rounded[..., start:end] = round_rows(matrix[..., start:end], scale, square, moments.count)
-        start = end
-    return layer.from_rows(rounded), mean_shift(layer, matrix - rounded, moments)
+    compensated = [setting for setting in dict.fromkeys(settings) if setting != NEAREST]
+    rounded = dict(zip(compensated, _compensated(matrix, scale, moments, compensated), strict=True))
+    if NEAREST in settings:
+        rounded[NEAREST] = np.clip(np.rint(matrix / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
+    return [(layer.from_rows(rounded[one]), mean_shift(layer, matrix - rounded[one], moments)) for one in settings]
+
+
+def _compensated(matrix: Doubles, scale: Doubles, moments: Moments, settings: Sequence[str]) -> list[Doubles]:
+    """Return the rows of a layer rounded by GPTQ, once for each of the settings.
+
+    In small layers, all settings go through the same columns together, as further groups: NumPy's cost per call is half
+    of the time there.
+    """
+    groups = len(matrix)
+    results = [np.empty_like(matrix) for _ in settings]
+    starts = np.cumsum([0, *(square.shape[-1] for square in moments.square)])
+    for square, start, end in zip(moments.square, starts, starts[1:], strict=False):
+        squares = [_about_mean(square, moments.mean[:, start:end]) if one == DEVIATIONS else square for one in settings]
+        together = len(settings) if matrix.size <= _TOGETHER else 1
+        for first in range(0, len(settings), together):
+            chosen = squares[first : first + together]
+            rows, scales = (np.concatenate([part] * len(chosen)) for part in (matrix[..., start:end], scale))
+            rounded = round_rows(rows, scales, chosen, moments.count)
+            for number, result in enumerate(results[first : first + together]):
+                result[..., start:end] = rounded[number * groups : (number + 1) * groups]
+    return results
+
+
+def _about_mean(square: Doubles, mean: Doubles) -> Doubles:
+    """Return the second moments of deviations from the mean, (groups, inputs, inputs)."""
+    size = square.shape[-1]
+    errors = _ROUNDED / math.sqrt(size) * np.trace(square, axis1=1, axis2=2)[:, np.newaxis, np.newaxis]
+    common = (1.0 - _MEAN_KEPT) * mean[:, :, np.newaxis] * mean[:, np.newaxis]
+    deviations: Doubles = square - common + errors * np.eye(size)
+    return deviations
 
 
 def weight_scales(layer: Layer, matrix: Doubles, *, per_tensor: bool) -> Doubles:
@@ -107,46 +131,59 @@ def mean_shift(layer: Layer, difference: Doubles, moments: Moments) -> Doubles:
     return shift
 
 
-def round_rows(rows: Doubles, scale: Doubles, square: Doubles, count: int) -> Doubles:
+def round_rows(rows: Doubles, scale: Doubles, squares: Sequence[Doubles], count: int) -> Doubles:
     """Return weights on their grid.
 
     Args:
         rows: (groups, rows, inputs).
         scale: (groups, rows, 1).
-        square: E[x x^T], (groups, inputs, inputs).
+        squares: E[x x^T], each (some of the groups, inputs, inputs), together of all groups.
         count: Number of positions that it was measured at: with few, more is added to its diagonal.
     """
     size = rows.shape[-1]
-    diagonal = np.diagonal(square, axis1=1, axis2=2)
-    damping = max(DAMPING, size / max(1, count))
-    added = diagonal.mean(axis=1, keepdims=True) * damping + 1e-30
-    # Inputs with the most effect are rounded first, while there are others left to make up for their errors.
-    order = np.argsort(-diagonal, axis=1, kind="stable")
     if size == 1:
         return np.clip(np.rint(rows / scale), -MAX_WEIGHT, MAX_WEIGHT) * scale
-    sorted_square = np.take_along_axis(np.take_along_axis(square, order[:, :, np.newaxis], 1), order[:, np.newaxis], 2)
-    upper = _inverse_factor(sorted_square, added)
-    remaining = np.take_along_axis(rows, order[:, np.newaxis], 2)
+    factors = [_ordered_factor(square, max(DAMPING, size / max(1, count))) for square in squares]
+    order, upper = (np.concatenate(parts) for parts in zip(*factors, strict=True))
+    # Inputs come first in memory: one column of all rows is contiguous then, several times as fast as strided ones.
+    places = np.ascontiguousarray(order.T)[..., np.newaxis]
+    remaining = np.take_along_axis(np.ascontiguousarray(rows.transpose(2, 0, 1)), places, 0)
+    steps = np.ascontiguousarray(upper.transpose(1, 2, 0))[..., np.newaxis]
+    grid = scale[..., 0]
     # The largest weight defines the scale that a quantizer derives: it stays at the end of the grid.
-    pinned = np.where(np.abs(remaining) >= scale * (MAX_WEIGHT - 1e-6), np.sign(remaining) * MAX_WEIGHT, 0.0)
+    pinned = np.where(np.abs(remaining) >= grid * (MAX_WEIGHT - 1e-6), np.sign(remaining) * MAX_WEIGHT, 0.0)
     integers = np.empty_like(remaining)
     for start in range(0, size, COLUMNS):
         end = min(size, start + COLUMNS)
-        block = remaining[..., start:end]
+        block = remaining[start:end]
         errors = np.empty_like(block)
-        for i in range(end - start):
-            column = block[..., i]
-            rounded = np.clip(np.rint(column / scale[..., 0]), -MAX_WEIGHT, MAX_WEIGHT)
-            rounded = np.where(pinned[..., start + i] != 0.0, pinned[..., start + i], rounded)
-            integers[..., start + i] = rounded
-            step = upper[:, start + i, start + i : end]
-            error = (column - rounded * scale[..., 0]) / step[:, np.newaxis, 0]
-            errors[..., i] = error
-            block[..., i:] -= error[..., np.newaxis] * step[:, np.newaxis]
-        remaining[..., end:] -= errors @ upper[:, start:end, end:]
-    result = np.empty_like(rows)
-    np.put_along_axis(result, np.broadcast_to(order[:, np.newaxis], rows.shape), integers, 2)
-    return result * scale
+        for i, column in enumerate(block, start):
+            rounded = np.clip(np.rint(column / grid), -MAX_WEIGHT, MAX_WEIGHT)
+            rounded = np.where(pinned[i] != 0.0, pinned[i], rounded)
+            integers[i] = rounded
+            error = (column - rounded * grid) / steps[i, i]
+            errors[i - start] = error
+            block[i - start :] -= error * steps[i, i:end]
+        later = upper[:, start:end, end:].transpose(0, 2, 1) @ errors.transpose(1, 0, 2)
+        remaining[end:] -= later.transpose(1, 0, 2)
+    result = np.empty_like(integers)
+    np.put_along_axis(result, np.broadcast_to(places, integers.shape), integers * grid, 0)
+    return np.ascontiguousarray(result.transpose(1, 2, 0))
+
+
+def _ordered_factor(square: Doubles, damping: float) -> tuple[npt.NDArray[np.intp], Doubles]:
+    """Return the order in which inputs are rounded, (groups, inputs), and `_inverse_factor` of moments in that order.
+
+    Inputs with the most effect are rounded first, while there are others left to make up for their errors.
+
+    Args:
+        square: E[x x^T], (groups, inputs, inputs).
+        damping: What is added to its diagonal, as a share of the diagonal's mean.
+    """
+    diagonal = np.diagonal(square, axis1=1, axis2=2)
+    order = np.argsort(-diagonal, axis=1, kind="stable")
+    ordered = np.take_along_axis(np.take_along_axis(square, order[:, :, np.newaxis], 1), order[:, np.newaxis], 2)
+    return order, _inverse_factor(ordered, diagonal.mean(axis=1, keepdims=True) * damping + 1e-30)
 
 
 def _inverse_factor(square: Doubles, added: Doubles) -> Doubles:
@@ -230,10 +267,10 @@ class _Rounding(Step):
         """Add a layer in all settings: measuring the moments is most of the work."""
         weights, per_tensor = constant_values(graph, layer.weights), subject.per_tensor(layer)
         results = fitted[layer.position, per_tensor] = {}
-        for setting in SETTINGS:
-            # Without a bias nothing takes the shift of the mean.
-            known = setting if layer.bias >= 0 or setting == NEAREST else MOMENTS
-            rounded, shift = round_layer(layer, weights, moments, per_tensor=per_tensor, setting=known)
+        # Without a bias nothing takes the shift of the mean.
+        known = SETTINGS if layer.bias >= 0 else (MOMENTS, MOMENTS, NEAREST)
+        pairs = round_layer(layer, weights, moments, per_tensor=per_tensor, settings=known)
+        for setting, (rounded, shift) in zip(SETTINGS, pairs, strict=True):
             results[setting] = {layer.weights: rounded}
             if layer.bias >= 0:
                 results[setting][layer.bias] = (constant_values(graph, layer.bias) + shift).astype(np.float32)

@@ -197,7 +197,7 @@ def refit(
     ends = np.cumsum(block_widths(layer))
     blocks = [part.T @ part / count for part in np.split(residual.inputs, ends[:-1], axis=1)]
     moments = Moments(count, mean[np.newaxis], [block[np.newaxis] for block in blocks])
-    rounded, rounding = round_layer(layer, layer.from_rows(wanted), moments, per_tensor=per_tensor)
+    [(rounded, rounding)] = round_layer(layer, layer.from_rows(wanted), moments, per_tensor=per_tensor)
     return rounded, (bias + shift - mean @ change + rounding).astype(np.float32)
 
 

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgepack.graph import Graph, Op, read_model
 from edgepack.graph.edit import add_buffer, pack, unpack
 from edgepack.graph.op_layout import OP_LAYOUTS, bias_index, channel_rows, from_channel_rows, weights_index
 from edgepack.graph.read import schema
+from edgepack.graph.variant import remember_variant
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -203,6 +205,36 @@ def unshare_biases(tflite: bytes) -> bytes:
 
 def set_constants(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> bytes:
     """Replace the values of float32 and int32 constants of the main graph, keyed by tensor index."""
+    return _written(tflite, values) or _with_new_buffers(tflite, values)
+
+
+def _written(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> bytes | None:
+    """Return the file with the values in the place of the old ones; None where tensors share them, or sizes differ."""
+    known = read_model(tflite)
+    base = _address(np.frombuffer(tflite, np.uint8))
+    constants = [one for graph in known.graphs for one in graph.tensors if one.raw is not None and one.raw.nbytes]
+    places = sorted((_address(one.raw) - base, one.raw.nbytes) for one in constants if one.raw is not None)
+    # Two buffers may be the same bytes of the file as well.
+    overlaps = {one for pair in pairwise(places) if pair[1][0] < pair[0][0] + pair[0][1] for one in pair}
+    edited = bytearray(tflite)
+    for index, array in values.items():
+        raw, new = known.main.tensors[index].raw, _bytes(array)
+        if raw is None or raw.nbytes != new.nbytes or (_address(raw) - base, raw.nbytes) in overlaps:
+            return None
+        start = _address(raw) - base
+        edited[start : start + new.nbytes] = new.tobytes()
+    result = bytes(edited)
+    remember_variant(result, tflite)
+    return result
+
+
+def _address(array: npt.NDArray[Any]) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _with_new_buffers(tflite: bytes, values: Mapping[int, npt.NDArray[Any]]) -> bytes:
+    """Return the file with the values, those of shared buffers in new ones."""
     model = unpack(tflite)
     uses = Counter(int(t.buffer) for graph in model.subgraphs for t in graph.tensors)
     for index, array in sorted(values.items()):

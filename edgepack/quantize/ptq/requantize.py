@@ -15,6 +15,7 @@ import numpy as np
 
 from edgepack.graph import Graph, read_model
 from edgepack.graph.edit import tensor_keys
+from edgepack.graph.variant import remember_variant
 from edgepack.profiles.model import SchemeRule
 from edgepack.quantize.bias_limits import (
     SMALLEST_RANGE,
@@ -150,7 +151,9 @@ class _Template:
             if bias is not None:
                 self.scales[layer.bias].write(out, source * scale)
                 self.data[layer.bias].write(out, np.rint(bias / (source * scale)))
-        return bytes(out)
+        filled = bytes(out)
+        remember_variant(filled, self.quantized)
+        return filled
 
     def _graph(self, tflite: bytes) -> Graph:
         """Return the graph of a variant, with its own constants."""

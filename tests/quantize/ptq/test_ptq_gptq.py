@@ -106,7 +106,7 @@ def test_uncorrelated_inputs_leave_nothing_to_compensate():
     rows = random.normal(0, 1, (1, 6, 12))
     scale = np.abs(rows).max(axis=2, keepdims=True) / 127
     square = np.diag(random.uniform(0.5, 2.0, 12))[np.newaxis]
-    np.testing.assert_allclose(round_rows(rows, scale, square, 1000), np.rint(rows / scale) * scale, atol=1e-12)
+    np.testing.assert_allclose(round_rows(rows, scale, [square], 1000), np.rint(rows / scale) * scale, atol=1e-12)
 
 
 @pytest.mark.parametrize("square", [np.zeros((1, 8, 8)), np.ones((1, 8, 8))], ids=["never-active", "one-direction"])
@@ -114,7 +114,7 @@ def test_inputs_without_information_are_rounded_all_the_same(square):
     """Inputs that are always zero or always equal give finite weights on the grid, at most a few steps away."""
     rows = np.random.default_rng(1).normal(0, 1, (1, 3, 8))
     scale = np.abs(rows).max(axis=2, keepdims=True) / 127
-    result = round_rows(rows, scale, square, 4)
+    result = round_rows(rows, scale, [square], 4)
     integers = result / scale
     np.testing.assert_allclose(integers, np.rint(integers), atol=1e-9)
     assert np.abs(result - rows).max() < 8 * scale.max()
@@ -143,7 +143,7 @@ def test_moments_without_a_factor_are_rounded_to_nearest(kind):
     square = {"negative": -np.eye(70)[np.newaxis], "zero": np.zeros((1, 70, 70))}.get(
         kind, np.full((1, 70, 70), np.nan)
     )
-    rounded = round_rows(rows, scale, square, 100)
+    rounded = round_rows(rows, scale, [square], 100)
     np.testing.assert_allclose(rounded, np.clip(np.rint(rows / scale), -127, 127) * scale)
 
 
