@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from edgepack.graph import read_model
 from edgepack.quantize.ptq.activations import Sample, logits, renamed
@@ -126,6 +127,19 @@ def _decibels(before: Doubles, after: Doubles, power: float) -> Doubles:
     return np.asarray(10.0 / power * np.log10(np.maximum(before, 1e-30) / np.maximum(after, 1e-30)))
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Squared errors of a file's logits.
+
+    Attributes:
+        squared: For each sample and output, (samples, outputs).
+        without_shift: The same after the mean error of each channel over these samples was subtracted.
+    """
+
+    squared: Doubles
+    without_shift: Doubles
+
+
 class Judge:
     """Compares files with the float model on samples.
 
@@ -144,16 +158,19 @@ class Judge:
         self._reference = float_logits(tflite, samples) if reference is None else reference
         self.signal = np.array([_signal(values) for values in zip(*self._reference, strict=True)])
 
-    def errors(self, quantized: bytes, positions: Sequence[int]) -> Doubles:
-        """Return the squared errors of a file on the samples at these positions, (positions, outputs)."""
+    def errors(self, quantized: bytes, positions: Sequence[int]) -> Errors:
+        """Return the squared errors of a file on the samples at these positions."""
         samples = renamed([self._samples[i] for i in positions], self._model, read_model(quantized))
         measured = logits(quantized, samples)
-        return np.array(
-            [
-                [float(np.square(one - two).sum()) for one, two in zip(outputs, expected, strict=True)]
-                for expected, outputs in zip(self._expected(positions), measured, strict=True)
-            ]
-        )
+        squared: list[list[float]] = []
+        means: list[list[Doubles]] = []
+        areas: list[int] = []
+        for expected, outputs in zip(self._expected(positions), measured, strict=True):
+            differences = [_by_channel(one - two) for one, two in zip(outputs, expected, strict=True)]
+            squared.append([float(np.square(values).sum()) for values in differences])
+            means.append([values.mean(axis=0, dtype=np.float64) for values in differences])
+            areas = [len(values) for values in differences]
+        return _errors(squared, means, areas)
 
     def _expected(self, positions: Sequence[int]) -> list[list[Floats]]:
         """Return the float model's outputs for the samples at these positions."""
@@ -163,6 +180,30 @@ class Judge:
         if key not in self._parts:
             self._parts[key] = float_logits(self._stream, [self._samples[i] for i in positions])
         return self._parts[key]
+
+
+def _by_channel(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return the values of an output as (positions, channels)."""
+    return values.reshape(-1, values.shape[-1] if values.ndim and values.size else 1)
+
+
+def _errors(squared: Sequence[Sequence[float]], means: Sequence[Sequence[Doubles]], areas: Sequence[int]) -> Errors:
+    """Return the errors with and without their shift.
+
+    Args:
+        squared: Squared errors by sample and output.
+        means: Mean error of each channel by sample and output.
+        areas: Positions of each output.
+    """
+    every = np.array(squared)
+    centered = every.copy()
+    for output, (area, parts) in enumerate(zip(areas, zip(*means, strict=True), strict=True)):
+        # The sum of (d - s)^2 over the positions is that of d^2 minus area * s * (2 * mean(d) - s).
+        by_sample = np.array(parts)
+        with np.errstate(invalid="ignore", over="ignore"):
+            shift = by_sample.mean(axis=0)
+            centered[:, output] -= area * ((2.0 * by_sample - shift) @ shift)
+    return Errors(every, np.maximum(centered, 0.0))
 
 
 def float_logits(tflite: bytes, samples: Sequence[Sample]) -> list[list[Floats]]:

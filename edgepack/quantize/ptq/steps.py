@@ -30,11 +30,14 @@ from edgepack.quantize.ptq.reconstruction import RECONSTRUCT
 from edgepack.quantize.ptq.requantize import Requantizer
 from edgepack.quantize.ptq.residual_scales import SUMS
 from edgepack.quantize.ptq.saturation import SATURATION
-from edgepack.quantize.ptq.scoring import Judge, Keep, Score
+from edgepack.quantize.ptq.scoring import Errors, Judge, Keep, Score
 from edgepack.quantize.ptq.step import Change, Fit, Progress, QuantizeFile, Setting, Step, Subject, View
+from edgepack.quantize.ptq.trial import Trial
 from edgepack.quantize.ptq.tuning import (
+    CHEAP_WORK,
     FEWEST_FITS,
     FEWEST_JUDGED_FOLDS,
+    FEWEST_SHIFTED,
     FIT_BYTES,
     GOOD_SNR,
     LEAST_GAIN,
@@ -70,34 +73,11 @@ _TOGETHER = "together"
 #: Name of the trial of settings that were found with another granularity of weights.
 _TAKEN = "settings"
 
+#: Name of the trial of steps that were chosen by errors without their shift.
+_WITHOUT_SHIFT = "without shift"
+
 #: Settings of the steps that every trial needs: what TFLiteConverter does.
 _BASE: dict[str, Setting] = {RANGES.id: "minmax"}
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The outcome of one step.
-
-    Attributes:
-        id: The step.
-        kept: False when its gain could be chance, or there was none.
-        snr_db: SNR of the worst output's logits on held-out samples with it, dB; inf when the outputs are equal.
-        gain_db: Gain over the steps before it, averaged over the outputs, dB.
-        detail: The best setting, and what failed.
-        source: Where the step comes from.
-    """
-
-    id: str
-    kept: bool
-    snr_db: float
-    gain_db: float
-    detail: str
-    source: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the trial as JSON, figures rounded to two decimals."""
-        figures = {"snr_db": round(self.snr_db, 2), "gain_db": round(self.gain_db, 2)}
-        return {"step": self.id, "kept": self.kept, **figures, "detail": self.detail, "source": self.source}
 
 
 @dataclass(frozen=True)
@@ -191,6 +171,8 @@ class _Search:
         subject.passes = len(self._views) + 1
         self._judge = Judge(subject.tflite, subject.samples, reference_logits(subject))
         self._fits: dict[Any, Fit] = {}
+        self._known: dict[str, Errors] = {}
+        self._shift_counts = True
         self.kept: dict[str, Setting] = dict(_BASE)
         self.trials: list[Trial] = []
         self.score = self._measure(self.kept)
@@ -208,13 +190,21 @@ class _Search:
         for step in allowed:
             if step.effort == effort:
                 self.run(step)
-        if effort == Effort.LOW and MARGIN in allowed and MARGIN.id not in self.kept and self.kept != _BASE:
-            self.run(MARGIN)
+        if effort == Effort.LOW:
+            low = [step for step in allowed if step.effort == effort]
+            if MARGIN in allowed and MARGIN.id not in self.kept and self.kept != _BASE:
+                self.run(MARGIN)
+            if SCORES in allowed and SCORES.configurations(self._subject, self.kept):
+                self._run_without_shift([step for step in low if step is not SCORES])
         if effort == Effort.MEDIUM:
-            for step in allowed:
-                if step.effort in {Effort.LOW, effort} and step.id not in self.kept:
-                    self.run(step)
+            self._retry([step for step in allowed if step.effort in {Effort.LOW, effort}])
         self._scores[effort] = self.score
+
+    def _retry(self, steps: Sequence[Step]) -> None:
+        """Try steps once more that were not kept: they may gain on top of others."""
+        for step in steps:
+            if step.id not in self.kept:
+                self.run(step)
 
     def take(self, settings: Mapping[str, Setting]) -> bool:
         """Try settings that another search found, and return whether their gain is more than chance."""
@@ -238,6 +228,29 @@ class _Search:
         for step in steps:
             if step.id in self.kept and step.id not in before:
                 self._try(step.id, [{step.id: None}], step.source)
+
+    def _run_without_shift(self, steps: Sequence[Step]) -> None:
+        """Choose steps once more by errors without their shift, and take them where all together gain more than chance.
+
+        A shift of the scores that the errors of many layers cause together hides what a step gains, until `scores`
+        takes it away; trials with `scores` in each of them take twice the time.
+        """
+        if min(len(view.held_out) for view in self._views) < FEWEST_SHIFTED:
+            return
+        state = self.kept, self.score, self.trials
+        self._shift_counts, self.kept, self.trials = False, dict(_BASE), []
+        self.score = self._measure(self.kept)
+        for step in steps:
+            self.run(step)
+        if self._subject.work <= CHEAP_WORK:
+            self._retry(steps)
+        self._shift_counts = True
+        self.score = self._measure(self.kept)
+        self.run(SCORES)
+        found = self.kept
+        self.kept, self.score, self.trials = state
+        changes = {step.id: found.get(step.id) for step in STEPS if found.get(step.id) != self.kept.get(step.id)}
+        self._try(_WITHOUT_SHIFT, [changes], "steps chosen by errors without their mean")
 
     def run(self, step: Step) -> None:
         """Try the configurations of a step and keep the best one if its gain is more than chance."""
@@ -302,7 +315,7 @@ class _Search:
         """Return the trials; a step that a later one took the place of counts as not kept."""
         return tuple(
             replace(trial, kept=False, detail=f"{trial.detail}; replaced by a later step")
-            if trial.kept and trial.id not in {_TOGETHER, _TAKEN} and trial.id not in self.kept
+            if trial.kept and trial.id not in {_TOGETHER, _TAKEN, _WITHOUT_SHIFT} and trial.id not in self.kept
             else trial
             for trial in self.trials
         )
@@ -342,14 +355,18 @@ class _Search:
         return Score(np.where(np.isfinite(together), together, math.inf), self._judge.signal)
 
     def _errors(self, settings: Mapping[str, Setting], view: View) -> Doubles:
-        """Return the errors on the samples that a view is judged on; those of an earlier run are known."""
+        """Return the errors on the samples that a view is judged on; those of an earlier trial or run are known."""
         name = part_name("errors", dict(settings), view.number)
-        known = self._subject.checkpoint.get(name)
-        if known is not None:
-            return known["errors"]
-        errors = self._judge.errors(self._subject.file(self._fit(settings, view, view.number)), view.held_out)
-        self._subject.checkpoint.put(name, {"errors": errors})
-        return errors
+        if name not in self._known:
+            stored = self._subject.checkpoint.get(name)
+            if stored is None:
+                file = self._subject.file(self._fit(settings, view, view.number))
+                errors = self._judge.errors(file, view.held_out)
+                self._subject.checkpoint.put(name, vars(errors))
+            else:
+                errors = Errors(**stored)
+            self._known[name] = errors
+        return self._known[name].squared if self._shift_counts else self._known[name].without_shift
 
     def _fit(self, settings: Mapping[str, Setting], view: View, name: Any) -> Fit:
         """Return the fit of some settings; what steps before a change did is remembered."""

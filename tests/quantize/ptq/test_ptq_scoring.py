@@ -4,7 +4,7 @@ import builders
 import numpy as np
 import pytest
 import state_models
-from ptq_models import RULE, chain, minmax
+from ptq_models import RULE, chain, gated, minmax
 
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.folds import fold_positions
@@ -131,9 +131,23 @@ def test_errors_are_those_of_the_logits():
     samples = builders.samples(tflite, 8)
     file = quantize(tflite, RULE, minmax(tflite, samples)).tflite
     judge = Judge(tflite, samples)
-    errors = judge.errors(file, range(8))
+    errors = judge.errors(file, range(8)).squared
     assert Score(errors, judge.signal).snr_db == pytest.approx(snr_db(logits(tflite, samples), logits(file, samples)))
-    np.testing.assert_array_equal(judge.errors(file, [5, 2]), errors[[5, 2]])
+    np.testing.assert_array_equal(judge.errors(file, [5, 2]).squared, errors[[5, 2]])
+
+
+@pytest.mark.parametrize("make", [chain, gated], ids=["vector", "image"])
+def test_errors_without_their_shift_are_those_about_the_mean_of_each_channel(make):
+    """One value per channel is left out, whatever the sample and the position: what a bias can take away."""
+    tflite = make()
+    samples = builders.samples(tflite, 8)
+    file = quantize(tflite, RULE, minmax(tflite, samples)).tflite
+    expected, actual = (np.array([each[0][0] for each in logits(data, samples)]) for data in (tflite, file))
+    errors = (actual - expected).astype(np.float64).reshape(8, -1, expected.shape[-1])
+    shift = errors.mean(axis=(0, 1))
+    assert np.abs(shift).max() > 0
+    found = Judge(tflite, samples).errors(file, range(8)).without_shift
+    np.testing.assert_allclose(found[:, 0], np.square(errors - shift).sum(axis=(1, 2)), rtol=1e-4)
 
 
 def test_offsets_do_not_flatter():
@@ -151,6 +165,6 @@ def test_frames_of_a_stream_are_judged_from_the_first_of_their_part():
     tflite = state_models.memory()
     samples = [{"x": np.full((1, 4), number, np.float32)} for number in range(1, 10)]
     judge = Judge(tflite, samples)
-    assert not judge.errors(tflite, range(3, 6)).any() and not judge.errors(tflite, range(9)).any()
+    assert not judge.errors(tflite, range(3, 6)).squared.any() and not judge.errors(tflite, range(9)).squared.any()
     positions = fold_positions(Subject(tflite, RULE, "low", samples, quantize, lambda *_: None))
     assert [list(part) for part in positions] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]

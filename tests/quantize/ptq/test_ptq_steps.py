@@ -13,6 +13,7 @@ from edgepack.quantize.ptq import folds, reconstruction, steps
 from edgepack.quantize.ptq.activations import logits, snr_db
 from edgepack.quantize.ptq.bias_correction import correct_biases
 from edgepack.quantize.ptq.checkpoint import Checkpoint
+from edgepack.quantize.ptq.last_layers import SCORES
 from edgepack.quantize.ptq.layers import constant_values, find_layers, set_constants, unshare_biases, weighted_ops
 from edgepack.quantize.ptq.model_ranges import MARGIN
 from edgepack.quantize.ptq.scoring import Keep
@@ -165,6 +166,45 @@ def test_settings_of_another_search_are_taken_where_they_gain(monkeypatch):
     refused = improve(tflite, RULE, samples, "low", settings={"ranges": "minmax", "loss": "on"})
     assert [(trial.id, trial.kept) for trial in refused.steps] == [("settings", False), ("gain", True), ("loss", False)]
     assert refused.ranges == first.ranges
+
+
+def _shifted(fit, amount: float):
+    """Move all scores, as errors do that many layers cause together."""
+    last = find_layers(read_model(fit.tflite).main)[-1]
+    bias = constant_values(read_model(fit.tflite).main, last.bias)
+    return _with(fit, tflite=set_constants(fit.tflite, {last.bias: bias + np.float32(amount)}))
+
+
+class ShiftedScores(WideRanges):
+    """The base of every trial, too wide and with scores that are much too high."""
+
+    def apply(self, fit, setting, view, subject):
+        return _shifted(super().apply(fit, setting, view, subject), 4.0)
+
+
+def test_a_gain_that_a_shift_of_the_scores_hides_is_found(monkeypatch):
+    """Narrower ranges gain nothing beside a shift of all scores; once it is gone, they are kept with the rest."""
+    tflite = chain("RELU", 2.0)
+    narrow = Scripted("narrow", lambda fit: _scaled(fit, 0.25))
+    monkeypatch.setattr(steps, "STEPS", (ShiftedScores("ranges", None), narrow, SCORES))
+    samples = builders.samples(tflite, 20)
+    result = improve(tflite, RULE, samples, "low")
+    trials = [(trial.id, trial.kept) for trial in result.steps]
+    assert trials == [("narrow", False), ("scores", True), ("without shift", True)]
+    assert result.steps[-1].gain_db > 3 and result.to_json()["kept"] == ["narrow", "scores"]
+    alone = improve(tflite, RULE, samples, "low", off=["scores"])
+    assert [(trial.id, trial.kept) for trial in alone.steps] == [("narrow", False)]
+
+
+def test_what_only_a_shift_could_justify_is_not_taken(monkeypatch):
+    """Steps chosen by errors without their shift lose to the others where `scores` cannot take the shift away."""
+    tflite = chain("RELU", 2.0)
+    # Better about the mean, and shifted for good: the step comes after the one that corrects shifts.
+    bad = Scripted("bad", lambda fit: _shifted(_scaled(fit, 0.5), 3.0))
+    monkeypatch.setattr(steps, "STEPS", (WideRanges("ranges", None), SCORES, bad))
+    result = improve(tflite, RULE, builders.samples(tflite, 20), "low")
+    assert "bad" not in result.to_json()["kept"]
+    assert [trial.kept for trial in result.steps if trial.id == "without shift"] in ([], [False])
 
 
 def test_more_effort_tries_steps_together(monkeypatch):
