@@ -163,14 +163,14 @@ class Judge:
         samples = renamed([self._samples[i] for i in positions], self._model, read_model(quantized))
         measured = logits(quantized, samples)
         squared: list[list[float]] = []
-        means: list[list[Doubles]] = []
+        totals: list[list[Doubles]] = []
         areas: list[int] = []
         for expected, outputs in zip(self._expected(positions), measured, strict=True):
             differences = [_by_channel(one - two) for one, two in zip(outputs, expected, strict=True)]
             squared.append([float(np.square(values).sum()) for values in differences])
-            means.append([values.mean(axis=0, dtype=np.float64) for values in differences])
+            totals.append([values.sum(axis=0, dtype=np.float64) for values in differences])
             areas = [len(values) for values in differences]
-        return _errors(squared, means, areas)
+        return _errors(squared, totals, areas)
 
     def _expected(self, positions: Sequence[int]) -> list[list[Floats]]:
         """Return the float model's outputs for the samples at these positions."""
@@ -187,22 +187,22 @@ def _by_channel(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
     return values.reshape(-1, values.shape[-1] if values.ndim and values.size else 1)
 
 
-def _errors(squared: Sequence[Sequence[float]], means: Sequence[Sequence[Doubles]], areas: Sequence[int]) -> Errors:
+def _errors(squared: Sequence[Sequence[float]], totals: Sequence[Sequence[Doubles]], areas: Sequence[int]) -> Errors:
     """Return the errors with and without their shift.
 
     Args:
         squared: Squared errors by sample and output.
-        means: Mean error of each channel by sample and output.
-        areas: Positions of each output.
+        totals: Sum of each channel's errors by sample and output.
+        areas: Positions of each output, 0 where it is empty.
     """
     every = np.array(squared)
     centered = every.copy()
-    for output, (area, parts) in enumerate(zip(areas, zip(*means, strict=True), strict=True)):
-        # The sum of (d - s)^2 over the positions is that of d^2 minus area * s * (2 * mean(d) - s).
+    for output, (area, parts) in enumerate(zip(areas, zip(*totals, strict=True), strict=True)):
+        # The sum of (d - s)^2 over the positions is that of d^2 minus s * (2 * sum(d) - area * s).
         by_sample = np.array(parts)
         with np.errstate(invalid="ignore", over="ignore"):
-            shift = by_sample.mean(axis=0)
-            centered[:, output] -= area * ((2.0 * by_sample - shift) @ shift)
+            shift = by_sample.mean(axis=0) / max(1, area)
+            centered[:, output] -= (2.0 * by_sample - area * shift) @ shift
     return Errors(every, np.maximum(centered, 0.0))
 
 

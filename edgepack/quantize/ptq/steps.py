@@ -187,15 +187,14 @@ class _Search:
         allowed = [step for step in _as_tried(STEPS) if step.id not in self._off]
         if effort == Effort.MEDIUM:
             self._run_together([step for step in allowed if step.effort in {Effort.LOW, effort}])
-        for step in allowed:
-            if step.effort == effort:
-                self.run(step)
+        own = [step for step in allowed if step.effort == effort]
+        for step in own:
+            self.run(step)
         if effort == Effort.LOW:
-            low = [step for step in allowed if step.effort == effort]
             if MARGIN in allowed and MARGIN.id not in self.kept and self.kept != _BASE:
                 self.run(MARGIN)
             if SCORES in allowed and SCORES.configurations(self._subject, self.kept):
-                self._run_without_shift([step for step in low if step is not SCORES])
+                self._run_without_shift([step for step in own if step is not SCORES])
         if effort == Effort.MEDIUM:
             self._retry([step for step in allowed if step.effort in {Effort.LOW, effort}])
         self._scores[effort] = self.score
